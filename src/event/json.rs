@@ -1,0 +1,1 @@
+//! Canonical ProtoJSON of an event.

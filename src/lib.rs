@@ -1,0 +1,34 @@
+//! fleetbus: what a telematics provider pushes and offers becomes protobuf events on Kafka or NATS topics.
+//!
+//! The modules stand in the order in which the bytes travel:
+//!
+//! ```text
+//! intake/ ──► provider/ ──► event/ ──► enrich ──► route ──► encode ──► deliver ──► bus/
+//! webhook      decode        FleetEvent  custom     topic     bytes      lanes,      kafka | nats | local
+//! poll         (pure)                    data       key       headers    policy
+//!                                                                          └──► replay/ ──► drain ──► deliver
+//! ```
+//!
+//! The call stack is the pipeline: there is no queue between intake and bus. What knows meaning is pure; async,
+//! clocks and I/O live at the edges; only [`app`] spawns.
+
+pub mod cli;
+pub mod config;
+
+pub mod app;
+pub mod intake;
+pub mod provider;
+
+pub mod event;
+
+pub mod encode;
+pub mod enrich;
+pub mod route;
+
+pub mod deliver;
+
+pub mod bus;
+pub mod replay;
+
+pub mod admin;
+pub mod simulate;

@@ -1,0 +1,113 @@
+//! The replay store: what could not be delivered waits here, fsynced, in the order in which it was accepted.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::event::{AccountId, EventType, Millis};
+
+/// A place in the order of acceptance. Given out from memory, in a lane's critical section, before the row is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Seq(pub u64);
+
+/// The unit of order: what one account publishes to one topic about one subject.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LaneKey {
+    /// Whose events.
+    pub account: AccountId,
+    /// The topic that `route` chose.
+    pub topic: Arc<str>,
+    /// The event's subject.
+    pub subject: Arc<str>,
+}
+
+/// Why an event is parked, which says what it waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// The bus was unavailable, or its lane was behind: waits for the bus.
+    Unavailable,
+    /// The topic was refused: waits for the bus (one probe a topic).
+    Refused,
+    /// The bus can never take it: waits for the operator, holds nothing back.
+    Unfit,
+}
+
+impl Reason {
+    /// The spelling in the store, the API and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Refused => "refused",
+            Self::Unfit => "unfit",
+        }
+    }
+}
+
+/// Why raw bytes are parked. All of them wait for the operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RawReason {
+    /// Well-formed, but of no known type.
+    Unrecognized,
+    /// Of a known type, but without what its identity needs.
+    Undecodable,
+    /// Not JSON.
+    NotJson,
+}
+
+impl RawReason {
+    /// The spelling in the store, the API and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unrecognized => "unrecognized",
+            Self::Undecodable => "undecodable",
+            Self::NotJson => "not-json",
+        }
+    }
+}
+
+/// An event in the store.
+#[derive(Debug, Clone)]
+pub struct Parked {
+    /// Its place in the order.
+    pub seq: Seq,
+    /// Its lane.
+    pub lane: LaneKey,
+    /// Its type.
+    pub event_type: EventType,
+    /// Its event id.
+    pub id: Uuid,
+    /// Its ids that dedup remembers: forgotten when it is evicted or discarded.
+    pub enters: Vec<Uuid>,
+    /// The encoded `FleetEvent`.
+    pub payload: Bytes,
+    /// `traceparent`, where the sender gave one.
+    pub trace: Option<String>,
+    /// Why it waits.
+    pub reason: Reason,
+    /// The bus's words, for the operator. No payload, name or coordinate.
+    pub error: String,
+    /// An attempt is unresolved: the drain leaves the lane alone until it resolves. Not so after a restart.
+    pub provisional: bool,
+    /// When it was parked.
+    pub parked_at: Millis,
+}
+
+/// Raw bytes in the store: a message that this version does not understand.
+#[derive(Debug, Clone)]
+pub struct ParkedRaw {
+    /// Whose.
+    pub account: AccountId,
+    /// The way it came: `push`, `push/HINT`, `v2/FEED` or `v3/FEED`.
+    pub source: String,
+    /// When it was received, so that decoding it again gives the ids that it would have had.
+    pub received_at: Millis,
+    /// Why.
+    pub reason: RawReason,
+    /// What was wrong with it; no payload.
+    pub error: String,
+    /// The bytes.
+    pub body: Bytes,
+}
