@@ -1,1 +1,1 @@
-//! (stub)
+//! Builds and runs the parts.

@@ -1,1 +1,1 @@
-//! (stub)
+//! Headers and bytes.

@@ -1,1 +1,1 @@
-//! (stub)
+//! Custom data onto the objects.

@@ -1,1 +1,1 @@
-//! (stub)
+//! Topic and key.

@@ -1,10 +1,111 @@
-//! The command line: one file a subcommand. Exit codes: 0 done, 64 misuse or broken configuration, 65 input that
-//! cannot be decoded, 66 a file that cannot be read, 74 a failing store, 75 a locked `data_dir`.
+//! The command line: one file a subcommand, each with its `Args` and a `run` that ends in an [`Exit`]. Invariant: no
+//! subcommand exits by itself, and what it says to people goes to standard error, what it yields to standard output.
 
 use std::process::ExitCode;
 
-/// Parses the arguments and runs the subcommand.
+use clap::{Parser, Subcommand};
+
+pub mod check;
+pub mod convert;
+pub mod demo;
+pub mod parked;
+pub mod replay;
+pub mod run;
+pub mod simulate;
+pub mod tail;
+
+/// How a command ended, as the shell sees it (the numbers of `sysexits.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done,
+    /// Something failed; the message says what.
+    Failed,
+    /// Misuse, or a configuration that is wrong.
+    Usage,
+    /// Input that cannot be decoded.
+    Data,
+    /// A file that cannot be read.
+    NoInput,
+    /// The store failed: data at risk.
+    Store,
+    /// Another process holds `data_dir`.
+    Locked,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 64,
+            Exit::Data => 65,
+            Exit::NoInput => 66,
+            Exit::Store => 74,
+            Exit::Locked => 75,
+        })
+    }
+}
+
+/// The bridge from fleet telematics to a message bus.
+#[derive(Debug, Parser)]
+#[command(name = "fleetbus", version, about, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the bridge.
+    Run(run::Args),
+    /// Check the configuration, all errors at once; with --connect, also what it names.
+    Check(check::Args),
+    /// Turn a provider's payloads into events, without a server.
+    Convert(convert::Args),
+    /// Follow the events of a running bridge's local bus.
+    Tail(tail::Args),
+    /// List, show or discard what waits in the replay store.
+    Parked(parked::Args),
+    /// Send parked messages again.
+    Replay(replay::Args),
+    /// Stand in for a provider.
+    Simulate(simulate::Args),
+    /// Watch a simulated fleet move through a real bridge.
+    Demo(demo::Args),
+}
+
+/// Parses the arguments and runs the subcommand. Misuse exits 64; `--help` and `--version` exit 0.
 #[must_use]
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(problem) => {
+            let exit = if problem.use_stderr() { Exit::Usage } else { Exit::Done };
+            return if problem.print().is_ok() { exit.into() } else { Exit::Failed.into() };
+        }
+    };
+    let ended = match cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Convert(args) => convert::run(args),
+        Command::Tail(args) => tail::run(args),
+        Command::Parked(args) => parked::run(args),
+        Command::Replay(args) => replay::run(args),
+        Command::Simulate(args) => simulate::run(args),
+        Command::Demo(args) => demo::run(args),
+    };
+    match ended {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            Exit::Failed.into()
+        }
+    }
+}
+
+/// Says a sentence to the person at the terminal.
+#[expect(clippy::print_stderr, reason = "the command line's one way to speak to people")]
+pub fn complain(sentence: &str) {
+    eprintln!("fleetbus: {sentence}");
 }

@@ -1,1 +1,3 @@
-//! (stub)
+//! The policy of delivery: lanes, deadline, retry, breaker, dedup.
+
+pub mod dedup;

@@ -1,1 +1,6 @@
-//! (stub)
+//! How bytes arrive: pushed to `webhook`, or fetched by `poll`. Both hand what came to `accept`, which decodes it
+//! and has it delivered on a tracked task, and both await the same receipt.
+
+pub mod accept;
+pub mod poll;
+pub mod webhook;

@@ -1,1 +1,1 @@
-//! (stub)
+//! A stand-in for a provider.

@@ -1,0 +1,228 @@
+//! What a configuration means: values that cannot be wrong, with defaults filled in. Made by `config::load` alone; read
+//! by every part. Sizes are bytes, times are `Duration`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::SecretSource;
+use crate::event::AccountId;
+use crate::provider::Provider;
+
+/// The whole configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Webhooks.
+    pub listen: Listen,
+    /// The operator's port.
+    pub admin: Admin,
+    /// Replay store, cursors, tokens, custom data, what was seen.
+    pub data_dir: PathBuf,
+    /// Where events go.
+    pub bus: Bus,
+    /// Whose events; ids are unique.
+    pub accounts: Vec<Account>,
+    /// The policy of delivery.
+    pub delivery: Delivery,
+    /// The replay store's bounds.
+    pub replay: Replay,
+    /// The horizons of dedup.
+    pub dedup: Dedup,
+}
+
+/// The webhook port.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// Certificate and key, reloaded when the files change.
+    pub tls: Option<Tls>,
+}
+
+/// PEM files.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// Certificate chain.
+    pub cert: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+}
+
+/// The operator's port.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// Without one, loopback peers only.
+    pub token: Option<SecretSource>,
+}
+
+/// Where events go: exactly one.
+#[derive(Debug, Clone)]
+pub enum Bus {
+    /// Apache Kafka.
+    Kafka(Kafka),
+    /// NATS JetStream.
+    Nats(Nats),
+    /// The embedded log in `data_dir`.
+    Local(Local),
+}
+
+/// Whether what is missing on the bus is made at start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Create {
+    /// Made.
+    Missing,
+    /// Reported, with the command that makes it.
+    Never,
+}
+
+/// Apache Kafka.
+#[derive(Debug, Clone)]
+pub struct Kafka {
+    /// `host:port`, comma-separated.
+    pub brokers: String,
+    /// Template of `{type} {provider} {account}`; e.g. `fleet.{type}`.
+    pub topic: String,
+    /// Topics that are missing.
+    pub create: Create,
+    /// librdkafka properties; none of those that the promises rest on.
+    pub properties: Vec<(String, Property)>,
+}
+
+/// A librdkafka property's value.
+#[derive(Debug, Clone)]
+pub enum Property {
+    /// As written.
+    Plain(String),
+    /// Read from its source.
+    Secret(SecretSource),
+}
+
+/// NATS JetStream.
+#[derive(Debug, Clone)]
+pub struct Nats {
+    /// `nats://` or `tls://`, comma-separated.
+    pub url: String,
+    /// Template of `{type} {provider} {account} {subject}`.
+    pub subject: String,
+    /// The stream that holds the subjects.
+    pub stream: String,
+    /// A stream that is missing.
+    pub create: Create,
+    /// A credentials file (JWT and nkey seed).
+    pub credentials: Option<SecretSource>,
+    /// User name and password.
+    pub user: Option<(String, SecretSource)>,
+    /// A token.
+    pub token: Option<SecretSource>,
+    /// CA certificates, PEM, beside the system's.
+    pub ca: Option<PathBuf>,
+}
+
+/// The embedded log.
+#[derive(Debug, Clone)]
+pub struct Local {
+    /// How long events are kept.
+    pub retention: Duration,
+    /// How much of the disk they may take.
+    pub max_size: u64,
+}
+
+/// One customer's account with a provider.
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// Part of every event id.
+    pub id: AccountId,
+    /// The provider.
+    pub provider: Provider,
+    /// The token of its webhook; none where it only polls.
+    pub webhook: Option<SecretSource>,
+    /// The APIs that are polled.
+    pub poll: Vec<Poll>,
+    /// Its bounds.
+    pub limits: Limits,
+}
+
+/// One pull API of an account.
+#[derive(Debug, Clone)]
+pub struct Poll {
+    /// Which, with its secret.
+    pub api: PollApi,
+    /// Without a trailing slash; https, or http on loopback.
+    pub base_url: String,
+    /// What is fetched, how often; an interval is 1 s or more.
+    pub feeds: Vec<(Feed, Duration)>,
+}
+
+/// A pull API and what opens it.
+#[derive(Debug, Clone)]
+pub enum PollApi {
+    /// A long-lived bearer token.
+    V2 {
+        /// The token.
+        token: SecretSource,
+    },
+    /// An API key that buys JWTs.
+    V3 {
+        /// The key.
+        key: SecretSource,
+    },
+}
+
+pub use crate::provider::Feed;
+
+/// An account's bounds.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Decoded bytes in work at once.
+    pub in_flight: u64,
+    /// Bytes parked for want of the bus.
+    pub parked: u64,
+    /// Events a second; none by default.
+    pub rate: Option<u32>,
+}
+
+/// The policy of delivery.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// After this, what the bus has not acknowledged is parked and the sender is answered.
+    pub publish_deadline: Duration,
+    /// How often a definite failure is tried again within the deadline.
+    pub retries: u32,
+    /// The breaker.
+    pub breaker: Breaker,
+    /// How long to go on accepting after SIGTERM.
+    pub drain_delay: Duration,
+}
+
+/// The bus connection's breaker.
+#[derive(Debug, Clone)]
+pub struct Breaker {
+    /// Opens above this share of failures, 0 to 1.
+    pub failure_rate: f64,
+    /// Over this time.
+    pub window: Duration,
+}
+
+/// The replay store's bounds.
+#[derive(Debug, Clone)]
+pub struct Replay {
+    /// Age at which what is parked is removed, said and counted.
+    pub retention: Duration,
+    /// Bytes in all.
+    pub max_size: u64,
+    /// Events a second; none by default.
+    pub drain_rate: Option<u32>,
+}
+
+/// The horizons of dedup.
+#[derive(Debug, Clone)]
+pub struct Dedup {
+    /// For positions and sightings.
+    pub positions: Duration,
+    /// For the rest.
+    pub others: Duration,
+    /// The front's bound in bytes.
+    pub memory: u64,
+}
