@@ -76,6 +76,17 @@ pub struct Draft {
     pub identity: Identity,
 }
 
+impl Draft {
+    /// The key under which the last state is to be looked up; none for a fact.
+    #[must_use]
+    pub const fn state_key(&self) -> Option<&StateKey> {
+        match &self.identity {
+            Identity::Fact { .. } => None,
+            Identity::State(state) => Some(&state.key),
+        }
+    }
+}
+
 /// What makes an event the same as another.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Identity {

@@ -14,8 +14,8 @@ pub use directory::{Directory, Pair, TrackerKey};
 pub use draft::{
     Compared, Context, Decoded, Draft, Hint, Identity, Outcome, Reason, StateIdentity, StateKey, StateKind,
 };
-pub use linxup::answer::{AnswerError, pulled_rows};
-pub use split::{MAX_ELEMENTS, SplitError, split};
+pub use linxup::answer::{AnswerError, feed_of, is_row, pulled_rows};
+pub use split::{MAX_ELEMENTS, SplitError, documents, elements, split};
 pub use state::{LastState, Resolved, resolve_state};
 
 /// Decodes one element of a request, or one row of an answer, to what it says. Any bytes will do.

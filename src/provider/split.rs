@@ -41,15 +41,22 @@ pub fn split(body: &[u8]) -> Result<Vec<&str>, SplitError> {
     }
 }
 
-/// The JSON documents of an input that may have several, one after the other (NDJSON, or concatenated files).
-///
-/// # Errors
-/// See [`SplitError`].
-pub fn documents(input: &[u8]) -> Result<Vec<&str>, SplitError> {
-    serde_json::Deserializer::from_str(text(input)?)
-        .into_iter::<&RawValue>()
-        .map(|value| value.map(RawValue::get).map_err(|problem| not_json(&problem)))
-        .collect()
+/// The JSON documents of an input that may have several, one after the other (NDJSON, or concatenated files), and why what
+/// follows the last of them could not be read.
+#[must_use]
+pub fn documents(input: &[u8]) -> (Vec<&str>, Option<SplitError>) {
+    let text = match text(input) {
+        Ok(text) => text,
+        Err(problem) => return (Vec::new(), Some(problem)),
+    };
+    let mut found = Vec::new();
+    for value in serde_json::Deserializer::from_str(text).into_iter::<&RawValue>() {
+        match value {
+            Ok(value) => found.push(value.get()),
+            Err(problem) => return (found, Some(not_json(&problem))),
+        }
+    }
+    (found, None)
 }
 
 /// The elements of one valid document.
@@ -150,7 +157,8 @@ mod tests {
 
     #[test]
     fn an_input_may_hold_several_documents() {
-        assert_eq!(documents(b"{}\n[1]\n\n{}"), Ok(vec!["{}", "[1]", "{}"]));
-        assert_eq!(documents(b"{}\n{"), Err(SplitError::NotJson { line: 2, column: 1 }));
+        assert_eq!(documents(b"{}\n[1]\n\n{}"), (vec!["{}", "[1]", "{}"], None));
+        let cut = SplitError::NotJson { line: 2, column: 1 };
+        assert_eq!(documents(b"{}\n{"), (vec!["{}"], Some(cut)));
     }
 }

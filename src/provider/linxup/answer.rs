@@ -72,17 +72,66 @@ pub fn pulled_rows(api: PullApi, feed: Feed, body: &[u8]) -> Result<Vec<&str>, A
     list.map(|list| Walk::of(list).elements()).ok_or(AnswerError::NoList)
 }
 
-/// The key under which an enveloped V2 answer holds its list, where it is plain from that what was asked for.
+/// The feed that an answer is from, where its envelope or its first row makes that plain.
 #[must_use]
-pub fn feed_of_envelope(body: &[u8]) -> Option<Feed> {
+pub fn feed_of(api: PullApi, body: &[u8]) -> Option<Feed> {
+    feed_of_envelope(body).or_else(|| {
+        let document = document(body).ok()?;
+        let row = match pulled_rows(api, Feed::Locations, body) {
+            Ok(rows) => *rows.first()?,
+            Err(AnswerError::NoList) => document,
+            Err(AnswerError::Empty | AnswerError::NotJson { .. } | AnswerError::Provider(_)) => return None,
+        };
+        feed_of_row(api, &Walk::of(row).members())
+    })
+}
+
+/// Whether an answer without a list is one row.
+#[must_use]
+pub fn is_row(body: &str) -> bool {
+    let members = Walk::of(body).members();
+    let has = |key: &str| member(&members, key).is_some();
+    !members.is_empty() && !has("responseType") && !has("data")
+}
+
+/// The key under which an enveloped V2 answer holds its list.
+fn feed_of_envelope(body: &[u8]) -> Option<Feed> {
     let members = Walk::of(document(body).ok()?).members();
     let outer = members.iter().map(|(key, value)| (key.as_str(), *value));
     let data = member(&members, "data").map(|data| Walk::of(data).members()).unwrap_or_default();
+    // A geofence has lists that are called like feeds.
+    let outer = outer.filter(|_| !members.iter().any(|(key, _)| ROW_KEYS.contains(&key.as_str())));
     let inner = data.iter().map(|(key, value)| (key.as_str(), *value));
     inner.chain(outer).filter(|(_, value)| value.starts_with('[')).find_map(|(key, _)| {
         // `history` is named like `locations`: the current list is the plainer of the two.
         Feed::ALL.into_iter().find(|feed| plurals(*feed).contains(&key))
     })
+}
+
+/// What the fields of a row say about its feed.
+fn feed_of_row(api: PullApi, members: &[(String, &str)]) -> Option<Feed> {
+    let has = |key: &str| member(members, key).is_some();
+    let rules: &[(Feed, bool)] = match api {
+        PullApi::V2 => &[
+            (Feed::Alerts, has("alertCode")),
+            (Feed::Stops, has("stopType") || has("beginDate")),
+            (Feed::Trips, has("distanceMiles") || has("tripUUID")),
+            (Feed::GeofenceActivity, has("enterDateTime")),
+            (Feed::UsageHours, has("segmentId") || (has("startDateTime") && has("durationMinutes"))),
+            (Feed::Locations, has("date") && has("status")),
+            (Feed::History, has("date") && has("latitude")),
+            (Feed::Geofences, has("geofenceUUID") && (has("points") || has("type"))),
+            (Feed::Trackers, has("imei") && has("driverId")),
+        ],
+        PullApi::V3 => &[
+            (Feed::Alerts, has("alertCode") || has("alertId")),
+            (Feed::Stops, has("stopDateTime")),
+            (Feed::Trips, has("tripCounter") || has("mileage")),
+            (Feed::Positions, has("positionDate") || has("reportDateTime") || has("latitude")),
+            (Feed::Trackers, has("trackerName") || has("statusCode")),
+        ],
+    };
+    rules.iter().find(|(_, holds)| *holds).map(|(feed, _)| *feed)
 }
 
 fn document(body: &[u8]) -> Result<&str, AnswerError> {
@@ -241,9 +290,12 @@ mod tests {
 
     #[test]
     fn an_envelope_may_say_which_feed_it_is() {
-        let feed = |body: &str| feed_of_envelope(body.as_bytes());
+        let feed = |body: &str| feed_of(PullApi::V2, body.as_bytes());
         assert_eq!(feed(r#"{"data":{"usageHours":[]}}"#), Some(Feed::UsageHours));
         assert_eq!(feed(r#"{"data":{"locations":[]}}"#), Some(Feed::Locations));
         assert_eq!(feed("[]"), None);
+        assert_eq!(feed(r#"[{"geofenceUUID":"u","type":"Circle","trackers":[]}]"#), Some(Feed::Geofences));
+        assert_eq!(feed(r#"{"geofenceUUID":"u","type":"Circle","trackers":[]}"#), Some(Feed::Geofences));
+        assert_eq!(feed(r#"{"imei":"1","date":1,"latitude":1,"sensorData":[]}"#), Some(Feed::History));
     }
 }
