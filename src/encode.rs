@@ -180,6 +180,8 @@ mod tests {
         let again = again.expect("an event");
         assert_eq!((&again.headers, &again.payload), (&first.headers, &first.payload));
         let broken = Bytes::from_static(b"\xff\xff");
-        assert!(super::again(&broken, Uuid::nil(), EventType::Trip, "t".into(), BusKind::Kafka, None).is_none());
+        assert!(
+            super::again(&broken, Uuid::nil(), EventType::Trip, "t".into(), BusKind::Kafka, None).is_none()
+        );
     }
 }

@@ -61,8 +61,14 @@ const OURS: &[(&str, &str)] = &[
     ("linger.ms", "events are batched by load"),
     ("queue.buffering.max.ms", "events are batched by load"),
     ("partitioner", "a vehicle's events must stay on one partition for every producer"),
-    ("message.timeout.ms", "what expires inside the client may have been stored: the deadline is kept outside"),
-    ("delivery.timeout.ms", "what expires inside the client may have been stored: the deadline is kept outside"),
+    (
+        "message.timeout.ms",
+        "what expires inside the client may have been stored: the deadline is kept outside",
+    ),
+    (
+        "delivery.timeout.ms",
+        "what expires inside the client may have been stored: the deadline is kept outside",
+    ),
     ("transactional.id", "events are acknowledged one request at a time, not in transactions"),
     ("bootstrap.servers", "write it as `brokers`"),
     ("metadata.broker.list", "write it as `brokers`"),
@@ -174,8 +180,7 @@ impl Walk<'_> {
         let mut map = Fields::of(node, "bus", &mut self.problems)?;
         let (kafka, nats, embedded) = (map.take("kafka"), map.take("nats"), map.take("local"));
         let at = At { place: node.place, path: "bus".to_owned() };
-        let written =
-            [kafka.is_some(), nats.is_some(), embedded.is_some()].iter().filter(|is| **is).count();
+        let written = [kafka.is_some(), nats.is_some(), embedded.is_some()].iter().filter(|is| **is).count();
         let bus = if written > 1 {
             self.add(&at, "exactly one of kafka, nats and local: events go to one bus");
             None
@@ -261,8 +266,7 @@ impl Walk<'_> {
         let subject = self.text(&mut map, "subject");
         if let Some((subject, at)) = &subject {
             self.template(subject, at, &["type", "provider", "account", "subject"]);
-            let token =
-                |token: &str| !token.is_empty() && !token.contains(['*', '>', ' ', '\t', '\r', '\n']);
+            let token = |token: &str| !token.is_empty() && !token.contains(['*', '>', ' ', '\t', '\r', '\n']);
             if !subject.split('.').all(token) {
                 self.add(
                     at,
@@ -357,8 +361,7 @@ impl Walk<'_> {
             (1..=64).contains(&id.len()) && id.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
         };
         if let Some(id) = id.as_deref().filter(|id| !form(id)) {
-            let what =
-                format!("`{id}` is no account id: 1 to 64 letters, digits, underscores and hyphens");
+            let what = format!("`{id}` is no account id: 1 to 64 letters, digits, underscores and hyphens");
             self.problems.add(map.place, &map.path_of("id"), what);
         }
         let provider = match self.text(&mut map, "provider") {
@@ -447,7 +450,11 @@ impl Walk<'_> {
     }
 
     fn base_url(&mut self, map: &mut Fields<'_>) -> Option<String> {
-        let url = self.required(map, "base_url", "the API's address, e.g. https://app02.linxup.com/ibis/rest/api/v2")?;
+        let url = self.required(
+            map,
+            "base_url",
+            "the API's address, e.g. https://app02.linxup.com/ibis/rest/api/v2",
+        )?;
         let at = At { place: map.place, path: map.path_of("base_url") };
         let Ok(parsed) = reqwest::Url::parse(&url) else {
             self.add(&at, "is not a URL");
@@ -674,7 +681,9 @@ impl Walk<'_> {
     fn address(&mut self, fields: &mut Fields<'_>) -> Option<SocketAddr> {
         let (text, at) = self.text(fields, "address")?;
         let parsed = text.replace("localhost:", "127.0.0.1:").parse();
-        parsed.map_err(|_| self.add(&at, format!("`{text}` is no address: write 0.0.0.0:8080 or [::]:8080"))).ok()
+        parsed
+            .map_err(|_| self.add(&at, format!("`{text}` is no address: write 0.0.0.0:8080 or [::]:8080")))
+            .ok()
     }
 
     fn file(&mut self, fields: &mut Fields<'_>, name: &'static str) -> Option<PathBuf> {
@@ -755,11 +764,13 @@ fn refused_feed(name: &str, api: Option<&PollApi>) -> Option<String> {
         (Some(Feed::Positions), Some(PollApi::V2 { .. })) => {
             Some(format!("API v2 has no feed `{name}`: {v2}"))
         }
-        (Some(Feed::Trips | Feed::Alerts), Some(PollApi::V3 { .. })) => Some(format!(
-            "API v3 has no feed `{name}` yet: what identifies its rows has not been seen live"
-        )),
+        (Some(Feed::Trips | Feed::Alerts), Some(PollApi::V3 { .. })) => {
+            Some(format!("API v3 has no feed `{name}` yet: what identifies its rows has not been seen live"))
+        }
         (
-            Some(Feed::Locations | Feed::History | Feed::UsageHours | Feed::GeofenceActivity | Feed::Geofences),
+            Some(
+                Feed::Locations | Feed::History | Feed::UsageHours | Feed::GeofenceActivity | Feed::Geofences,
+            ),
             Some(PollApi::V3 { .. }),
         ) => Some(format!("API v3 has no feed `{name}`: positions, stops, trackers")),
         (Some(_), Some(_) | None) => None,

@@ -102,12 +102,7 @@ fn place(span: &Span) -> Place {
     Place { line: span.start.line(), column: span.start.col() + 1 }
 }
 
-fn node<'a>(
-    parser: &mut Input<'a>,
-    event: Event<'a>,
-    span: &Span,
-    depth: usize,
-) -> Result<Node, Problem> {
+fn node<'a>(parser: &mut Input<'a>, event: Event<'a>, span: &Span, depth: usize) -> Result<Node, Problem> {
     if depth > DEPTH {
         return Err(problem(span, "this is nested too deep"));
     }

@@ -18,7 +18,7 @@ use super::slot::{Group, Outgoing, Slot};
 use super::topics::Topics;
 use crate::bus::{Awaiting, Bus, Failure, Outcome, Ticket, Window};
 use crate::event::Millis;
-use crate::replay::{LaneKey, Parked, Reason, Seq, Store};
+use crate::replay::{LaneKey, ParkError, Parked, Reason, RecoveredLane, Seq, Store};
 
 /// Shards of the lane map: far more than threads that meet in it.
 const SHARDS: usize = 64;
@@ -148,7 +148,7 @@ impl Lanes {
         breaker: Breaker,
         counts: Arc<Counts>,
         retries: u32,
-        behind: Vec<(LaneKey, u64, Seq)>,
+        behind: Vec<RecoveredLane>,
     ) -> Arc<Self> {
         let lanes = Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
@@ -162,7 +162,7 @@ impl Lanes {
             numbers: AtomicU64::new(0),
             ready: Notify::new(),
         };
-        for (key, rows, head) in behind {
+        for RecoveredLane { key, rows, head } in behind {
             let lane = Lane { rows, head: Some(head), ..Lane::default() };
             lanes.shard(&key).lock().insert(key, lane);
         }
@@ -170,12 +170,7 @@ impl Lanes {
     }
 
     /// Takes one request's events of one lane, in their order: behind what is parked, else to the bus.
-    pub fn admit(
-        self: &Arc<Self>,
-        key: &LaneKey,
-        events: Vec<(Outgoing, Arc<Slot>)>,
-        admission: Admission,
-    ) {
+    pub fn admit(self: &Arc<Self>, key: &LaneKey, events: Vec<(Outgoing, Arc<Slot>)>, admission: Admission) {
         let must_park = admission == Admission::Park
             || self.breaker.lock().is_open()
             || self.topics.lock().is_refused(&key.topic);
@@ -238,10 +233,13 @@ impl Lanes {
     #[must_use]
     pub fn behind(&self) -> (u64, u64) {
         self.shards.iter().fold((0, 0), |(lanes, rows), shard| {
-            shard.lock().values().filter(|lane| lane.is_behind()).fold((lanes, rows), |(lanes, rows), lane| {
-                let unresolved = lane.entries.iter().filter(|entry| entry.row.is_some()).count() as u64;
-                (lanes + 1, rows + lane.rows + unresolved)
-            })
+            shard.lock().values().filter(|lane| lane.is_behind()).fold(
+                (lanes, rows),
+                |(lanes, rows), lane| {
+                    let unresolved = lane.entries.iter().filter(|entry| entry.row.is_some()).count() as u64;
+                    (lanes + 1, rows + lane.rows + unresolved)
+                },
+            )
         })
     }
 
@@ -500,24 +498,25 @@ impl Lanes {
     fn set_aside(self: &Arc<Self>, key: &LaneKey, lane: &mut Lane, at: usize, why: &str) {
         let Some(entry) = lane.entries.remove(at) else { return };
         if let Some(row) = entry.row {
-            self.store.set_unfit(row, why);
+            self.store.set_reason(vec![row], Reason::Unfit, why.to_owned());
             return;
         }
         let Some(outgoing) = entry.outgoing else { return };
         let seq = self.store.next_seq();
         let row = parked(&outgoing, seq, Reason::Unfit, why, false);
-        let slot = entry.slot;
+        let slot = Arc::clone(&entry.slot);
         tracing::warn!(event.type = %outgoing.event_type, account = %key.account, error = why, "event.unfit");
-        self.store.park(
-            vec![row],
-            Box::new(move |kept| {
-                if kept.is_ok() {
-                    slot.parked();
-                } else {
-                    slot.rejected();
-                }
-            }),
-        );
+        let done = Box::new(move |kept: Result<(), ParkError>| {
+            if kept.is_ok() {
+                slot.parked();
+            } else {
+                slot.rejected();
+            }
+        });
+        if let Err(error) = self.store.park(vec![row], done) {
+            tracing::debug!(account = %key.account, error = %error, "park.refused");
+            entry.slot.rejected();
+        }
     }
 
     /// Parks everything in the lane that has no row yet, in order: provisionally what is in flight.
@@ -548,40 +547,28 @@ impl Lanes {
         if rows.is_empty() {
             return;
         }
+        let parkings = Arc::new(parkings);
         let lanes = Arc::clone(self);
-        let key = key.clone();
-        self.store.park(
-            rows,
-            Box::new(move |kept| match kept {
+        let told = (key.clone(), Arc::clone(&parkings));
+        let done = Box::new(move |kept: Result<(), ParkError>| {
+            let (key, parkings) = told;
+            match kept {
                 Ok(()) => {
-                    for parking in &parkings {
+                    for parking in parkings.iter() {
                         parking.slot.parked();
                     }
                 }
-                Err(_) => lanes.not_kept(&key, &parkings),
-            }),
-        );
-    }
-
-    /// The store refused rows: their senders are told, and the lane's books forget them.
-    fn not_kept(&self, key: &LaneKey, parkings: &[Parking]) {
-        let mut shard = self.shard(key).lock();
-        for parking in parkings {
-            let lane = shard.get_mut(key);
-            if !parking.provisional || parking.slot.is_freed() {
-                if let Some(lane) = lane {
-                    lane.take_rows(1);
+                Err(_) => {
+                    let mut shard = lanes.shard(&key).lock();
+                    not_kept(shard.get_mut(&key), &parkings);
+                    lanes.tidy(&mut shard, &key);
                 }
-                parking.slot.rejected();
-                continue;
             }
-            let entry = lane.and_then(|lane| lane.entries.iter_mut().find(|e| e.number == parking.number));
-            if let Some(entry) = entry {
-                entry.row = None;
-            }
-            parking.slot.not_kept();
+        });
+        if let Err(error) = self.store.park(rows, done) {
+            tracing::debug!(account = %key.account, error = %error, "park.refused");
+            not_kept(Some(lane), &parkings);
         }
-        self.tidy(&mut shard, key);
     }
 
     fn succeed(&self, topic: &Arc<str>) {
@@ -608,6 +595,25 @@ impl Lanes {
             }
             None => {}
         }
+    }
+}
+
+/// The store refused rows: their senders are told, and the lane's books forget them.
+fn not_kept(mut lane: Option<&mut Lane>, parkings: &[Parking]) {
+    for parking in parkings {
+        let lane = lane.as_deref_mut();
+        if !parking.provisional || parking.slot.is_freed() {
+            if let Some(lane) = lane {
+                lane.take_rows(1);
+            }
+            parking.slot.rejected();
+            continue;
+        }
+        let entry = lane.and_then(|lane| lane.entries.iter_mut().find(|e| e.number == parking.number));
+        if let Some(entry) = entry {
+            entry.row = None;
+        }
+        parking.slot.not_kept();
     }
 }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use futures_util::future::{join, join_all};
 use tokio::sync::{Mutex, MutexGuard};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use counts::{Counts, Fate};
 use dedup::{Candidate, Dedup, Settled, Shared, Verdict};
@@ -206,12 +206,8 @@ impl Deliverer {
     ) -> Sums {
         let settled = timeout_at(deadline + STORE_PATIENCE, shared.outcome()).await;
         match settled {
-            Ok(Settled::Durable) => {
-                Sums { duplicates: self.duplicate(&arrival.outgoing), ..Sums::default() }
-            }
-            Ok(Settled::Released) if copies > 0 => {
-                self.attempt(vec![arrival], admission, copies - 1).await
-            }
+            Ok(Settled::Durable) => Sums { duplicates: self.duplicate(&arrival.outgoing), ..Sums::default() },
+            Ok(Settled::Released) if copies > 0 => self.attempt(vec![arrival], admission, copies - 1).await,
             Ok(Settled::Released) | Err(_) => {
                 let outgoing = &arrival.outgoing;
                 self.counts.of(&outgoing.lane.account, outgoing.event_type).met(Fate::Rejected);

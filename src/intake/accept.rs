@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::future::join_all;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{OwnedMutexGuard, oneshot};
 use tokio_util::task::TaskTracker;
@@ -26,7 +25,7 @@ use crate::provider::{
     self, Context, Directory, Draft, Feed, Identity, LastState, Outcome, Pair, Provider, PullApi, Resolved,
     Source, SplitError, StateKey,
 };
-use crate::replay::{LaneKey, ParkedRaw, RawReason, Store};
+use crate::replay::{Entry, LaneKey, ParkError, ParkedRaw, RawReason, Store, Table};
 use crate::route::Router;
 
 /// Rows of a polled answer, or bytes of them, that are in work at once.
@@ -368,7 +367,7 @@ impl Inner {
         let taken = rate.lock().take(elements as u64, Instant::now());
         match taken {
             Ok(()) => Ok(Admission::Normal),
-            Err(retry_after) if self.store.is_spent(&account.id) => Err(Refusal::QuotaSpent { retry_after }),
+            Err(retry_after) if self.store.room(&account.id) == 0 => Err(Refusal::QuotaSpent { retry_after }),
             Err(_) => Ok(Admission::Park),
         }
     }
@@ -391,10 +390,12 @@ impl Inner {
             for (key, state) in &states {
                 held.insert(key.clone(), state.clone());
             }
-            self.store.save_states(&account.id, &states);
+            let rows = states.iter().map(|(key, state)| (json(key), json(state)));
+            self.save(account, Table::States, rows).await;
         }
         if !decoded.news.is_empty() {
-            self.store.save_pairs(&account.id, &decoded.news);
+            let rows = decoded.news.iter().map(|pair| (json(pair), "{}".to_owned()));
+            self.save(account, Table::Directory, rows).await;
         }
         let kept = self.park_raw(decoded.raw).await;
         if rejected > 0 {
@@ -429,7 +430,7 @@ impl Inner {
                 };
                 provider::decode(account.provider, &way.source, element, &context)
             };
-            if !decoded.learnt.is_empty() && !account.directory.read().knows(&decoded.learnt) {
+            if !decoded.learnt.is_empty() {
                 all.news.extend(account.directory.write().learn(&decoded.learnt));
             }
             match decoded.outcome {
@@ -492,7 +493,10 @@ impl Inner {
         identified
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one event, taken apart by the caller's match")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one event, taken apart by the caller's match"
+    )]
     fn arrival(
         &self,
         account: &Account,
@@ -545,17 +549,37 @@ impl Inner {
 
     /// Parks raw bytes, all in one commit where that can be, and waits until all are durable.
     async fn park_raw(&self, raws: Vec<ParkedRaw>) -> Result<(), Refusal> {
-        let parked = raws.into_iter().map(|raw| {
-            let (tell, told) = oneshot::channel();
-            // Whoever waits may have given up: the row is kept all the same.
-            let done = Box::new(move |kept: Result<(), _>| tell.send(kept.is_ok()).unwrap_or_default());
-            self.store.park_raw(raw, done);
-            told
-        });
-        let told: Vec<_> = parked.collect();
-        let all = tokio::time::timeout(STORE_PATIENCE, join_all(told)).await;
-        let kept = all.is_ok_and(|all| all.into_iter().all(|kept| kept == Ok(true)));
+        if raws.is_empty() {
+            return Ok(());
+        }
+        let (tell, told) = oneshot::channel();
+        // Whoever waits may have given up: the rows are kept all the same.
+        let done = Box::new(move |kept: Result<(), ParkError>| tell.send(kept.is_ok()).unwrap_or_default());
+        let kept = match self.store.park_raw(raws, done) {
+            Ok(()) => tokio::time::timeout(STORE_PATIENCE, told).await.is_ok_and(|kept| kept == Ok(true)),
+            Err(_) => false,
+        };
         if kept { Ok(()) } else { Err(Refusal::NotKept { retry_after: COME_AGAIN }) }
+    }
+
+    /// Writes down what was learnt. Where that fails it is learnt again: ids that depend on it check both.
+    async fn save(
+        &self,
+        account: &Account,
+        table: Table,
+        rows: impl Iterator<Item = (String, String)> + Send,
+    ) {
+        let saved_at = Millis(jiff::Timestamp::now().as_millisecond());
+        let entry = |(key, value)| Entry { account: account.id.clone(), key, value, saved_at };
+        let entries: Vec<Entry> = rows.map(entry).collect();
+        if entries.is_empty() {
+            return;
+        }
+        match tokio::time::timeout(STORE_PATIENCE, self.store.put(table, entries)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(account = %account.id, error = %error, "account.not_saved"),
+            Err(_) => tracing::warn!(account = %account.id, "account.not_saved"),
+        }
     }
 }
 
@@ -573,6 +597,11 @@ impl Receipt {
             skipped: self.skipped + other.skipped,
         }
     }
+}
+
+/// A key or value as the store keeps it.
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 /// How many rows make the next slice: at least one.

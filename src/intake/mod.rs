@@ -2,5 +2,8 @@
 //! and has it delivered on a tracked task, and both await the same receipt.
 
 pub mod accept;
+pub mod auth;
+pub mod limit;
 pub mod poll;
+pub mod serve;
 pub mod webhook;

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{LaneKey, Parked, Seq, Store};
+use super::{LaneKey, Parked, Reason, Seq, Store};
 use crate::bus::{Awaiting, Bus, Failure, Outcome, Ticket, Window};
 use crate::deliver::breaker::Verdict;
 use crate::deliver::lanes::{Drained, Lanes, Ready};
@@ -149,7 +149,7 @@ impl Drain {
 
     async fn lane(&self, lane: Ready, extent: Extent, shared: &Shared) -> Ended {
         let key = &lane.key;
-        let mut after = Seq(0);
+        let mut after = None;
         let limit = match extent {
             Extent::Probe => 1,
             Extent::Whole => CHUNK.0,
@@ -176,7 +176,7 @@ impl Drain {
                     self.lanes.end_drain(key);
                     return Ended::Done;
                 }
-                Chunk::More => after = last,
+                Chunk::More => after = Some(last),
                 Chunk::Stuck => {
                     self.lanes.end_drain(key);
                     return Ended::Failed;
@@ -246,8 +246,7 @@ impl Drain {
             let trace = row.trace.as_deref();
             let to: Arc<dyn Awaiting> = Arc::clone(&run) as Arc<dyn Awaiting>;
             let ticket = Ticket::new(to, place as u64);
-            let Some(message) =
-                encode::again(&row.payload, row.id, row.event_type, topic, self.kind, trace)
+            let Some(message) = encode::again(&row.payload, row.id, row.event_type, topic, self.kind, trace)
             else {
                 ticket.resolve(Outcome::Failed(Failure::Unfit("the stored bytes are not an event".into())));
                 continue;
@@ -297,7 +296,7 @@ impl Drain {
                 }
                 Some(Outcome::Failed(Failure::Unfit(why))) => {
                     tracing::warn!(account = %key.account, event.type = %row.event_type, error = %why, "event.unfit");
-                    self.store.set_unfit(row.seq, why);
+                    self.store.set_reason(vec![row.seq], Reason::Unfit, why.clone());
                     live = self.lanes.drained(key, &Drained::SetAside, follower.filter(|_| !stuck));
                 }
                 Some(Outcome::Failed(failure)) => {
@@ -340,11 +339,7 @@ struct Run {
 
 impl Run {
     fn new(events: usize) -> Self {
-        Self {
-            outcomes: Mutex::new(vec![None; events]),
-            left: AtomicUsize::new(events),
-            done: Notify::new(),
-        }
+        Self { outcomes: Mutex::new(vec![None; events]), left: AtomicUsize::new(events), done: Notify::new() }
     }
 
     /// Those from `place` on were not sent.

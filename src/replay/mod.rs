@@ -5,6 +5,7 @@
 //! it is delivered, discarded, evicted or too old; what waits for the bus is never evicted.
 
 mod data_dir;
+pub mod drain;
 mod entries;
 mod error;
 mod expiry;

@@ -73,13 +73,7 @@ impl Front {
     }
 
     /// An event at `time` was remembered.
-    pub fn advance(
-        &mut self,
-        account: &AccountId,
-        event_type: EventType,
-        subject: &Arc<str>,
-        time: Millis,
-    ) {
+    pub fn advance(&mut self, account: &AccountId, event_type: EventType, subject: &Arc<str>, time: Millis) {
         let key = (account.clone(), event_type);
         let ceiling = self.ceilings.get(&key).copied().unwrap_or(i64::MIN);
         let subjects = self.subjects.entry(key).or_default();

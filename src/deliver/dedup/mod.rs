@@ -163,11 +163,8 @@ impl Dedup {
             Err(shared) => return Verdict::InFlight(shared),
         };
         // From here on the claim is given back on every way out, also when this future is dropped.
-        let reservation = Reservation {
-            dedup: Arc::clone(self),
-            claim: Some(claim),
-            candidate: candidate.clone(),
-        };
+        let reservation =
+            Reservation { dedup: Arc::clone(self), claim: Some(claim), candidate: candidate.clone() };
         if self.is_known(candidate).await {
             let mut reservation = reservation;
             if let Some(claim) = reservation.claim.take() {

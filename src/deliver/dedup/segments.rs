@@ -24,7 +24,7 @@ const COMMIT: Duration = Duration::from_millis(50);
 /// How often the tail is folded, and how many ids bring it forward.
 const FOLD: (Duration, usize) = (Duration::from_secs(600), 2_000_000);
 /// Blobs of one hour beyond which they are merged.
-const MERGE: usize = 8;
+const MERGE: u64 = 8;
 /// The layout of the file.
 const VERSION: i64 = 1;
 
@@ -114,7 +114,9 @@ type Loaded = (Connection, Tail, Vec<Bucket>);
 
 fn load(path: &Path) -> rusqlite::Result<Loaded> {
     let connection = Connection::open(path)?;
-    connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 4000;")?;
+    connection.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 4000;",
+    )?;
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if version == 0 {
         connection.execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"))?;
@@ -145,8 +147,11 @@ fn load(path: &Path) -> rusqlite::Result<Loaded> {
         let rows = statement.query_map([], |row| {
             let (account, event_type): (String, String) = (row.get(0)?, row.get(1)?);
             let hour = row.get(2)?;
-            Ok(EventType::parse(&event_type)
-                .map(|event_type| Bucket { account: AccountId::new(&account), event_type, hour }))
+            Ok(EventType::parse(&event_type).map(|event_type| Bucket {
+                account: AccountId::new(&account),
+                event_type,
+                hour,
+            }))
         })?;
         rows.filter_map(Result::transpose).collect::<rusqlite::Result<Vec<_>>>()?
     };
@@ -307,8 +312,10 @@ impl Worker {
             let mut count = transaction.prepare_cached(
                 "SELECT count(*) FROM segment WHERE account = ?1 AND type = ?2 AND hour = ?3",
             )?;
-            let blobs: usize =
-                count.query_row(params![account, event_type, bucket.hour], |row| row.get(0)).optional()?.unwrap_or(0);
+            let blobs: u64 = count
+                .query_row(params![account, event_type, bucket.hour], |row| row.get(0))
+                .optional()?
+                .unwrap_or(0);
             let merged = if blobs >= MERGE {
                 let mut all = ids.clone();
                 let mut old = transaction.prepare_cached(

@@ -71,7 +71,8 @@ pub struct Unwritten {
 impl Tail {
     /// Whether one of these is known, as far as memory can tell.
     pub fn knows(&self, checks: &[Uuid]) -> Option<bool> {
-        let found = checks.iter().map(short).any(|id| self.ids.contains(&id) && !self.forgotten.contains_key(&id));
+        let found =
+            checks.iter().map(short).any(|id| self.ids.contains(&id) && !self.forgotten.contains_key(&id));
         found.then_some(true)
     }
 
