@@ -127,7 +127,7 @@ fn a_crossing_has_one_id_where_the_geofence_is_known() {
         &pull(PullApi::V2, Feed::GeofenceActivity),
         &first_row("pull-v2/geofence_activity.response.json"),
     );
-    check_same("012e3e38-e045-5a04-8e65-ef095fea7779", &[v3.clone(), activity.clone()]);
+    check_same("012e3e38-e045-5a04-8e65-ef095fea7779", &[v3, activity.clone()]);
     check_same("01b4aaeb-ab93-5a49-9b68-5968eebdb9b0", &[first(&push(), &flat)]);
     // The activity knows both keys, so that either push suppresses it.
     let Said::Event { checks, enters, .. } = &activity else { panic!("{activity:?}") };
@@ -176,7 +176,7 @@ fn a_breadcrumb_is_known_by_its_full_fix_and_not_the_other_way_round() {
     assert_eq!(event.record_id, full_event.record_id);
     assert!(event.record_version < full_event.record_version);
     assert_eq!(checks, &[event.id.clone(), full.id().to_owned()]);
-    assert_eq!(enters, &[event.id.clone()]);
+    assert_eq!(enters, std::slice::from_ref(&event.id));
     assert_eq!(full_checks, &[full.id().to_owned()]);
 }
 
