@@ -23,17 +23,18 @@ const MAX_INPUT_BYTES: u64 = 256 * 1024 * 1024;
 /// Arguments of `fleetbus convert`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The provider that the payloads are from.
+    /// The provider that the payloads are from: linxup.
     #[arg(long, value_parser = parse_provider)]
     provider: Provider,
     /// The account, a part of every event id.
-    #[arg(long, default_value = "local", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "ID", default_value = "local", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     account: String,
     /// How the payloads came.
     #[arg(long, value_enum, default_value_t = Api::Push)]
     api: Api,
-    /// The feed that a pulled answer is from, where its envelope does not make it plain.
-    #[arg(long, value_parser = parse_feed)]
+    /// The feed that a pulled answer is from, where the answer does not make it plain: locations, history, trips, stops, alerts,
+    /// usage-hours, geofence-activity, trackers or geofences of v2; positions, stops or trackers of v3.
+    #[arg(long, value_name = "NAME", value_parser = parse_feed)]
     feed: Option<Feed>,
     /// The message type that the webhook's URL named; it breaks ties.
     #[arg(long, value_name = "TYPE")]
