@@ -66,7 +66,9 @@ fn parse_provider(text: &str) -> Result<Provider, String> {
 }
 
 fn parse_feed(text: &str) -> Result<Feed, String> {
-    Feed::parse(text).ok_or_else(|| format!("known: {}", Feed::ALL.map(Feed::as_str).join(", ")))
+    // The media of an alert are asked for one by one: their answer is read with the alerts.
+    let feed = if text == "media" { Some(Feed::Alerts) } else { Feed::parse(text) };
+    feed.ok_or_else(|| format!("known: {}", Feed::ALL.map(Feed::as_str).join(", ")))
 }
 
 /// Runs it.
@@ -216,11 +218,13 @@ impl<W: Write> Conversion<W> {
         let feed = self.feed.or_else(|| provider::feed_of(api, document.as_bytes()));
         let rows = match provider::pulled_rows(api, feed.unwrap_or(Feed::Locations), document.as_bytes()) {
             Ok(rows) => rows,
-            Err(AnswerError::NoList) if provider::is_row(document) => vec![document],
-            Err(problem) => {
-                self.says(&format!("{name}: {problem}"), Worst::Undecodable);
-                return Ok(());
-            }
+            Err(problem) => match provider::single_row(document) {
+                Some(row) if problem == AnswerError::NoList => vec![row],
+                Some(_) | None => {
+                    self.says(&format!("{name}: {problem}"), Worst::Undecodable);
+                    return Ok(());
+                }
+            },
         };
         match feed {
             Some(feed) => self.rows(name, "row", &Source::Pull { api, feed }, &rows),

@@ -209,3 +209,30 @@ fn two_trackers_that_claim_one_serial_number_have_none() {
     let [Said::Event { event, .. }] = said.as_slice() else { panic!("{said:?}") };
     assert_eq!(event.subject, "SN000017");
 }
+
+#[test]
+fn media_have_one_id_whatever_their_urls() {
+    let outside = json!({ "thumbnailOutside": null, "videoOutside": "https://media.example.invalid/other" });
+    check_same(
+        "71b54dbe-69bc-50d6-bef4-565e3f9de6c1",
+        &[
+            first(&push(), &with(fixture("push-v3/media.json"), outside.clone())),
+            first(
+                &pull(PullApi::V2, Feed::Alerts),
+                &with(fixture("pull-v2/media.json")["data"].clone(), outside),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn items_have_the_ids_of_the_contract() {
+    check_same(
+        "9b77d1fe-a95c-5571-95e9-7389662b2b5e",
+        &[first(&push(), &fixture("push-v3/item_location.json"))],
+    );
+    check_same(
+        "3e4ec1f2-afee-5408-823b-3b4726cd661f",
+        &[first(&push(), &fixture("push-v3/item_left_behind.json"))],
+    );
+}

@@ -3,6 +3,7 @@
 
 use super::bodies::{self, Span};
 use super::geofences;
+use super::media;
 use super::message::{Message, Missing, Sameness};
 use super::values;
 use crate::event::{Millis, pb};
@@ -64,6 +65,8 @@ pub(super) fn decode(message: &mut Message<'_>, feed: Feed) -> Result<Row, Missi
             let span = closed(message, &["startDateTime"], &["endDateTime"])?;
             bodies::usage(message, &span).map(one)
         }
+        // An alert's media are asked for one by one, and have no feed of their own.
+        Feed::Alerts if media::is_media(message) => media::media(message).map(one),
         Feed::Alerts => bodies::alert(message).map(one),
         Feed::GeofenceActivity => activity(message),
         Feed::Trackers => tracker(message).map(one),
