@@ -1,5 +1,7 @@
 //! What bytes mean: fixtures in, events out. One binary; nothing here needs a network, and `convert` alone a process.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "tests fail by panicking, also in what they share")]
+
 #[path = "meaning/agreement.rs"]
 mod agreement;
 #[path = "meaning/convert.rs"]

@@ -23,17 +23,18 @@ const MAX_INPUT_BYTES: u64 = 256 * 1024 * 1024;
 /// Arguments of `fleetbus convert`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The provider that the payloads are from.
+    /// The provider that the payloads are from: linxup.
     #[arg(long, value_parser = parse_provider)]
     provider: Provider,
     /// The account, a part of every event id.
-    #[arg(long, default_value = "local", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "ID", default_value = "local", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     account: String,
     /// How the payloads came.
     #[arg(long, value_enum, default_value_t = Api::Push)]
     api: Api,
-    /// The feed that a pulled answer is from, where its envelope does not make it plain.
-    #[arg(long, value_parser = parse_feed)]
+    /// The feed that a pulled answer is from, where the answer does not make it plain: locations, history, trips, stops, alerts,
+    /// usage-hours, geofence-activity, trackers or geofences of v2; positions, stops or trackers of v3.
+    #[arg(long, value_name = "NAME", value_parser = parse_feed)]
     feed: Option<Feed>,
     /// The message type that the webhook's URL named; it breaks ties.
     #[arg(long, value_name = "TYPE")]
@@ -65,7 +66,9 @@ fn parse_provider(text: &str) -> Result<Provider, String> {
 }
 
 fn parse_feed(text: &str) -> Result<Feed, String> {
-    Feed::parse(text).ok_or_else(|| format!("known: {}", Feed::ALL.map(Feed::as_str).join(", ")))
+    // The media of an alert are asked for one by one: their answer is read with the alerts.
+    let feed = if text == "media" { Some(Feed::Alerts) } else { Feed::parse(text) };
+    feed.ok_or_else(|| format!("known: {}", Feed::ALL.map(Feed::as_str).join(", ")))
 }
 
 /// Runs it.
@@ -215,11 +218,13 @@ impl<W: Write> Conversion<W> {
         let feed = self.feed.or_else(|| provider::feed_of(api, document.as_bytes()));
         let rows = match provider::pulled_rows(api, feed.unwrap_or(Feed::Locations), document.as_bytes()) {
             Ok(rows) => rows,
-            Err(AnswerError::NoList) if provider::is_row(document) => vec![document],
-            Err(problem) => {
-                self.says(&format!("{name}: {problem}"), Worst::Undecodable);
-                return Ok(());
-            }
+            Err(problem) => match provider::single_row(document) {
+                Some(row) if problem == AnswerError::NoList => vec![row],
+                Some(_) | None => {
+                    self.says(&format!("{name}: {problem}"), Worst::Undecodable);
+                    return Ok(());
+                }
+            },
         };
         match feed {
             Some(feed) => self.rows(name, "row", &Source::Pull { api, feed }, &rows),

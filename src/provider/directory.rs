@@ -114,6 +114,12 @@ impl Directory {
         self.imeis.get(key)?.used()
     }
 
+    /// Whether two trackers claim this id: it tells none of them.
+    #[must_use]
+    pub fn is_contradicted(&self, key: &TrackerKey) -> bool {
+        self.imeis.get(key).is_some_and(|link| link.used().is_none())
+    }
+
     /// The other ids of the tracker with this IMEI that nothing contradicts.
     pub fn keys_of<'a>(&'a self, imei: &'a str) -> impl Iterator<Item = &'a TrackerKey> {
         self.keys.get(imei).into_iter().flatten().filter(move |key| self.imei(key) == Some(imei))
@@ -181,6 +187,7 @@ mod tests {
             reloaded.learn(&stored);
             for directory in [&directory, &reloaded] {
                 assert_eq!(directory.imei(&TrackerKey::Serial("S".into())), None);
+                assert!(directory.is_contradicted(&TrackerKey::Serial("S".into())));
                 assert_eq!(directory.keys_of("1").count() + directory.keys_of("2").count(), 0);
             }
             assert!(directory.learn(&[serial("S", "1"), serial("S", "3")]).is_empty());

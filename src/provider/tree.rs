@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 /// Containers below this depth are not read but kept as text: it bounds the recursion.
 const MAX_DEPTH: usize = 16;
 
-/// How deeply structures may nest in an event; decoders of protobuf refuse depth.
+/// How deeply a field's value may nest in an event; decoders of protobuf refuse depth.
 pub(crate) const MAX_STRUCT_DEPTH: usize = 8;
 
 /// Doubles hold every integer up to this one; beyond it consumers get text.
@@ -41,7 +41,7 @@ impl Value {
         Walk::of(document.get()).value(0)
     }
 
-    /// The value as protobuf has it. `depth` is the number of structures around it.
+    /// The value as protobuf has it. `depth` counts it and the structures around it, but for the outermost.
     pub(crate) fn to_proto(&self, depth: usize) -> prost_types::Value {
         let kind = match self {
             Self::Null => Kind::NullValue(0),
@@ -52,7 +52,7 @@ impl Value {
             },
             Self::Text(text) => Kind::StringValue(text.clone()),
             Self::Deep(text) => Kind::StringValue(text.clone()),
-            Self::List(_) | Self::Object(_) if depth >= MAX_STRUCT_DEPTH => {
+            Self::List(_) | Self::Object(_) if depth > MAX_STRUCT_DEPTH => {
                 let mut text = String::new();
                 self.write(&mut text);
                 Kind::StringValue(text)
@@ -97,7 +97,7 @@ impl Value {
     }
 }
 
-/// Members as a protobuf structure. `depth` is the number of structures around it.
+/// Members as a protobuf structure; `depth` is 0 for the outermost.
 pub(crate) fn to_struct(members: &Members, depth: usize) -> prost_types::Struct {
     prost_types::Struct {
         fields: members.iter().map(|(key, value)| (key.clone(), value.to_proto(depth + 1))).collect(),
@@ -408,7 +408,7 @@ mod tests {
     #[test]
     fn depth_becomes_text_and_loses_nothing() {
         let json = format!("{}\"x y\" , 1{}", "[ ".repeat(50), "] ".repeat(50));
-        let proto = Value::parse(json.as_bytes()).expect("json").to_proto(0);
+        let proto = Value::parse(json.as_bytes()).expect("json").to_proto(1);
         let mut inner = proto.kind;
         let mut lists = 0;
         while let Some(Kind::ListValue(list)) = inner {

@@ -127,7 +127,7 @@ fn a_crossing_has_one_id_where_the_geofence_is_known() {
         &pull(PullApi::V2, Feed::GeofenceActivity),
         &first_row("pull-v2/geofence_activity.response.json"),
     );
-    check_same("012e3e38-e045-5a04-8e65-ef095fea7779", &[v3.clone(), activity.clone()]);
+    check_same("012e3e38-e045-5a04-8e65-ef095fea7779", &[v3, activity.clone()]);
     check_same("01b4aaeb-ab93-5a49-9b68-5968eebdb9b0", &[first(&push(), &flat)]);
     // The activity knows both keys, so that either push suppresses it.
     let Said::Event { checks, enters, .. } = &activity else { panic!("{activity:?}") };
@@ -176,7 +176,7 @@ fn a_breadcrumb_is_known_by_its_full_fix_and_not_the_other_way_round() {
     assert_eq!(event.record_id, full_event.record_id);
     assert!(event.record_version < full_event.record_version);
     assert_eq!(checks, &[event.id.clone(), full.id().to_owned()]);
-    assert_eq!(enters, &[event.id.clone()]);
+    assert_eq!(enters, std::slice::from_ref(&event.id));
     assert_eq!(full_checks, &[full.id().to_owned()]);
 }
 
@@ -208,4 +208,31 @@ fn two_trackers_that_claim_one_serial_number_have_none() {
     let said = run.say(&pull(PullApi::V3, Feed::Trackers), row.as_bytes());
     let [Said::Event { event, .. }] = said.as_slice() else { panic!("{said:?}") };
     assert_eq!(event.subject, "SN000017");
+}
+
+#[test]
+fn media_have_one_id_whatever_their_urls() {
+    let outside = json!({ "thumbnailOutside": null, "videoOutside": "https://media.example.invalid/other" });
+    check_same(
+        "71b54dbe-69bc-50d6-bef4-565e3f9de6c1",
+        &[
+            first(&push(), &with(fixture("push-v3/media.json"), outside.clone())),
+            first(
+                &pull(PullApi::V2, Feed::Alerts),
+                &with(fixture("pull-v2/media.json")["data"].clone(), outside),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn items_have_the_ids_of_the_contract() {
+    check_same(
+        "9b77d1fe-a95c-5571-95e9-7389662b2b5e",
+        &[first(&push(), &fixture("push-v3/item_location.json"))],
+    );
+    check_same(
+        "3e4ec1f2-afee-5408-823b-3b4726cd661f",
+        &[first(&push(), &fixture("push-v3/item_left_behind.json"))],
+    );
 }

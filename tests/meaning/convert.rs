@@ -123,6 +123,8 @@ fn answers_come_enveloped_bare_or_row_by_row() {
         ("v3", None, "pull-v3/positions_current.response.json"),
         ("v3", Some("trackers"), "pull-v3/trackers.response.json"),
         ("v3", None, "pull-v3/stops_inexact.response.json"),
+        ("v2", None, "pull-v2/media.json"),
+        ("v2", Some("media"), "pull-v2/media.json"),
     ] {
         let mut arguments = vec!["--api", api];
         arguments.extend(feed.map(|feed| ["--feed", feed]).into_iter().flatten());

@@ -165,6 +165,64 @@ fn a_field_that_identity_does_not_use_costs_itself_alone() {
 }
 
 #[test]
+fn a_field_within_an_object_costs_itself_alone() {
+    // With the IMEI and the geofence's id there, nothing else in these objects makes an id.
+    let harmless = |object: &str, key: &str| match object {
+        "tracker" | "lastSeenByTracker" => key != "deviceNumber",
+        "geofence" => !matches!(key, "geofenceId" | "id"),
+        "trackedItem" => key != "itemId",
+        "toolTracker" | "asset" | "person" | "fleet" | "company" | "address" | "startAddress"
+        | "endAddress" => true,
+        "startGeofence" | "endGeofence" => true,
+        other => panic!("an object that this test does not know: {other}"),
+    };
+    for (path, source, raw) in payloads() {
+        let before = ids(&run(&source, &raw));
+        let objects = raw
+            .as_object()
+            .expect("an object")
+            .iter()
+            .filter_map(|(name, value)| Some((name, value.as_object()?)));
+        for (object, members) in objects {
+            for key in members.keys() {
+                for value in odd_values() {
+                    let mut changed = raw.clone();
+                    changed[object][key] = value;
+                    let after = run(&source, &changed);
+                    for said in &after {
+                        said.to_value();
+                    }
+                    if harmless(object, key) {
+                        assert_eq!(ids(&after), before, "{path}: {object}.{key} is {}", changed[object][key]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn states_bear_any_field() {
+    for path in [
+        "push-legacy-flat/device_update_no_pushtype.json",
+        "push-v3/device_status.json",
+        "push-v3/device_update.json",
+        "push-v3/geofence_change.json",
+    ] {
+        let raw = fixture(path);
+        for key in raw.as_object().expect("an object").keys() {
+            for value in odd_values() {
+                let mut changed = raw.clone();
+                changed[key] = value;
+                for said in run(&push(), &changed) {
+                    said.to_value();
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn what_cannot_be_read_is_kept_and_said() {
     let raw = fixture("push-v3/position_live_like_sparse.json");
     for key in [

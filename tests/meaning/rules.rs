@@ -105,6 +105,9 @@ fn v3_trips_and_alerts_are_refused_and_foreign_rows_too() {
     let stop = json!({ "id": 1, "stopType": "Idling", "deviceNbr": "350000000000017", "driverName": "Van 17", "beginDate": T, "endDate": T + 1 });
     assert_eq!(outcome(&pull(PullApi::V2, Feed::Stops), &stop), "undecodable");
     assert_eq!(outcome(&pull(PullApi::V2, Feed::Stops), &json!([1])), "unrecognized");
+    // A new field of that name on a row of our own makes it no foreign one.
+    let row = with(first_row("pull-v2/stops.response.json"), json!({ "label": "new", "imei": null }));
+    assert_eq!(outcome(&pull(PullApi::V2, Feed::Stops), &row), "events");
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub enum AnswerError {
 const MAX_MESSAGE: usize = 200;
 
 /// Keys of rows: an object that has one of them is a row and no envelope, whatever lists it holds.
-const ROW_KEYS: [&str; 12] = [
+const ROW_KEYS: [&str; 13] = [
     "imei",
     "deviceNumber",
     "deviceNbr",
@@ -45,6 +45,7 @@ const ROW_KEYS: [&str; 12] = [
     "geofenceUUID",
     "fenceUUID",
     "fenceId",
+    "mediaId",
 ];
 
 /// The rows of an answer, each the JSON text of one row, slices of `body`.
@@ -79,19 +80,23 @@ pub fn feed_of(api: PullApi, body: &[u8]) -> Option<Feed> {
         let document = document(body).ok()?;
         let row = match pulled_rows(api, Feed::Locations, body) {
             Ok(rows) => *rows.first()?,
-            Err(AnswerError::NoList) => document,
+            Err(AnswerError::NoList) => single_row(document)?,
             Err(AnswerError::Empty | AnswerError::NotJson { .. } | AnswerError::Provider(_)) => return None,
         };
         feed_of_row(api, &Walk::of(row).members())
     })
 }
 
-/// Whether an answer without a list is one row.
+/// The one row that an answer without a list is, bare or enveloped: a tracker, or the media of an alert.
 #[must_use]
-pub fn is_row(body: &str) -> bool {
-    let members = Walk::of(body).members();
-    let has = |key: &str| member(&members, key).is_some();
-    !members.is_empty() && !has("responseType") && !has("data")
+pub fn single_row(answer: &str) -> Option<&str> {
+    let members = Walk::of(answer).members();
+    match member(&members, "data") {
+        Some(data) => {
+            Walk::of(data).members().iter().any(|(key, _)| ROW_KEYS.contains(&key.as_str())).then_some(data)
+        }
+        None => (!members.is_empty() && member(&members, "responseType").is_none()).then_some(answer),
+    }
 }
 
 /// The key under which an enveloped V2 answer holds its list.
@@ -113,7 +118,7 @@ fn feed_of_row(api: PullApi, members: &[(String, &str)]) -> Option<Feed> {
     let has = |key: &str| member(members, key).is_some();
     let rules: &[(Feed, bool)] = match api {
         PullApi::V2 => &[
-            (Feed::Alerts, has("alertCode")),
+            (Feed::Alerts, has("alertCode") || has("mediaId")),
             (Feed::Stops, has("stopType") || has("beginDate")),
             (Feed::Trips, has("distanceMiles") || has("tripUUID")),
             (Feed::GeofenceActivity, has("enterDateTime")),

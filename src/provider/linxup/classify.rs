@@ -71,7 +71,10 @@ fn shape(members: &Members, hinted: &[Kind]) -> Shape {
     if has(members, "pushType") {
         return flat(members).map_or(Shape::Unknown, Shape::Flat);
     }
-    let kinds = nested(members);
+    let mut kinds = nested(members);
+    if kinds.contains(&Kind::Usage) {
+        kinds.extend(like_usage(members));
+    }
     if let Some(kind) = kinds.iter().find(|kind| hinted.contains(kind)).or(kinds.first()) {
         return Shape::Nested(*kind);
     }
@@ -122,6 +125,14 @@ fn nested(members: &Members) -> Vec<Kind> {
         (Kind::Update, has("tracker") && members.keys().all(|key| NESTED_UPDATE.contains(&key.as_str()))),
     ];
     rules.into_iter().filter(|(_, holds)| *holds).map(|(kind, _)| kind).collect()
+}
+
+/// What looks like usage may be a stop or a trip whose mark is null: ties that only a hint breaks.
+fn like_usage(members: &Members) -> impl Iterator<Item = Kind> {
+    let is_there = |key: &str| members.contains_key(key);
+    let stop = is_there("stopType") || (is_there("latitude") && is_there("longitude"));
+    let trip = has(members, "startDateTime") && !is_there("stopType");
+    [(Kind::Stop, stop), (Kind::Trip, trip)].into_iter().filter(|(_, holds)| *holds).map(|(kind, _)| kind)
 }
 
 /// Messages of a known kind that lack what their identity needs: worth a better word than "unrecognized".
@@ -214,6 +225,13 @@ mod tests {
         check(tie, Some("position"), (Shape::Nested(Kind::Position), Hint::Fits));
         check(tie, Some("alerts"), (Shape::Nested(Kind::Media), Hint::Contradicts));
         check(tie, Some("acme"), (Shape::Nested(Kind::Media), Hint::None));
+        let markless = r#"{"startDateTime":1,"endDateTime":2,"latitude":1,"longitude":1}"#;
+        check(markless, None, (Shape::Nested(Kind::Usage), Hint::None));
+        check(markless, Some("stop"), (Shape::Nested(Kind::Stop), Hint::Fits));
+        check(markless, Some("trip"), (Shape::Nested(Kind::Trip), Hint::Fits));
+        check(markless, Some("alert"), (Shape::Nested(Kind::Usage), Hint::Contradicts));
+        let miles = r#"{"startDateTime":1,"endDateTime":2,"distanceMiles":3}"#;
+        check(miles, Some("usage-hours"), (Shape::Nested(Kind::Trip), Hint::Contradicts));
         check(r#"{"tracker":{},"new":1}"#, Some("device-update"), (Shape::Unknown, Hint::None));
         check(r#"{"pushType":"STOP"}"#, Some("stops"), (Shape::Flat(Kind::Stop), Hint::Fits));
         check(

@@ -10,6 +10,7 @@ mod bodies;
 mod classify;
 mod fields;
 mod geofences;
+mod media;
 mod message;
 mod parts;
 mod pull_v2;

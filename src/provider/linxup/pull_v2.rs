@@ -3,6 +3,7 @@
 
 use super::bodies::{self, Span};
 use super::geofences;
+use super::media;
 use super::message::{Message, Missing, Sameness};
 use super::values;
 use crate::event::{Millis, pb};
@@ -18,17 +19,29 @@ const SETTLING_MILLIS: u64 = 10 * 60 * 1000;
 /// The drafts of a row, and why it, or a part of it, was skipped.
 pub(super) type Row = (Vec<Draft>, Option<Reason>);
 
-/// Why a row is none of this API's, though it looks like it.
+/// Ids that rows of the APIs have, at least as keys, and those of the old mobile API have not.
+const OWN_IDS: [&str; 11] = [
+    "imei",
+    "deviceNumber",
+    "deviceUUID",
+    "deviceSerialNumber",
+    "stopUUID",
+    "tripUUID",
+    "segmentId",
+    "alertUUID",
+    "geofenceUUID",
+    "fenceUUID",
+    "tracker",
+];
+
+/// Why a row is none of the polled feeds', though it looks like it.
 pub(super) fn foreign(members: &Members) -> Option<&'static str> {
     let has = |key: &str| members.get(key).is_some_and(|value| *value != Value::Null);
-    // Positions of the old API have a label; its stops have the device's number alone.
-    let old_stop = has("deviceNbr")
-        && !["imei", "deviceUUID", "deviceSerialNumber", "stopUUID", "tripUUID", "segmentId", "alertUUID"]
-            .iter()
-            .any(|key| members.contains_key(*key));
+    // Positions of the old API have a label; its stops and trips have the device's number alone.
+    let old_marks = has("label") || has("simDeviceNumber") || has("deviceNbr");
     if has("rowType") {
         Some("a row of the advanced trips")
-    } else if has("label") || has("simDeviceNumber") || old_stop {
+    } else if old_marks && !OWN_IDS.iter().any(|key| members.contains_key(*key)) {
         Some("a row of the old mobile api")
     } else {
         None
@@ -52,6 +65,8 @@ pub(super) fn decode(message: &mut Message<'_>, feed: Feed) -> Result<Row, Missi
             let span = closed(message, &["startDateTime"], &["endDateTime"])?;
             bodies::usage(message, &span).map(one)
         }
+        // An alert's media are asked for one by one, and have no feed of their own.
+        Feed::Alerts if media::is_media(message) => media::media(message).map(one),
         Feed::Alerts => bodies::alert(message).map(one),
         Feed::GeofenceActivity => activity(message),
         Feed::Trackers => tracker(message).map(one),

@@ -3,6 +3,7 @@
 use super::bodies;
 use super::classify::Kind;
 use super::geofences;
+use super::media;
 use super::message::{Fact, Message, Missing, Sameness};
 use super::parts::{self, Layout, given};
 use super::subject;
@@ -53,7 +54,7 @@ pub(super) fn decode(message: &mut Message<'_>, kind: Kind) -> Result<Vec<Draft>
         Kind::Status => status(message),
         Kind::Update => update(message),
         Kind::Definition => definition(message),
-        Kind::Media => media(message),
+        Kind::Media => media::media(message),
         Kind::Sighting => sighting(message),
         Kind::LeftBehind => left_behind(message),
     };
@@ -133,46 +134,6 @@ fn definition(message: &mut Message<'_>) -> Result<Draft, Missing> {
     let id = message.fields.id(&["geofenceId"]);
     let uuid = message.fields.id(&["geofenceUUID"]);
     geofences::definition(message, id, uuid, action.unwrap_or_default(), None)
-}
-
-/// The slots of a media message, and what each shows.
-const SLOTS: [(&str, &str, pb::media_clip::View); 3] = [
-    ("videoInside", "thumbnailInside", pb::media_clip::View::Inside),
-    ("videoOutside", "thumbnailOutside", pb::media_clip::View::Outside),
-    ("videoAux", "thumbnailAux", pb::media_clip::View::Auxiliary),
-];
-
-fn media(message: &mut Message<'_>) -> Result<Draft, Missing> {
-    let id = message.fields.id(&["mediaId"]);
-    if id.is_empty() {
-        return Err(Missing::because("no media id"));
-    }
-    let time = message.fields.read(&["mediaTimestamp"], values::time);
-    let mut filled = Vec::new();
-    let mut clips = Vec::new();
-    for (video, thumbnail, view) in SLOTS {
-        let [video_url, thumbnail_url] = [video, thumbnail].map(|slot| {
-            let url = message.fields.text(&[slot]);
-            if !url.is_empty() {
-                filled.push(slot);
-            }
-            url
-        });
-        if !(video_url.is_empty() && thumbnail_url.is_empty()) {
-            clips.push(pb::MediaClip { view: view.into(), video_url, thumbnail_url });
-        }
-    }
-    filled.sort_unstable();
-    let fact = Fact {
-        event_type: EventType::Media,
-        known_as: vec![(id.clone(), vec![id.clone()])],
-        version: filled.join(","),
-        sameness: Sameness::Version,
-        key_time: None,
-        occurred: time.unwrap_or(message.context.received_at),
-        record_version: 0,
-    };
-    Ok(message.fact(fact, String::new(), Body::Media(pb::Media { id, clips })))
 }
 
 /// The item of a message, and what a tag's fleet says where the message has no other.

@@ -40,7 +40,8 @@ pub(super) fn of_tracker(tracker: &pb::Tracker, directory: &Directory) -> Option
     };
     let known = found.into_iter().flat_map(|imei| directory.keys_of(imei));
     let mut others: Vec<String> = Vec::new();
-    for key in keys.iter().chain(known) {
+    // An id that two trackers claim would have the facts of one taken for the other's.
+    for key in keys.iter().filter(|key| !directory.is_contradicted(key)).chain(known) {
         if key.as_str() != text && !others.iter().any(|other| other == key.as_str()) {
             others.push(key.as_str().to_owned());
         }
