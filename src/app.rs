@@ -1,1 +1,408 @@
-//! Builds and runs the parts.
+//! Builds the parts from a configuration, runs them, and stops them in order. The only place that spawns. Stopping:
+//! not ready → accept for `drain_delay` (endpoints are removed late) → refuse new connections, stop polling → finish or
+//! park what is in flight → stop the drain → flush the bus → close the store; within 60 s.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::bus::{self, Bus, Finding};
+use crate::cli::Exit;
+use crate::config::Config;
+use crate::deliver::Deliverer;
+use crate::deliver::breaker::Breaker;
+use crate::deliver::counts::Counts;
+use crate::deliver::dedup::{self, Dedup, system_clock};
+use crate::deliver::lanes::Lanes;
+use crate::event::{AccountId, Millis};
+use crate::intake::accept::{Acceptance, Known, Parts};
+use crate::replay::drain::Drain;
+use crate::replay::{
+    DataDir, Gone, LockError, Routing, Store, StoreError, StoreHealth, StoreLimits, Why, Writer,
+};
+use crate::route::Router;
+
+/// What is in flight when connections are refused: its deadlines, and the store's.
+const FINISH: Duration = Duration::from_secs(20);
+/// The bus's last flush.
+const FLUSH: Duration = Duration::from_secs(5);
+/// How often the bus's state is looked at for the pollers and for readiness.
+const LOOK: Duration = Duration::from_millis(200);
+/// How often an unreachable bus is asked for its topics again.
+const ASK_AGAIN: Duration = Duration::from_secs(15);
+/// How often ages in the store are looked at.
+const AGES: Duration = Duration::from_secs(600);
+
+/// The bridge could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// `data_dir` is held by another process, or cannot be written.
+    #[error(transparent)]
+    DataDir(#[from] LockError),
+    /// The replay store.
+    #[error("the replay store cannot be opened")]
+    Store(#[from] StoreError),
+    /// What was seen.
+    #[error(transparent)]
+    Dedup(#[from] dedup::OpenError),
+    /// The bus's client.
+    #[error("the bus cannot be configured")]
+    Bus(#[from] bus::OpenError),
+    /// A port.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A thread.
+    #[error("a thread cannot be started")]
+    Thread(#[source] std::io::Error),
+}
+
+impl StartError {
+    /// How the process ends.
+    #[must_use]
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::DataDir(LockError::Held { .. }) => Exit::Locked,
+            Self::Store(_) => Exit::Store,
+            Self::DataDir(LockError::Unwritable { .. })
+            | Self::Dedup(_)
+            | Self::Bus(_)
+            | Self::Listen { .. }
+            | Self::Thread(_) => Exit::Failed,
+        }
+    }
+}
+
+/// What the operator's side and the demo see of a running bridge. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    /// What became of every event.
+    pub deliverer: Arc<Deliverer>,
+    /// What waits.
+    pub store: Store,
+    /// Where events go.
+    pub bus: Arc<Bus>,
+    /// The one entrance.
+    pub acceptance: Acceptance,
+    /// Whether events can durably be accepted, and the process is not stopping.
+    pub ready: watch::Receiver<bool>,
+    /// Where webhooks are taken.
+    pub webhook_address: SocketAddr,
+    /// The operator's address.
+    pub admin_address: SocketAddr,
+}
+
+/// A bridge that is built and not yet running.
+pub struct Bridge {
+    config: Config,
+    handle: Handle,
+    webhook: TcpListener,
+    admin: TcpListener,
+    drain: Drain,
+    deliveries: TaskTracker,
+    ready: watch::Sender<bool>,
+    threads: Vec<JoinHandle<()>>,
+    seen_stops: CancellationToken,
+    topics: Vec<Arc<str>>,
+}
+
+/// How a bridge ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to, and everything in flight is delivered or parked.
+    Stopped,
+    /// The store cannot be trusted any more.
+    StoreBroken,
+}
+
+/// Builds a bridge: opens what it keeps, binds its ports. Nothing is accepted yet, and the bus need not be up.
+///
+/// # Errors
+/// A sentence for the operator; nothing was accepted.
+pub async fn build(config: Config) -> Result<Bridge, StartError> {
+    let data_dir = DataDir::lock(&config.data_dir).await?;
+    if let Some(warning) = data_dir.volume().warning() {
+        tracing::warn!(warning, "data_dir.volatile");
+    }
+    let webhook = listen(config.listen.address).await?;
+    let admin = listen(config.admin.address).await?;
+    let router = Router::new(&config.bus);
+    let (store, writer, recovered) = open_store(&config, &data_dir, &router)?;
+    let (dedup, seen) = Dedup::open(data_dir.path(), &config.dedup, system_clock)?;
+    let bus = Arc::new(Bus::open(&config.bus, data_dir.path())?);
+
+    let seen_stops = CancellationToken::new();
+    let threads = vec![store_thread(writer, Arc::clone(&dedup))?, seen_thread(seen, seen_stops.clone())?];
+    let counts = Arc::new(Counts::new(config.accounts.iter().map(|account| &account.id)));
+    let lanes = Lanes::new(
+        Arc::clone(&bus),
+        store.clone(),
+        Breaker::new(config.delivery.breaker.clone()),
+        Arc::clone(&counts),
+        config.delivery.retries,
+        recovered.lanes,
+    );
+    let deliverer = Arc::new(Deliverer::new(Arc::clone(&lanes), dedup, counts, config.delivery.clone()));
+    let deliveries = TaskTracker::new();
+    let known = known(recovered.directory, recovered.states);
+    let topics = topics(&config, &router);
+    let acceptance = Acceptance::new(Parts {
+        accounts: config.accounts.clone(),
+        known,
+        deliverer: Arc::clone(&deliverer),
+        router: router.clone(),
+        store: store.clone(),
+        tracker: deliveries.clone(),
+    });
+    let drain = Drain {
+        lanes,
+        store: store.clone(),
+        bus: Arc::clone(&bus),
+        kind: router.kind(),
+        rate: config.replay.drain_rate,
+    };
+    let (ready, is_ready) = watch::channel(false);
+    let address = |listener: &TcpListener, wanted| listener.local_addr().unwrap_or(wanted);
+    let handle = Handle {
+        deliverer,
+        store,
+        bus,
+        acceptance,
+        ready: is_ready,
+        webhook_address: address(&webhook, config.listen.address),
+        admin_address: address(&admin, config.admin.address),
+    };
+    Ok(Bridge { config, handle, webhook, admin, drain, deliveries, ready, threads, seen_stops, topics })
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
+}
+
+fn open_store(
+    config: &Config,
+    data_dir: &DataDir,
+    router: &Router,
+) -> Result<(Store, Writer, crate::replay::Recovered), StoreError> {
+    let limits = StoreLimits {
+        max_size: config.replay.max_size,
+        retention: config.replay.retention,
+        parked: config.accounts.iter().map(|a| (a.id.clone(), a.limits.parked)).collect(),
+        ..StoreLimits::default()
+    };
+    let providers: HashMap<AccountId, _> =
+        config.accounts.iter().map(|account| (account.id.clone(), account.provider)).collect();
+    let by = router.clone();
+    let routing = Routing {
+        fingerprint: router.fingerprint(),
+        topic: Box::new(move |account, event_type, subject| {
+            providers.get(account).map(|provider| by.topic(*provider, account, event_type, subject))
+        }),
+    };
+    Store::open(data_dir, limits, Some(routing))
+}
+
+fn store_thread(writer: Writer, dedup: Arc<Dedup>) -> Result<JoinHandle<()>, StartError> {
+    let gone = move |gone: Vec<Gone>| {
+        for row in &gone {
+            dedup.forget(&row.enters);
+            match row.why {
+                Why::Evicted | Why::Expired => tracing::error!(
+                    account = %row.account, kind = row.kind.as_str(), seq = row.seq.0, "parked.removed"
+                ),
+                Why::Discarded => {}
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("store".to_owned());
+    thread.spawn(move || writer.run(gone)).map_err(StartError::Thread)
+}
+
+fn seen_thread(seen: dedup::Worker, stops: CancellationToken) -> Result<JoinHandle<()>, StartError> {
+    let thread = std::thread::Builder::new().name("seen".to_owned());
+    thread.spawn(move || seen.run(|| stops.is_cancelled())).map_err(StartError::Thread)
+}
+
+/// What the store remembers of each account.
+fn known(directory: Vec<crate::replay::Entry>, states: Vec<crate::replay::Entry>) -> Vec<(AccountId, Known)> {
+    let mut known: HashMap<AccountId, Known> = HashMap::new();
+    for entry in directory {
+        match serde_json::from_str(&entry.key) {
+            Ok(pair) => known.entry(entry.account).or_default().pairs.push(pair),
+            Err(error) => tracing::warn!(account = %entry.account, error = %error, "directory.unreadable"),
+        }
+    }
+    for entry in states {
+        match (serde_json::from_str(&entry.key), serde_json::from_str(&entry.value)) {
+            (Ok(key), Ok(state)) => known.entry(entry.account).or_default().states.push((key, state)),
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::warn!(account = %entry.account, error = %error, "state.unreadable");
+            }
+        }
+    }
+    known.into_iter().collect()
+}
+
+/// Every topic that the accounts can have.
+fn topics(config: &Config, router: &Router) -> Vec<Arc<str>> {
+    let mut topics: Vec<Arc<str>> =
+        config.accounts.iter().flat_map(|account| router.topics(account.provider, &account.id)).collect();
+    topics.sort();
+    topics.dedup();
+    topics
+}
+
+impl Bridge {
+    /// What others may see and use while it runs.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Runs until `stop`, then stops in order.
+    pub async fn run(self, stop: CancellationToken) -> Ended {
+        let work = TaskTracker::new();
+        let (bus_stops, drain_stops) = (CancellationToken::new(), CancellationToken::new());
+        let (intake_stops, admin_stops) = (CancellationToken::new(), CancellationToken::new());
+        let looking_stops = CancellationToken::new();
+        let (available, bus_available) = watch::channel(true);
+        let Handle { bus, store, deliverer, .. } = self.handle.clone();
+
+        let running = Arc::clone(&bus);
+        let stops = bus_stops.clone();
+        work.spawn(async move { running.run(stops).await });
+        work.spawn(self.drain.clone().run(drain_stops.clone()));
+        let asked = ask_for_topics(Arc::clone(&bus), self.topics.clone());
+        let stops = looking_stops.clone();
+        work.spawn(async move { stops.run_until_cancelled(asked).await });
+        let looked = look_at_bus(Arc::clone(&bus), Arc::clone(&deliverer.lanes), available);
+        let stops = looking_stops.clone();
+        work.spawn(async move { stops.run_until_cancelled(looked).await });
+        let looked = look_at_ages(store.clone());
+        let stops = looking_stops.clone();
+        work.spawn(async move { stops.run_until_cancelled(looked).await });
+        self.serve(&work, &intake_stops, &admin_stops, bus_available);
+        let looked = look_at_readiness(self.handle.clone(), self.ready.clone(), stop.clone());
+        let stops = looking_stops.clone();
+        work.spawn(async move { stops.run_until_cancelled(looked).await });
+
+        let mut health = store.health();
+        let broken = health.wait_for(|health| *health == StoreHealth::Broken);
+        let ended = tokio::select! {
+            () = stop.cancelled() => Ended::Stopped,
+            _ = broken => Ended::StoreBroken,
+        };
+        self.ready.send_replace(false);
+        tracing::info!(reason = ?ended, "app.stopping");
+        if ended == Ended::Stopped {
+            sleep(self.config.delivery.drain_delay).await;
+        }
+        intake_stops.cancel();
+        self.deliveries.close();
+        if timeout(FINISH, self.deliveries.wait()).await.is_err() {
+            tracing::error!(deliveries = self.deliveries.len(), "app.deliveries_cut");
+        }
+        drain_stops.cancel();
+        bus.close(FLUSH).await;
+        looking_stops.cancel();
+        bus_stops.cancel();
+        admin_stops.cancel();
+        work.close();
+        if timeout(FLUSH, work.wait()).await.is_err() {
+            tracing::warn!(tasks = work.len(), "app.tasks_cut");
+        }
+        self.seen_stops.cancel();
+        store.close();
+        let joined = tokio::task::spawn_blocking(move || {
+            self.threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count()
+        });
+        let panicked = timeout(FINISH, joined).await.map_or(1, |joined| joined.unwrap_or(1));
+        if panicked > 0 {
+            tracing::error!(threads = panicked, "app.threads_ended_badly");
+        }
+        tracing::info!("app.stopped");
+        ended
+    }
+
+    fn serve(
+        &self,
+        _work: &TaskTracker,
+        _intake_stops: &CancellationToken,
+        _admin_stops: &CancellationToken,
+        _bus_available: watch::Receiver<bool>,
+    ) {
+        let _ = (&self.webhook, &self.admin);
+    }
+}
+
+/// Looks the topics up until the bus answers, and says what is missing or weak.
+async fn ask_for_topics(bus: Arc<Bus>, topics: Vec<Arc<str>>) {
+    loop {
+        let findings = bus.check(&topics).await;
+        let mut reached = true;
+        for finding in &findings {
+            match finding {
+                Finding::Fine(what) => tracing::debug!(what, "bus.fine"),
+                Finding::Made(what) => tracing::info!(what, "bus.made"),
+                Finding::Weak(what) => tracing::warn!(what, "bus.weak"),
+                Finding::Missing { what, command } => tracing::warn!(what, command, "bus.missing"),
+                Finding::Unreachable(what) => {
+                    tracing::warn!(what, "bus.unreachable");
+                    reached = false;
+                }
+            }
+        }
+        if reached {
+            tracing::info!("bus.checked");
+            return;
+        }
+        sleep(ASK_AGAIN).await;
+    }
+}
+
+/// Tells the pollers whether the bus takes events: while it does not, the provider is their store.
+async fn look_at_bus(bus: Arc<Bus>, lanes: Arc<Lanes>, available: watch::Sender<bool>) {
+    loop {
+        let is = bus.is_available() && !lanes.is_breaker_open();
+        available.send_if_modified(|was| std::mem::replace(was, is) != is);
+        sleep(LOOK).await;
+    }
+}
+
+/// Ready while events can durably be accepted: the bus takes them, or the store does.
+async fn look_at_readiness(handle: Handle, ready: watch::Sender<bool>, stop: CancellationToken) {
+    let health = handle.store.health();
+    loop {
+        let store = *health.borrow() == StoreHealth::Well;
+        let bus = handle.bus.is_available() && !handle.deliverer.lanes.is_breaker_open();
+        let is = (store || bus) && !stop.is_cancelled();
+        if ready.send_if_modified(|was| std::mem::replace(was, is) != is) {
+            tracing::info!(ready = is, "app.readiness");
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// An alert a day before age removes what is parked.
+async fn look_at_ages(store: Store) {
+    loop {
+        let stats = store.stats(Millis(jiff::Timestamp::now().as_millisecond()));
+        let (bus, operator) = (stats.expiring_for_bus, stats.expiring_for_operator);
+        if bus + operator > 0 {
+            tracing::error!(for_bus = bus, for_operator = operator, "parked.expires_within_a_day");
+        }
+        sleep(AGES).await;
+    }
+}

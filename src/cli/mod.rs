@@ -13,6 +13,7 @@ pub mod replay;
 pub mod run;
 pub mod simulate;
 pub mod tail;
+pub mod telemetry;
 
 /// How a command ended, as the shell sees it (the numbers of `sysexits.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,15 +1,109 @@
-//! `fleetbus run`.
+//! `fleetbus run`: the bridge, until SIGTERM or SIGINT. A second signal exits at once.
 
-use super::Exit;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{Exit, complain, telemetry};
+use crate::app::{self, Ended};
+use crate::config::{self, Loaded, load::ThisProcess};
 
 /// Arguments of `fleetbus run`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// The configuration; else FLEETBUS_CONFIG, else ./fleetbus.yaml.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
 
 /// Runs it.
 ///
 /// # Errors
-/// Where it cannot be done, with the reason.
-pub fn run(_args: Args) -> anyhow::Result<Exit> {
-    Ok(Exit::Done)
+/// Where the runtime cannot be made; all else is an [`Exit`] with a sentence.
+pub fn run(args: Args) -> anyhow::Result<Exit> {
+    let loaded = match read_config(args.config)? {
+        Ok(loaded) => loaded,
+        Err(exit) => return Ok(exit),
+    };
+    telemetry::start();
+    for note in &loaded.notes {
+        tracing::warn!(note, "config.note");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime")?;
+    let exit = runtime.block_on(serve(loaded))?;
+    // What still blocks a thread (a broker that hangs) must not hold the exit back.
+    runtime.shutdown_background();
+    Ok(exit)
+}
+
+/// Reads the configuration, and says all that is wrong with it.
+///
+/// # Errors
+/// Never: what is wrong is said, and is an [`Exit`].
+pub fn read_config(said: Option<PathBuf>) -> anyhow::Result<Result<Loaded, Exit>> {
+    let path = config::locate(said);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) => {
+            complain(&format!("{} cannot be read: {error}", path.display()));
+            complain("write one, or name it with --config FILE or FLEETBUS_CONFIG");
+            return Ok(Err(Exit::Usage));
+        }
+    };
+    match config::load(&text, &ThisProcess) {
+        Ok(loaded) => Ok(Ok(loaded)),
+        Err(problems) => {
+            for problem in &problems {
+                complain(&format!("{}:{problem}", path.display()));
+            }
+            let what = if problems.len() == 1 { "problem" } else { "problems" };
+            complain(&format!("{} {what} in {}", problems.len(), path.display()));
+            Ok(Err(Exit::Usage))
+        }
+    }
+}
+
+async fn serve(loaded: Loaded) -> anyhow::Result<Exit> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be awaited")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be awaited")?;
+    let bridge = match app::build(loaded.config).await {
+        Ok(bridge) => bridge,
+        Err(error) => {
+            let exit = error.exit();
+            complain(&format!("{:#}", anyhow::Error::from(error)));
+            return Ok(exit);
+        }
+    };
+    let stop = CancellationToken::new();
+    let running = bridge.run(stop.clone());
+    tokio::pin!(running);
+    let ended = tokio::select! {
+        ended = &mut running => ended,
+        () = either(&mut terminate, &mut interrupt) => {
+            stop.cancel();
+            tokio::select! {
+                ended = &mut running => ended,
+                () = either(&mut terminate, &mut interrupt) => {
+                    tracing::warn!("app.stopped_at_once");
+                    return Ok(Exit::Failed);
+                }
+            }
+        }
+    };
+    Ok(match ended {
+        Ended::Stopped => Exit::Done,
+        Ended::StoreBroken => {
+            complain("the replay store cannot be trusted any more: see the log, and `docs/operate.md`");
+            Exit::Store
+        }
+    })
+}
+
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
 }

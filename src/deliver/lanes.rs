@@ -89,7 +89,6 @@ impl Lane {
 /// A row about to be parked, and whom to tell.
 struct Parking {
     number: u64,
-    seq: Seq,
     slot: Arc<Slot>,
     provisional: bool,
 }
@@ -535,7 +534,7 @@ impl Lanes {
             let seq = self.store.next_seq();
             let provisional = entry.attempt == Attempt::Sent;
             rows.push(parked(&outgoing, seq, reason, why.unwrap_or_default(), provisional));
-            parkings.push(Parking { number: entry.number, seq, slot: Arc::clone(&entry.slot), provisional });
+            parkings.push(Parking { number: entry.number, slot: Arc::clone(&entry.slot), provisional });
             if provisional {
                 entry.row = Some(seq);
                 kept.push_back(entry);

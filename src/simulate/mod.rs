@@ -1,1 +1,32 @@
-//! A stand-in for a provider.
+//! A stand-in for a provider, for the demo and for tests: `world` decides what happens, `render` says it in the
+//! provider's words, `push` sends webhooks, `serve` answers the pull APIs. It shares no decoding code with `provider/`:
+//! what both would get wrong, neither would show.
+
+pub mod push;
+pub mod render;
+pub mod serve;
+pub mod world;
+
+use std::time::Instant;
+
+/// A clock that may run faster than the wall's: simulated time since it was made.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    begun: Instant,
+    begins: i64,
+    speed: f64,
+}
+
+impl Clock {
+    /// Begins at `begins`, in ms since 1970.
+    #[must_use]
+    pub fn new(begins: i64, speed: f64) -> Self {
+        Self { begun: Instant::now(), begins, speed }
+    }
+
+    /// The simulated time in ms since 1970.
+    #[must_use]
+    pub fn now(&self) -> i64 {
+        self.begins + (self.begun.elapsed().as_secs_f64() * 1_000.0 * self.speed) as i64
+    }
+}

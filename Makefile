@@ -1,0 +1,41 @@
+# fleetbus: `make demo` shows it, `make test` proves it. Both set up what they need; see scripts/.
+
+SHELL := /bin/bash
+CACHE := $(or $(FLEETBUS_CACHE),$(HOME)/.cache/fleetbus)
+# One target folder for every checkout, so that dependencies are compiled once.
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+export PATH := $(CACHE)/bin:$(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
+
+.PHONY: help demo test lint fmt unit brokers tools setup clean
+
+help: ## What can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+setup: ## Install what a build needs
+	@scripts/setup.sh
+
+brokers: ## Install a real Kafka and a real NATS server for the tests
+	@scripts/brokers.sh
+
+tools: ## Install cargo-deny and buf
+	@scripts/tools.sh
+
+demo: setup ## Watch a simulated fleet move through a real bridge
+	@scripts/demo.sh
+
+test: ## Everything: format, lints, licences, schema, docs, tests against real brokers
+	@scripts/test.sh
+
+lint: ## Format, clippy, docs
+	cargo fmt --check
+	cargo clippy --all-targets --quiet -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
+
+unit: ## The tests that need no broker
+	cargo test --lib --bins
+
+fmt: ## Format
+	cargo fmt
+
+clean: ## Forget what was built (not the brokers and tools)
+	rm -rf $(CARGO_TARGET_DIR)

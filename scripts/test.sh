@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change lands. Stops at the first step that fails, and names it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$cache/target}"
+begun=$SECONDS
+
+# The advisory database is fetched from outside; where it cannot be, the rest is checked all the same.
+licences() {
+  cargo-deny --log-level error check bans licenses sources
+  if ! cargo-deny --log-level error check advisories 2>"$cache/advisories.log"; then
+    if grep -qiE 'failed to (fetch|load|clone)|unable to|could not (resolve|connect)|network' "$cache/advisories.log"; then
+      say "the advisory database cannot be reached: advisories are not checked"
+    else
+      cat "$cache/advisories.log" >&2
+      return 1
+    fi
+  fi
+}
+
+tests() {
+  if command -v cargo-nextest >/dev/null; then
+    cargo nextest run --no-fail-fast
+  else
+    cargo test --no-fail-fast
+  fi
+}
+
+schema() { "$cache/bin/buf-v1.75.0" lint; }
+docs() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet; }
+
+step "setting up" scripts/setup.sh
+step "brokers" scripts/brokers.sh
+step "format" cargo fmt --check
+step "lints" cargo clippy --all-targets --quiet -- -D warnings
+step "docs" docs
+step "tools" scripts/tools.sh
+step "schema" schema
+step "licences, sources and advisories" licences
+step "tests" tests
+say "all done in $((SECONDS - begun)) s"

@@ -1,0 +1,149 @@
+//! Pushes what happens as webhooks, as a faithful sender: per vehicle in order, each message only once the one before was
+//! answered 2xx, again with growing pauses until it is. Messages may be left out on purpose, for the pull APIs to heal.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Clock;
+use super::render;
+use super::world::{Fact, World};
+
+/// Messages of one vehicle that may wait: what happens beyond it is left out, and counted.
+const QUEUE: usize = 1_024;
+/// How often what happened is looked for.
+const TICK: Duration = Duration::from_millis(100);
+/// First and last pause before a message is sent again.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+
+/// The wire formats of webhooks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// The legacy flat one.
+    Flat,
+    /// V3.
+    V3,
+    /// Half the vehicles each.
+    Both,
+}
+
+/// Where and how to push.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The webhook URL.
+    pub url: String,
+    /// Its token.
+    pub token: String,
+    /// The format.
+    pub format: Format,
+    /// Of a thousand messages, how many are never sent.
+    pub lose_per_mille: u64,
+}
+
+/// What was pushed.
+#[derive(Debug, Default)]
+pub struct Pushed {
+    /// Messages that happened.
+    pub happened: AtomicU64,
+    /// Breadcrumbs inside them.
+    pub crumbs: AtomicU64,
+    /// Answered 2xx.
+    pub answered: AtomicU64,
+    /// Sent again, for the answer was not 2xx or did not come.
+    pub again: AtomicU64,
+    /// Left out on purpose.
+    pub lost: AtomicU64,
+    /// Left out because the vehicle's queue was full.
+    pub dropped: AtomicU64,
+}
+
+/// Pushes until `stop`; what has happened by then is still sent. Returns when all of it was answered.
+pub async fn run(
+    world: World,
+    clock: Clock,
+    target: Target,
+    pushed: Arc<Pushed>,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+) -> Result<(), reqwest::Error> {
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(20)).build()?;
+    let senders = TaskTracker::new();
+    let queues: Vec<mpsc::Sender<Fact>> = (0..world.vehicles)
+        .map(|_| {
+            let (queue, facts) = mpsc::channel(QUEUE);
+            let (client, target, pushed) = (client.clone(), target.clone(), Arc::clone(&pushed));
+            let sending = send_all(world, client, target, pushed, facts);
+            tracker.spawn(senders.track_future(sending));
+            queue
+        })
+        .collect();
+    let mut seen = clock.now();
+    while !stop.is_cancelled() {
+        tokio::time::sleep(TICK).await;
+        let now = clock.now();
+        for fact in world.facts(seen, now) {
+            if let Some(queue) = queues.get(fact.vehicle as usize)
+                && queue.try_send(fact).is_err()
+            {
+                pushed.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        seen = now;
+    }
+    drop(queues);
+    senders.close();
+    senders.wait().await;
+    Ok(())
+}
+
+async fn send_all(
+    world: World,
+    client: reqwest::Client,
+    target: Target,
+    pushed: Arc<Pushed>,
+    mut facts: mpsc::Receiver<Fact>,
+) {
+    while let Some(fact) = facts.recv().await {
+        let flat = match target.format {
+            Format::Flat => true,
+            Format::V3 => false,
+            Format::Both => fact.vehicle % 2 == 0,
+        };
+        let message = if flat { render::flat(&world, &fact) } else { render::nested(&world, &fact) };
+        pushed.happened.fetch_add(1, Ordering::Relaxed);
+        let crumbs = message.get("batchedPositions").and_then(|crumbs| crumbs.as_str());
+        let crumbs = crumbs.map_or(0, |crumbs| crumbs.matches(';').count());
+        if is_lost(&fact, target.lose_per_mille) {
+            pushed.lost.fetch_add(1, Ordering::Relaxed);
+            continue;
+        }
+        pushed.crumbs.fetch_add(crumbs as u64, Ordering::Relaxed);
+        send(&client, &target, &message, &pushed).await;
+    }
+}
+
+/// Whether a message is left out: decided by the fact alone. Breadcrumbs are not in the pull APIs, so that only messages
+/// without them are left out.
+fn is_lost(fact: &Fact, per_mille: u64) -> bool {
+    let heals = fact.vehicle.is_multiple_of(2);
+    let hash = (fact.at.unsigned_abs() / 1_000).wrapping_mul(0x9e37_79b9) ^ u64::from(fact.vehicle);
+    heals && hash % 1_000 < per_mille
+}
+
+async fn send(client: &reqwest::Client, target: &Target, message: &serde_json::Value, pushed: &Pushed) {
+    let mut pause = PAUSE.0;
+    loop {
+        let sent = client.post(&target.url).bearer_auth(&target.token).json(message).send().await;
+        if sent.is_ok_and(|answer| answer.status().is_success()) {
+            pushed.answered.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        pushed.again.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE.1);
+    }
+}
