@@ -1,38 +1,41 @@
-//! A token bucket: so many a second, as many at once as a second brings. Pure: "now" comes in.
+//! An account's rate in events a second: a bucket that holds one second's worth. Pure: "now" comes in. A request that
+//! is larger than the bucket is taken once the bucket is full, and paid off afterwards, so that no size waits for ever.
+//! What happens to events over the rate is decided in `accept`.
 
 use std::time::{Duration, Instant};
 
 /// See the module.
 #[derive(Debug)]
 pub struct Bucket {
-    rate: f64,
-    burst: f64,
-    tokens: f64,
-    filled_at: Instant,
+    per_second: f64,
+    level: f64,
+    at: Instant,
 }
 
 impl Bucket {
-    /// A full one.
+    /// A full bucket. A rate of zero counts as one.
     #[must_use]
-    pub fn new(rate_per_second: u32, now: Instant) -> Self {
-        let rate = f64::from(rate_per_second.max(1));
-        Self { rate, burst: rate, tokens: rate, filled_at: now }
+    pub fn new(per_second: u32, now: Instant) -> Self {
+        let per_second = f64::from(per_second.max(1));
+        Self { per_second, level: per_second, at: now }
     }
 
-    /// Takes tokens. What is larger than the burst is let through when the bucket is full, and paid back afterwards.
+    /// Takes `events`, all or none.
     ///
     /// # Errors
-    /// How long to wait until it would succeed.
-    pub fn take(&mut self, tokens: u64, now: Instant) -> Result<(), Duration> {
-        let passed = now.saturating_duration_since(self.filled_at).as_secs_f64();
-        self.filled_at = self.filled_at.max(now);
-        self.tokens = (self.tokens + passed * self.rate).min(self.burst);
-        let needed = (tokens as f64).min(self.burst);
-        if self.tokens >= needed {
-            self.tokens -= tokens as f64;
-            return Ok(());
+    /// The rate is spent: when to come again.
+    pub fn take(&mut self, events: u64, now: Instant) -> Result<(), Duration> {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.at = self.at.max(now);
+        self.level = (self.level + passed * self.per_second).min(self.per_second);
+        #[expect(clippy::cast_precision_loss, reason = "a request has at most some millions of events")]
+        let events = events as f64;
+        let needed = events.min(self.per_second);
+        if self.level < needed {
+            return Err(Duration::from_secs_f64((needed - self.level) / self.per_second));
         }
-        Err(Duration::from_secs_f64((needed - self.tokens) / self.rate))
+        self.level -= events;
+        Ok(())
     }
 }
 
@@ -41,15 +44,49 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_brings_its_tokens_and_a_large_take_is_paid_back() {
+    fn one_seconds_worth_goes_at_once_and_then_the_rate_holds() {
         let start = Instant::now();
         let mut bucket = Bucket::new(10, start);
-        assert_eq!(bucket.take(10, start), Ok(()));
+        for _ in 0..10 {
+            assert_eq!(bucket.take(1, start), Ok(()));
+        }
         assert_eq!(bucket.take(1, start), Err(Duration::from_millis(100)));
-        assert_eq!(bucket.take(10, start + Duration::from_secs(1)), Ok(()));
-        let later = start + Duration::from_secs(9);
-        assert_eq!(bucket.take(50, later), Ok(()));
-        assert!(bucket.take(1, later + Duration::from_secs(4)).is_err());
-        assert_eq!(bucket.take(1, later + Duration::from_millis(4_200)), Ok(()));
+        assert_eq!(bucket.take(1, start + Duration::from_millis(100)), Ok(()));
+        assert!(bucket.take(1, start + Duration::from_millis(100)).is_err());
+    }
+
+    #[test]
+    fn what_is_refused_costs_nothing() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(10, start);
+        assert_eq!(bucket.take(6, start), Ok(()));
+        assert_eq!(bucket.take(6, start), Err(Duration::from_millis(200)));
+        assert_eq!(bucket.take(4, start), Ok(()));
+    }
+
+    #[test]
+    fn a_request_larger_than_the_bucket_is_taken_and_paid_off() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(10, start);
+        assert_eq!(bucket.take(30, start), Ok(()));
+        assert_eq!(bucket.take(1, start), Err(Duration::from_millis(2_100)));
+        assert_eq!(bucket.take(30, start + Duration::from_secs(3)), Ok(()));
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_gives_nothing_away() {
+        let start = Instant::now() + Duration::from_secs(10);
+        let mut bucket = Bucket::new(1, start);
+        assert_eq!(bucket.take(1, start), Ok(()));
+        assert!(bucket.take(1, start - Duration::from_secs(5)).is_err());
+        assert!(bucket.take(1, start).is_err());
+    }
+
+    #[test]
+    fn nothing_is_always_taken() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(1, start);
+        assert_eq!(bucket.take(1, start), Ok(()));
+        assert_eq!(bucket.take(0, start), Ok(()));
     }
 }

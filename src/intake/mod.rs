@@ -1,5 +1,5 @@
 //! How bytes arrive: pushed to `webhook`, or fetched by `poll`. Both hand what came to `accept`, which decodes it
-//! and has it delivered on a tracked task, and both await the same receipt.
+//! and has it delivered on a tracked task, and both await the same receipt. `serve` holds the connections.
 
 pub mod accept;
 pub mod auth;

@@ -1,0 +1,456 @@
+//! Connections of one port: accept, TLS, HTTP/1.1 and HTTP/2, deadlines, and a stop that finishes what is in flight. Used
+//! by the webhooks' port and by the operator's. Invariants: connections, head sizes, head times and idle times are
+//! bounded; a connection over the bound waits in the kernel's queue until another ends (a sender that is refused may
+//! not come again; one that waits is served, for idle ones end by themselves). An answer that comes before the request's
+//! body was read still reaches the sender: the connection lingers.
+
+mod pace;
+mod tls;
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::service::service_fn;
+use hyper::{Request, Version};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+
+use pace::{InFlight, Pace, Paced, Protocol};
+pub use tls::{Tls, TlsError};
+
+/// What the kernel keeps while connections wait for their turn.
+const BACKLOG: u32 = 1_024;
+/// A request's head: start line and headers. It is the read buffer's size, too.
+const HEAD_BYTES: usize = 16 << 10;
+/// Requests in flight on one HTTP/2 connection.
+const STREAMS: u32 = 100;
+/// Unread bytes of one HTTP/2 stream, and of one connection.
+const WINDOWS: (u32, u32) = (64 << 10, 128 << 10);
+/// An HTTP/2 peer that is silent is asked after this time whether it lives, and has as long again to answer.
+const PING: Duration = Duration::from_secs(20);
+/// How long, and for how many bytes, a sender that was answered early may go on sending.
+const LINGER: (Duration, u64) = (Duration::from_secs(2), 4 << 20);
+/// How long an idle connection that was told to end may take.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// The pause after the system could not accept (no file descriptors).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A port's bounds.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// The port's name in logs.
+    pub name: &'static str,
+    /// Connections at once.
+    pub connections: usize,
+    /// For the TLS handshake.
+    pub handshake: Duration,
+    /// For a request's head, from its first byte; on a new connection, from its beginning.
+    pub head: Duration,
+    /// Between two requests.
+    pub idle: Duration,
+    /// For what is in flight when the port stops.
+    pub grace: Duration,
+}
+
+impl Bounds {
+    /// The webhooks' port.
+    pub const WEBHOOKS: Self = Self {
+        name: "webhooks",
+        connections: 1_024,
+        handshake: Duration::from_secs(5),
+        head: Duration::from_secs(5),
+        idle: Duration::from_secs(75),
+        grace: Duration::from_secs(30),
+    };
+    /// The operator's port.
+    pub const ADMIN: Self =
+        Self { name: "admin", connections: 128, grace: Duration::from_secs(5), ..Self::WEBHOOKS };
+}
+
+/// A port that could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody else has it.
+    #[error("cannot listen on {0}: another process has the port (choose another, or stop that process)")]
+    Taken(SocketAddr),
+    /// This process may not have it.
+    #[error("cannot listen on {0}: not permitted (ports below 1024 need a right)")]
+    Forbidden(SocketAddr),
+    /// This machine does not have the address.
+    #[error("cannot listen on {0}: this machine does not have that address")]
+    NoSuchAddress(SocketAddr),
+    /// Anything else.
+    #[error("cannot listen on {address}")]
+    Failed {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// The system's words.
+        source: io::Error,
+    },
+}
+
+/// An open port that nobody answers yet: connections wait.
+#[derive(Debug)]
+pub struct Port {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Port {
+    /// Opens a port; with port 0, the system picks one.
+    ///
+    /// # Errors
+    /// See [`BindError`].
+    pub fn open(address: SocketAddr) -> Result<Self, BindError> {
+        let opened = || -> io::Result<Self> {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            let listener = socket.listen(BACKLOG)?;
+            let address = listener.local_addr()?;
+            Ok(Self { listener, address })
+        };
+        opened().map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => BindError::Taken(address),
+            io::ErrorKind::PermissionDenied => BindError::Forbidden(address),
+            io::ErrorKind::AddrNotAvailable => BindError::NoSuchAddress(address),
+            _ => BindError::Failed { address, source },
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers with `router` until `stop`: then the port closes, and requests in flight have `bounds.grace`. Everything
+    /// runs on `tracker`. Handlers find the peer as `ConnectInfo<SocketAddr>`.
+    pub fn serve(
+        self,
+        router: Router,
+        bounds: Bounds,
+        tls: Option<Tls>,
+        tracker: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Connections {
+        if let Some(tls) = &tls {
+            tracker.spawn(tls.clone().keep_current(stop.clone()));
+        }
+        let server = Arc::new(Server {
+            router,
+            bounds,
+            tls: tls.map(|tls| tls.acceptor()),
+            protocols: protocols(tracker),
+            tracker: tracker.clone(),
+            stop: stop.clone(),
+            open: Arc::default(),
+        });
+        let connections = Connections { open: Arc::clone(&server.open), bound: bounds.connections };
+        tracker.spawn(server.accept(self.listener));
+        connections
+    }
+}
+
+/// How many connections a port has.
+#[derive(Debug, Clone)]
+pub struct Connections {
+    open: Arc<AtomicUsize>,
+    bound: usize,
+}
+
+impl Connections {
+    /// Open now.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// At most.
+    #[must_use]
+    pub const fn bound(&self) -> usize {
+        self.bound
+    }
+}
+
+struct Server {
+    router: Router,
+    bounds: Bounds,
+    tls: Option<TlsAcceptor>,
+    protocols: Builder<OnTracker>,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    open: Arc<AtomicUsize>,
+}
+
+/// A connection's place among those that a port may have, and in their number.
+struct Place {
+    open: Arc<AtomicUsize>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    fn take(open: &Arc<AtomicUsize>, permit: OwnedSemaphorePermit) -> Self {
+        open.fetch_add(1, Ordering::Relaxed);
+        Self { open: Arc::clone(open), _permit: permit }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Runs the streams of HTTP/2 connections where everything runs.
+#[derive(Clone)]
+struct OnTracker(TaskTracker);
+
+impl<F> hyper::rt::Executor<F> for OnTracker
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, work: F) {
+        self.0.spawn(work);
+    }
+}
+
+fn protocols(tracker: &TaskTracker) -> Builder<OnTracker> {
+    let mut builder = Builder::new(OnTracker(tracker.clone()));
+    // `Pace` keeps the time of heads: hyper's own timer would also end idle connections.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(HEAD_BYTES);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING)
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEAD_BYTES as u32)
+        .initial_stream_window_size(WINDOWS.0)
+        .initial_connection_window_size(WINDOWS.1);
+    builder
+}
+
+impl Server {
+    async fn accept(self: Arc<Self>, listener: TcpListener) {
+        let permits = Arc::new(Semaphore::new(self.bounds.connections));
+        loop {
+            let permit = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                permit = Arc::clone(&permits).acquire_owned() => permit,
+            };
+            let Ok(permit) = permit else { return };
+            let accepted = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let place = Place::take(&self.open, permit);
+                    self.tracker.spawn(Arc::clone(&self).connection(stream, peer, place));
+                }
+                Err(error) if concerns_the_peer(&error) => {}
+                Err(error) => {
+                    tracing::warn!(port = self.bounds.name, error = %error, "connection.not_accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, _place: Place) {
+        // Without it answers wait for the peer's delayed acknowledgements; a socket that refuses it still works.
+        stream.set_nodelay(true).ok();
+        let Some(tls) = &self.tls else {
+            return self.converse(stream, peer).await;
+        };
+        match timeout(self.bounds.handshake, tls.accept(stream)).await {
+            Ok(Ok(stream)) => self.converse(stream, peer).await,
+            Ok(Err(error)) => {
+                tracing::debug!(port = self.bounds.name, error = %error, "connection.handshake_failed");
+            }
+            Err(_) => tracing::debug!(port = self.bounds.name, "connection.handshake_timed_out"),
+        }
+    }
+
+    async fn converse<S>(&self, stream: S, peer: SocketAddr)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let pace = Pace::new(self.bounds.head, self.bounds.idle);
+        let (stream, left) = Paced::new(stream, pace.clone());
+        let (router, begun) = (self.router.clone(), pace.clone());
+        let service = service_fn(move |request: Request<Incoming>| {
+            let multiplexed = request.version() == Version::HTTP_2;
+            let in_flight = begun.begin(if multiplexed { Protocol::Http2 } else { Protocol::Http1 });
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(ConnectInfo(peer));
+            let answer = router.clone().oneshot(request);
+            async move { answer.await.map(|answer| answer.map(|body| Counted { body, _in_flight: in_flight })) }
+        });
+        let ended = {
+            let connection = self.protocols.serve_connection(TokioIo::new(stream), service);
+            drive(pin!(connection), &pace, &self.stop, self.bounds.grace).await
+        };
+        match ended {
+            Ended::ByItself => {
+                if let Some(stream) = left.take() {
+                    linger(stream).await;
+                }
+            }
+            Ended::OutOfTime => tracing::debug!(port = self.bounds.name, "connection.timed_out"),
+        }
+    }
+}
+
+/// An error of one peer, not of this machine.
+fn concerns_the_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}
+
+enum Ended {
+    ByItself,
+    OutOfTime,
+}
+
+/// Drives a connection to its end, within its deadlines. Reading and beginning happen inside the connection's own poll,
+/// so the deadline is current whenever that returns.
+async fn drive<C>(
+    mut connection: Pin<&mut C>,
+    pace: &Pace,
+    stop: &CancellationToken,
+    grace: Duration,
+) -> Ended
+where
+    C: Conversation,
+{
+    let mut stopped = pin!(stop.cancelled());
+    let mut alarm = pin!(sleep_until(Instant::now()));
+    let mut stopping = false;
+    let mut last: Option<Instant> = None;
+    std::future::poll_fn(|cx| {
+        loop {
+            if connection.as_mut().poll_end(cx).is_ready() {
+                return Poll::Ready(Ended::ByItself);
+            }
+            if !stopping && stopped.as_mut().poll(cx).is_ready() {
+                stopping = true;
+                last = Some(Instant::now() + grace);
+                connection.as_mut().wind_up();
+                continue;
+            }
+            let due = pace.due().map(|due| due.at);
+            let Some(at) = due.into_iter().chain(last).min() else { return Poll::Pending };
+            if !rings(alarm.as_mut(), at, cx) {
+                return Poll::Pending;
+            }
+            let idle = pace.due().is_some_and(|due| due.idle) && last.is_none();
+            if !idle {
+                return Poll::Ready(Ended::OutOfTime);
+            }
+            pace.farewell();
+            last = Some(Instant::now() + FAREWELL);
+            connection.as_mut().wind_up();
+        }
+    })
+    .await
+}
+
+fn rings(mut alarm: Pin<&mut Sleep>, at: Instant, cx: &mut Context<'_>) -> bool {
+    if alarm.deadline() != at {
+        alarm.as_mut().reset(at);
+    }
+    alarm.poll(cx).is_ready()
+}
+
+/// What [`drive`] asks of a connection.
+trait Conversation {
+    fn poll_end(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()>;
+    fn wind_up(self: Pin<&mut Self>);
+}
+
+impl<I, S, B> Conversation for hyper_util::server::conn::auto::Connection<'_, I, S, OnTracker>
+where
+    S: hyper::service::Service<Request<Incoming>, Response = hyper::Response<B>>,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: HttpBody + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
+    OnTracker: hyper_util::server::conn::auto::HttpServerConnExec<S::Future, B>,
+{
+    fn poll_end(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // How a peer broke the protocol, or off, is its own affair: what it was due was answered.
+        self.poll(cx).map(|ended| {
+            if let Err(error) = ended {
+                tracing::debug!(error = %error, "connection.broke");
+            }
+        })
+    }
+
+    fn wind_up(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Closing a socket on unread bytes resets it, and the answer may be lost with it: end the sending half, and read on.
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
+    let (time, bytes) = LINGER;
+    let read_on = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut (&mut stream).take(bytes), &mut tokio::io::sink()).await
+    };
+    // Whatever the peer does now, the connection is over.
+    timeout(time, read_on).await.map(Result::unwrap_or_default).unwrap_or_default();
+}
+
+/// An answer's body that counts as in flight until it was sent.
+struct Counted {
+    body: Body,
+    _in_flight: InFlight,
+}
+
+impl HttpBody for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

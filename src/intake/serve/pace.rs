@@ -1,0 +1,245 @@
+//! The pace of one connection: when its head, or its next request, must be there. The stream says when bytes come, the
+//! service when a request begins and ends; `serve` asks for what is due after every poll. Pure but for its clock.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(super) struct Pace(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    head: Duration,
+    idle: Duration,
+    protocol: Protocol,
+    waiting: Waiting,
+    since: Instant,
+    in_flight: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    /// For the rest of a head.
+    Head,
+    /// For the first byte of one.
+    Idle,
+    /// For the peer to take its leave.
+    Farewell,
+}
+
+/// What the connection speaks, as far as bytes tell anything: those of HTTP/2 may belong to no request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// A byte while nothing is in flight begins a head.
+    Http1,
+    /// Only requests tell.
+    Http2,
+}
+
+/// What must happen, and by when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Due {
+    pub(super) at: Instant,
+    /// Nothing was begun: the connection can end politely.
+    pub(super) idle: bool,
+}
+
+impl Pace {
+    /// A new connection owes its first head.
+    pub(super) fn new(head: Duration, idle: Duration) -> Self {
+        let state = State {
+            head,
+            idle,
+            protocol: Protocol::Http1,
+            waiting: Waiting::Head,
+            since: Instant::now(),
+            in_flight: 0,
+        };
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// None while a request is in flight: that has deadlines of its own.
+    pub(super) fn due(&self) -> Option<Due> {
+        let state = self.0.lock();
+        if state.in_flight > 0 {
+            return None;
+        }
+        match state.waiting {
+            Waiting::Head => Some(Due { at: state.since + state.head, idle: false }),
+            Waiting::Idle => Some(Due { at: state.since + state.idle, idle: true }),
+            Waiting::Farewell => None,
+        }
+    }
+
+    /// The connection was told to end: nothing more is due from it but its end.
+    pub(super) fn farewell(&self) {
+        self.0.lock().waiting = Waiting::Farewell;
+    }
+
+    /// A request's head is complete.
+    pub(super) fn begin(&self, protocol: Protocol) -> InFlight {
+        let mut state = self.0.lock();
+        state.protocol = protocol;
+        state.in_flight += 1;
+        InFlight(self.clone())
+    }
+
+    fn came(&self) {
+        let mut state = self.0.lock();
+        if state.in_flight == 0 && state.waiting == Waiting::Idle && state.protocol == Protocol::Http1 {
+            state.waiting = Waiting::Head;
+            state.since = Instant::now();
+        }
+    }
+}
+
+/// A request in flight, until its answer was sent or given up.
+#[derive(Debug)]
+pub(super) struct InFlight(Pace);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let mut state = self.0.0.lock();
+        state.in_flight -= 1;
+        if state.in_flight == 0 && state.waiting != Waiting::Farewell {
+            state.waiting = Waiting::Idle;
+            state.since = Instant::now();
+        }
+    }
+}
+
+/// A stream that tells its pace of bytes, and that outlives the connection which drops it.
+#[derive(Debug)]
+pub(super) struct Paced<S> {
+    /// Always there until it is dropped.
+    stream: Option<S>,
+    pace: Pace,
+    left: Left<S>,
+}
+
+/// Where a dropped [`Paced`] leaves its stream.
+#[derive(Debug)]
+pub(super) struct Left<S>(Arc<Mutex<Option<S>>>);
+
+impl<S> Left<S> {
+    /// The stream, once the connection has dropped it.
+    pub(super) fn take(&self) -> Option<S> {
+        self.0.lock().take()
+    }
+}
+
+impl<S> Paced<S> {
+    pub(super) fn new(stream: S, pace: Pace) -> (Self, Left<S>) {
+        let left = Arc::new(Mutex::new(None));
+        (Self { stream: Some(stream), pace, left: Left(Arc::clone(&left)) }, Left(left))
+    }
+}
+
+impl<S> Drop for Paced<S> {
+    fn drop(&mut self) {
+        *self.left.0.lock() = self.stream.take();
+    }
+}
+
+impl<S: Unpin> Paced<S> {
+    fn stream(&mut self) -> io::Result<Pin<&mut S>> {
+        self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = self.stream()?.poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.pace.came();
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream()?.poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.stream()?.poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.as_ref().is_some_and(AsyncWrite::is_write_vectored)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: Duration = Duration::from_secs(5);
+    const IDLE: Duration = Duration::from_secs(75);
+
+    fn left(pace: &Pace) -> Option<(Duration, bool)> {
+        pace.due().map(|due| (due.at - Instant::now(), due.idle))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_connection_owes_a_head_and_bytes_do_not_extend_it() {
+        let pace = Pace::new(HEAD, IDLE);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        pace.came();
+        assert_eq!(left(&pace), Some((Duration::from_secs(2), false)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_due_while_a_request_is_in_flight() {
+        let pace = Pace::new(HEAD, IDLE);
+        let request = pace.begin(Protocol::Http1);
+        pace.came();
+        assert_eq!(left(&pace), None);
+        drop(request);
+        assert_eq!(left(&pace), Some((IDLE, true)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_byte_of_the_next_head_starts_its_time() {
+        let pace = Pace::new(HEAD, IDLE);
+        drop(pace.begin(Protocol::Http1));
+        tokio::time::advance(Duration::from_secs(30)).await;
+        pace.came();
+        assert_eq!(left(&pace), Some((HEAD, false)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pings_of_http2_neither_begin_a_head_nor_extend_idleness() {
+        let pace = Pace::new(HEAD, IDLE);
+        drop(pace.begin(Protocol::Http2));
+        tokio::time::advance(Duration::from_secs(30)).await;
+        pace.came();
+        assert_eq!(left(&pace), Some((IDLE - Duration::from_secs(30), true)));
+    }
+}

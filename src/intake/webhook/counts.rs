@@ -1,0 +1,194 @@
+//! What webhooks were answered, by account and status, who hung up, and who was last heard of. Atomics in maps that are made
+//! once of the configured accounts: no lock, no growth, and labels from closed sets only. Read by `admin`.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use axum::http::StatusCode;
+
+use crate::event::{AccountId, Millis};
+
+/// The label of all accounts that are not configured.
+pub const UNKNOWN: &str = "_unknown";
+/// Every status that [`super::Answer`] can have.
+const STATUSES: [u16; 10] = [200, 201, 400, 401, 404, 408, 413, 415, 429, 503];
+/// A sender that is refused again and again is logged once in this time.
+const QUIET_MS: i64 = 60_000;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Counts {
+    accounts: HashMap<AccountId, Account>,
+    unknown: Account,
+}
+
+#[derive(Debug, Default)]
+struct Account {
+    answers: [AtomicU64; STATUSES.len()],
+    hang_ups: AtomicU64,
+    last_taken_ms: AtomicI64,
+    refused: AtomicU64,
+    last_said_ms: AtomicI64,
+}
+
+/// One account's numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading<'a> {
+    /// The account's id, or [`UNKNOWN`].
+    pub account: &'a str,
+    /// How many answers had which status.
+    pub answers: Vec<(u16, u64)>,
+    /// Requests whose sender hung up before the answer.
+    pub hang_ups: u64,
+    /// When a request was last answered 201.
+    pub last_taken: Option<Millis>,
+}
+
+impl Reading<'_> {
+    /// How many answers had this status.
+    #[must_use]
+    pub fn answered(&self, status: u16) -> u64 {
+        self.answers.iter().find(|(s, _)| *s == status).map_or(0, |(_, count)| *count)
+    }
+}
+
+/// Refusals since one was last logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refused<'a> {
+    pub(super) account: &'a str,
+    pub(super) count: u64,
+}
+
+impl Counts {
+    /// For these accounts.
+    #[must_use]
+    pub fn new(accounts: &[AccountId]) -> Self {
+        let accounts = accounts.iter().map(|id| (id.clone(), Account::default())).collect();
+        Self { accounts, unknown: Account::default() }
+    }
+
+    /// Every account's numbers, in order, the unknown ones last.
+    #[must_use]
+    pub fn readings(&self) -> Vec<Reading<'_>> {
+        let mut all: Vec<_> = self.accounts.iter().map(|(id, account)| account.read(id.as_str())).collect();
+        all.sort_by_key(|reading| reading.account);
+        all.push(self.unknown.read(UNKNOWN));
+        all
+    }
+
+    /// One configured account's numbers.
+    #[must_use]
+    pub fn reading(&self, account: &AccountId) -> Option<Reading<'_>> {
+        self.accounts.get_key_value(account).map(|(id, account)| account.read(id.as_str()))
+    }
+
+    pub(super) fn answered(&self, account: &AccountId, status: StatusCode, now: Millis) {
+        let account = self.of(account);
+        let place = STATUSES.iter().position(|s| *s == status.as_u16());
+        debug_assert!(place.is_some(), "{status} is not in the list");
+        if let Some(count) = place.and_then(|place| account.answers.get(place)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        if status == StatusCode::CREATED {
+            account.last_taken_ms.fetch_max(now.0, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a refusal, and tells where it is time to say so.
+    pub(super) fn refused(&self, account: &AccountId, now: Millis) -> Option<Refused<'_>> {
+        let (label, account) =
+            self.accounts.get_key_value(account).map_or((UNKNOWN, &self.unknown), |(id, a)| (id.as_str(), a));
+        account.refused.fetch_add(1, Ordering::Relaxed);
+        let said = account.last_said_ms.load(Ordering::Relaxed);
+        if now.0.saturating_sub(said) < QUIET_MS {
+            return None;
+        }
+        let first =
+            account.last_said_ms.compare_exchange(said, now.0, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        first.then(|| Refused { account: label, count: account.refused.swap(0, Ordering::Relaxed) })
+    }
+
+    /// Counts a hang-up, unless the request is [`Waiting::answered`].
+    pub(super) fn waiting(&self, account: &AccountId) -> Waiting<'_> {
+        Waiting { hang_ups: Some(&self.of(account).hang_ups) }
+    }
+
+    fn of(&self, account: &AccountId) -> &Account {
+        self.accounts.get(account).unwrap_or(&self.unknown)
+    }
+}
+
+impl Account {
+    fn read<'a>(&self, account: &'a str) -> Reading<'a> {
+        let answers = STATUSES.into_iter().zip(&self.answers);
+        let last_taken = self.last_taken_ms.load(Ordering::Relaxed);
+        Reading {
+            account,
+            answers: answers.map(|(status, count)| (status, count.load(Ordering::Relaxed))).collect(),
+            hang_ups: self.hang_ups.load(Ordering::Relaxed),
+            last_taken: (last_taken > 0).then_some(Millis(last_taken)),
+        }
+    }
+}
+
+/// A request whose sender waits.
+#[derive(Debug)]
+pub(super) struct Waiting<'a> {
+    hang_ups: Option<&'a AtomicU64>,
+}
+
+impl Waiting<'_> {
+    /// The sender is still there.
+    pub(super) fn answered(mut self) {
+        self.hang_ups = None;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(hang_ups) = self.hang_ups {
+            hang_ups.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn acme() -> AccountId {
+        AccountId::new("acme")
+    }
+
+    #[test]
+    fn unknown_accounts_share_one_label() {
+        let counts = Counts::new(&[acme()]);
+        counts.answered(&acme(), StatusCode::CREATED, Millis(7));
+        counts.answered(&AccountId::new("x"), StatusCode::NOT_FOUND, Millis(8));
+        counts.answered(&AccountId::new("y"), StatusCode::NOT_FOUND, Millis(9));
+        let readings = counts.readings();
+        assert_eq!(readings.len(), 2);
+        assert_eq!((readings[0].account, readings[0].answered(201)), ("acme", 1));
+        assert_eq!(readings[0].last_taken, Some(Millis(7)));
+        assert_eq!((readings[1].account, readings[1].answered(404)), (UNKNOWN, 2));
+        assert_eq!(readings[1].last_taken, None);
+    }
+
+    #[test]
+    fn refusals_are_said_once_a_minute_with_their_number() {
+        let counts = Counts::new(&[acme()]);
+        let said = |at| counts.refused(&acme(), Millis(at)).map(|r| r.count);
+        assert_eq!(said(1_000_000), Some(1));
+        assert_eq!(said(1_000_001), None);
+        assert_eq!(said(1_059_999), None);
+        assert_eq!(said(1_060_000), Some(3));
+    }
+
+    #[test]
+    fn only_who_was_not_answered_hung_up() {
+        let counts = Counts::new(&[acme()]);
+        counts.waiting(&acme()).answered();
+        drop(counts.waiting(&acme()));
+        assert_eq!(counts.readings()[0].hang_ups, 1);
+    }
+}

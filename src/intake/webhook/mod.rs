@@ -1,0 +1,184 @@
+//! Webhooks: `POST /webhooks/{account}` and `/webhooks/{account}/{hint}`. Authenticates, reads the body within its bounds,
+//! hands it to `accept` and maps what came of it to a status (design section 3). Invariants: no handler runs without an
+//! [`Authenticated`] account; the body of an unauthenticated request is not read; a dropped handler takes nothing back.
+
+mod answer;
+mod body;
+mod counts;
+mod trace;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{FromRequestParts, RawPathParams, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+use jiff::Timestamp;
+
+pub use answer::Answer;
+pub use counts::{Counts, Reading, UNKNOWN};
+
+use super::accept::{Pushed, Receipt, Refusal};
+use super::auth::{self, Tokens};
+use crate::event::{AccountId, Millis};
+use body::Budget;
+
+/// A hint longer than this is none.
+const HINT_CHARS: usize = 64;
+
+/// What the handlers share. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct WebhookState {
+    /// Who may send.
+    pub tokens: Arc<Tokens>,
+    /// What was answered.
+    pub counts: Arc<Counts>,
+    budget: Arc<Budget>,
+}
+
+impl WebhookState {
+    /// For these accounts, which have no live token until `tokens` is told of one.
+    #[must_use]
+    pub fn new(accounts: &[AccountId]) -> Self {
+        Self {
+            tokens: Arc::new(Tokens::new(accounts.iter().cloned())),
+            counts: Arc::new(Counts::new(accounts)),
+            budget: Arc::new(Budget::new(accounts)),
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Shared<F> {
+    state: WebhookState,
+    accept: F,
+}
+
+/// The webhooks' routes. `accept` is `Acceptance::push`, whose delivery outlives its caller.
+pub fn router<F, Fut>(state: WebhookState, accept: F) -> Router
+where
+    F: Fn(Pushed) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Result<Receipt, Refusal>> + Send + 'static,
+{
+    let routes = || post(take::<F, Fut>).get(say_ready::<F>);
+    Router::new()
+        .route("/webhooks/{account}", routes())
+        .route("/webhooks/{account}/", routes())
+        .route("/webhooks/{account}/{hint}", routes())
+        .method_not_allowed_fallback(|| async {
+            answer::problem(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "POST messages here; GET says whether a token is right",
+            )
+        })
+        .fallback(|| async {
+            answer::problem(StatusCode::NOT_FOUND, "not found: messages are posted to /webhooks/{account}")
+        })
+        .with_state(Shared { state, accept })
+}
+
+/// The account for which a request has proven to speak: the only way to a handler.
+struct Authenticated {
+    account: AccountId,
+    hint: Option<String>,
+}
+
+impl<F: Clone + Send + Sync + 'static> FromRequestParts<Shared<F>> for Authenticated {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared<F>) -> Result<Self, Response> {
+        let path = RawPathParams::from_request_parts(parts, shared).await;
+        let part = |name| path.as_ref().ok().and_then(|p| p.iter().find(|(n, _)| *n == name).map(|(_, v)| v));
+        let account = AccountId::new(part("account").unwrap_or_default());
+        match shared.state.tokens.authenticate(&account, &parts.headers) {
+            Ok(account) => Ok(Self { account, hint: part("hint").and_then(hint) }),
+            Err(refusal) => Err(refuse(&shared.state, &account, refusal)),
+        }
+    }
+}
+
+fn refuse(state: &WebhookState, account: &AccountId, refusal: auth::Refusal) -> Response {
+    let answer = match refusal {
+        auth::Refusal::Unauthorized(seen) => Answer::Unauthorized(seen),
+        auth::Refusal::UnknownAccount => Answer::UnknownAccount,
+    };
+    if let Some(refused) = state.counts.refused(account, now()) {
+        tracing::warn!(account = refused.account, refused.count = refused.count, reason = %refusal, "webhook.refused");
+    }
+    finish(state, account, answer)
+}
+
+/// A hint in lower case, where it could be one.
+fn hint(segment: &str) -> Option<String> {
+    let fits = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    let fits = (1..=HINT_CHARS).contains(&segment.len()) && segment.as_bytes().iter().all(fits);
+    fits.then(|| segment.to_ascii_lowercase())
+}
+
+async fn say_ready<F>(State(shared): State<Shared<F>>, sender: Authenticated) -> Response {
+    finish(&shared.state, &sender.account, Answer::Ready)
+}
+
+async fn take<F, Fut>(State(shared): State<Shared<F>>, sender: Authenticated, request: Request) -> Response
+where
+    F: Fn(Pushed) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Result<Receipt, Refusal>> + Send + 'static,
+{
+    let Authenticated { account, hint } = sender;
+    let waiting = shared.state.counts.waiting(&account);
+    let (parts, body) = request.into_parts();
+    debug_assert_eq!(parts.method, Method::POST, "the router lets nothing else in");
+    let answer = match body::read(&shared.state.budget, &account, &parts.headers, body).await {
+        Err(unread) => Answer::from(unread),
+        Ok((body, reserved)) => {
+            let trace = traceparent(&parts.headers);
+            let pushed = Pushed { account: account.clone(), hint, body, received_at: now(), trace };
+            let answer = Answer::from((shared.accept)(pushed).await);
+            drop(reserved);
+            answer
+        }
+    };
+    waiting.answered();
+    finish(&shared.state, &account, answer)
+}
+
+/// Counts the answer and writes it down.
+fn finish(state: &WebhookState, account: &AccountId, answer: Answer) -> Response {
+    let status = answer.status();
+    state.counts.answered(account, status, now());
+    tracing::debug!(account = %account, http.status = status.as_u16(), "webhook.answered");
+    answer.into_response()
+}
+
+fn traceparent(headers: &HeaderMap) -> Option<String> {
+    let mut values = headers.get_all("traceparent").iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    trace::well_formed(value.to_str().ok()?)
+}
+
+fn now() -> Millis {
+    Millis(Timestamp::now().as_millisecond())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_is_a_short_word_in_lower_case() {
+        let check = |segment: &str, expected: Option<&str>| {
+            assert_eq!(hint(segment).as_deref(), expected, "{segment}");
+        };
+        check("stop", Some("stop"));
+        check("Geofence-Event_2", Some("geofence-event_2"));
+        check("", None);
+        check("a b", None);
+        check("../x", None);
+        check("stöp", None);
+        check(&"a".repeat(64), Some(&"a".repeat(64)));
+        check(&"a".repeat(65), None);
+    }
+}
