@@ -2,13 +2,13 @@
 //! not ready → accept for `drain_delay` (endpoints are removed late) → refuse new connections, stop polling → finish or
 //! park what is in flight → stop the drain → flush the bus → close the store; within 60 s.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -16,14 +16,17 @@ use tokio_util::task::TaskTracker;
 
 use crate::bus::{self, Bus, Finding};
 use crate::cli::Exit;
-use crate::config::Config;
+use crate::config::{self, Config, SecretError, SecretSource};
 use crate::deliver::Deliverer;
 use crate::deliver::breaker::Breaker;
 use crate::deliver::counts::Counts;
 use crate::deliver::dedup::{self, Dedup, system_clock};
 use crate::deliver::lanes::Lanes;
 use crate::event::{AccountId, Millis};
-use crate::intake::accept::{Acceptance, Known, Parts};
+use crate::intake::accept::{Acceptance, Known, Parts, Pushed};
+use crate::intake::auth::{Origin, TokenDigest};
+use crate::intake::serve::{BindError, Bounds, Port, Tls, TlsError};
+use crate::intake::webhook::{self, WebhookState};
 use crate::replay::drain::Drain;
 use crate::replay::{
     DataDir, Gone, LockError, Routing, Store, StoreError, StoreHealth, StoreLimits, Why, Writer,
@@ -38,6 +41,8 @@ const FLUSH: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(200);
 /// How often an unreachable bus is asked for its topics again.
 const ASK_AGAIN: Duration = Duration::from_secs(15);
+/// How often tokens in files are read again.
+const READ_AGAIN: Duration = Duration::from_secs(5);
 /// How often ages in the store are looked at.
 const AGES: Duration = Duration::from_secs(600);
 
@@ -57,13 +62,14 @@ pub enum StartError {
     #[error("the bus cannot be configured")]
     Bus(#[from] bus::OpenError),
     /// A port.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// Which.
-        address: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] BindError),
+    /// The certificate.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] TlsError),
+    /// A token.
+    #[error("a token cannot be read")]
+    Token(#[from] SecretError),
     /// A thread.
     #[error("a thread cannot be started")]
     Thread(#[source] std::io::Error),
@@ -79,7 +85,9 @@ impl StartError {
             Self::DataDir(LockError::Unwritable { .. })
             | Self::Dedup(_)
             | Self::Bus(_)
-            | Self::Listen { .. }
+            | Self::Listen(_)
+            | Self::Tls(_)
+            | Self::Token(_)
             | Self::Thread(_) => Exit::Failed,
         }
     }
@@ -96,6 +104,8 @@ pub struct Handle {
     pub bus: Arc<Bus>,
     /// The one entrance.
     pub acceptance: Acceptance,
+    /// Webhooks: tokens and counts.
+    pub hooks: WebhookState,
     /// Whether events can durably be accepted, and the process is not stopping.
     pub ready: watch::Receiver<bool>,
     /// Where webhooks are taken.
@@ -108,8 +118,10 @@ pub struct Handle {
 pub struct Bridge {
     config: Config,
     handle: Handle,
-    webhook: TcpListener,
-    admin: TcpListener,
+    webhook: Port,
+    admin: Port,
+    tls: Option<Tls>,
+    hooks: WebhookState,
     drain: Drain,
     deliveries: TaskTracker,
     ready: watch::Sender<bool>,
@@ -136,8 +148,20 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
     if let Some(warning) = data_dir.volume().warning() {
         tracing::warn!(warning, "data_dir.volatile");
     }
-    let webhook = listen(config.listen.address).await?;
-    let admin = listen(config.admin.address).await?;
+    let webhook = Port::open(config.listen.address)?;
+    let admin = Port::open(config.admin.address)?;
+    let tls = match &config.listen.tls {
+        Some(files) => Some(Tls::load(files.clone()).await?),
+        None => None,
+    };
+    let ids: Vec<AccountId> = config.accounts.iter().map(|account| account.id.clone()).collect();
+    let hooks = WebhookState::new(&ids);
+    for account in &config.accounts {
+        if let Some(source) = &account.webhook {
+            let digest = TokenDigest::of(source.read()?.reveal());
+            hooks.tokens.replace(&account.id, Origin::Config, digest.as_slice());
+        }
+    }
     let router = Router::new(&config.bus);
     let (store, writer, recovered) = open_store(&config, &data_dir, &router)?;
     let (dedup, seen) = Dedup::open(data_dir.path(), &config.dedup, system_clock)?;
@@ -174,21 +198,30 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
         rate: config.replay.drain_rate,
     };
     let (ready, is_ready) = watch::channel(false);
-    let address = |listener: &TcpListener, wanted| listener.local_addr().unwrap_or(wanted);
     let handle = Handle {
         deliverer,
         store,
         bus,
         acceptance,
         ready: is_ready,
-        webhook_address: address(&webhook, config.listen.address),
-        admin_address: address(&admin, config.admin.address),
+        webhook_address: webhook.address(),
+        admin_address: admin.address(),
+        hooks: hooks.clone(),
     };
-    Ok(Bridge { config, handle, webhook, admin, drain, deliveries, ready, threads, seen_stops, topics })
-}
-
-async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
+    Ok(Bridge {
+        config,
+        handle,
+        webhook,
+        admin,
+        tls,
+        hooks,
+        drain,
+        deliveries,
+        ready,
+        threads,
+        seen_stops,
+        topics,
+    })
 }
 
 fn open_store(
@@ -273,30 +306,37 @@ impl Bridge {
 
     /// Runs until `stop`, then stops in order.
     pub async fn run(self, stop: CancellationToken) -> Ended {
-        let work = TaskTracker::new();
+        let Self { config, handle, webhook, admin, tls, hooks, drain, deliveries, ready, threads, .. } = self;
+        let Handle { bus, store, deliverer, acceptance, .. } = handle.clone();
+        let (work, connections) = (TaskTracker::new(), TaskTracker::new());
         let (bus_stops, drain_stops) = (CancellationToken::new(), CancellationToken::new());
         let (intake_stops, admin_stops) = (CancellationToken::new(), CancellationToken::new());
         let looking_stops = CancellationToken::new();
         let (available, bus_available) = watch::channel(true);
-        let Handle { bus, store, deliverer, .. } = self.handle.clone();
 
         let running = Arc::clone(&bus);
         let stops = bus_stops.clone();
         work.spawn(async move { running.run(stops).await });
-        work.spawn(self.drain.clone().run(drain_stops.clone()));
-        let asked = ask_for_topics(Arc::clone(&bus), self.topics.clone());
-        let stops = looking_stops.clone();
-        work.spawn(async move { stops.run_until_cancelled(asked).await });
-        let looked = look_at_bus(Arc::clone(&bus), Arc::clone(&deliverer.lanes), available);
-        let stops = looking_stops.clone();
-        work.spawn(async move { stops.run_until_cancelled(looked).await });
-        let looked = look_at_ages(store.clone());
-        let stops = looking_stops.clone();
-        work.spawn(async move { stops.run_until_cancelled(looked).await });
-        self.serve(&work, &intake_stops, &admin_stops, bus_available);
-        let looked = look_at_readiness(self.handle.clone(), self.ready.clone(), stop.clone());
-        let stops = looking_stops.clone();
-        work.spawn(async move { stops.run_until_cancelled(looked).await });
+        work.spawn(drain.run(drain_stops.clone()));
+        let look = |looking: Looking| {
+            let stops = looking_stops.clone();
+            work.spawn(async move { stops.run_until_cancelled(looking).await });
+        };
+        look(Box::pin(ask_for_topics(Arc::clone(&bus), self.topics)));
+        look(Box::pin(look_at_bus(Arc::clone(&bus), Arc::clone(&deliverer.lanes), available)));
+        look(Box::pin(look_at_ages(store.clone())));
+        look(Box::pin(look_at_readiness(handle.clone(), ready.clone(), stop.clone())));
+        look(Box::pin(look_at_tokens(config.accounts.clone(), hooks.clone())));
+
+        let take = move |pushed: Pushed| {
+            let acceptance = acceptance.clone();
+            async move { acceptance.push(pushed).await }
+        };
+        let routes = webhook::router(hooks, take);
+        let taken = webhook.serve(routes, Bounds::WEBHOOKS, tls, &connections, &intake_stops);
+        tracing::info!(address = %handle.webhook_address, connections = taken.bound(), "webhook.listening");
+        let _ = (&admin, &bus_available);
+        tracing::info!(address = %handle.admin_address, "admin.listening");
 
         let mut health = store.health();
         let broken = health.wait_for(|health| *health == StoreHealth::Broken);
@@ -304,15 +344,19 @@ impl Bridge {
             () = stop.cancelled() => Ended::Stopped,
             _ = broken => Ended::StoreBroken,
         };
-        self.ready.send_replace(false);
+        ready.send_replace(false);
         tracing::info!(reason = ?ended, "app.stopping");
         if ended == Ended::Stopped {
-            sleep(self.config.delivery.drain_delay).await;
+            sleep(config.delivery.drain_delay).await;
         }
         intake_stops.cancel();
-        self.deliveries.close();
-        if timeout(FINISH, self.deliveries.wait()).await.is_err() {
-            tracing::error!(deliveries = self.deliveries.len(), "app.deliveries_cut");
+        connections.close();
+        if timeout(FINISH, connections.wait()).await.is_err() {
+            tracing::error!(connections = connections.len(), "app.connections_cut");
+        }
+        deliveries.close();
+        if timeout(FINISH, deliveries.wait()).await.is_err() {
+            tracing::error!(deliveries = deliveries.len(), "app.deliveries_cut");
         }
         drain_stops.cancel();
         bus.close(FLUSH).await;
@@ -326,7 +370,7 @@ impl Bridge {
         self.seen_stops.cancel();
         store.close();
         let joined = tokio::task::spawn_blocking(move || {
-            self.threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count()
+            threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count()
         });
         let panicked = timeout(FINISH, joined).await.map_or(1, |joined| joined.unwrap_or(1));
         if panicked > 0 {
@@ -335,15 +379,31 @@ impl Bridge {
         tracing::info!("app.stopped");
         ended
     }
+}
 
-    fn serve(
-        &self,
-        _work: &TaskTracker,
-        _intake_stops: &CancellationToken,
-        _admin_stops: &CancellationToken,
-        _bus_available: watch::Receiver<bool>,
-    ) {
-        let _ = (&self.webhook, &self.admin);
+/// Something that is looked at again and again, until the process stops.
+type Looking = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Tokens from files are read again: a secret may be rotated without a restart.
+async fn look_at_tokens(accounts: Vec<config::Account>, hooks: WebhookState) {
+    let mut said: HashSet<AccountId> = HashSet::new();
+    loop {
+        sleep(READ_AGAIN).await;
+        for account in &accounts {
+            let Some(source @ SecretSource::File(_)) = &account.webhook else { continue };
+            match source.read() {
+                Ok(token) => {
+                    said.remove(&account.id);
+                    let digest = TokenDigest::of(token.reveal());
+                    hooks.tokens.replace(&account.id, Origin::Config, digest.as_slice());
+                }
+                Err(error) => {
+                    if said.insert(account.id.clone()) {
+                        tracing::error!(account = %account.id, error = %error, "token.unreadable");
+                    }
+                }
+            }
+        }
     }
 }
 
