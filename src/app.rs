@@ -23,8 +23,9 @@ use crate::deliver::counts::Counts;
 use crate::deliver::dedup::{self, Dedup, system_clock};
 use crate::deliver::lanes::Lanes;
 use crate::event::{AccountId, Millis};
-use crate::intake::accept::{Acceptance, Known, Parts, Pushed};
+use crate::intake::accept::{Acceptance, Known, Parts, Pulled, Pushed};
 use crate::intake::auth::{Origin, TokenDigest};
+use crate::intake::poll::{Pollers, Statuses, StoredCursors};
 use crate::intake::serve::{BindError, Bounds, Port, Tls, TlsError};
 use crate::intake::webhook::{self, WebhookState};
 use crate::replay::drain::Drain;
@@ -70,6 +71,9 @@ pub enum StartError {
     /// A token.
     #[error("a token cannot be read")]
     Token(#[from] SecretError),
+    /// The client of the pollers.
+    #[error("the client of the pull APIs cannot be made")]
+    Poll(#[from] reqwest::Error),
     /// A thread.
     #[error("a thread cannot be started")]
     Thread(#[source] std::io::Error),
@@ -88,6 +92,7 @@ impl StartError {
             | Self::Listen(_)
             | Self::Tls(_)
             | Self::Token(_)
+            | Self::Poll(_)
             | Self::Thread(_) => Exit::Failed,
         }
     }
@@ -106,6 +111,8 @@ pub struct Handle {
     pub acceptance: Acceptance,
     /// Webhooks: tokens and counts.
     pub hooks: WebhookState,
+    /// How each feed does.
+    pub feeds: Statuses,
     /// Whether events can durably be accepted, and the process is not stopping.
     pub ready: watch::Receiver<bool>,
     /// Where webhooks are taken.
@@ -122,6 +129,7 @@ pub struct Bridge {
     admin: Port,
     tls: Option<Tls>,
     hooks: WebhookState,
+    pollers: Pollers,
     drain: Drain,
     deliveries: TaskTracker,
     ready: watch::Sender<bool>,
@@ -197,6 +205,7 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
         kind: router.kind(),
         rate: config.replay.drain_rate,
     };
+    let pollers = Pollers::new(&config.accounts, &recovered.cursors)?;
     let (ready, is_ready) = watch::channel(false);
     let handle = Handle {
         deliverer,
@@ -207,6 +216,7 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
         webhook_address: webhook.address(),
         admin_address: admin.address(),
         hooks: hooks.clone(),
+        feeds: pollers.statuses(),
     };
     Ok(Bridge {
         config,
@@ -215,6 +225,7 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
         admin,
         tls,
         hooks,
+        pollers,
         drain,
         deliveries,
         ready,
@@ -306,7 +317,8 @@ impl Bridge {
 
     /// Runs until `stop`, then stops in order.
     pub async fn run(self, stop: CancellationToken) -> Ended {
-        let Self { config, handle, webhook, admin, tls, hooks, drain, deliveries, ready, threads, .. } = self;
+        let Self { config, handle, webhook, admin, tls, hooks, pollers, drain, .. } = self;
+        let (deliveries, ready, threads) = (self.deliveries, self.ready, self.threads);
         let Handle { bus, store, deliverer, acceptance, .. } = handle.clone();
         let (work, connections) = (TaskTracker::new(), TaskTracker::new());
         let (bus_stops, drain_stops) = (CancellationToken::new(), CancellationToken::new());
@@ -328,6 +340,13 @@ impl Bridge {
         look(Box::pin(look_at_readiness(handle.clone(), ready.clone(), stop.clone())));
         look(Box::pin(look_at_tokens(config.accounts.clone(), hooks.clone())));
 
+        let polled = acceptance.clone();
+        let pull = move |pulled: Pulled| {
+            let acceptance = polled.clone();
+            async move { acceptance.pull(pulled).await }
+        };
+        let cursors = Arc::new(StoredCursors { store: store.clone() });
+        pollers.run(pull, cursors, &bus_available, &work, &intake_stops);
         let take = move |pushed: Pushed| {
             let acceptance = acceptance.clone();
             async move { acceptance.push(pushed).await }
@@ -335,7 +354,7 @@ impl Bridge {
         let routes = webhook::router(hooks, take);
         let taken = webhook.serve(routes, Bounds::WEBHOOKS, tls, &connections, &intake_stops);
         tracing::info!(address = %handle.webhook_address, connections = taken.bound(), "webhook.listening");
-        let _ = (&admin, &bus_available);
+        let _ = &admin;
         tracing::info!(address = %handle.admin_address, "admin.listening");
 
         let mut health = store.health();

@@ -1,15 +1,146 @@
-//! `fleetbus simulate`.
+//! `fleetbus simulate linxup`: a stand-in for the provider, on loopback.
 
-use super::Exit;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Exit, complain};
+use crate::simulate::Clock;
+use crate::simulate::push::{self, Format, Pushed, Target};
+use crate::simulate::serve::Provider;
+use crate::simulate::world::World;
 
 /// Arguments of `fleetbus simulate`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(subcommand)]
+    provider: Which,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Which {
+    /// A fleet with Linxup: pushes webhooks, and serves the V2 and V3 pull APIs.
+    Linxup(Linxup),
+}
+
+/// Arguments of `fleetbus simulate linxup`.
+#[derive(Debug, clap::Args)]
+struct Linxup {
+    /// Push webhooks to this URL, e.g. http://127.0.0.1:8080/webhooks/acme. Loopback only.
+    #[arg(long, value_name = "URL")]
+    to: Option<String>,
+    /// The webhook's token: a variable's name. The pull APIs take the same.
+    #[arg(long, value_name = "VARIABLE", default_value = "FLEETBUS_SIMULATED_TOKEN")]
+    token_env: String,
+    /// The webhook's token: a file.
+    #[arg(long, value_name = "FILE", conflicts_with = "token_env")]
+    token_file: Option<PathBuf>,
+    /// The format of the webhooks.
+    #[arg(long, value_enum, default_value_t = Format::Both)]
+    format: Format,
+    /// How many vehicles.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    vehicles: u32,
+    /// How much faster than the clock on the wall.
+    #[arg(long, default_value_t = 1.0)]
+    speed: f64,
+    /// What decides everything that happens.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Of a thousand webhooks, how many are never sent: the pull APIs have them.
+    #[arg(long, default_value_t = 0)]
+    lose: u64,
+    /// Where the pull APIs are served.
+    #[arg(long, default_value = "127.0.0.1:8081")]
+    listen: SocketAddr,
+    /// How long; without it, until interrupted.
+    #[arg(long, value_name = "SECONDS")]
+    seconds: Option<u64>,
+}
 
 /// Runs it.
 ///
 /// # Errors
-/// Where it cannot be done, with the reason.
-pub fn run(_args: Args) -> anyhow::Result<Exit> {
+/// Where it cannot listen, or the target is not on this machine.
+pub fn run(args: Args) -> anyhow::Result<Exit> {
+    let Which::Linxup(args) = args.provider;
+    let token = match &args.token_file {
+        Some(file) => std::fs::read_to_string(file).context("the token file cannot be read")?,
+        None => std::env::var(&args.token_env).unwrap_or_else(|_| "simulated".to_owned()),
+    };
+    if !args.speed.is_finite() || !(0.1..=1_000.0).contains(&args.speed) {
+        bail!("--speed is between 0.1 and 1000");
+    }
+    if !args.listen.ip().is_loopback() || !args.to.as_deref().is_none_or(is_loopback) {
+        bail!("a simulated fleet talks to this machine only");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(simulate(args, token.trim().to_owned()))
+}
+
+fn is_loopback(url: &str) -> bool {
+    reqwest::Url::parse(url).is_ok_and(|url| {
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    })
+}
+
+async fn simulate(args: Linxup, token: String) -> anyhow::Result<Exit> {
+    let begins = jiff::Timestamp::now().as_millisecond();
+    let world = World { seed: args.seed, vehicles: args.vehicles, begins };
+    let clock = Clock::new(begins, args.speed);
+    let provider = Provider::new(world, clock, token.clone(), Duration::from_secs(5));
+    let listener =
+        TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
+    complain(&format!("the pull APIs are at http://{}", listener.local_addr()?));
+    let stop = CancellationToken::new();
+    let tracker = TaskTracker::new();
+    let served = stop.clone();
+    tracker.spawn(async move {
+        axum::serve(listener, provider.router()).with_graceful_shutdown(served.cancelled_owned()).await
+    });
+    let pushed = Arc::new(Pushed::default());
+    let pushing = args.to.map(|url| {
+        let target = Target { url, token, format: args.format, lose_per_mille: args.lose };
+        tracker.spawn(push::run(world, clock, target, Arc::clone(&pushed), tracker.clone(), stop.clone()))
+    });
+    let ends = async {
+        match args.seconds {
+            Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(ends);
+    loop {
+        tokio::select! {
+            () = &mut ends => break,
+            _ = tokio::signal::ctrl_c() => break,
+            () = tokio::time::sleep(Duration::from_secs(2)) => complain(&sums(&pushed)),
+        }
+    }
+    stop.cancel();
+    if let Some(pushing) = pushing {
+        pushing.await.context("pushing ended badly")?.context("the client cannot be made")?;
+    }
+    complain(&sums(&pushed));
     Ok(Exit::Done)
+}
+
+/// The pushed messages in one line.
+fn sums(pushed: &Pushed) -> String {
+    let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    format!(
+        "{} messages: {} answered 2xx, {} tries repeated, {} left out on purpose",
+        read(&pushed.happened),
+        read(&pushed.answered),
+        read(&pushed.again),
+        read(&pushed.lost)
+    )
 }

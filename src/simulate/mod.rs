@@ -2,6 +2,7 @@
 //! provider's words, `push` sends webhooks, `serve` answers the pull APIs. It shares no decoding code with `provider/`:
 //! what both would get wrong, neither would show.
 
+pub mod demo;
 pub mod push;
 pub mod render;
 pub mod serve;
