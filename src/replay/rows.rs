@@ -347,13 +347,17 @@ impl Texts {
     }
 }
 
-/// The oldest rows that wait for the operator.
-pub(super) fn oldest_for_operator(conn: &Connection, limit: usize) -> rusqlite::Result<Vec<Seq>> {
+/// An account's oldest rows that wait for the operator. Quick where the account has many of them.
+pub(super) fn oldest_for_operator(
+    conn: &Connection,
+    account: &AccountId,
+    limit: usize,
+) -> rusqlite::Result<Vec<Seq>> {
     seqs(
         conn,
-        "SELECT seq FROM (SELECT seq FROM parked INDEXED BY unfit WHERE reason = 2 ORDER BY seq LIMIT ?1)
-         UNION ALL SELECT seq FROM (SELECT seq FROM raw ORDER BY seq LIMIT ?1) ORDER BY seq LIMIT ?1",
-        params![int(limit as u64)],
+        "SELECT seq FROM (SELECT seq FROM parked INDEXED BY unfit WHERE reason = 2 AND account = ?1 ORDER BY seq LIMIT ?2)
+         UNION ALL SELECT seq FROM (SELECT seq FROM raw WHERE account = ?1 ORDER BY seq LIMIT ?2) ORDER BY seq LIMIT ?2",
+        params![account.as_str(), int(limit as u64)],
     )
 }
 
