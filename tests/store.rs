@@ -20,7 +20,7 @@ use fleetbus::replay::{
     AskError, Count, DataDir, Discarded, Entry, Filter, Kind, LockError, ParkError, RawReason, Reason,
     Routing, Seq, Store, StoreError, StoreHealth, StoreLimits, Stored, Table, What, Why,
 };
-use support::{Running, lane, limits, now, park, park_raw, parked, raw};
+use support::{Running, lane, limits, now, park, park_raw, parked, raw, within};
 
 const DAY: i64 = 24 * 3600 * 1000;
 
@@ -490,7 +490,7 @@ async fn a_damaged_page_breaks_the_store_and_everybody_hears_of_it() {
     let mut health = running.store.health();
     let read = running.store.read_lane(lane("acme", "a"), None, 5000, u64::MAX).await;
     assert!(matches!(read, Err(AskError::Failing(_))), "{read:?}");
-    health.wait_for(|health| *health == StoreHealth::Broken).await.unwrap();
+    within(health.wait_for(|health| *health == StoreHealth::Broken)).await.unwrap();
     running.ended();
     let row = parked(&running.store, &lane("acme", "a"));
     assert_eq!(park(&running.store, vec![row]).await, Err(ParkError::Closed));

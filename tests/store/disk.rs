@@ -6,7 +6,7 @@ use std::process::Command;
 use bytes::Bytes;
 use fleetbus::replay::{ParkError, Parked, Seq, StoreHealth, StoreLimits};
 
-use super::support::{Running, check_file, lane, limits, park, parked};
+use super::support::{Running, check_file, lane, limits, park, parked, within};
 
 /// Parks until it is refused; what was parked.
 async fn fill(running: &Running, bytes: usize) -> (Vec<Seq>, ParkError) {
@@ -96,7 +96,7 @@ async fn a_full_disk_still_deletes_and_room_is_found_again() {
     let mut health = running.store.health();
     assert_eq!(*health.borrow_and_update(), StoreHealth::Full);
     std::fs::remove_file(disk.path().join("other")).unwrap();
-    health.wait_for(|health| *health == StoreHealth::Well).await.unwrap();
+    within(health.wait_for(|health| *health == StoreHealth::Well)).await.unwrap();
     park(&running.store, vec![large(&running, 10_000)]).await.unwrap();
     assert_eq!(running.lane_seqs(&lane("acme", "a")).await.len(), seqs.len() + 1);
     assert!(disk.path().join("store.reserve").exists());

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use fleetbus::event::{AccountId, EventType, Millis};
@@ -73,12 +74,12 @@ impl Running {
     pub(crate) async fn settle(&self) {
         for _ in 0..2 {
             // A question is a turn of its own, and each turn begins with upkeep.
-            self.store.get(Seq(0)).await.unwrap();
+            within(self.store.get(Seq(0))).await.unwrap();
         }
     }
 
     pub(crate) async fn lane_seqs(&self, key: &LaneKey) -> Vec<Seq> {
-        let rows = self.store.read_lane(key.clone(), None, usize::MAX >> 1, u64::MAX).await.unwrap();
+        let rows = within(self.store.read_lane(key.clone(), None, usize::MAX, u64::MAX)).await.unwrap();
         rows.iter().map(|row| row.seq).collect()
     }
 
@@ -96,6 +97,11 @@ impl Drop for Running {
             drop(thread.join());
         }
     }
+}
+
+/// A store that does not answer is a failure, not a test that hangs.
+pub(crate) async fn within<T>(answer: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), answer).await.unwrap()
 }
 
 /// The usual limits, with a small reserve: what it is for is tested in `disk`.
@@ -144,13 +150,13 @@ pub(crate) fn raw(account: &str, body: &str) -> ParkedRaw {
 pub(crate) async fn park(store: &Store, rows: Vec<Parked>) -> Result<(), ParkError> {
     let (done, told) = tokio::sync::oneshot::channel();
     store.park(rows, Box::new(move |result| done.send(result).unwrap()))?;
-    told.await.unwrap()
+    within(told).await.unwrap()
 }
 
 pub(crate) async fn park_raw(store: &Store, rows: Vec<ParkedRaw>) -> Result<(), ParkError> {
     let (done, told) = tokio::sync::oneshot::channel();
     store.park_raw(rows, Box::new(move |result| done.send(result).unwrap()))?;
-    told.await.unwrap()
+    within(told).await.unwrap()
 }
 
 /// The file is sound, and the counts that transactions keep are those of its rows.
