@@ -89,9 +89,10 @@ impl Upkeep {
 
     /// When the next turn is due, though nothing is queued.
     pub(super) fn wake(&self) -> Instant {
-        match self.left {
-            Left::Something => Instant::now(),
-            Left::Nothing => self.resume.map_or(self.tick, |at| at.min(self.tick)),
+        match (self.left, self.resume) {
+            (Left::Something, _) => Instant::now(),
+            (Left::Nothing, Some(resume)) => resume,
+            (Left::Nothing, None) => self.tick,
         }
     }
 }
