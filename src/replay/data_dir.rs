@@ -1,8 +1,9 @@
 //! The data directory, locked: one process at a time has it, for as long as a [`DataDir`] lives. Two processes on one
 //! store would each count its lanes and give out its sequence numbers.
 
-use std::fs::{File, TryLockError};
+use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +63,7 @@ impl DataDir {
     /// As there.
     pub async fn lock_within(path: &Path, patience: Duration) -> Result<Self, LockError> {
         let unwritable = |path: &Path, source| LockError::Unwritable { path: path.to_owned(), source };
-        std::fs::create_dir_all(path).map_err(|e| unwritable(path, e))?;
+        make(path).map_err(|e| unwritable(path, e))?;
         let path = path.canonicalize().map_err(|e| unwritable(path, e))?;
         let file = path.join("LOCK");
         let lock = File::options()
@@ -105,6 +106,19 @@ impl DataDir {
     }
 }
 
+/// Only its owner reads it, for what is in it is personal; its parent knows of it after a power cut.
+fn make(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    match path.canonicalize()?.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// Whether it was said that the start waits.
 enum Told {
     NotYet,
     Once,

@@ -128,6 +128,8 @@ impl Trouble {
             | ffi::SQLITE_IOERR_DATA
             | ffi::SQLITE_IOERR_CORRUPTFS
             | ffi::SQLITE_READONLY_DBMOVED => return Self::Fatal,
+            // The shared memory beside the file is a file too.
+            ffi::SQLITE_IOERR_SHMSIZE => return Self::Full,
             _ => {}
         }
         match error.code {
@@ -176,6 +178,7 @@ mod tests {
         check(ffi::SQLITE_CORRUPT_INDEX, Trouble::Fatal);
         check(ffi::SQLITE_NOTADB, Trouble::Fatal);
         check(ffi::SQLITE_FULL, Trouble::Full);
+        check(ffi::SQLITE_IOERR_SHMSIZE, Trouble::Full);
         check(ffi::SQLITE_IOERR_WRITE, Trouble::Passing);
         check(ffi::SQLITE_BUSY, Trouble::Passing);
     }

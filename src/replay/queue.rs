@@ -166,7 +166,8 @@ impl Queue {
         Ok(())
     }
 
-    /// Queues a task; `false` where the store is closed. Deletes and frees that follow each other become one.
+    /// Queues a task; `false` where the store is closed. Deletes and frees that follow each other become
+    /// one.
     pub(super) fn task(&self, task: Task) -> bool {
         let mut state = self.state.lock();
         if state.phase == Phase::Broken {
@@ -174,14 +175,9 @@ impl Queue {
         }
         let after = state.queued;
         match (state.tasks.back_mut(), task) {
-            (Some((last, Task::Delete(seqs))), Task::Delete(more)) => {
-                *last = after;
-                seqs.extend(more);
-            }
-            (Some((last, Task::Free(seqs))), Task::Free(more)) => {
-                *last = after;
-                seqs.extend(more);
-            }
+            // Only where no park came between: a task whose turn is moved back each time might never have it.
+            (Some((last, Task::Delete(seqs))), Task::Delete(more)) if *last == after => seqs.extend(more),
+            (Some((last, Task::Free(seqs))), Task::Free(more)) if *last == after => seqs.extend(more),
             (_, task) => state.tasks.push_back((after, task)),
         }
         drop(state);
@@ -217,8 +213,14 @@ impl Queue {
     pub(super) fn wait(&self, tick: Instant, tasks: Tasks) {
         let mut state = self.state.lock();
         loop {
-            let work = !state.parks.is_empty() || (tasks == Tasks::Wanted && !state.tasks.is_empty());
-            if work || state.phase != Phase::Open || self.filled.wait_until(&mut state, tick).timed_out() {
+            let wanted = tasks == Tasks::Wanted;
+            let work = !state.parks.is_empty() || (wanted && !state.tasks.is_empty());
+            let ends = match state.phase {
+                Phase::Open => false,
+                Phase::Closing => wanted,
+                Phase::Broken => true,
+            };
+            if work || ends || self.filled.wait_until(&mut state, tick).timed_out() {
                 return;
             }
         }

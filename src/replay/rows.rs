@@ -105,8 +105,9 @@ pub(super) fn insert_event(conn: &Connection, row: &Parked, run: i64) -> rusqlit
     let held = if row.provisional { run } else { 0 };
     let enters: Vec<u8> = row.enters.iter().flat_map(|id| *id.as_bytes()).collect();
     conn.prepare_cached(
-        "INSERT INTO parked (seq, account, topic, subject, type, id, reason, held, parked_at, cost, error, trace, enters, payload)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+        "INSERT INTO parked (seq, account, topic, subject, type, id, reason, for_bus, held, parked_at, cost, error, trace,
+                             enters, payload)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
     )?
     .execute(params![
         int(row.seq.0),
@@ -116,6 +117,7 @@ pub(super) fn insert_event(conn: &Connection, row: &Parked, run: i64) -> rusqlit
         row.event_type.as_str(),
         row.id.as_bytes().as_slice(),
         kind.code(),
+        row.reason.waits_for() == WaitsFor::Bus,
         held,
         row.parked_at.0,
         int(cost),
@@ -219,8 +221,8 @@ pub(super) fn mark(
         return Ok(None);
     };
     let kind = Kind::Event(reason);
-    conn.prepare_cached("UPDATE parked SET reason = ?2, error = ?3, held = 0 WHERE seq = ?1")?
-        .execute(params![int(seq.0), kind.code(), error])?;
+    conn.prepare_cached("UPDATE parked SET reason = ?2, for_bus = ?3, error = ?4, held = 0 WHERE seq = ?1")?
+        .execute(params![int(seq.0), kind.code(), reason.waits_for() == WaitsFor::Bus, error])?;
     let after = Weight { kind, ..before.clone() };
     Ok(Some((before, after)))
 }
@@ -238,7 +240,7 @@ pub(super) fn read_lane(
 ) -> rusqlite::Result<Vec<Parked>> {
     let mut query = conn.prepare_cached(&format!(
         "SELECT seq, type, id, reason, {HELD}, parked_at, error, trace, enters, payload FROM parked INDEXED BY lane
-         WHERE account = ?1 AND topic = ?2 AND subject = ?3 AND reason < 2 AND seq > ?4 ORDER BY seq LIMIT ?5"
+         WHERE account = ?1 AND topic = ?2 AND subject = ?3 AND for_bus = 1 AND seq > ?4 ORDER BY seq LIMIT ?5"
     ))?;
     let after = after.map_or(-1, |seq| int(seq.0));
     let limit = int(max_rows as u64);
@@ -307,12 +309,12 @@ pub(super) fn get(conn: &Connection, at: Seq) -> rusqlite::Result<Option<Stored>
         .optional()
 }
 
+const LANES: &str = "SELECT account, topic, subject, count(*), min(seq) FROM parked INDEXED BY lane
+     WHERE for_bus = 1 GROUP BY account, topic, subject";
+
 /// Lanes with rows that wait for the bus, oldest head first. Reads the index alone.
 pub(super) fn lanes(conn: &Connection) -> rusqlite::Result<Vec<RecoveredLane>> {
-    let mut query = conn.prepare(
-        "SELECT account, topic, subject, count(*), min(seq) FROM parked INDEXED BY lane
-         WHERE reason < 2 GROUP BY account, topic, subject",
-    )?;
+    let mut query = conn.prepare(LANES)?;
     let mut rows = query.query([])?;
     let mut lanes = Vec::new();
     let mut texts = Texts::default();
@@ -347,13 +349,17 @@ impl Texts {
     }
 }
 
-/// The oldest rows that wait for the operator.
-pub(super) fn oldest_for_operator(conn: &Connection, limit: usize) -> rusqlite::Result<Vec<Seq>> {
+/// An account's oldest rows that wait for the operator. Quick where the account has many of them.
+pub(super) fn oldest_for_operator(
+    conn: &Connection,
+    account: &AccountId,
+    limit: usize,
+) -> rusqlite::Result<Vec<Seq>> {
     seqs(
         conn,
-        "SELECT seq FROM (SELECT seq FROM parked INDEXED BY unfit WHERE reason = 2 ORDER BY seq LIMIT ?1)
-         UNION ALL SELECT seq FROM (SELECT seq FROM raw ORDER BY seq LIMIT ?1) ORDER BY seq LIMIT ?1",
-        params![int(limit as u64)],
+        "SELECT seq FROM (SELECT seq FROM parked INDEXED BY unfit WHERE reason = 2 AND account = ?1 ORDER BY seq LIMIT ?2)
+         UNION ALL SELECT seq FROM (SELECT seq FROM raw WHERE account = ?1 ORDER BY seq LIMIT ?2) ORDER BY seq LIMIT ?2",
+        params![account.as_str(), int(limit as u64)],
     )
 }
 
@@ -483,4 +489,26 @@ fn raw_head(row: &Row<'_>) -> rusqlite::Result<Listed> {
         error: row.get(5)?,
         what: What::Raw { source: row.get(6)? },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replay::schema;
+
+    #[track_caller]
+    fn check(sql: &str, expected: &str) {
+        let dir = tempfile::tempdir().unwrap();
+        let conn = schema::open(&dir.path().join("store.db"), None).unwrap();
+        let mut query = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let plan: Vec<String> = query.query_map([], |row| row.get(3)).unwrap().map(Result::unwrap).collect();
+        assert_eq!(plan.first().map(String::as_str), Some(expected));
+    }
+
+    #[test]
+    fn lanes_are_counted_from_their_index_and_operators_rows_found_by_theirs() {
+        check(LANES, "SCAN parked USING COVERING INDEX lane");
+        check(&UNFIT_HEADS.replace("?1", "1"), "SEARCH parked USING INDEX unfit (reason=? AND rowid>?)");
+        check(&EVENT_HEADS.replace("?1", "1"), "SEARCH parked USING INTEGER PRIMARY KEY (rowid>?)");
+    }
 }

@@ -2,6 +2,7 @@
 //! newer version is only looked at; each step forward is one transaction with its number.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
@@ -22,9 +23,11 @@ INSERT INTO meta (name, value) VALUES ('next_seq', 1), ('run', 0);
 CREATE TABLE parked (
     seq INTEGER PRIMARY KEY, account TEXT NOT NULL, topic TEXT NOT NULL, subject TEXT NOT NULL, type TEXT NOT NULL,
     id BLOB NOT NULL, reason INTEGER NOT NULL, held INTEGER NOT NULL, parked_at INTEGER NOT NULL, cost INTEGER NOT NULL,
-    error TEXT NOT NULL, trace TEXT, enters BLOB NOT NULL, payload BLOB NOT NULL) STRICT;
+    error TEXT NOT NULL, trace TEXT, for_bus INTEGER NOT NULL CHECK (for_bus = (reason < 2)),
+    enters BLOB NOT NULL, payload BLOB NOT NULL) STRICT;
 -- The order of lanes (seq is part of each entry), and what waits for the operator. Each more costs a third of the speed.
-CREATE INDEX lane ON parked (account, topic, subject) WHERE reason < 2;
+-- A condition that is an equation with a column of its own needs no look at the row: hence for_bus.
+CREATE INDEX lane ON parked (account, topic, subject) WHERE for_bus = 1;
 CREATE INDEX unfit ON parked (reason) WHERE reason = 2;
 
 -- Raw bytes. reason: 3 unrecognized, 4 undecodable, 5 not-json. seq is of the same sequence as above.
@@ -56,7 +59,7 @@ const CACHE_KIB: i64 = 16 * 1024;
 /// What a large transaction leaves of the write-ahead log is cut to this.
 const WAL_LIMIT_BYTES: i64 = 64 << 20;
 /// Rows moved to another topic in one transaction.
-const REROUTE_ROWS: i64 = 2000;
+const REROUTE_ROWS: i64 = 5000;
 
 /// Opens the file, makes it where it is missing, and brings it forward.
 pub(super) fn open(path: &Path, page_cap: Option<u32>) -> Result<Connection, StoreError> {
@@ -81,13 +84,28 @@ pub(super) fn open(path: &Path, page_cap: Option<u32>) -> Result<Connection, Sto
     Ok(conn)
 }
 
-/// Looks, and writes nothing, not even by closing: a connection that cannot write moves no log into the file.
+/// Looks, and writes nothing, not even by closing: a connection that cannot write moves no log into the file. Without
+/// a log the file's own header says it, and a full disk need not make room for looking.
 fn version_of(path: &Path) -> rusqlite::Result<i64> {
+    let log = path.with_extension("db-wal");
+    if !log.metadata().is_ok_and(|log| log.len() > 0) {
+        // What cannot be read so is for the opening to complain about.
+        return Ok(header_version(path).unwrap_or(0));
+    }
     let conn = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
     conn.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// `user_version` is the big-endian number at byte 60 of a file that begins with SQLite's name.
+fn header_version(path: &Path) -> std::io::Result<i64> {
+    let mut header = [0; 64];
+    File::open(path)?.read_exact(&mut header)?;
+    let [.., a, b, c, d] = header;
+    let known = header.starts_with(b"SQLite format 3\0");
+    Ok(if known { i64::from(i32::from_be_bytes([a, b, c, d])) } else { 0 })
 }
 
 /// An empty file that only its owner reads, in a folder that knows of it after a power cut: what is parked is personal.

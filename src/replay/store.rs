@@ -2,10 +2,8 @@
 //! numbers and counts in memory. Nothing here touches the file or waits for it, but for the `async` functions, which
 //! wait for their answers. The thread is [`Writer`](super::Writer).
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use rusqlite::Connection;
@@ -16,10 +14,11 @@ use super::error::Trouble;
 use super::queue::{ParkJob, Phase, Queue, RawRow, Rows, Task};
 use super::tally::{Ledger, NoRoom, Population};
 use super::{
-    AskError, Count, DataDir, Discarded, Done, Entry, Filter, Kind, LaneKey, Listed, Page, ParkError, Parked,
-    ParkedRaw, Reason, Seq, StoreError, Stored, Table, WaitsFor, Writer, entries, rows,
+    AskError, Count, DataDir, Discarded, Done, Entry, Filter, LaneKey, Listed, Page, ParkError, Parked,
+    ParkedRaw, Reason, Recovered, Routing, Seq, StoreError, StoreHealth, StoreLimits, StoreStats, Stored,
+    Table, WaitsFor, Writer, entries, rows,
 };
-use crate::event::{AccountId, EventType, Millis};
+use crate::event::{AccountId, Millis};
 
 /// The most questions and changes that wait at once; the others wait for a place.
 const ASKS: usize = 256;
@@ -31,132 +30,6 @@ const PAGE_BYTES: u64 = 8 << 20;
 const DAY_MS: i64 = 24 * 3600 * 1000;
 /// Longer errors are cut: they are words for an operator, not bytes to keep.
 const ERROR_BYTES: usize = 500;
-
-/// How much the store may hold, and for how long.
-#[derive(Debug, Clone)]
-pub struct StoreLimits {
-    /// Bytes in all; a tenth of them is for what waits for the operator.
-    pub max_size: u64,
-    /// How old a row may get.
-    pub retention: Duration,
-    /// An account's bytes that wait for the bus, where `parked` does not name it.
-    pub parked_default: u64,
-    /// The bytes by account.
-    pub parked: HashMap<AccountId, u64>,
-    /// Bytes on disk that are kept so that a full disk can still delete.
-    pub reserve: u64,
-    /// The most pages of the file, for tests: SQLite then says that the disk is full.
-    pub page_cap: Option<u32>,
-}
-
-impl Default for StoreLimits {
-    fn default() -> Self {
-        Self {
-            max_size: 10 << 30,
-            retention: Duration::from_secs(7 * 24 * 3600),
-            parked_default: 2 << 30,
-            parked: HashMap::new(),
-            reserve: 16 << 20,
-            page_cap: None,
-        }
-    }
-}
-
-impl StoreLimits {
-    /// The share of what waits for the operator.
-    pub(super) const fn operator_share(&self) -> u64 {
-        self.max_size / 10
-    }
-
-    fn quota(&self, account: &AccountId) -> u64 {
-        self.parked.get(account).copied().unwrap_or(self.parked_default)
-    }
-}
-
-/// The bus's topics as the configuration now makes them: rows that were parked under other ones move to them, so that
-/// their lanes keep their order.
-pub struct Routing {
-    /// Changes whenever a topic may have: the template, and what it is made of.
-    pub fingerprint: String,
-    /// The topic of an account's events of a type about a subject; none leaves the row where it is.
-    pub topic: Box<dyn Fn(&AccountId, EventType, &str) -> Option<Arc<str>> + Send>,
-}
-
-/// How the store does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum StoreHealth {
-    /// It writes.
-    Well,
-    /// The disk is full; it deletes, and looks for room by itself.
-    Full,
-    /// Writing failed lately; it tries again by itself.
-    Failing,
-    /// What is on disk cannot be trusted: the process must exit (74).
-    Broken,
-}
-
-/// What the store held when it was opened.
-#[derive(Debug, Clone)]
-pub struct Recovered {
-    /// The sequence number that is given next.
-    pub next_seq: Seq,
-    /// The lanes with rows that wait for the bus, oldest head first. Nothing is provisional any more.
-    pub lanes: Vec<RecoveredLane>,
-    /// Cursors of pollers.
-    pub cursors: Vec<Entry>,
-    /// Pairs of the directory.
-    pub directory: Vec<Entry>,
-    /// Last states.
-    pub states: Vec<Entry>,
-    /// Webhook tokens, hashed.
-    pub tokens: Vec<Entry>,
-    /// Rows by account and kind.
-    pub depths: Vec<(AccountId, Kind, Count)>,
-    /// Rows that moved to another topic.
-    pub rerouted: u64,
-}
-
-/// A lane with rows that wait for the bus.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecoveredLane {
-    /// Which.
-    pub key: LaneKey,
-    /// How many rows.
-    pub rows: u64,
-    /// Its oldest.
-    pub head: Seq,
-}
-
-/// A snapshot for metrics.
-#[derive(Debug, Clone)]
-pub struct StoreStats {
-    /// Rows by account and kind.
-    pub depths: Vec<(AccountId, Kind, Count)>,
-    /// The minute in which the oldest row was parked that waits for the bus.
-    pub oldest_for_bus: Option<Millis>,
-    /// The same for the operator.
-    pub oldest_for_operator: Option<Millis>,
-    /// Rows that wait for the bus and will be too old within a day.
-    pub expiring_for_bus: u64,
-    /// The same for the operator.
-    pub expiring_for_operator: u64,
-    /// Rows that wait to be written.
-    pub queued_parks: u64,
-    /// Rows that wait to be deleted, freed or marked.
-    pub queued_changes: u64,
-    /// The file's size, with free pages.
-    pub file_bytes: u64,
-    /// Commits since the start.
-    pub commits: u64,
-    /// Rows evicted since the start.
-    pub evicted: u64,
-    /// Rows that got too old since the start.
-    pub expired: u64,
-    /// Rows discarded since the start.
-    pub discarded: u64,
-    /// How it does.
-    pub health: StoreHealth,
-}
 
 /// The replay store. Cheap to clone.
 #[derive(Clone)]
@@ -491,7 +364,7 @@ impl Store {
     pub fn stats(&self, now: Millis) -> StoreStats {
         let shared = &self.shared;
         let (parks, changes) = shared.queue.depth();
-        let soon = Millis(cutoff(now, shared.limits.retention).0.saturating_add(DAY_MS));
+        let soon = Millis(shared.limits.cutoff(now).0.saturating_add(DAY_MS));
         let ledger = shared.ledger.lock();
         StoreStats {
             depths: ledger.depths(),
@@ -545,11 +418,6 @@ impl Store {
         self.shared.queue.task(Task::Change { change: Box::new(change), answer });
         answered.await.map_err(|_| AskError::Closed)?
     }
-}
-
-/// What was parked before it is too old.
-pub(super) fn cutoff(now: Millis, retention: Duration) -> Millis {
-    Millis(now.0.saturating_sub(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX)))
 }
 
 fn cut(error: &mut String) {

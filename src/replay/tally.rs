@@ -188,12 +188,22 @@ struct Account {
 }
 
 impl Account {
+    fn sum(&self, waits: WaitsFor) -> Count {
+        let mut sum = Count::default();
+        for kind in Kind::ALL.into_iter().filter(|kind| kind.waits_for() == waits) {
+            let count = self.counts[usize::from(kind.code())];
+            sum.rows += count.rows;
+            sum.bytes += count.bytes;
+        }
+        sum
+    }
+
     fn bus_bytes(&self) -> u64 {
-        Kind::ALL
-            .into_iter()
-            .filter(|kind| kind.waits_for() == WaitsFor::Bus)
-            .map(|kind| self.counts[usize::from(kind.code())].bytes)
-            .sum()
+        self.sum(WaitsFor::Bus).bytes
+    }
+
+    fn operator(&self) -> Count {
+        self.sum(WaitsFor::Operator)
     }
 }
 
@@ -294,6 +304,12 @@ impl Ledger {
     /// What waits for the operator.
     pub(super) const fn operator(&self) -> Count {
         self.operator
+    }
+
+    /// The account that has the most waiting for the operator, and what it has.
+    pub(super) fn most_for_operator(&self) -> Option<(AccountId, Count)> {
+        let most = self.accounts.iter().max_by_key(|(_, held)| held.operator().bytes)?;
+        Some((most.0.clone(), most.1.operator()))
     }
 
     /// Everything, by account and kind; what is zero is left out.

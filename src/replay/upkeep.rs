@@ -11,10 +11,9 @@ use std::time::{Duration, Instant};
 use super::error::Trouble;
 use super::queue::{Phase, Tasks};
 use super::reserve::Reserve;
-use super::store::{StoreHealth, cutoff};
 use super::tally::Population;
 use super::writer::{CHUNK_ROWS, take_all};
-use super::{Gone, Why, Writer, rows};
+use super::{Gone, StoreHealth, Why, Writer, rows};
 use crate::event::Millis;
 
 /// Pages in the log before they are moved into the file.
@@ -90,9 +89,10 @@ impl Upkeep {
 
     /// When the next turn is due, though nothing is queued.
     pub(super) fn wake(&self) -> Instant {
-        match self.left {
-            Left::Something => Instant::now(),
-            Left::Nothing => self.resume.map_or(self.tick, |at| at.min(self.tick)),
+        match (self.left, self.resume) {
+            (Left::Something, _) => Instant::now(),
+            (Left::Nothing, Some(resume)) => resume,
+            (Left::Nothing, None) => self.tick,
         }
     }
 }
@@ -137,17 +137,21 @@ impl Writer {
         }
     }
 
-    /// What waits for the operator has its share; the oldest of it goes, but never the last.
+    /// What waits for the operator has its share. The oldest goes, of the account that has the most, so that nobody's
+    /// garbage costs another what it may still need; but never an account's last.
     fn evict(&mut self, gone: &mut impl FnMut(Vec<Gone>)) -> Left {
         let share = self.shared.limits.operator_share();
-        let held = self.shared.ledger.lock().operator();
-        if held.bytes <= share || held.rows <= 1 {
+        let (held, most) = {
+            let ledger = self.shared.ledger.lock();
+            (ledger.operator(), ledger.most_for_operator())
+        };
+        let Some((account, most)) = most.filter(|(_, most)| held.bytes > share && most.rows > 1) else {
             return Left::Nothing;
-        }
+        };
         let evicted = self.commit(|conn, delta| {
-            let (mut rows_left, mut over) = (held.rows, held.bytes - share);
+            let (mut rows_left, mut over) = (most.rows, held.bytes - share);
             let mut taken = Vec::new();
-            for seq in rows::oldest_for_operator(conn, CHUNK_ROWS)? {
+            for seq in rows::oldest_for_operator(conn, &account, CHUNK_ROWS)? {
                 if rows_left <= 1 || over == 0 {
                     break;
                 }
@@ -165,8 +169,7 @@ impl Writer {
 
     /// What is older than the retention goes, whatever it waits for.
     fn expire(&mut self, gone: &mut impl FnMut(Vec<Gone>)) -> Left {
-        let now = Millis(jiff::Timestamp::now().as_millisecond());
-        let cutoff = cutoff(now, self.shared.limits.retention);
+        let cutoff = self.shared.limits.cutoff(Millis(jiff::Timestamp::now().as_millisecond()));
         let (events, raw) = {
             let ledger = self.shared.ledger.lock();
             let older = |population| ledger.older_than(population, cutoff);
@@ -215,7 +218,12 @@ impl Writer {
         match why {
             Why::Evicted => {
                 self.shared.evicted.fetch_add(count, Ordering::Relaxed);
-                tracing::warn!(rows = count, "store evicted the oldest that waited for the operator");
+                let account = taken.first().map_or("", |row| row.account.as_str());
+                tracing::warn!(
+                    account,
+                    rows = count,
+                    "store evicted the oldest that waited for the operator"
+                );
             }
             Why::Expired => {
                 self.shared.expired.fetch_add(count, Ordering::Relaxed);

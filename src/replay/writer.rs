@@ -13,12 +13,12 @@ use tokio::sync::oneshot;
 
 use super::queue::{ParkJob, Phase, Rows, Task, Tasks};
 use super::reserve::Reserve;
-use super::store::{Shared, StoreHealth};
+use super::store::Shared;
 use super::tally::{Delta, Ledger};
 use super::upkeep::Upkeep;
 use super::{
     AskError, DataDir, Discarded, Filter, Gone, Kind, ParkError, Recovered, Routing, Seq, StoreError,
-    StoreLimits, Table, Why, entries, rows, schema,
+    StoreHealth, StoreLimits, Table, Why, entries, rows, schema,
 };
 
 /// One transaction takes what has queued until it has this many rows,

@@ -1,0 +1,81 @@
+//! What the store says of itself: what it held when it was opened, how it does, and its numbers. No subjects, but in the
+//! lanes that delivery needs.
+
+use super::{Count, Entry, Kind, LaneKey, Seq};
+use crate::event::{AccountId, Millis};
+
+/// How the store does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StoreHealth {
+    /// It writes.
+    Well,
+    /// The disk is full; it deletes, and looks for room by itself.
+    Full,
+    /// Writing failed lately; it tries again by itself.
+    Failing,
+    /// What is on disk cannot be trusted: the process must exit (74).
+    Broken,
+}
+
+/// What the store held when it was opened.
+#[derive(Debug, Clone)]
+pub struct Recovered {
+    /// The sequence number that is given next.
+    pub next_seq: Seq,
+    /// The lanes with rows that wait for the bus, oldest head first. Nothing is provisional any more.
+    pub lanes: Vec<RecoveredLane>,
+    /// Cursors of pollers.
+    pub cursors: Vec<Entry>,
+    /// Pairs of the directory.
+    pub directory: Vec<Entry>,
+    /// Last states.
+    pub states: Vec<Entry>,
+    /// Webhook tokens, hashed.
+    pub tokens: Vec<Entry>,
+    /// Rows by account and kind.
+    pub depths: Vec<(AccountId, Kind, Count)>,
+    /// Rows that moved to another topic.
+    pub rerouted: u64,
+}
+
+/// A lane with rows that wait for the bus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredLane {
+    /// Which.
+    pub key: LaneKey,
+    /// How many rows.
+    pub rows: u64,
+    /// Its oldest.
+    pub head: Seq,
+}
+
+/// A snapshot for metrics.
+#[derive(Debug, Clone)]
+pub struct StoreStats {
+    /// Rows by account and kind.
+    pub depths: Vec<(AccountId, Kind, Count)>,
+    /// The minute in which the oldest row was parked that waits for the bus.
+    pub oldest_for_bus: Option<Millis>,
+    /// The same for the operator.
+    pub oldest_for_operator: Option<Millis>,
+    /// Rows that wait for the bus and will be too old within a day.
+    pub expiring_for_bus: u64,
+    /// The same for the operator.
+    pub expiring_for_operator: u64,
+    /// Rows that wait to be written.
+    pub queued_parks: u64,
+    /// Rows that wait to be deleted, freed or marked.
+    pub queued_changes: u64,
+    /// The file's size, with free pages.
+    pub file_bytes: u64,
+    /// Commits since the start.
+    pub commits: u64,
+    /// Rows evicted since the start.
+    pub evicted: u64,
+    /// Rows that got too old since the start.
+    pub expired: u64,
+    /// Rows discarded since the start.
+    pub discarded: u64,
+    /// How it does.
+    pub health: StoreHealth,
+}
