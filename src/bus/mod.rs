@@ -2,10 +2,22 @@
 //! once, also where the client dies; nothing here retries, parks or decides (that is `deliver`). Three closed
 //! variants: `kafka`, `nats`, `local`.
 
+pub mod kafka;
+pub mod local;
+pub mod nats;
+
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+use crate::config::{self, SecretError};
+use kafka::KafkaBus;
+use local::LocalBus;
+use nats::NatsBus;
 
 /// An encoded event on its way: what `encode` makes and every bus takes.
 #[derive(Debug, Clone)]
@@ -86,6 +98,145 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(to) = self.to.take() {
             to.resolve(self.entry, Outcome::Unresolved);
+        }
+    }
+}
+
+/// How many unacknowledged messages a lane may have on a bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Window {
+    /// Any: what is submitted first is stored first.
+    Unlimited,
+    /// One: the bus promises no order of what is in flight.
+    One,
+}
+
+/// What a check of the bus found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// It is there.
+    Fine(String),
+    /// It works, and an acknowledgement promises less than one may think.
+    Weak(String),
+    /// It is missing: what, and the command that makes it.
+    Missing {
+        /// What.
+        what: String,
+        /// The command.
+        command: String,
+    },
+    /// It was missing, and has been made.
+    Made(String),
+    /// The bus could not be asked.
+    Unreachable(String),
+}
+
+/// A bus could not even be configured.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A secret.
+    #[error("a secret of the bus cannot be read")]
+    Secret(#[from] SecretError),
+    /// The Kafka client refuses its properties.
+    #[error("the Kafka client refuses its configuration")]
+    Kafka(#[from] rdkafka::error::KafkaError),
+    /// The NATS client refuses its options.
+    #[error("the NATS client refuses its configuration: {0}")]
+    Nats(String),
+    /// The local log.
+    #[error("the local bus's file cannot be opened")]
+    Local(#[from] rusqlite::Error),
+}
+
+/// The buses: a closed set.
+pub enum Bus {
+    /// Apache Kafka.
+    Kafka(KafkaBus),
+    /// NATS JetStream.
+    Nats(NatsBus),
+    /// The embedded log.
+    Local(LocalBus),
+}
+
+impl Bus {
+    /// Makes the client. The bus itself need not be up.
+    ///
+    /// # Errors
+    /// Where the configuration itself does not work.
+    pub fn open(config: &config::Bus, data_dir: &Path) -> Result<Self, OpenError> {
+        Ok(match config {
+            config::Bus::Kafka(kafka) => Self::Kafka(KafkaBus::open(kafka)?),
+            config::Bus::Nats(nats) => Self::Nats(NatsBus::open(nats)?),
+            config::Bus::Local(local) => Self::Local(LocalBus::open(local, data_dir)?),
+        })
+    }
+
+    /// Hands one message over, without waiting. Called inside a lane's critical section: no ticket is ever resolved from
+    /// within; a refusal gives it back. What is submitted first for one key is stored first.
+    ///
+    /// # Errors
+    /// The message was surely not stored, and why; with the ticket, to be withdrawn or resolved.
+    pub fn submit(&self, message: &Message, ticket: Ticket) -> Result<(), (Failure, Ticket)> {
+        match self {
+            Self::Kafka(bus) => bus.submit(message, ticket),
+            Self::Nats(bus) => bus.submit(message, ticket),
+            Self::Local(bus) => bus.submit(message, ticket),
+        }
+    }
+
+    /// How many unacknowledged messages a lane may have.
+    #[must_use]
+    pub const fn window(&self) -> Window {
+        match self {
+            Self::Kafka(_) | Self::Local(_) => Window::Unlimited,
+            Self::Nats(_) => Window::One,
+        }
+    }
+
+    /// Whether it is thought to be there.
+    #[must_use]
+    pub fn is_available(&self) -> bool {
+        match self {
+            Self::Kafka(bus) => bus.is_available(),
+            Self::Nats(bus) => bus.is_available(),
+            Self::Local(bus) => bus.is_available(),
+        }
+    }
+
+    /// Looks the topics up, makes what is missing where that is configured, and warns of weak promises.
+    pub async fn check(&self, topics: &[Arc<str>]) -> Vec<Finding> {
+        match self {
+            Self::Kafka(bus) => bus.check(topics).await,
+            Self::Nats(bus) => bus.check(topics).await,
+            Self::Local(_) => vec![Finding::Fine("the local bus needs no topics".to_owned())],
+        }
+    }
+
+    /// The work that the bus needs beside its clients' threads. Ends when `stop` says so and all tickets are resolved
+    /// or given up.
+    pub async fn run(&self, stop: CancellationToken) {
+        match self {
+            Self::Kafka(bus) => bus.run(stop).await,
+            Self::Nats(bus) => bus.run(stop).await,
+            Self::Local(bus) => bus.run(stop).await,
+        }
+    }
+
+    /// Gives what is in flight a last chance, then lets go of the client: what is unacknowledged is unresolved.
+    pub async fn close(&self, patience: Duration) {
+        match self {
+            Self::Kafka(bus) => bus.close(patience).await,
+            Self::Nats(bus) => bus.close(patience).await,
+            Self::Local(bus) => bus.close(patience).await,
+        }
+    }
+
+    /// The embedded log, where this is it.
+    #[must_use]
+    pub const fn as_local(&self) -> Option<&LocalBus> {
+        match self {
+            Self::Local(bus) => Some(bus),
+            Self::Kafka(_) | Self::Nats(_) => None,
         }
     }
 }

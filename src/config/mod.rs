@@ -1,8 +1,22 @@
 //! Configuration: what was written (`written`) becomes what it means (`meaning`), once, with every error at once. The
 //! rest of the program only sees what it means.
 
+pub mod load;
 pub mod meaning;
 pub mod secret;
+pub mod tree;
+pub mod units;
 
+use std::path::PathBuf;
+
+pub use load::{Loaded, load};
 pub use meaning::*;
-pub use secret::{Secret, SecretSource};
+pub use secret::{Secret, SecretError, SecretSource};
+pub use tree::Problem;
+
+/// Where the configuration is: as said, else `FLEETBUS_CONFIG`, else `./fleetbus.yaml`.
+#[must_use]
+pub fn locate(said: Option<PathBuf>) -> PathBuf {
+    said.or_else(|| std::env::var_os("FLEETBUS_CONFIG").map(PathBuf::from))
+        .unwrap_or_else(|| PathBuf::from("./fleetbus.yaml"))
+}

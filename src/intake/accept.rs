@@ -1,13 +1,43 @@
 //! What a webhook request and a polled answer have in common once their bytes are here: split, decode, identify, route,
-//! encode, deliver on a tracked task, and hand back one receipt. Invariant: the delivery outlives its caller.
+//! encode, deliver on a tracked task, and hand back one receipt. Invariant: the delivery outlives its caller; `Ok` means
+//! that all of it is durable. Neighbours: `webhook` and `poll` call it, `provider` and `deliver` do the work.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{OwnedMutexGuard, oneshot};
+use tokio_util::task::TaskTracker;
 
-use crate::event::{AccountId, Millis};
-use crate::provider::{Feed, PullApi};
+use super::limit::Bucket;
+use crate::config;
+use crate::deliver::counts::Fate;
+use crate::deliver::dedup::Candidate;
+use crate::deliver::lanes::Admission;
+use crate::deliver::memory::Memory;
+use crate::deliver::slot::Outgoing;
+use crate::deliver::{Arrival, Deliverer, Sums};
+use crate::encode;
+use crate::event::{AccountId, EventType, Millis, pb};
+use crate::provider::{
+    self, Context, Directory, Draft, Feed, Identity, LastState, Outcome, Pair, Provider, PullApi, Resolved,
+    Source, SplitError, StateKey,
+};
+use crate::replay::{Entry, LaneKey, ParkError, ParkedRaw, RawReason, Store, Table};
+use crate::route::Router;
+
+/// Rows of a polled answer, or bytes of them, that are in work at once.
+const SLICE: (usize, usize) = (1_000, 4 << 20);
+/// Elements decoded between two chances for other tasks.
+const BREATH: usize = 64;
+/// What a decoded event takes, against its bytes on the wire.
+const WEIGHT: u64 = 2;
+/// When a sender that found no room should come again.
+const COME_AGAIN: Duration = Duration::from_secs(5);
+/// How long the store may take with raw bytes, states and pairs.
+const STORE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What came with one webhook request.
 #[derive(Debug, Clone)]
@@ -109,22 +139,527 @@ pub struct Acceptance {
     inner: Arc<Inner>,
 }
 
-struct Inner {}
+/// What [`Acceptance`] is made of.
+pub struct Parts {
+    /// The accounts and their bounds.
+    pub accounts: Vec<config::Account>,
+    /// What the store remembers of each account.
+    pub known: Vec<(AccountId, Known)>,
+    /// The policy of delivery.
+    pub deliverer: Arc<Deliverer>,
+    /// Topics.
+    pub router: Router,
+    /// Raw bytes, states and pairs.
+    pub store: Store,
+    /// Every delivery runs here.
+    pub tracker: TaskTracker,
+}
+
+/// What is known of an account from earlier runs.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Pairs of ids.
+    pub pairs: Vec<Pair>,
+    /// Last states.
+    pub states: Vec<(StateKey, LastState)>,
+}
+
+struct Inner {
+    accounts: HashMap<AccountId, Account>,
+    memory: Memory,
+    deliverer: Arc<Deliverer>,
+    router: Router,
+    store: Store,
+    tracker: TaskTracker,
+}
+
+type States = HashMap<StateKey, LastState>;
+
+struct Account {
+    id: AccountId,
+    provider: Provider,
+    directory: RwLock<Directory>,
+    states: Arc<tokio::sync::Mutex<States>>,
+    rate: Option<Mutex<Bucket>>,
+}
+
+/// One request's way through.
+#[derive(Clone)]
+struct Way {
+    source: Source,
+    channel: pb::origin::Channel,
+    received_at: Millis,
+    trace: Option<String>,
+}
+
+/// What decoding made of a request's elements.
+#[derive(Default)]
+struct Decoded {
+    drafts: Vec<Draft>,
+    raw: Vec<ParkedRaw>,
+    news: Vec<Pair>,
+    unrecognized: u64,
+    undecodable: u64,
+    skipped: u64,
+}
+
+/// A request's events, and the states that they will have left behind.
+#[derive(Default)]
+struct Identified {
+    arrivals: Vec<Arrival>,
+    same: u64,
+    states: Vec<(StateKey, LastState)>,
+    held: Option<OwnedMutexGuard<States>>,
+}
 
 impl Acceptance {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let mut known: HashMap<AccountId, Known> = parts.known.into_iter().collect();
+        let memory = Memory::new(parts.accounts.iter().map(|a| (a.id.clone(), a.limits.in_flight)));
+        let accounts = parts
+            .accounts
+            .into_iter()
+            .map(|account| {
+                let known = known.remove(&account.id).unwrap_or_default();
+                (account.id.clone(), Account::new(&account, known))
+            })
+            .collect();
+        let Parts { deliverer, router, store, tracker, .. } = parts;
+        Self { inner: Arc::new(Inner { accounts, memory, deliverer, router, store, tracker }) }
+    }
+
     /// Takes one webhook request. The caller may be dropped at any await without effect on the delivery.
     ///
     /// # Errors
     /// See [`Refusal`]: each maps to one HTTP status.
-    pub async fn push(&self, _pushed: Pushed) -> Result<Receipt, Refusal> {
-        Err(Refusal::Stopping)
+    pub async fn push(&self, pushed: Pushed) -> Result<Receipt, Refusal> {
+        let inner = Arc::clone(&self.inner);
+        self.detached(async move { inner.push(pushed).await }).await
     }
 
     /// Takes the rows of one polled answer: `Ok` means that all of it is durable and the cursor may move.
     ///
     /// # Errors
     /// See [`Refusal`]: the cursor must not move.
-    pub async fn pull(&self, _pulled: Pulled) -> Result<Receipt, Refusal> {
-        Err(Refusal::Stopping)
+    pub async fn pull(&self, pulled: Pulled) -> Result<Receipt, Refusal> {
+        let inner = Arc::clone(&self.inner);
+        self.detached(async move { inner.pull(pulled).await }).await
+    }
+
+    /// Decodes parked raw bytes again, with today's version and directory, as of the time of their receipt. Where the
+    /// receipt has neither unrecognized nor undecodable elements, the raw row may go.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub async fn again(&self, raw: ParkedRaw) -> Result<Receipt, Refusal> {
+        let inner = Arc::clone(&self.inner);
+        self.detached(async move { inner.again(raw).await }).await
+    }
+
+    async fn detached(
+        &self,
+        work: impl Future<Output = Result<Receipt, Refusal>> + Send + 'static,
+    ) -> Result<Receipt, Refusal> {
+        if self.inner.tracker.is_closed() {
+            return Err(Refusal::Stopping);
+        }
+        let (tell, told) = oneshot::channel();
+        self.inner.tracker.spawn(async move {
+            // The caller may have gone; the delivery is done all the same.
+            tell.send(work.await).ok();
+        });
+        told.await.unwrap_or(Err(Refusal::Stopping))
+    }
+}
+
+impl Account {
+    fn new(account: &config::Account, known: Known) -> Self {
+        let mut directory = Directory::default();
+        directory.learn(&known.pairs);
+        Self {
+            id: account.id.clone(),
+            provider: account.provider,
+            directory: RwLock::new(directory),
+            states: Arc::new(tokio::sync::Mutex::new(known.states.into_iter().collect())),
+            rate: account.limits.rate.map(|rate| Mutex::new(Bucket::new(rate, Instant::now()))),
+        }
+    }
+}
+
+impl Inner {
+    async fn push(&self, pushed: Pushed) -> Result<Receipt, Refusal> {
+        let not_kept = Refusal::NotKept { retry_after: COME_AGAIN };
+        let Some(account) = self.accounts.get(&pushed.account) else { return Err(not_kept) };
+        let weight = pushed.body.len() as u64 * WEIGHT;
+        let Some(_permit) = self.memory.take(&account.id, weight).await else { return Err(not_kept) };
+        let way = Way {
+            source: Source::Push { hint: pushed.hint },
+            channel: pb::origin::Channel::Webhook,
+            received_at: pushed.received_at,
+            trace: pushed.trace,
+        };
+        let elements: Vec<Bytes> = match provider::split(&pushed.body) {
+            Ok(elements) => elements.iter().map(|e| pushed.body.slice_ref(e.as_bytes())).collect(),
+            Err(SplitError::Empty) => return Err(Refusal::Empty),
+            Err(SplitError::TooMany) => return Err(Refusal::TooMany(provider::MAX_ELEMENTS)),
+            Err(SplitError::NotJson { line, column }) => {
+                let why = format!("not JSON: line {line}, column {column}");
+                let raw = self.raw(account, &way, RawReason::NotJson, why, pushed.body);
+                self.park_raw(vec![raw]).await?;
+                return Err(Refusal::NotJson { line, column });
+            }
+        };
+        let admission = self.admission(account, elements.len())?;
+        self.take(account, &way, &elements, admission).await
+    }
+
+    async fn pull(&self, pulled: Pulled) -> Result<Receipt, Refusal> {
+        let not_kept = Refusal::NotKept { retry_after: COME_AGAIN };
+        let Some(account) = self.accounts.get(&pulled.account) else { return Err(not_kept) };
+        let way = Way {
+            source: Source::Pull { api: pulled.api, feed: pulled.feed },
+            channel: match pulled.errand {
+                Errand::Poll => pb::origin::Channel::Poll,
+                Errand::Backfill => pb::origin::Channel::Backfill,
+            },
+            received_at: pulled.received_at,
+            trace: None,
+        };
+        let mut sum = Receipt::default();
+        let mut rest = pulled.rows.as_slice();
+        while !rest.is_empty() {
+            let (slice, later) = rest.split_at(slice_of(rest));
+            rest = later;
+            let bytes: usize = slice.iter().map(Bytes::len).sum();
+            let permit = self.memory.take(&account.id, bytes as u64 * WEIGHT).await;
+            let Some(_permit) = permit else { return Err(not_kept) };
+            let receipt = self.take(account, &way, slice, Admission::Normal).await?;
+            sum = sum.plus(&receipt);
+        }
+        Ok(sum)
+    }
+
+    async fn again(&self, raw: ParkedRaw) -> Result<Receipt, Refusal> {
+        let not_kept = Refusal::NotKept { retry_after: COME_AGAIN };
+        let account = self.accounts.get(&raw.account);
+        let (Some(account), Some(source)) = (account, source_of(&raw.source)) else { return Err(not_kept) };
+        let channel = match source {
+            Source::Push { .. } => pb::origin::Channel::Webhook,
+            Source::Pull { .. } => pb::origin::Channel::Poll,
+        };
+        let weight = raw.body.len() as u64 * WEIGHT;
+        let Some(_permit) = self.memory.take(&account.id, weight).await else { return Err(not_kept) };
+        let way = Way { source, channel, received_at: raw.received_at, trace: None };
+        let elements: Vec<Bytes> = match provider::split(&raw.body) {
+            Ok(elements) => elements.iter().map(|e| raw.body.slice_ref(e.as_bytes())).collect(),
+            Err(SplitError::Empty) => return Err(Refusal::Empty),
+            Err(SplitError::TooMany) => return Err(Refusal::TooMany(provider::MAX_ELEMENTS)),
+            Err(SplitError::NotJson { line, column }) => return Err(Refusal::NotJson { line, column }),
+        };
+        self.take(account, &way, &elements, Admission::Normal).await
+    }
+
+    /// Over its rate, an account's events wait in the store, as long as its quota there lasts.
+    fn admission(&self, account: &Account, elements: usize) -> Result<Admission, Refusal> {
+        let Some(rate) = &account.rate else { return Ok(Admission::Normal) };
+        let taken = rate.lock().take(elements as u64, Instant::now());
+        match taken {
+            Ok(()) => Ok(Admission::Normal),
+            Err(retry_after) if self.store.room(&account.id) == 0 => Err(Refusal::QuotaSpent { retry_after }),
+            Err(_) => Ok(Admission::Park),
+        }
+    }
+
+    async fn take(
+        &self,
+        account: &Account,
+        way: &Way,
+        elements: &[Bytes],
+        admission: Admission,
+    ) -> Result<Receipt, Refusal> {
+        let decoded = self.decode(account, way, elements).await;
+        let identified = self.identify(account, way, decoded.drafts).await;
+        let Identified { arrivals, same, states, held } = identified;
+        let Sums { delivered, parked, duplicates, rejected } =
+            self.deliverer.deliver(arrivals, admission).await;
+        if rejected == 0
+            && let Some(mut held) = held
+        {
+            for (key, state) in &states {
+                held.insert(key.clone(), state.clone());
+            }
+            let rows = states.iter().map(|(key, state)| (json(key), json(state)));
+            self.save(account, Table::States, rows).await;
+        }
+        if !decoded.news.is_empty() {
+            let rows = decoded.news.iter().map(|pair| (json(pair), "{}".to_owned()));
+            self.save(account, Table::Directory, rows).await;
+        }
+        let kept = self.park_raw(decoded.raw).await;
+        if rejected > 0 {
+            return Err(Refusal::NotKept { retry_after: COME_AGAIN });
+        }
+        kept?;
+        let duplicates = duplicates + same;
+        Ok(Receipt {
+            events: delivered + parked + duplicates,
+            delivered,
+            parked,
+            duplicates,
+            unrecognized: decoded.unrecognized,
+            undecodable: decoded.undecodable,
+            skipped: decoded.skipped,
+        })
+    }
+
+    async fn decode(&self, account: &Account, way: &Way, elements: &[Bytes]) -> Decoded {
+        let mut all = Decoded::default();
+        for (at, element) in elements.iter().enumerate() {
+            if at % BREATH == BREATH - 1 {
+                tokio::task::yield_now().await;
+            }
+            let decoded = {
+                let directory = account.directory.read();
+                let context = Context {
+                    account: &account.id,
+                    channel: way.channel,
+                    received_at: way.received_at,
+                    directory: &directory,
+                };
+                provider::decode(account.provider, &way.source, element, &context)
+            };
+            if !decoded.learnt.is_empty() {
+                all.news.extend(account.directory.write().learn(&decoded.learnt));
+            }
+            match decoded.outcome {
+                Outcome::Events(drafts) => all.drafts.extend(drafts),
+                Outcome::Skipped { drafts, .. } => {
+                    all.skipped += 1;
+                    all.drafts.extend(drafts);
+                }
+                Outcome::Unrecognized(why) => {
+                    all.unrecognized += 1;
+                    let body = element.clone();
+                    all.raw.push(self.raw(account, way, RawReason::Unrecognized, why.into_owned(), body));
+                }
+                Outcome::Undecodable(why) => {
+                    all.undecodable += 1;
+                    let body = element.clone();
+                    all.raw.push(self.raw(account, way, RawReason::Undecodable, why.into_owned(), body));
+                }
+            }
+        }
+        all
+    }
+
+    /// Gives states their ids, and routes and encodes everything. States of one account are decided one request at a
+    /// time: the lock is held until the request's events are durable.
+    async fn identify(&self, account: &Account, way: &Way, drafts: Vec<Draft>) -> Identified {
+        let mut identified = Identified::default();
+        let stateful = drafts.iter().any(|draft| matches!(draft.identity, Identity::State(_)));
+        if stateful {
+            identified.held = Some(Arc::clone(&account.states).lock_owned().await);
+        }
+        let mut newer: States = HashMap::new();
+        for draft in drafts {
+            let event_type = draft.event_type;
+            let (key, key_time) = match &draft.identity {
+                Identity::Fact { key_time, .. } => (None, *key_time),
+                Identity::State(state) => (Some(state.key.clone()), None),
+            };
+            let last = key.as_ref().and_then(|key| {
+                newer.get(key).or_else(|| identified.held.as_ref().and_then(|held| held.get(key)))
+            });
+            match provider::resolve_state(draft, last) {
+                Resolved::Event { event, checks, enters, new_last } => {
+                    if let (Some(key), Some(last)) = (key, new_last) {
+                        newer.insert(key, last);
+                    }
+                    let arrival = self.arrival(account, way, &event, event_type, key_time, checks, enters);
+                    identified.arrivals.push(arrival);
+                }
+                Resolved::Duplicate { .. } => {
+                    identified.same += 1;
+                    let count = self.deliverer.counts.of(&account.id, event_type);
+                    count.received();
+                    count.met(Fate::Duplicate);
+                }
+                Resolved::Silent => {}
+            }
+        }
+        identified.states = newer.into_iter().collect();
+        identified
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one event, taken apart by the caller's match"
+    )]
+    fn arrival(
+        &self,
+        account: &Account,
+        way: &Way,
+        event: &pb::FleetEvent,
+        event_type: EventType,
+        key_time: Option<Millis>,
+        checks: Vec<uuid::Uuid>,
+        enters: Vec<uuid::Uuid>,
+    ) -> Arrival {
+        let topic = self.router.topic(account.provider, &account.id, event_type, &event.subject);
+        let id = event.id.parse().unwrap_or_default();
+        let message = encode::encode(
+            event,
+            id,
+            event_type,
+            Arc::clone(&topic),
+            self.router.kind(),
+            way.trace.as_deref(),
+        );
+        let subject = Arc::clone(&message.key);
+        let lane = LaneKey { account: account.id.clone(), topic, subject: Arc::clone(&subject) };
+        let occur_ms = event.occur_time.map_or(way.received_at.0, |time| {
+            time.seconds.saturating_mul(1_000).saturating_add(i64::from(time.nanos) / 1_000_000)
+        });
+        let candidate = Candidate {
+            account: account.id.clone(),
+            event_type,
+            subject,
+            key_time,
+            received_at: way.received_at,
+            checks,
+            enters: enters.clone(),
+        };
+        let trace = way.trace.clone();
+        Arrival { outgoing: Outgoing { lane, event_type, occur_ms, enters, trace, message }, candidate }
+    }
+
+    fn raw(&self, account: &Account, way: &Way, reason: RawReason, error: String, body: Bytes) -> ParkedRaw {
+        tracing::debug!(account = %account.id, reason = reason.as_str(), "message.parked_raw");
+        ParkedRaw {
+            account: account.id.clone(),
+            source: source_text(&way.source),
+            received_at: way.received_at,
+            reason,
+            error,
+            body,
+        }
+    }
+
+    /// Parks raw bytes, all in one commit where that can be, and waits until all are durable.
+    async fn park_raw(&self, raws: Vec<ParkedRaw>) -> Result<(), Refusal> {
+        if raws.is_empty() {
+            return Ok(());
+        }
+        let (tell, told) = oneshot::channel();
+        // Whoever waits may have given up: the rows are kept all the same.
+        let done = Box::new(move |kept: Result<(), ParkError>| tell.send(kept.is_ok()).unwrap_or_default());
+        let kept = match self.store.park_raw(raws, done) {
+            Ok(()) => tokio::time::timeout(STORE_PATIENCE, told).await.is_ok_and(|kept| kept == Ok(true)),
+            Err(_) => false,
+        };
+        if kept { Ok(()) } else { Err(Refusal::NotKept { retry_after: COME_AGAIN }) }
+    }
+
+    /// Writes down what was learnt. Where that fails it is learnt again: ids that depend on it check both.
+    async fn save(
+        &self,
+        account: &Account,
+        table: Table,
+        rows: impl Iterator<Item = (String, String)> + Send,
+    ) {
+        let saved_at = Millis(jiff::Timestamp::now().as_millisecond());
+        let entry = |(key, value)| Entry { account: account.id.clone(), key, value, saved_at };
+        let entries: Vec<Entry> = rows.map(entry).collect();
+        if entries.is_empty() {
+            return;
+        }
+        match tokio::time::timeout(STORE_PATIENCE, self.store.put(table, entries)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(account = %account.id, error = %error, "account.not_saved"),
+            Err(_) => tracing::warn!(account = %account.id, "account.not_saved"),
+        }
+    }
+}
+
+impl Receipt {
+    /// Both together.
+    #[must_use]
+    pub const fn plus(&self, other: &Self) -> Self {
+        Self {
+            events: self.events + other.events,
+            delivered: self.delivered + other.delivered,
+            parked: self.parked + other.parked,
+            duplicates: self.duplicates + other.duplicates,
+            unrecognized: self.unrecognized + other.unrecognized,
+            undecodable: self.undecodable + other.undecodable,
+            skipped: self.skipped + other.skipped,
+        }
+    }
+}
+
+/// A key or value as the store keeps it.
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// How many rows make the next slice: at least one.
+fn slice_of(rows: &[Bytes]) -> usize {
+    let mut bytes = 0;
+    let fitting = rows.iter().take(SLICE.0).take_while(|row| {
+        bytes += row.len();
+        bytes <= SLICE.1
+    });
+    fitting.count().max(1)
+}
+
+/// The spelling of a source in the store.
+fn source_text(source: &Source) -> String {
+    match source {
+        Source::Push { hint: None } => "push".to_owned(),
+        Source::Push { hint: Some(hint) } => format!("push/{hint}"),
+        Source::Pull { api: PullApi::V2, feed } => format!("v2/{}", feed.as_str()),
+        Source::Pull { api: PullApi::V3, feed } => format!("v3/{}", feed.as_str()),
+    }
+}
+
+/// The source whose spelling is `text`.
+fn source_of(text: &str) -> Option<Source> {
+    let (kind, rest) = text.split_once('/').map_or((text, None), |(kind, rest)| (kind, Some(rest)));
+    let pull = |api| Some(Source::Pull { api, feed: Feed::parse(rest?)? });
+    match kind {
+        "push" => Some(Source::Push { hint: rest.map(str::to_owned) }),
+        "v2" => pull(PullApi::V2),
+        "v3" => pull(PullApi::V3),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_read_as_it_was_written() {
+        let sources = [
+            Source::Push { hint: None },
+            Source::Push { hint: Some("stop".to_owned()) },
+            Source::Pull { api: PullApi::V2, feed: Feed::UsageHours },
+            Source::Pull { api: PullApi::V3, feed: Feed::Positions },
+        ];
+        for source in sources {
+            assert_eq!(source_of(&source_text(&source)), Some(source));
+        }
+        assert_eq!(source_of("v2/nothing"), None);
+        assert_eq!(source_of("v4/stops"), None);
+    }
+
+    #[test]
+    fn a_slice_has_at_least_one_row_and_is_bounded_by_rows_and_bytes() {
+        let row = |bytes: usize| Bytes::from(vec![b' '; bytes]);
+        assert_eq!(slice_of(&[row(SLICE.1 + 1), row(1)]), 1);
+        assert_eq!(slice_of(&vec![row(1); 5_000]), SLICE.0);
+        assert_eq!(slice_of(&vec![row(1 << 20); 10]), 4);
     }
 }

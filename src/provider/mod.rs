@@ -3,7 +3,28 @@
 
 use serde::{Deserialize, Serialize};
 
+pub mod directory;
+pub mod draft;
 pub mod linxup;
+pub mod split;
+pub mod state;
+mod tree;
+
+pub use directory::{Directory, Pair, TrackerKey};
+pub use draft::{
+    Compared, Context, Decoded, Draft, Hint, Identity, Outcome, Reason, StateIdentity, StateKey, StateKind,
+};
+pub use linxup::answer::{AnswerError, feed_of, pulled_rows, single_row};
+pub use split::{MAX_ELEMENTS, SplitError, documents, elements, split};
+pub use state::{LastState, Resolved, resolve_state};
+
+/// Decodes one element of a request, or one row of an answer, to what it says. Any bytes will do.
+#[must_use]
+pub fn decode(provider: Provider, source: &Source, raw: &[u8], context: &Context<'_>) -> Decoded {
+    match provider {
+        Provider::Linxup => linxup::decode(source, raw, context),
+    }
+}
 
 /// The providers that are known: a closed set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

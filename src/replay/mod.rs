@@ -1,4 +1,35 @@
 //! The replay store: what could not be delivered waits here, fsynced, in the order in which it was accepted.
+//!
+//! [`Store`] is what the rest of the program holds: a bounded queue and counters in memory, never a connection.
+//! [`Writer`] owns `store.db` and its thread. Invariant: a row whose park was answered `Ok` is on disk, and stays until
+//! it is delivered, discarded, evicted or too old; what waits for the bus is never evicted.
+
+mod data_dir;
+pub mod drain;
+mod entries;
+mod error;
+mod expiry;
+mod mounts;
+mod queue;
+mod reserve;
+mod rows;
+mod schema;
+mod store;
+mod tally;
+mod upkeep;
+mod view;
+mod writer;
+
+pub use data_dir::{DataDir, LockError};
+pub use entries::{Entry, Table};
+pub use error::{AskError, ParkError, StoreError};
+pub use expiry::{Gone, Why};
+pub use mounts::Volume;
+pub use queue::Done;
+pub use store::{Recovered, RecoveredLane, Routing, Store, StoreHealth, StoreLimits, StoreStats};
+pub use tally::{Count, Kind};
+pub use view::{Discarded, Filter, Listed, Page, Stored, What};
+pub use writer::Writer;
 
 use std::sync::Arc;
 
@@ -43,6 +74,33 @@ impl Reason {
             Self::Unfit => "unfit",
         }
     }
+
+    /// Every reason, in the order of their codes in the store.
+    pub const ALL: [Self; 3] = [Self::Unavailable, Self::Refused, Self::Unfit];
+
+    /// The reason whose spelling is `text`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|r| r.as_str() == text)
+    }
+
+    /// Whom a row with this reason waits for.
+    #[must_use]
+    pub const fn waits_for(self) -> WaitsFor {
+        match self {
+            Self::Unavailable | Self::Refused => WaitsFor::Bus,
+            Self::Unfit => WaitsFor::Operator,
+        }
+    }
+}
+
+/// Whom a stored row waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum WaitsFor {
+    /// It is drained by itself, in its lane; it is never evicted.
+    Bus,
+    /// It stays until an operator replays or discards it, or it is evicted.
+    Operator,
 }
 
 /// Why raw bytes are parked. All of them wait for the operator.
@@ -65,6 +123,15 @@ impl RawReason {
             Self::Undecodable => "undecodable",
             Self::NotJson => "not-json",
         }
+    }
+
+    /// Every reason, in the order of their codes in the store.
+    pub const ALL: [Self; 3] = [Self::Unrecognized, Self::Undecodable, Self::NotJson];
+
+    /// The reason whose spelling is `text`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|r| r.as_str() == text)
     }
 }
 

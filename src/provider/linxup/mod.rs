@@ -1,1 +1,89 @@
-//! Linxup.
+//! Linxup, and the brands that run the same platform: two generations of pushes, two pull APIs, one meaning.
+//!
+//! [`decode`] finds the format and the kind of one element; a file a format reads it with the shared readers: `values` (how
+//! values are written), `fields` (what is left), `parts` (shared objects), `bodies` (shared bodies), `subject` (who it is
+//! about), `message` (ids, anomalies, leftovers). `answer` opens the envelopes of polled answers.
+
+mod alerts;
+pub mod answer;
+mod bodies;
+mod classify;
+mod fields;
+mod geofences;
+mod media;
+mod message;
+mod parts;
+mod pull_v2;
+mod pull_v3;
+mod push_flat;
+mod push_v3;
+mod subject;
+mod values;
+
+use super::draft::{Context, Decoded, Draft, Hint, Outcome, Reason};
+use super::tree::{Members, Value};
+use super::{Feed, PullApi, Source};
+use classify::Shape;
+use message::{Format, Message, Missing};
+
+/// Decodes one pushed element or pulled row. Any bytes will do.
+#[must_use]
+pub fn decode(source: &Source, raw: &[u8], context: &Context<'_>) -> Decoded {
+    let members = match Value::parse(raw) {
+        Some(Value::Object(members)) => members,
+        Some(_) => return nothing(Outcome::Unrecognized(Reason::Borrowed("not a json object")), Hint::None),
+        None => return nothing(Outcome::Undecodable(Reason::Borrowed("not json")), Hint::None),
+    };
+    match source {
+        Source::Push { hint } => pushed(members, hint.as_deref(), context),
+        Source::Pull { api, feed } => pulled(members, *api, *feed, context),
+    }
+}
+
+fn pushed(members: Members, hint: Option<&str>, context: &Context<'_>) -> Decoded {
+    let (shape, hint) = classify::classify(&members, hint);
+    let (mut message, drafts): (Message<'_>, Result<Vec<Draft>, Missing>);
+    match shape {
+        Shape::Flat(kind) => {
+            message = Message::open(members, Format::PushFlat, "tracker", context);
+            drafts = push_flat::decode(&mut message, kind);
+        }
+        Shape::Nested(kind) => {
+            message = Message::open(members, Format::PushV3, push_v3::tracker_key(kind), context);
+            drafts = push_v3::decode(&mut message, kind);
+        }
+        Shape::Unknown => {
+            return nothing(Outcome::Unrecognized(Reason::Borrowed("no known message has this shape")), hint);
+        }
+    }
+    let outcome = match drafts {
+        Ok(drafts) => Outcome::Events(drafts),
+        Err(Missing(reason)) => Outcome::Undecodable(reason),
+    };
+    Decoded { outcome, learnt: message.learnt, hint }
+}
+
+fn pulled(members: Members, api: PullApi, feed: Feed, context: &Context<'_>) -> Decoded {
+    let (refused, format) = match api {
+        PullApi::V2 => (pull_v2::foreign(&members), Format::PullV2),
+        PullApi::V3 => (pull_v3::refused(feed).or_else(|| pull_v2::foreign(&members)), Format::PullV3),
+    };
+    if let Some(reason) = refused {
+        return nothing(Outcome::Undecodable(Reason::Borrowed(reason)), Hint::None);
+    }
+    let mut message = Message::open(members, format, "tracker", context);
+    let row = match api {
+        PullApi::V2 => pull_v2::decode(&mut message, feed),
+        PullApi::V3 => pull_v3::decode(&mut message, feed),
+    };
+    let outcome = match row {
+        Ok((drafts, None)) => Outcome::Events(drafts),
+        Ok((drafts, Some(reason))) => Outcome::Skipped { reason, drafts },
+        Err(Missing(reason)) => Outcome::Skipped { reason, drafts: Vec::new() },
+    };
+    Decoded { outcome, learnt: message.learnt, hint: Hint::None }
+}
+
+fn nothing(outcome: Outcome, hint: Hint) -> Decoded {
+    Decoded { outcome, learnt: Vec::new(), hint }
+}

@@ -1,0 +1,263 @@
+//! The embedded bus: a log in `data_dir` that `fleetbus tail` and `/v1/events` read. One thread owns `local.db`
+//! (`synchronous = FULL`), takes what has queued as one transaction, and acknowledges after its commit. Retention is by age
+//! and size, oldest first, in chunks.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rusqlite::{Connection, OpenFlags, params};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{Failure, Message, OpenError, Outcome, Ticket};
+use crate::config;
+
+/// Messages that may wait for the thread.
+const QUEUE: usize = 16_384;
+/// One transaction: messages and bytes.
+const BATCH: (usize, usize) = (1_000, 4 << 20);
+/// Rows deleted at once.
+const CHUNK: usize = 1_000;
+/// How often retention is looked after.
+const UPKEEP: Duration = Duration::from_secs(10);
+/// What a row takes beside its payload, by estimate.
+const ROW_BYTES: u64 = 300;
+
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS event (
+        offset INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, key TEXT NOT NULL, id BLOB NOT NULL,
+        at INTEGER NOT NULL, payload BLOB NOT NULL) STRICT;
+";
+
+/// See the module.
+pub struct LocalBus {
+    door: Mutex<Option<SyncSender<(Message, Ticket)>>>,
+    thread: Mutex<Option<Thread>>,
+    path: PathBuf,
+    away: AtomicBool,
+    newest: watch::Sender<u64>,
+}
+
+struct Thread {
+    connection: Connection,
+    inside: Receiver<(Message, Ticket)>,
+    limits: config::Local,
+    bytes: u64,
+}
+
+/// One event of the log.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Its place: from 1, without end.
+    pub offset: u64,
+    /// Its topic.
+    pub topic: String,
+    /// Its key: the subject.
+    pub key: String,
+    /// Its event id.
+    pub id: Uuid,
+    /// The encoded `FleetEvent`.
+    pub payload: Bytes,
+}
+
+impl LocalBus {
+    pub(super) fn open(limits: &config::Local, data_dir: &Path) -> Result<Self, OpenError> {
+        let path = data_dir.join("local.db");
+        let connection = Connection::open(&path)?;
+        connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")?;
+        connection.execute_batch(SCHEMA)?;
+        let newest =
+            connection.query_row("SELECT coalesce(max(offset), 0) FROM event", [], |row| row.get(0))?;
+        let held: (u64, u64) = connection.query_row(
+            "SELECT count(*), coalesce(sum(length(payload)), 0) FROM event",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        let (door, inside) = sync_channel(QUEUE);
+        let bytes = held.0 * ROW_BYTES + held.1;
+        let thread = Thread { connection, inside, limits: limits.clone(), bytes };
+        Ok(Self {
+            door: Mutex::new(Some(door)),
+            thread: Mutex::new(Some(thread)),
+            path,
+            away: AtomicBool::new(false),
+            newest: watch::Sender::new(newest),
+        })
+    }
+
+    pub(super) fn submit(&self, message: &Message, ticket: Ticket) -> Result<(), (Failure, Ticket)> {
+        if self.away.load(Ordering::Relaxed) {
+            return Err((Failure::Unavailable("the local bus has been taken away".to_owned()), ticket));
+        }
+        let door = self.door.lock();
+        let Some(door) = door.as_ref() else {
+            return Err((Failure::Unavailable("the local bus is closed".to_owned()), ticket));
+        };
+        door.try_send((message.clone(), ticket)).map_err(|refused| {
+            let (std::sync::mpsc::TrySendError::Full((_, ticket))
+            | std::sync::mpsc::TrySendError::Disconnected((_, ticket))) = refused;
+            (Failure::Unavailable("the queue to the local bus is full".to_owned()), ticket)
+        })
+    }
+
+    pub(super) fn is_available(&self) -> bool {
+        !self.away.load(Ordering::Relaxed)
+    }
+
+    /// Takes the bus away, as an outage would: what the demo and tests show.
+    pub fn take_away(&self) {
+        self.away.store(true, Ordering::Relaxed);
+    }
+
+    /// Brings it back.
+    pub fn bring_back(&self) {
+        self.away.store(false, Ordering::Relaxed);
+    }
+
+    /// The newest offset, watched.
+    #[must_use]
+    pub fn newest(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
+    }
+
+    /// Events after an offset, oldest first, of one topic or all. Blocking: reads by a connection of its own.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn read(&self, topic: Option<&str>, after: u64, limit: usize) -> rusqlite::Result<Vec<Row>> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags)?;
+        connection.busy_timeout(Duration::from_secs(2))?;
+        let mut statement = connection.prepare(
+            "SELECT offset, topic, key, id, payload FROM event
+             WHERE offset > ?1 AND (?2 IS NULL OR topic = ?2) ORDER BY offset LIMIT ?3",
+        )?;
+        let rows = statement.query_map(params![after, topic, limit], |row| {
+            Ok(Row {
+                offset: row.get(0)?,
+                topic: row.get(1)?,
+                key: row.get(2)?,
+                id: Uuid::from_bytes(row.get(3)?),
+                payload: Bytes::from(row.get::<_, Vec<u8>>(4)?),
+            })
+        })?;
+        rows.collect()
+    }
+
+    pub(super) async fn run(&self, stop: CancellationToken) {
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread {
+            let newest = self.newest.clone();
+            let worked = tokio::task::spawn_blocking(move || thread.work(&newest));
+            if worked.await.is_err() {
+                tracing::error!("local.thread_ended");
+            }
+        } else {
+            stop.cancelled().await;
+        }
+    }
+
+    /// Lets the thread do what has queued, and end.
+    pub(super) async fn close(&self, _patience: Duration) {
+        drop(self.door.lock().take());
+        tokio::task::yield_now().await;
+    }
+}
+
+impl Thread {
+    fn work(mut self, newest: &watch::Sender<u64>) {
+        let mut looked_after = Instant::now();
+        loop {
+            match self.inside.recv_timeout(Duration::from_millis(500)) {
+                Ok(first) => self.batch(first, newest),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if looked_after.elapsed() >= UPKEEP || self.bytes > self.limits.max_size {
+                looked_after = Instant::now();
+                if let Err(error) = self.upkeep() {
+                    tracing::warn!(error = %error, "local.upkeep_failed");
+                }
+            }
+        }
+    }
+
+    fn batch(&mut self, first: (Message, Ticket), newest: &watch::Sender<u64>) {
+        let mut batch = vec![first];
+        let mut bytes = batch[0].0.payload.len();
+        while batch.len() < BATCH.0 && bytes < BATCH.1 {
+            let Ok(next) = self.inside.try_recv() else { break };
+            bytes += next.0.payload.len();
+            batch.push(next);
+        }
+        match self.write(&batch) {
+            Ok(offset) => {
+                self.bytes += bytes as u64 + batch.len() as u64 * ROW_BYTES;
+                for (_, ticket) in batch {
+                    ticket.resolve(Outcome::Delivered);
+                }
+                newest.send_replace(offset);
+            }
+            Err(error) => {
+                // The transaction was rolled back: surely not stored.
+                for (_, ticket) in batch {
+                    ticket.resolve(Outcome::Failed(Failure::Unavailable(error.to_string())));
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, batch: &[(Message, Ticket)]) -> rusqlite::Result<u64> {
+        let at = jiff::Timestamp::now().as_millisecond();
+        let transaction = self.connection.transaction()?;
+        let mut last = 0;
+        {
+            let mut insert = transaction.prepare_cached(
+                "INSERT INTO event (topic, key, id, at, payload) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?;
+            for (message, _) in batch {
+                insert.execute(params![
+                    &*message.topic,
+                    &*message.key,
+                    message.id.as_bytes(),
+                    at,
+                    message.payload.as_ref()
+                ])?;
+                last = transaction.last_insert_rowid();
+            }
+        }
+        transaction.commit()?;
+        Ok(last.unsigned_abs())
+    }
+
+    /// Removes what is too old, or too much.
+    fn upkeep(&mut self) -> rusqlite::Result<()> {
+        let now = jiff::Timestamp::now().as_millisecond();
+        let oldest = now - i64::try_from(self.limits.retention.as_millis()).unwrap_or(i64::MAX);
+        loop {
+            let over = self.bytes > self.limits.max_size;
+            let removed: (usize, u64) = {
+                let mut delete = self.connection.prepare_cached(
+                    "DELETE FROM event WHERE offset IN (SELECT offset FROM event ORDER BY offset LIMIT ?1)
+                     AND (?2 OR at < ?3) RETURNING length(payload)",
+                )?;
+                let mut rows = delete.query(params![CHUNK, over, oldest])?;
+                let mut removed = (0, 0);
+                while let Some(row) = rows.next()? {
+                    removed.0 += 1;
+                    removed.1 += row.get::<_, u64>(0)? + ROW_BYTES;
+                }
+                removed
+            };
+            self.bytes = self.bytes.saturating_sub(removed.1);
+            if removed.0 < CHUNK {
+                return Ok(());
+            }
+        }
+    }
+}

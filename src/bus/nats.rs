@@ -1,0 +1,432 @@
+//! NATS JetStream: published with `Nats-Msg-Id`, acknowledged by the stream. Invariants: only the acknowledgement counts;
+//! an attempt begins only while connected, so that nothing is buffered in the client; an attempt whose acknowledgement did
+//! not come is made again under the same message id within the stream's duplicate window, and a `duplicate` is delivered.
+//! One task owns all attempts. ADR 0008 has what async-nats reports on a disconnect in flight.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use async_nats::connection::State;
+use async_nats::jetstream::context::{ContextBuilder, PublishError, PublishErrorKind};
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::{self, ErrorCode};
+use async_nats::{Client, ConnectOptions, Event, HeaderMap, ServerError};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{Failure, Finding, Message, OpenError, Outcome, Ticket};
+use crate::config;
+
+/// Messages handed over and not yet taken by the task, and attempts under way: beyond it the bus is unavailable.
+const QUEUE: usize = 4_096;
+/// How long one acknowledgement is waited for before the message is sent again.
+const ACK: Duration = Duration::from_secs(5);
+/// How long an attempt goes on under one message id: well within the two minutes that a stream remembers ids by default.
+const WINDOW: Duration = Duration::from_secs(90);
+/// Pause between two sends of one attempt.
+const AGAIN: Duration = Duration::from_millis(250);
+/// How long a question about the stream may take.
+const ASK: Duration = Duration::from_secs(5);
+/// Subjects that the server refused lately, at most.
+const REFUSED: usize = 1_024;
+
+/// See the module.
+pub struct NatsBus {
+    config: config::Nats,
+    options: Mutex<Option<ConnectOptions>>,
+    door: mpsc::Sender<(Message, Ticket)>,
+    inside: tokio::sync::Mutex<mpsc::Receiver<(Message, Ticket)>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    client: ArcSwapOption<Client>,
+    connected: AtomicBool,
+    violations: Mutex<HashMap<String, Instant>>,
+    /// Rises with every refusal of a subject.
+    refusals: watch::Sender<u64>,
+}
+
+impl Shared {
+    fn happened(&self, event: &Event) {
+        match event {
+            Event::Connected => {
+                self.connected.store(true, Ordering::Relaxed);
+                tracing::info!("nats.connected");
+            }
+            Event::Disconnected | Event::Closed => {
+                self.connected.store(false, Ordering::Relaxed);
+                tracing::warn!("nats.disconnected");
+            }
+            Event::ServerError(ServerError::Other(text)) => {
+                if let Some(subject) = violated_subject(text) {
+                    let mut violations = self.violations.lock();
+                    if violations.len() >= REFUSED {
+                        violations.clear();
+                    }
+                    violations.insert(subject.to_owned(), Instant::now());
+                    drop(violations);
+                    self.refusals.send_modify(|count| *count += 1);
+                }
+                tracing::debug!(error = %text, "nats.server_error");
+            }
+            other => tracing::debug!(event = %other, "nats.event"),
+        }
+    }
+
+    /// Whether the server refused this subject since `since`.
+    fn is_refused(&self, subject: &str, since: Instant) -> bool {
+        let subject = subject.to_ascii_lowercase();
+        self.violations.lock().get(&subject).is_some_and(|at| *at >= since)
+    }
+}
+
+/// The subject of a `Permissions Violation for Publish to "subject"`, in lower case as the client gives it.
+fn violated_subject(text: &str) -> Option<&str> {
+    let rest = text.split_once("ublish to ").map(|(_, rest)| rest)?;
+    Some(rest.trim_matches(|c: char| c == '"' || c == '\'' || c.is_whitespace()))
+}
+
+impl NatsBus {
+    pub(super) fn open(nats: &config::Nats) -> Result<Self, OpenError> {
+        let shared = Arc::new(Shared {
+            client: ArcSwapOption::empty(),
+            connected: AtomicBool::new(false),
+            violations: Mutex::default(),
+            refusals: watch::Sender::new(0),
+        });
+        let told = Arc::clone(&shared);
+        let mut options = ConnectOptions::new()
+            .name("fleetbus")
+            .retry_on_initial_connect()
+            .connection_timeout(Duration::from_secs(5))
+            .ping_interval(Duration::from_secs(10))
+            .reconnect_delay_callback(|attempts| Duration::from_millis((attempts as u64 * 100).min(2_000)))
+            .event_callback(move |event| {
+                let told = Arc::clone(&told);
+                async move { told.happened(&event) }
+            });
+        if let Some(source) = &nats.credentials {
+            let credentials = source.read()?;
+            options = options
+                .credentials(credentials.reveal())
+                .map_err(|_| OpenError::Nats("the credentials are not a NATS credentials file".to_owned()))?;
+        }
+        if let Some((user, password)) = &nats.user {
+            options = options.user_and_password(user.clone(), password.read()?.reveal().to_owned());
+        }
+        if let Some(token) = &nats.token {
+            options = options.token(token.read()?.reveal().to_owned());
+        }
+        if let Some(ca) = &nats.ca {
+            options = options.add_root_certificates(ca.clone());
+        }
+        let (door, inside) = mpsc::channel(QUEUE);
+        Ok(Self {
+            config: nats.clone(),
+            options: Mutex::new(Some(options)),
+            door,
+            inside: tokio::sync::Mutex::new(inside),
+            shared,
+        })
+    }
+
+    pub(super) fn submit(&self, message: &Message, ticket: Ticket) -> Result<(), (Failure, Ticket)> {
+        if !self.is_available() {
+            return Err((Failure::Unavailable("NATS is not connected".to_owned()), ticket));
+        }
+        match self.door.try_reserve() {
+            Ok(place) => {
+                place.send((message.clone(), ticket));
+                Ok(())
+            }
+            Err(_) => Err((Failure::Unavailable("the queue to NATS is full".to_owned()), ticket)),
+        }
+    }
+
+    pub(super) fn is_available(&self) -> bool {
+        self.shared.connected.load(Ordering::Relaxed)
+    }
+
+    /// Connects, and owns every attempt.
+    pub(super) async fn run(&self, stop: CancellationToken) {
+        if let Err(error) = self.connect().await {
+            tracing::error!(error = %error, "nats.cannot_connect");
+        }
+        let mut inside = self.inside.lock().await;
+        let mut attempts = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(()) = attempts.next(), if !attempts.is_empty() => {}
+                Some((message, ticket)) = inside.recv(), if attempts.len() < QUEUE => {
+                    attempts.push(self.attempt(message, ticket));
+                }
+            }
+        }
+        // What is still here is unresolved: its tickets say so when they are dropped.
+    }
+
+    async fn connect(&self) -> Result<Arc<Client>, String> {
+        if let Some(client) = self.shared.client.load_full() {
+            return Ok(client);
+        }
+        let Some(options) = self.options.lock().take() else {
+            return Err("NATS is being connected".to_owned());
+        };
+        let addresses: Vec<String> = self.config.url.split(',').map(|url| url.trim().to_owned()).collect();
+        let client = options.connect(addresses).await.map_err(|error| error.to_string())?;
+        if client.connection_state() == State::Connected {
+            self.shared.connected.store(true, Ordering::Relaxed);
+        }
+        let client = Arc::new(client);
+        self.shared.client.store(Some(Arc::clone(&client)));
+        Ok(client)
+    }
+
+    /// One attempt: sent until the stream acknowledges it, refuses it, or its window is over.
+    async fn attempt(&self, message: Message, ticket: Ticket) {
+        let begun = Instant::now();
+        let mut refusals = self.shared.refusals.subscribe();
+        let mut sent = false;
+        loop {
+            let client = self.shared.client.load_full().filter(|_| self.is_available());
+            let Some(client) = client else {
+                if !sent {
+                    return ticket.resolve(failed_unavailable("NATS is not connected"));
+                }
+                if begun.elapsed() >= WINDOW {
+                    return ticket.resolve(Outcome::Unresolved);
+                }
+                sleep(AGAIN).await;
+                continue;
+            };
+            let context = ContextBuilder::new().timeout(ACK).ack_timeout(ACK).build((*client).clone());
+            sent = true;
+            let acknowledged = async {
+                let ack = context.send_publish(message.topic.to_string(), publish(&message)).await?;
+                ack.await
+            };
+            tokio::pin!(acknowledged);
+            let ended = loop {
+                tokio::select! {
+                    ended = &mut acknowledged => break Some(ended),
+                    changed = refusals.changed() => {
+                        if changed.is_err() || self.shared.is_refused(&message.topic, begun) {
+                            break None;
+                        }
+                    }
+                }
+            };
+            match ended {
+                None => {
+                    let why = "no permission to publish to this subject".to_owned();
+                    return ticket.resolve(Outcome::Failed(Failure::Refused(why)));
+                }
+                Some(Ok(_)) => return ticket.resolve(Outcome::Delivered),
+                Some(Err(error)) => match reaction(&error) {
+                    Reaction::End(failure) => return ticket.resolve(Outcome::Failed(failure)),
+                    Reaction::Again if begun.elapsed() >= WINDOW => {
+                        return ticket.resolve(Outcome::Unresolved);
+                    }
+                    Reaction::Again => sleep(AGAIN).await,
+                },
+            }
+        }
+    }
+
+    pub(super) async fn close(&self, patience: Duration) {
+        if let Some(client) = self.shared.client.swap(None) {
+            timeout(patience, client.drain()).await.map_or(Ok(()), |drained| drained).unwrap_or_else(
+                |error| {
+                    tracing::debug!(error = %error, "nats.drain");
+                },
+            );
+        }
+    }
+
+    pub(super) async fn check(&self, topics: &[Arc<str>]) -> Vec<Finding> {
+        let unreachable = |why: String| {
+            vec![Finding::Unreachable(format!("NATS at {} cannot be reached: {why}", self.config.url))]
+        };
+        let client = match timeout(ASK, self.connect()).await {
+            Ok(Ok(client)) => client,
+            Ok(Err(why)) => return unreachable(why),
+            Err(_) => return unreachable("it does not answer".to_owned()),
+        };
+        let connected = timeout(ASK, async {
+            while client.connection_state() != State::Connected {
+                sleep(Duration::from_millis(20)).await;
+            }
+        });
+        if connected.await.is_err() {
+            return unreachable("it does not answer".to_owned());
+        }
+        self.shared.connected.store(true, Ordering::Relaxed);
+        let context = ContextBuilder::new().timeout(ASK).build((*client).clone());
+        let name = &self.config.stream;
+        let wanted = everything(topics);
+        let info = match timeout(ASK, context.get_stream(name)).await {
+            Ok(Ok(stream)) => stream.cached_info().clone(),
+            Ok(Err(_)) if self.config.create == config::Create::Missing => {
+                let stream = jetstream::stream::Config {
+                    name: name.clone(),
+                    subjects: wanted.clone(),
+                    storage: jetstream::stream::StorageType::File,
+                    ..Default::default()
+                };
+                return match timeout(ASK, context.create_stream(stream)).await {
+                    Ok(Ok(_)) => vec![Finding::Made(format!("stream {name} on {}", wanted.join(", ")))],
+                    Ok(Err(error)) => unreachable(format!("stream {name} cannot be made: {error}")),
+                    Err(_) => unreachable("it does not answer".to_owned()),
+                };
+            }
+            Ok(Err(_)) => {
+                return vec![Finding::Missing {
+                    what: format!("stream {name}"),
+                    command: format!(
+                        "nats stream add {name} --subjects '{}' --storage file --defaults",
+                        wanted.join(",")
+                    ),
+                }];
+            }
+            Err(_) => return unreachable("it does not answer".to_owned()),
+        };
+        let mut findings = vec![Finding::Fine(format!("stream {name}"))];
+        let uncovered: Vec<&String> = wanted
+            .iter()
+            .filter(|subject| !info.config.subjects.iter().any(|held| covers(held, subject)))
+            .collect();
+        for subject in uncovered {
+            findings.push(Finding::Missing {
+                what: format!("subject {subject} in stream {name}"),
+                command: format!("nats stream edit {name} --subjects '{subject}'"),
+            });
+        }
+        if info.config.num_replicas < 2 {
+            findings.push(Finding::Weak(format!(
+                "stream {name} has one replica: an acknowledgement survives a process, not a machine; a server syncs to disk every two minutes unless `sync_interval: always` is set"
+            )));
+        }
+        if info.config.duplicate_window < WINDOW {
+            findings.push(Finding::Weak(format!(
+                "stream {name} remembers message ids for {:?} only: an event sent again later is stored twice, with one id",
+                info.config.duplicate_window
+            )));
+        }
+        findings
+    }
+}
+
+fn publish(message: &Message) -> PublishMessage {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &message.headers {
+        headers.insert(*name, value.as_str());
+    }
+    PublishMessage::build()
+        .headers(headers)
+        .payload(message.payload.clone())
+        .message_id(message.id.to_string())
+}
+
+fn failed_unavailable(why: &str) -> Outcome {
+    Outcome::Failed(Failure::Unavailable(why.to_owned()))
+}
+
+/// What is done about an error.
+enum Reaction {
+    /// The attempt is over: surely not stored.
+    End(Failure),
+    /// It may have been stored: sent again under the same id.
+    Again,
+}
+
+fn reaction(error: &PublishError) -> Reaction {
+    let why = error.to_string();
+    match error.kind() {
+        PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => Reaction::Again,
+        PublishErrorKind::MaxAckPending => Reaction::End(Failure::Unavailable(why)),
+        PublishErrorKind::StreamNotFound => {
+            Reaction::End(Failure::Refused("no stream takes this subject".to_owned()))
+        }
+        PublishErrorKind::MaxPayloadExceeded => Reaction::End(Failure::Unfit(why)),
+        // Neither is asked for here.
+        PublishErrorKind::WrongLastMessageId | PublishErrorKind::WrongLastSequence => {
+            Reaction::End(Failure::Refused(why))
+        }
+        PublishErrorKind::Other => {
+            let source = std::error::Error::source(error);
+            let told = source.and_then(|source| source.downcast_ref::<jetstream::Error>());
+            match told.map(jetstream::Error::error_code) {
+                Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM) => Reaction::End(Failure::Unfit(why)),
+                Some(
+                    ErrorCode::INSUFFICIENT_RESOURCES
+                    | ErrorCode::STORAGE_RESOURCES_EXCEEDED
+                    | ErrorCode::MEMORY_RESOURCES_EXCEEDED
+                    | ErrorCode::CLUSTER_NOT_AVAILABLE
+                    | ErrorCode::CLUSTER_NOT_LEADER,
+                ) => Reaction::End(Failure::Unavailable(why)),
+                // E.g. a full stream that discards what is new: the stream's state, cured by its owner.
+                Some(_) => Reaction::End(Failure::Refused(why)),
+                None => Reaction::Again,
+            }
+        }
+    }
+}
+
+/// The subjects that a stream needs: the topics, with the part that all have as one wildcard where that can be.
+fn everything(topics: &[Arc<str>]) -> Vec<String> {
+    let mut wanted: Vec<String> = topics
+        .iter()
+        .map(|topic| {
+            let first = topic.split('.').next().unwrap_or_default();
+            if first == "*" || !topic.contains('.') { topic.to_string() } else { format!("{first}.>") }
+        })
+        .collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    wanted
+}
+
+/// Whether a stream's subject takes everything that another does.
+fn covers(held: &str, wanted: &str) -> bool {
+    let (mut held, mut wanted) = (held.split('.'), wanted.split('.'));
+    loop {
+        match (held.next(), wanted.next()) {
+            (Some(">"), Some(_)) | (None, None) => return true,
+            (Some("*"), Some(token)) if token != ">" => {}
+            (Some(a), Some(b)) if a == b => {}
+            (Some(_) | None, Some(_) | None) => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_streams_subject_covers_what_it_takes() {
+        let check = |held, wanted, expected| assert_eq!(covers(held, wanted), expected, "{held} {wanted}");
+        check("fleet.>", "fleet.>", true);
+        check("fleet.>", "fleet.position.acme.*", true);
+        check(">", "fleet.>", true);
+        check("fleet.*", "fleet.>", false);
+        check("fleet.position.*.*", "fleet.position.acme.1", true);
+        check("other.>", "fleet.>", false);
+    }
+
+    #[test]
+    fn a_violation_names_its_subject() {
+        let text = "permissions violation for publish to \"fleet.trip.acme.1\"";
+        assert_eq!(violated_subject(text), Some("fleet.trip.acme.1"));
+        assert_eq!(violated_subject("maximum connections exceeded"), None);
+    }
+}

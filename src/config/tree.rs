@@ -1,0 +1,269 @@
+//! YAML as a tree in which every node knows its line, and a walk over it that collects every problem instead of stopping at
+//! the first. Neighbours: `load` walks; the parser crate is used here alone. Aliases, anchors, tags and merge keys are
+//! refused: a configuration is read by people.
+
+use std::fmt;
+
+use granit_parser::{Event, Parser, ScalarStyle, Span};
+
+/// Where a node begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// From 1.
+    pub line: usize,
+    /// From 1.
+    pub column: usize,
+}
+
+/// Something wrong in a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where it stands in the file.
+    pub place: Place,
+    /// Which key, e.g. `accounts[0].poll[1].feeds.trips`; empty for the file itself.
+    pub path: String,
+    /// What is wrong, and what to do.
+    pub what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: ", self.place.line, self.place.column)?;
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.what)
+    }
+}
+
+/// A node.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Where it begins.
+    pub place: Place,
+    /// What it is.
+    pub value: Value,
+}
+
+/// What a node is.
+#[derive(Debug, Clone)]
+pub enum Value {
+    /// Nothing was written.
+    Null,
+    /// A word, number or text, as written.
+    Scalar(String),
+    /// A list.
+    List(Vec<Node>),
+    /// Keys and values, in order.
+    Map(Vec<(Node, String, Node)>),
+}
+
+/// Deepest nesting that a configuration may have.
+const DEPTH: usize = 16;
+
+/// Parses a file.
+///
+/// # Errors
+/// The first place where it is not YAML, or is not the YAML that is taken here.
+pub fn parse(text: &str) -> Result<Node, Problem> {
+    let mut parser = Parser::new_from_str(text);
+    let mut root = None;
+    while let Some((event, span)) = next(&mut parser)? {
+        match event {
+            Event::DocumentStart(..) if root.is_some() => {
+                return Err(problem(&span, "there is a second document: a configuration is one"));
+            }
+            Event::StreamStart | Event::StreamEnd | Event::DocumentStart(..) | Event::DocumentEnd => {}
+            other => root = Some(node(&mut parser, other, &span, 0)?),
+        }
+    }
+    Ok(root.unwrap_or(Node { place: Place { line: 1, column: 1 }, value: Value::Null }))
+}
+
+type Input<'a> = Parser<'a, granit_parser::StrInput<'a>>;
+
+fn next<'a>(parser: &mut Input<'a>) -> Result<Option<(Event<'a>, Span)>, Problem> {
+    match parser.next() {
+        None => Ok(None),
+        Some(Ok(event)) => Ok(Some(event)),
+        Some(Err(error)) => {
+            let marker = error.marker();
+            let place = Place { line: marker.line(), column: marker.col() + 1 };
+            Err(Problem { place, path: String::new(), what: format!("this is not YAML: {}", error.info()) })
+        }
+    }
+}
+
+fn problem(span: &Span, what: &str) -> Problem {
+    Problem { place: place(span), path: String::new(), what: what.to_owned() }
+}
+
+fn place(span: &Span) -> Place {
+    Place { line: span.start.line(), column: span.start.col() + 1 }
+}
+
+fn node<'a>(parser: &mut Input<'a>, event: Event<'a>, span: &Span, depth: usize) -> Result<Node, Problem> {
+    if depth > DEPTH {
+        return Err(problem(span, "this is nested too deep"));
+    }
+    let unfinished = || problem(span, "the file ends in the middle of this");
+    let value = match event {
+        Event::Scalar(text, style, _, tag) => {
+            if tag.is_some() {
+                return Err(problem(span, "YAML tags are not taken here"));
+            }
+            let plain = style == ScalarStyle::Plain;
+            if plain && matches!(&*text, "" | "~" | "null") {
+                Value::Null
+            } else {
+                Value::Scalar(text.into_owned())
+            }
+        }
+        Event::SequenceStart(..) => {
+            let mut list = Vec::new();
+            loop {
+                match next(parser)?.ok_or_else(unfinished)? {
+                    (Event::SequenceEnd, _) => break Value::List(list),
+                    (event, span) => list.push(node(parser, event, &span, depth + 1)?),
+                }
+            }
+        }
+        Event::MappingStart(..) => {
+            let mut map = Vec::new();
+            loop {
+                let (event, key_span) = next(parser)?.ok_or_else(unfinished)?;
+                if matches!(event, Event::MappingEnd) {
+                    break Value::Map(map);
+                }
+                let key = node(parser, event, &key_span, depth + 1)?;
+                let Value::Scalar(name) = &key.value else {
+                    return Err(problem(&key_span, "a key is a word"));
+                };
+                let name = name.clone();
+                let (event, span) = next(parser)?.ok_or_else(unfinished)?;
+                let value = node(parser, event, &span, depth + 1)?;
+                map.push((key, name, value));
+            }
+        }
+        _ => return Err(problem(span, "anchors and aliases are not taken here: write the value out")),
+    };
+    Ok(Node { place: place(span), value })
+}
+
+/// Collects problems.
+#[derive(Debug, Default)]
+pub struct Problems {
+    found: Vec<Problem>,
+}
+
+impl Problems {
+    /// Adds one.
+    pub fn add(&mut self, place: Place, path: &str, what: impl Into<String>) {
+        self.found.push(Problem { place, path: path.to_owned(), what: what.into() });
+    }
+
+    /// All of them, in the order of the file.
+    #[must_use]
+    pub fn sorted(mut self) -> Vec<Problem> {
+        self.found.sort_by(|a, b| (a.place, &a.path).cmp(&(b.place, &b.path)));
+        self.found.dedup();
+        self.found
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+}
+
+/// A map being read: each key is taken once, and what is left over is unknown.
+pub struct Fields<'a> {
+    /// Where the map begins.
+    pub place: Place,
+    /// Its path.
+    pub path: String,
+    entries: Vec<(Place, &'a str, &'a Node)>,
+    known: Vec<&'static str>,
+}
+
+impl<'a> Fields<'a> {
+    /// The fields of a map; none, and a problem, where it is not one. Nothing written is an empty map.
+    pub fn of(node: &'a Node, path: &str, problems: &mut Problems) -> Option<Self> {
+        let mut entries: Vec<(Place, &'a str, &'a Node)> = Vec::new();
+        match &node.value {
+            Value::Null => {}
+            Value::Map(map) => {
+                for (key, name, value) in map {
+                    if let Some((first, ..)) = entries.iter().find(|(_, known, _)| known == name) {
+                        let what = format!("`{name}` is written twice: first in line {}", first.line);
+                        problems.add(key.place, &join(path, name), what);
+                    } else {
+                        entries.push((key.place, name, value));
+                    }
+                }
+            }
+            Value::Scalar(_) | Value::List(_) => {
+                problems.add(node.place, path, "a map of keys and values is expected here");
+                return None;
+            }
+        }
+        Some(Self { place: node.place, path: path.to_owned(), entries, known: Vec::new() })
+    }
+
+    /// Takes the value of a key; one that was written without a value counts as not written.
+    pub fn take(&mut self, name: &'static str) -> Option<&'a Node> {
+        self.known.push(name);
+        let at = self.entries.iter().position(|(_, key, _)| *key == name)?;
+        let (.., node) = self.entries.remove(at);
+        (!matches!(node.value, Value::Null)).then_some(node)
+    }
+
+    /// Takes all that is left: the keys are the user's own.
+    pub fn rest(&mut self) -> Vec<(Place, &'a str, &'a Node)> {
+        std::mem::take(&mut self.entries)
+    }
+
+    /// The path of a key in this map.
+    #[must_use]
+    pub fn path_of(&self, name: &str) -> String {
+        join(&self.path, name)
+    }
+
+    /// What is left over is unknown: each is a problem.
+    pub fn finish(self, problems: &mut Problems) {
+        for (place, name, _) in &self.entries {
+            let near = self.known.iter().filter(|known| is_near(known, name)).min_by_key(|k| k.len());
+            let known = self.known.join(", ");
+            let what = near.map_or_else(
+                || format!("unknown key; known here: {known}"),
+                |near| format!("unknown key; did you mean `{near}`?"),
+            );
+            problems.add(*place, &self.path_of(name), what);
+        }
+    }
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+/// At most two letters added, left out or changed.
+fn is_near(known: &str, written: &str) -> bool {
+    let (known, written): (Vec<char>, Vec<char>) = (known.chars().collect(), written.chars().collect());
+    if known.len().abs_diff(written.len()) > 2 {
+        return false;
+    }
+    let mut row: Vec<usize> = (0..=written.len()).collect();
+    for (i, k) in known.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, w) in written.iter().enumerate() {
+            let cost = usize::from(k != w);
+            let best = (diagonal + cost).min(row[j] + 1).min(row[j + 1] + 1);
+            diagonal = row[j + 1];
+            row[j + 1] = best;
+        }
+    }
+    row[written.len()] <= 2 && known.len() > 2
+}

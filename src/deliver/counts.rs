@@ -1,0 +1,151 @@
+//! Counters that add up: received = delivered + parked + duplicates + rejected + in flight, per account and type. Atomics,
+//! for an array made once of the configured accounts: no lock and no growth. Read by `admin`.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::event::{AccountId, EventType};
+
+/// What became of an event, finally as far as its sender is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Acknowledged by the bus.
+    Delivered,
+    /// Fsynced in the replay store.
+    Parked,
+    /// Known already.
+    Duplicate,
+    /// Neither delivered nor kept: the sender was told so.
+    Rejected,
+}
+
+/// The counters of one account and type.
+#[derive(Debug, Default)]
+pub struct Count {
+    received: AtomicU64,
+    delivered: AtomicU64,
+    parked: AtomicU64,
+    duplicates: AtomicU64,
+    rejected: AtomicU64,
+}
+
+/// One reading of a [`Count`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reading {
+    /// Decoded and identified.
+    pub received: u64,
+    /// Acknowledged by the bus before the sender was answered.
+    pub delivered: u64,
+    /// Parked.
+    pub parked: u64,
+    /// Known already.
+    pub duplicates: u64,
+    /// Neither delivered nor kept.
+    pub rejected: u64,
+}
+
+impl Reading {
+    /// Received, and not yet one of the others.
+    #[must_use]
+    pub const fn in_flight(&self) -> u64 {
+        self.received.saturating_sub(self.delivered + self.parked + self.duplicates + self.rejected)
+    }
+
+    /// Both together.
+    #[must_use]
+    pub const fn plus(&self, other: &Self) -> Self {
+        Self {
+            received: self.received + other.received,
+            delivered: self.delivered + other.delivered,
+            parked: self.parked + other.parked,
+            duplicates: self.duplicates + other.duplicates,
+            rejected: self.rejected + other.rejected,
+        }
+    }
+}
+
+impl Count {
+    /// One event was decoded.
+    pub fn received(&self) {
+        self.received.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One event met its fate.
+    pub fn met(&self, fate: Fate) {
+        let counter = match fate {
+            Fate::Delivered => &self.delivered,
+            Fate::Parked => &self.parked,
+            Fate::Duplicate => &self.duplicates,
+            Fate::Rejected => &self.rejected,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The fates are read before what was received, so that in flight is never negative.
+    #[must_use]
+    pub fn read(&self) -> Reading {
+        let delivered = self.delivered.load(Ordering::Relaxed);
+        let parked = self.parked.load(Ordering::Relaxed);
+        let duplicates = self.duplicates.load(Ordering::Relaxed);
+        let rejected = self.rejected.load(Ordering::Relaxed);
+        let received = self.received.load(Ordering::Relaxed);
+        Reading { received, delivered, parked, duplicates, rejected }
+    }
+}
+
+/// Every account's counters, type by type.
+#[derive(Debug)]
+pub struct Counts {
+    accounts: HashMap<AccountId, [Count; EventType::ALL.len()]>,
+    stray: Count,
+    /// Attempts that the bus acknowledged after their events had been parked provisionally.
+    pub late_acknowledgements: AtomicU64,
+    /// Events that the drain delivered.
+    pub drained: AtomicU64,
+}
+
+impl Counts {
+    /// Counters for these accounts.
+    pub fn new<'a>(accounts: impl IntoIterator<Item = &'a AccountId>) -> Self {
+        let accounts = accounts.into_iter().map(|id| (id.clone(), Default::default())).collect();
+        Self {
+            accounts,
+            stray: Count::default(),
+            late_acknowledgements: AtomicU64::new(0),
+            drained: AtomicU64::new(0),
+        }
+    }
+
+    /// The counters of one account and type.
+    #[must_use]
+    pub fn of(&self, account: &AccountId, event_type: EventType) -> &Count {
+        let position = EventType::ALL.iter().position(|t| *t == event_type);
+        match (self.accounts.get(account), position) {
+            (Some(counts), Some(position)) => counts.get(position).unwrap_or(&self.stray),
+            _ => &self.stray,
+        }
+    }
+
+    /// Every reading, in order of account and type.
+    #[must_use]
+    pub fn readings(&self) -> Vec<(AccountId, EventType, Reading)> {
+        let mut all: Vec<_> = self
+            .accounts
+            .iter()
+            .flat_map(|(id, counts)| {
+                EventType::ALL.iter().zip(counts).map(move |(t, count)| (id.clone(), *t, count.read()))
+            })
+            .collect();
+        all.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+        all
+    }
+
+    /// The sum over one account, or over all.
+    #[must_use]
+    pub fn total(&self, account: Option<&AccountId>) -> Reading {
+        self.readings()
+            .iter()
+            .filter(|(id, ..)| account.is_none_or(|wanted| wanted == id))
+            .fold(Reading::default(), |sum, (.., reading)| sum.plus(reading))
+    }
+}

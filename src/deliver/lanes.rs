@@ -1,0 +1,643 @@
+//! Lanes: the unit of order (design section 5). A lane is *live*, with events that the bus has not yet acknowledged, or
+//! *behind*, with parked ones. Invariants: every change happens under the lane's shard lock, which never spans an await;
+//! sequence numbers are given out under it; while a lane has parked rows, later events queue behind them. Only lanes with
+//! either are held: the bound is what is in flight plus the lanes that the store's quota can hold, about 200 bytes each.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::breaker::{Breaker, Change, Verdict};
+use super::counts::Counts;
+use super::slot::{Group, Outgoing, Slot};
+use super::topics::Topics;
+use crate::bus::{Awaiting, Bus, Failure, Outcome, Ticket, Window};
+use crate::event::Millis;
+use crate::replay::{LaneKey, ParkError, Parked, Reason, RecoveredLane, Seq, Store};
+
+/// Shards of the lane map: far more than threads that meet in it.
+const SHARDS: usize = 64;
+
+/// How a request's events enter their lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// To the bus, if the lane is live.
+    Normal,
+    /// To the store: the account's rate is spent.
+    Park,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attempt {
+    Waiting,
+    Sent,
+}
+
+/// An event that the bus has not acknowledged. Once it is parked provisionally only its number and row matter.
+struct Entry {
+    number: u64,
+    outgoing: Option<Box<Outgoing>>,
+    slot: Arc<Slot>,
+    attempt: Attempt,
+    tries: u32,
+    row: Option<Seq>,
+}
+
+impl Entry {
+    /// In flight, but its sender was told that it could not be kept.
+    fn is_orphan(&self) -> bool {
+        self.outgoing.is_none() && self.row.is_none()
+    }
+}
+
+#[derive(Default)]
+struct Lane {
+    entries: VecDeque<Entry>,
+    /// Rows in the store, or on their way to it, without an attempt.
+    rows: u64,
+    rows_ever: u64,
+    head: Option<Seq>,
+    stalled: bool,
+    draining: bool,
+}
+
+impl Lane {
+    fn is_behind(&self) -> bool {
+        let first = self.entries.iter().find(|entry| !entry.is_orphan());
+        self.rows > 0 || first.is_some_and(|entry| entry.row.is_some())
+    }
+
+    fn add_row(&mut self, seq: Seq) {
+        self.rows += 1;
+        self.rows_ever += 1;
+        self.head = Some(self.head.map_or(seq, |head| head.min(seq)));
+    }
+
+    fn take_rows(&mut self, count: u64) {
+        self.rows = self.rows.saturating_sub(count);
+        if self.rows == 0 {
+            self.head = None;
+        }
+    }
+}
+
+/// A row about to be parked, and whom to tell.
+struct Parking {
+    number: u64,
+    seq: Seq,
+    slot: Arc<Slot>,
+    provisional: bool,
+}
+
+/// A lane that the drain may work on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// Its oldest row.
+    pub head: Seq,
+    /// Which.
+    pub key: LaneKey,
+}
+
+/// How a drained row ended, for the lane's books.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Drained {
+    /// Acknowledged; its row goes.
+    Delivered,
+    /// Set aside for the operator.
+    SetAside,
+}
+
+/// See the module. Always behind an `Arc`.
+pub struct Lanes {
+    shards: Vec<Mutex<HashMap<LaneKey, Lane>>>,
+    hasher: RandomState,
+    bus: Arc<Bus>,
+    store: Store,
+    breaker: Mutex<Breaker>,
+    topics: Mutex<Topics>,
+    counts: Arc<Counts>,
+    retries: u32,
+    numbers: AtomicU64,
+    /// Rung when a lane may have become ready for the drain.
+    pub(crate) ready: Notify,
+}
+
+/// Whom a bus's ticket tells: a lane by its key.
+struct LaneRef {
+    lanes: Arc<Lanes>,
+    key: LaneKey,
+}
+
+impl Awaiting for LaneRef {
+    fn resolve(&self, entry: u64, outcome: Outcome) {
+        self.lanes.resolve(&self.key, entry, outcome);
+    }
+}
+
+impl Lanes {
+    /// Empty lanes, but for those that the store recovered.
+    #[must_use]
+    pub fn new(
+        bus: Arc<Bus>,
+        store: Store,
+        breaker: Breaker,
+        counts: Arc<Counts>,
+        retries: u32,
+        behind: Vec<RecoveredLane>,
+    ) -> Arc<Self> {
+        let lanes = Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            bus,
+            store,
+            breaker: Mutex::new(breaker),
+            topics: Mutex::default(),
+            counts,
+            retries,
+            numbers: AtomicU64::new(0),
+            ready: Notify::new(),
+        };
+        for RecoveredLane { key, rows, head } in behind {
+            let lane = Lane { rows, head: Some(head), ..Lane::default() };
+            lanes.shard(&key).lock().insert(key, lane);
+        }
+        Arc::new(lanes)
+    }
+
+    /// Takes one request's events of one lane, in their order: behind what is parked, else to the bus.
+    pub fn admit(self: &Arc<Self>, key: &LaneKey, events: Vec<(Outgoing, Arc<Slot>)>, admission: Admission) {
+        let must_park = admission == Admission::Park
+            || self.breaker.lock().is_open()
+            || self.topics.lock().is_refused(&key.topic);
+        let mut shard = self.shard(key).lock();
+        let lane = shard.entry(key.clone()).or_default();
+        let behind = must_park || lane.is_behind();
+        for (outgoing, slot) in events {
+            let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+            let outgoing = Some(Box::new(outgoing));
+            let entry = Entry { number, outgoing, slot, attempt: Attempt::Waiting, tries: 0, row: None };
+            lane.entries.push_back(entry);
+        }
+        if behind {
+            self.turn_behind(key, lane, None);
+        } else {
+            self.send(key, lane);
+        }
+        self.tidy(&mut shard, key);
+    }
+
+    /// Tries again what failed for sure.
+    pub fn resume(self: &Arc<Self>, key: &LaneKey) {
+        let mut shard = self.shard(key).lock();
+        if let Some(lane) = shard.get_mut(key) {
+            lane.stalled = false;
+            self.send(key, lane);
+        }
+        self.tidy(&mut shard, key);
+    }
+
+    /// The deadline of `group` is over: what the bus has not acknowledged is parked, with all that came after it.
+    pub fn expire(self: &Arc<Self>, key: &LaneKey, group: &Arc<Group>) {
+        let mut shard = self.shard(key).lock();
+        if let Some(lane) = shard.get_mut(key) {
+            let late = lane.entries.iter().filter(|e| e.row.is_none() && e.slot.waits_in(group));
+            let sent = late.clone().filter(|entry| entry.attempt == Attempt::Sent).count();
+            if late.count() > 0 {
+                for _ in 0..sent {
+                    self.record(Verdict::Failure);
+                }
+                self.turn_behind(key, lane, None);
+            }
+        }
+        self.tidy(&mut shard, key);
+    }
+
+    /// Whether events are parked at once for want of the bus.
+    #[must_use]
+    pub fn is_breaker_open(&self) -> bool {
+        self.breaker.lock().is_open()
+    }
+
+    /// Topics that the bus refuses, with its words.
+    #[must_use]
+    pub fn refused_topics(&self) -> Vec<(Arc<str>, String)> {
+        self.topics.lock().list()
+    }
+
+    /// Lanes with parked events, and those events.
+    #[must_use]
+    pub fn behind(&self) -> (u64, u64) {
+        self.shards.iter().fold((0, 0), |(lanes, rows), shard| {
+            shard.lock().values().filter(|lane| lane.is_behind()).fold(
+                (lanes, rows),
+                |(lanes, rows), lane| {
+                    let unresolved = lane.entries.iter().filter(|entry| entry.row.is_some()).count() as u64;
+                    (lanes + 1, rows + lane.rows + unresolved)
+                },
+            )
+        })
+    }
+
+    // What the drain asks and tells.
+
+    /// Lanes that wait for the bus with nothing unresolved, oldest head first, at most `limit`.
+    #[must_use]
+    pub fn ready(&self, limit: usize) -> Vec<Ready> {
+        let refused = self.topics.lock().list();
+        let mut ready = Vec::new();
+        for shard in &self.shards {
+            for (key, lane) in shard.lock().iter() {
+                let free = lane.entries.is_empty() && !lane.draining;
+                if let (true, Some(head)) = (free, lane.head)
+                    && !refused.iter().any(|(topic, _)| *topic == key.topic)
+                {
+                    ready.push(Ready { head, key: key.clone() });
+                }
+            }
+        }
+        ready.sort_by_key(|lane| lane.head);
+        ready.truncate(limit);
+        ready
+    }
+
+    /// One lane of each refused topic whose probe is due; the probe is spent.
+    #[must_use]
+    pub fn topic_probes(&self) -> Vec<Ready> {
+        let refused = self.topics.lock().list();
+        refused
+            .iter()
+            .filter_map(|(topic, _)| {
+                let lane = self.shards.iter().find_map(|shard| {
+                    shard.lock().iter().find_map(|(key, lane)| {
+                        let free = key.topic == *topic && lane.entries.is_empty() && !lane.draining;
+                        lane.head.filter(|_| free).map(|head| Ready { head, key: key.clone() })
+                    })
+                })?;
+                self.topics.lock().take_probe(topic, Instant::now()).then_some(lane)
+            })
+            .collect()
+    }
+
+    /// Whether the breaker's probe may be sent now; the probe is spent.
+    #[must_use]
+    pub fn take_probe(&self) -> bool {
+        self.breaker.lock().take_probe(Instant::now())
+    }
+
+    /// The drain begins with a lane. False where it has been taken, or is live.
+    #[must_use]
+    pub fn begin_drain(&self, key: &LaneKey) -> bool {
+        let mut shard = self.shard(key).lock();
+        let Some(lane) = shard.get_mut(key) else { return false };
+        let free = lane.rows > 0 && lane.entries.is_empty() && !lane.draining;
+        lane.draining |= free;
+        free
+    }
+
+    /// One row has left the lane's books; `next` is the row after it, where known. True once the lane is live.
+    pub fn drained(&self, key: &LaneKey, how: &Drained, next: Option<Seq>) -> bool {
+        let mut shard = self.shard(key).lock();
+        let Some(lane) = shard.get_mut(key) else { return true };
+        lane.take_rows(1);
+        if lane.rows > 0 && next.is_some() {
+            lane.head = next;
+        }
+        match how {
+            Drained::Delivered => {
+                self.counts.drained.fetch_add(1, Ordering::Relaxed);
+                self.succeed(&key.topic);
+            }
+            Drained::SetAside => {}
+        }
+        let live = lane.rows == 0;
+        if live {
+            lane.draining = false;
+        }
+        self.tidy(&mut shard, key);
+        live
+    }
+
+    /// The drain leaves a lane that is not live yet.
+    pub fn end_drain(&self, key: &LaneKey) {
+        let mut shard = self.shard(key).lock();
+        if let Some(lane) = shard.get_mut(key) {
+            lane.draining = false;
+        }
+        self.tidy(&mut shard, key);
+    }
+
+    /// A row that waited for the operator waits for the bus again, at the end of its lane.
+    pub fn requeue(&self, key: &LaneKey, seq: Seq) {
+        let mut shard = self.shard(key).lock();
+        shard.entry(key.clone()).or_default().add_row(seq);
+        self.tidy(&mut shard, key);
+    }
+
+    /// How many rows the lane ever had: taken before its rows are read, for [`Self::exhausted`].
+    #[must_use]
+    pub fn rows_ever(&self, key: &LaneKey) -> u64 {
+        self.shard(key).lock().get(key).map_or(0, |lane| lane.rows_ever)
+    }
+
+    /// The store has no row of the lane left: what the operator or age removed leaves its books here, unless rows came
+    /// since `rows_ever`. True where the lane is live.
+    pub fn exhausted(&self, key: &LaneKey, rows_ever: u64) -> bool {
+        let mut shard = self.shard(key).lock();
+        let Some(lane) = shard.get_mut(key) else { return true };
+        if lane.rows_ever != rows_ever {
+            return false;
+        }
+        let rows = lane.rows;
+        lane.take_rows(rows);
+        lane.draining = false;
+        self.tidy(&mut shard, key);
+        true
+    }
+
+    /// The drain's attempt failed so.
+    pub fn drain_failed(&self, key: &LaneKey, failure: &Failure) {
+        match failure {
+            Failure::Unavailable(_) | Failure::Broken(_) => self.record(Verdict::Failure),
+            Failure::Refused(why) => self.refuse(&key.topic, why),
+            Failure::Unfit(_) => {}
+        }
+    }
+
+    fn shard(&self, key: &LaneKey) -> &Mutex<HashMap<LaneKey, Lane>> {
+        let index = (self.hasher.hash_one(key) as usize) % self.shards.len();
+        &self.shards[index]
+    }
+
+    fn tidy(&self, shard: &mut HashMap<LaneKey, Lane>, key: &LaneKey) {
+        let Some(lane) = shard.get(key) else { return };
+        if lane.entries.is_empty() && lane.rows == 0 && !lane.draining {
+            shard.remove(key);
+        } else if lane.entries.is_empty() && lane.rows > 0 && !lane.draining {
+            self.ready.notify_one();
+        }
+    }
+
+    /// Sends what waits, as far as the bus's window allows, in order, and stops at the first failure.
+    fn send(self: &Arc<Self>, key: &LaneKey, lane: &mut Lane) {
+        if lane.stalled || lane.is_behind() {
+            return;
+        }
+        let to: Arc<dyn Awaiting> = Arc::new(LaneRef { lanes: Arc::clone(self), key: key.clone() });
+        let mut at = 0;
+        while at < lane.entries.len() {
+            if self.bus.window() == Window::One && at > 0 {
+                return;
+            }
+            let entry = &mut lane.entries[at];
+            let Some(outgoing) = entry.outgoing.as_ref().filter(|_| entry.attempt == Attempt::Waiting) else {
+                at += 1;
+                continue;
+            };
+            let ticket = Ticket::new(Arc::clone(&to), entry.number);
+            match self.bus.submit(&outgoing.message, ticket) {
+                Ok(()) => {
+                    entry.attempt = Attempt::Sent;
+                    at += 1;
+                }
+                Err((failure, ticket)) => {
+                    ticket.withdraw();
+                    self.failed(key, lane, at, failure);
+                    if lane.stalled || lane.is_behind() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn resolve(self: &Arc<Self>, key: &LaneKey, number: u64, outcome: Outcome) {
+        let mut shard = self.shard(key).lock();
+        let Some(lane) = shard.get_mut(key) else { return };
+        let Some(at) = lane.entries.iter().position(|entry| entry.number == number) else { return };
+        match outcome {
+            Outcome::Delivered => {
+                self.record(Verdict::Success);
+                self.succeed(&key.topic);
+                if let Some(entry) = lane.entries.remove(at) {
+                    let in_time = entry.slot.delivered();
+                    if let Some(row) = entry.row {
+                        self.store.delete(vec![row]);
+                    }
+                    if !in_time {
+                        self.counts.late_acknowledgements.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                self.send(key, lane);
+            }
+            Outcome::Failed(failure) => {
+                lane.entries[at].attempt = Attempt::Waiting;
+                self.failed(key, lane, at, failure);
+                self.send(key, lane);
+            }
+            Outcome::Unresolved => {
+                lane.entries[at].attempt = Attempt::Waiting;
+                self.free_or_park(key, lane, at, "the client lost track of the attempt");
+            }
+        }
+        self.tidy(&mut shard, key);
+    }
+
+    /// An entry that is not in flight any more failed for sure.
+    fn failed(self: &Arc<Self>, key: &LaneKey, lane: &mut Lane, at: usize, failure: Failure) {
+        if drop_orphan(lane, at) {
+            return;
+        }
+        match failure {
+            Failure::Unavailable(why) | Failure::Broken(why) => {
+                let entry = &mut lane.entries[at];
+                if entry.row.is_none() {
+                    self.record(Verdict::Failure);
+                }
+                entry.tries += 1;
+                let retry = entry.row.is_none() && entry.tries <= self.retries;
+                let followed = lane.entries.iter().skip(at + 1).any(|e| e.attempt == Attempt::Sent);
+                if retry && !followed {
+                    lane.stalled = true;
+                    lane.entries[at].slot.stall();
+                } else {
+                    self.free_or_park(key, lane, at, &why);
+                }
+            }
+            Failure::Refused(why) => {
+                self.refuse(&key.topic, &why);
+                self.free_or_park(key, lane, at, &why);
+            }
+            Failure::Unfit(why) => self.set_aside(key, lane, at, &why),
+        }
+    }
+
+    /// The row of a provisional entry becomes a plain one; an entry without a row turns the lane behind.
+    fn free_or_park(self: &Arc<Self>, key: &LaneKey, lane: &mut Lane, at: usize, why: &str) {
+        if drop_orphan(lane, at) {
+            return;
+        }
+        if lane.entries[at].row.is_none() {
+            self.turn_behind(key, lane, Some(why));
+            return;
+        }
+        if let Some(entry) = lane.entries.remove(at)
+            && let Some(row) = entry.row
+        {
+            entry.slot.free();
+            self.store.free(vec![row]);
+            lane.add_row(row);
+        }
+    }
+
+    /// Poison: it waits for the operator and holds nothing back.
+    fn set_aside(self: &Arc<Self>, key: &LaneKey, lane: &mut Lane, at: usize, why: &str) {
+        let Some(entry) = lane.entries.remove(at) else { return };
+        if let Some(row) = entry.row {
+            self.store.set_reason(vec![row], Reason::Unfit, why.to_owned());
+            return;
+        }
+        let Some(outgoing) = entry.outgoing else { return };
+        let seq = self.store.next_seq();
+        let row = parked(&outgoing, seq, Reason::Unfit, why, false);
+        let slot = Arc::clone(&entry.slot);
+        tracing::warn!(event.type = %outgoing.event_type, account = %key.account, error = why, "event.unfit");
+        let done = Box::new(move |kept: Result<(), ParkError>| {
+            if kept.is_ok() {
+                slot.parked();
+            } else {
+                slot.rejected();
+            }
+        });
+        if let Err(error) = self.store.park(vec![row], done) {
+            tracing::debug!(account = %key.account, error = %error, "park.refused");
+            entry.slot.rejected();
+        }
+    }
+
+    /// Parks everything in the lane that has no row yet, in order: provisionally what is in flight.
+    fn turn_behind(self: &Arc<Self>, key: &LaneKey, lane: &mut Lane, why: Option<&str>) {
+        lane.stalled = false;
+        let refused = self.topics.lock().is_refused(&key.topic);
+        let reason = if refused { Reason::Refused } else { Reason::Unavailable };
+        let mut rows = Vec::new();
+        let mut parkings = Vec::new();
+        let mut kept = VecDeque::with_capacity(lane.entries.len());
+        for mut entry in std::mem::take(&mut lane.entries) {
+            let Some(outgoing) = entry.outgoing.take() else {
+                kept.push_back(entry);
+                continue;
+            };
+            let seq = self.store.next_seq();
+            let provisional = entry.attempt == Attempt::Sent;
+            rows.push(parked(&outgoing, seq, reason, why.unwrap_or_default(), provisional));
+            parkings.push(Parking { number: entry.number, seq, slot: Arc::clone(&entry.slot), provisional });
+            if provisional {
+                entry.row = Some(seq);
+                kept.push_back(entry);
+            } else {
+                lane.add_row(seq);
+            }
+        }
+        lane.entries = kept;
+        if rows.is_empty() {
+            return;
+        }
+        let parkings = Arc::new(parkings);
+        let lanes = Arc::clone(self);
+        let told = (key.clone(), Arc::clone(&parkings));
+        let done = Box::new(move |kept: Result<(), ParkError>| {
+            let (key, parkings) = told;
+            match kept {
+                Ok(()) => {
+                    for parking in parkings.iter() {
+                        parking.slot.parked();
+                    }
+                }
+                Err(_) => {
+                    let mut shard = lanes.shard(&key).lock();
+                    not_kept(shard.get_mut(&key), &parkings);
+                    lanes.tidy(&mut shard, &key);
+                }
+            }
+        });
+        if let Err(error) = self.store.park(rows, done) {
+            tracing::debug!(account = %key.account, error = %error, "park.refused");
+            not_kept(Some(lane), &parkings);
+        }
+    }
+
+    fn succeed(&self, topic: &Arc<str>) {
+        if self.topics.lock().take(topic) {
+            tracing::info!(topic = %topic, "topic.accepted");
+            self.ready.notify_one();
+        }
+    }
+
+    fn refuse(&self, topic: &Arc<str>, why: &str) {
+        if self.topics.lock().refuse(topic, Instant::now(), why) {
+            tracing::error!(topic = %topic, error = why, "topic.refused");
+        }
+    }
+
+    /// Counts an attempt for the breaker.
+    pub(crate) fn record(&self, verdict: Verdict) {
+        let change = self.breaker.lock().record(Instant::now(), verdict);
+        match change {
+            Some(Change::Opened) => tracing::warn!("breaker.opened"),
+            Some(Change::Closed) => {
+                tracing::info!("breaker.closed");
+                self.ready.notify_one();
+            }
+            None => {}
+        }
+    }
+}
+
+/// The store refused rows: their senders are told, and the lane's books forget them.
+fn not_kept(mut lane: Option<&mut Lane>, parkings: &[Parking]) {
+    for parking in parkings {
+        let lane = lane.as_deref_mut();
+        if !parking.provisional || parking.slot.is_freed() {
+            if let Some(lane) = lane {
+                lane.take_rows(1);
+            }
+            parking.slot.rejected();
+            continue;
+        }
+        let entry = lane.and_then(|lane| lane.entries.iter_mut().find(|e| e.number == parking.number));
+        if let Some(entry) = entry {
+            entry.row = None;
+        }
+        parking.slot.not_kept();
+    }
+}
+
+/// Forgets an entry that nobody waits for and nothing keeps. True where it was one.
+fn drop_orphan(lane: &mut Lane, at: usize) -> bool {
+    let orphan = lane.entries[at].is_orphan();
+    if orphan && let Some(entry) = lane.entries.remove(at) {
+        entry.slot.rejected();
+    }
+    orphan
+}
+
+fn parked(outgoing: &Outgoing, seq: Seq, reason: Reason, why: &str, provisional: bool) -> Parked {
+    Parked {
+        seq,
+        lane: outgoing.lane.clone(),
+        event_type: outgoing.event_type,
+        id: outgoing.message.id,
+        enters: outgoing.enters.clone(),
+        payload: outgoing.message.payload.clone(),
+        trace: outgoing.trace.clone(),
+        reason,
+        error: why.to_owned(),
+        provisional,
+        parked_at: Millis(jiff::Timestamp::now().as_millisecond()),
+    }
+}

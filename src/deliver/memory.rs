@@ -1,0 +1,78 @@
+//! Memory is bounded by decoded bytes: each account has its share, and all together have 256 MiB. A permit is waited for
+//! at most 500 ms and owned by the delivery. Neighbours: `intake::accept` takes permits before it decodes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::event::AccountId;
+
+/// What all accounts together may have in work.
+pub const IN_ALL: u64 = 256 << 20;
+/// How long a permit is waited for.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Permits are counted in KiB, for a semaphore counts to 2^32 at a time.
+const UNIT: u64 = 1024;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Memory {
+    all: Arc<Semaphore>,
+    accounts: HashMap<AccountId, (Arc<Semaphore>, u64)>,
+}
+
+/// The right to so many bytes, given back when it is dropped.
+#[derive(Debug)]
+pub struct Permit {
+    _account: OwnedSemaphorePermit,
+    _all: OwnedSemaphorePermit,
+}
+
+impl Memory {
+    /// Shares of these accounts, in bytes.
+    pub fn new(accounts: impl IntoIterator<Item = (AccountId, u64)>) -> Self {
+        let accounts = accounts
+            .into_iter()
+            .map(|(id, bytes)| {
+                let units = (bytes / UNIT).max(1);
+                (id, (Arc::new(Semaphore::new(units as usize)), units))
+            })
+            .collect();
+        Self { all: Arc::new(Semaphore::new((IN_ALL / UNIT) as usize)), accounts }
+    }
+
+    /// Waits for the right to `bytes`; what is larger than the account's share counts as the whole share. None where
+    /// the account is unknown or the wait was too long.
+    pub async fn take(&self, account: &AccountId, bytes: u64) -> Option<Permit> {
+        let (share, units) = self.accounts.get(account)?;
+        let wanted = bytes.div_ceil(UNIT).clamp(1, (*units).min(IN_ALL / UNIT));
+        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+        let both = async {
+            let account = Arc::clone(share).acquire_many_owned(wanted).await.ok()?;
+            let all = Arc::clone(&self.all).acquire_many_owned(wanted).await.ok()?;
+            Some(Permit { _account: account, _all: all })
+        };
+        timeout(PATIENCE, both).await.ok().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_account_that_holds_its_share_waits_half_a_second_and_hinders_no_other() {
+        let (greedy, other) = (AccountId::new("greedy"), AccountId::new("other"));
+        let memory = Memory::new([(greedy.clone(), 1 << 20), (other.clone(), 1 << 20)]);
+        let held = memory.take(&greedy, 5 << 20).await;
+        assert!(held.is_some(), "a request larger than the share takes the whole share");
+        assert!(memory.take(&greedy, 1).await.is_none());
+        assert!(memory.take(&other, 1 << 20).await.is_some());
+        drop(held);
+        assert!(memory.take(&greedy, 1 << 20).await.is_some());
+        assert!(memory.take(&AccountId::new("unknown"), 1).await.is_none());
+    }
+}

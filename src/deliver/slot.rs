@@ -1,0 +1,203 @@
+//! One event's way to its fate, and the group of one request's events in one lane. Invariant: a slot settles once; its
+//! reservation is remembered before its sender can be answered, and is given back only when nothing is in flight.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::counts::{Counts, Fate};
+use super::dedup::Reservation;
+use crate::bus::Message;
+use crate::event::{AccountId, EventType};
+use crate::replay::LaneKey;
+
+/// An event on its way: identified, routed and encoded.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// Its lane.
+    pub lane: LaneKey,
+    /// Its type.
+    pub event_type: EventType,
+    /// When it happened, in ms: the order within one request.
+    pub occur_ms: i64,
+    /// The ids that dedup remembers for it.
+    pub enters: Vec<uuid::Uuid>,
+    /// `traceparent`, where the sender gave one.
+    pub trace: Option<String>,
+    /// What the bus takes.
+    pub message: Message,
+}
+
+/// One request's events in one lane, awaited together.
+#[derive(Debug)]
+pub struct Group {
+    left: AtomicUsize,
+    delivered: AtomicU64,
+    parked: AtomicU64,
+    rejected: AtomicU64,
+    stalled: Notify,
+    settled: Notify,
+}
+
+/// What became of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Acknowledged by the bus.
+    pub delivered: u64,
+    /// Fsynced in the replay store.
+    pub parked: u64,
+    /// Neither.
+    pub rejected: u64,
+}
+
+impl Group {
+    /// A group of so many events.
+    #[must_use]
+    pub fn new(events: usize) -> Arc<Self> {
+        Arc::new(Self {
+            left: AtomicUsize::new(events),
+            delivered: AtomicU64::new(0),
+            parked: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+            stalled: Notify::new(),
+            settled: Notify::new(),
+        })
+    }
+
+    /// Until every event has met its fate.
+    pub async fn settled(&self) {
+        while self.left.load(Ordering::Acquire) > 0 {
+            self.settled.notified().await;
+        }
+    }
+
+    /// Until one of its events failed for sure and may be tried again.
+    pub async fn stalled(&self) {
+        self.stalled.notified().await;
+    }
+
+    pub(super) fn stall(&self) {
+        self.stalled.notify_one();
+    }
+
+    /// What has become of its events so far; those without a fate count as rejected.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        let left = self.left.load(Ordering::Acquire) as u64;
+        Tally {
+            delivered: self.delivered.load(Ordering::Relaxed),
+            parked: self.parked.load(Ordering::Relaxed),
+            rejected: self.rejected.load(Ordering::Relaxed) + left,
+        }
+    }
+}
+
+/// See the module.
+pub struct Slot {
+    account: AccountId,
+    event_type: EventType,
+    counts: Arc<Counts>,
+    group: Arc<Group>,
+    state: Mutex<State>,
+}
+
+struct State {
+    settled: bool,
+    freed: bool,
+    reservation: Option<Reservation>,
+}
+
+impl Slot {
+    /// A slot for one event of `group`.
+    #[must_use]
+    pub fn new(
+        outgoing: &Outgoing,
+        reservation: Reservation,
+        group: &Arc<Group>,
+        counts: &Arc<Counts>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            account: outgoing.lane.account.clone(),
+            event_type: outgoing.event_type,
+            counts: Arc::clone(counts),
+            group: Arc::clone(group),
+            state: Mutex::new(State { settled: false, freed: false, reservation: Some(reservation) }),
+        })
+    }
+
+    /// The bus has it. False where its sender was answered before.
+    pub fn delivered(&self) -> bool {
+        self.settle(Fate::Delivered)
+    }
+
+    /// The store has it.
+    pub fn parked(&self) -> bool {
+        self.settle(Fate::Parked)
+    }
+
+    /// Neither has it, and nothing is in flight.
+    pub fn rejected(&self) -> bool {
+        let settled = self.settle(Fate::Rejected);
+        let reservation = self.state.lock().reservation.take();
+        drop(reservation);
+        settled
+    }
+
+    /// The store refused it while an attempt is in flight: the sender is told, the reservation is held.
+    pub fn not_kept(&self) -> bool {
+        self.settle(Fate::Rejected)
+    }
+
+    /// Its provisional row became a plain one.
+    pub fn free(&self) {
+        self.state.lock().freed = true;
+    }
+
+    /// Whether its provisional row became a plain one.
+    pub fn is_freed(&self) -> bool {
+        self.state.lock().freed
+    }
+
+    /// Its group failed for sure and may be tried again.
+    pub fn stall(&self) {
+        self.group.stall();
+    }
+
+    /// Whether it belongs to `group` and its sender still waits.
+    #[must_use]
+    pub fn waits_in(&self, group: &Arc<Group>) -> bool {
+        Arc::ptr_eq(&self.group, group) && !self.state.lock().settled
+    }
+
+    fn settle(&self, fate: Fate) -> bool {
+        let (first, reservation) = {
+            let mut state = self.state.lock();
+            let first = !state.settled;
+            state.settled = true;
+            let reservation = match fate {
+                Fate::Delivered | Fate::Parked => state.reservation.take(),
+                Fate::Duplicate | Fate::Rejected => None,
+            };
+            (first, reservation)
+        };
+        if let Some(reservation) = reservation {
+            reservation.remember();
+        }
+        if !first {
+            return false;
+        }
+        self.counts.of(&self.account, self.event_type).met(fate);
+        let counter = match fate {
+            Fate::Delivered | Fate::Duplicate => &self.group.delivered,
+            Fate::Parked => &self.group.parked,
+            Fate::Rejected => &self.group.rejected,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        if self.group.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.group.settled.notify_one();
+        }
+        true
+    }
+}

@@ -1,0 +1,209 @@
+//! What is known of an account's ids: which IMEI a tracker's other ids belong to, and which id a geofence's UUID has.
+//!
+//! Learnt from messages, passed to decoding as an argument, stored as pairs by whoever owns the store. Invariant: a pair
+//! that another contradicts is remembered but never used, in whichever order the two came.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The most ids of one kind that are kept for an account: a few hundred bytes each. Later ones are not learnt.
+pub const MAX_IDS: usize = 200_000;
+
+/// The IMEI side of the index keeps at most so many ids of one tracker.
+const MAX_IDS_OF_TRACKER: usize = 16;
+
+/// An id of a tracker other than its IMEI.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TrackerKey {
+    /// The provider's number.
+    Id(String),
+    /// The UUID, in lower case.
+    Uuid(String),
+    /// The manufacturer's serial number.
+    Serial(String),
+}
+
+impl TrackerKey {
+    /// The id itself.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Id(text) | Self::Uuid(text) | Self::Serial(text) => text,
+        }
+    }
+}
+
+/// Two ids of one thing, as one message gave them. What the store keeps, one row a pair.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pair {
+    /// A tracker's id and its IMEI.
+    Tracker {
+        /// The other id.
+        key: TrackerKey,
+        /// The IMEI.
+        imei: String,
+    },
+    /// A geofence's UUID and its id.
+    Geofence {
+        /// In lower case.
+        uuid: String,
+        /// The provider's number.
+        id: String,
+    },
+}
+
+/// What an id leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Link {
+    One(String),
+    /// Two messages disagreed: both are kept, so that each is told to the store once; neither is used.
+    Contradicted(String, String),
+}
+
+impl Link {
+    fn used(&self) -> Option<&str> {
+        match self {
+            Self::One(to) => Some(to),
+            Self::Contradicted(..) => None,
+        }
+    }
+}
+
+/// The ids of one account's trackers and geofences.
+#[derive(Debug, Clone, Default)]
+pub struct Directory {
+    imeis: HashMap<TrackerKey, Link>,
+    keys: HashMap<String, Vec<TrackerKey>>,
+    geofence_ids: HashMap<String, Link>,
+    geofence_uuids: HashMap<String, Link>,
+}
+
+impl Directory {
+    /// Takes what a message, or the store, says. Gives back the pairs that were news, for the store; a pair that
+    /// contradicts one that is known is news too, once.
+    pub fn learn(&mut self, pairs: &[Pair]) -> Vec<Pair> {
+        pairs.iter().filter(|pair| self.learn_one(pair)).cloned().collect()
+    }
+
+    fn learn_one(&mut self, pair: &Pair) -> bool {
+        match pair {
+            Pair::Tracker { key, imei } => {
+                let news = link(&mut self.imeis, key, imei);
+                if news {
+                    let keys = self.keys.entry(imei.clone()).or_default();
+                    if keys.len() < MAX_IDS_OF_TRACKER {
+                        keys.push(key.clone());
+                    }
+                }
+                news
+            }
+            Pair::Geofence { uuid, id } => {
+                let by_uuid = link(&mut self.geofence_ids, uuid, id);
+                let by_id = link(&mut self.geofence_uuids, id, uuid);
+                by_uuid || by_id
+            }
+        }
+    }
+
+    /// The IMEI of the tracker with this id, where it is known and nothing contradicts it.
+    #[must_use]
+    pub fn imei(&self, key: &TrackerKey) -> Option<&str> {
+        self.imeis.get(key)?.used()
+    }
+
+    /// Whether two trackers claim this id: it tells none of them.
+    #[must_use]
+    pub fn is_contradicted(&self, key: &TrackerKey) -> bool {
+        self.imeis.get(key).is_some_and(|link| link.used().is_none())
+    }
+
+    /// The other ids of the tracker with this IMEI that nothing contradicts.
+    pub fn keys_of<'a>(&'a self, imei: &'a str) -> impl Iterator<Item = &'a TrackerKey> {
+        self.keys.get(imei).into_iter().flatten().filter(move |key| self.imei(key) == Some(imei))
+    }
+
+    /// The id of the geofence with this UUID (lower case), where nothing contradicts it.
+    #[must_use]
+    pub fn geofence_id(&self, uuid: &str) -> Option<&str> {
+        let id = self.geofence_ids.get(uuid)?.used()?;
+        (self.geofence_uuids.get(id)?.used()? == uuid).then_some(id)
+    }
+
+    /// The UUID of the geofence with this id, where nothing contradicts it.
+    #[must_use]
+    pub fn geofence_uuid(&self, id: &str) -> Option<&str> {
+        let uuid = self.geofence_uuids.get(id)?.used()?;
+        (self.geofence_ids.get(uuid)?.used()? == id).then_some(uuid)
+    }
+}
+
+/// Whether it was news that `from` leads to `to`.
+fn link<K: Clone + Eq + std::hash::Hash>(links: &mut HashMap<K, Link>, from: &K, to: &str) -> bool {
+    let full = links.len() >= MAX_IDS;
+    match links.get_mut(from) {
+        Some(Link::One(known)) if known == to => false,
+        Some(slot @ Link::One(_)) => {
+            if let Link::One(known) = &*slot {
+                *slot = Link::Contradicted(known.clone(), to.to_owned());
+            }
+            true
+        }
+        Some(Link::Contradicted(..)) => false,
+        None if full => false,
+        None => {
+            links.insert(from.clone(), Link::One(to.to_owned()));
+            true
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serial(serial: &str, imei: &str) -> Pair {
+        Pair::Tracker { key: TrackerKey::Serial(serial.into()), imei: imei.into() }
+    }
+
+    #[test]
+    fn what_was_learnt_is_known_and_news_only_once() {
+        let mut directory = Directory::default();
+        assert_eq!(directory.learn(&[serial("S", "1"), serial("S", "1")]), [serial("S", "1")]);
+        assert_eq!(directory.imei(&TrackerKey::Serial("S".into())), Some("1"));
+        assert_eq!(directory.imei(&TrackerKey::Id("S".into())), None);
+        assert_eq!(directory.keys_of("1").map(TrackerKey::as_str).collect::<Vec<_>>(), ["S"]);
+    }
+
+    #[test]
+    fn a_contradicted_pair_is_never_used_in_either_order_and_survives_the_store() {
+        for order in [[serial("S", "1"), serial("S", "2")], [serial("S", "2"), serial("S", "1")]] {
+            let mut directory = Directory::default();
+            let stored = directory.learn(&order);
+            assert_eq!(stored.len(), 2, "both are told to the store");
+            let mut reloaded = Directory::default();
+            reloaded.learn(&stored);
+            for directory in [&directory, &reloaded] {
+                assert_eq!(directory.imei(&TrackerKey::Serial("S".into())), None);
+                assert!(directory.is_contradicted(&TrackerKey::Serial("S".into())));
+                assert_eq!(directory.keys_of("1").count() + directory.keys_of("2").count(), 0);
+            }
+            assert!(directory.learn(&[serial("S", "1"), serial("S", "3")]).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_geofence_is_known_both_ways_unless_either_contradicts() {
+        let pair = |uuid: &str, id: &str| Pair::Geofence { uuid: uuid.into(), id: id.into() };
+        let mut directory = Directory::default();
+        directory.learn(&[pair("u", "1")]);
+        assert_eq!((directory.geofence_id("u"), directory.geofence_uuid("1")), (Some("1"), Some("u")));
+        directory.learn(&[pair("w", "1")]);
+        assert_eq!(
+            (directory.geofence_id("u"), directory.geofence_id("w"), directory.geofence_uuid("1")),
+            (None, None, None)
+        );
+    }
+}

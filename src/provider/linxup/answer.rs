@@ -1,0 +1,306 @@
+//! The rows of a polled answer, whatever envelope it came in. An answer that says that it failed, or that has no list where
+//! one belongs, is an error, so that no cursor moves over it.
+
+use serde_json::value::RawValue;
+
+use super::super::tree::{Value, Walk};
+use crate::provider::{Feed, PullApi};
+
+/// Why an answer has no rows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    /// No bytes, or only blanks.
+    #[error("the answer is empty")]
+    Empty,
+    /// Perhaps cut off, or a page for people.
+    #[error("the answer is not json: line {line}, column {column}")]
+    NotJson {
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+    },
+    /// The provider says that it failed.
+    #[error("the provider says: {0}")]
+    Provider(String),
+    /// No list of rows in it.
+    #[error("the answer has no list of rows")]
+    NoList,
+}
+
+/// The most of the provider's message that is repeated.
+const MAX_MESSAGE: usize = 200;
+
+/// Keys of rows: an object that has one of them is a row and no envelope, whatever lists it holds.
+const ROW_KEYS: [&str; 13] = [
+    "imei",
+    "deviceNumber",
+    "deviceNbr",
+    "deviceUUID",
+    "deviceSerialNumber",
+    "tracker",
+    "trackerId",
+    "driverId",
+    "agilisGeofenceId",
+    "geofenceUUID",
+    "fenceUUID",
+    "fenceId",
+    "mediaId",
+];
+
+/// The rows of an answer, each the JSON text of one row, slices of `body`.
+///
+/// V2: `data.<plural>`, else `data` itself, else the bare array, else the first array. V3: the bare array, else `content`,
+/// `records`, `items` or `data`.
+///
+/// # Errors
+/// See [`AnswerError`].
+pub fn pulled_rows(api: PullApi, feed: Feed, body: &[u8]) -> Result<Vec<&str>, AnswerError> {
+    let document = document(body)?;
+    if document.starts_with('[') {
+        return Ok(Walk::of(document).elements());
+    }
+    let members = Walk::of(document).members();
+    if let Some(message) = failure(&members) {
+        return Err(AnswerError::Provider(message));
+    }
+    let list = match api {
+        PullApi::V2 => v2_list(&members, plurals(feed)),
+        PullApi::V3 => {
+            ["content", "records", "items", "data"].iter().find_map(|key| array(member(&members, key)?))
+        }
+    };
+    list.map(|list| Walk::of(list).elements()).ok_or(AnswerError::NoList)
+}
+
+/// The feed that an answer is from, where its envelope or its first row makes that plain.
+#[must_use]
+pub fn feed_of(api: PullApi, body: &[u8]) -> Option<Feed> {
+    feed_of_envelope(body).or_else(|| {
+        let document = document(body).ok()?;
+        let row = match pulled_rows(api, Feed::Locations, body) {
+            Ok(rows) => *rows.first()?,
+            Err(AnswerError::NoList) => single_row(document)?,
+            Err(AnswerError::Empty | AnswerError::NotJson { .. } | AnswerError::Provider(_)) => return None,
+        };
+        feed_of_row(api, &Walk::of(row).members())
+    })
+}
+
+/// The one row that an answer without a list is, bare or enveloped: a tracker, or the media of an alert.
+#[must_use]
+pub fn single_row(answer: &str) -> Option<&str> {
+    let members = Walk::of(answer).members();
+    match member(&members, "data") {
+        Some(data) => {
+            Walk::of(data).members().iter().any(|(key, _)| ROW_KEYS.contains(&key.as_str())).then_some(data)
+        }
+        None => (!members.is_empty() && member(&members, "responseType").is_none()).then_some(answer),
+    }
+}
+
+/// The key under which an enveloped V2 answer holds its list.
+fn feed_of_envelope(body: &[u8]) -> Option<Feed> {
+    let members = Walk::of(document(body).ok()?).members();
+    let outer = members.iter().map(|(key, value)| (key.as_str(), *value));
+    let data = member(&members, "data").map(|data| Walk::of(data).members()).unwrap_or_default();
+    // A geofence has lists that are called like feeds.
+    let outer = outer.filter(|_| !members.iter().any(|(key, _)| ROW_KEYS.contains(&key.as_str())));
+    let inner = data.iter().map(|(key, value)| (key.as_str(), *value));
+    inner.chain(outer).filter(|(_, value)| value.starts_with('[')).find_map(|(key, _)| {
+        // `history` is named like `locations`: the current list is the plainer of the two.
+        Feed::ALL.into_iter().find(|feed| plurals(*feed).contains(&key))
+    })
+}
+
+/// What the fields of a row say about its feed.
+fn feed_of_row(api: PullApi, members: &[(String, &str)]) -> Option<Feed> {
+    let has = |key: &str| member(members, key).is_some();
+    let rules: &[(Feed, bool)] = match api {
+        PullApi::V2 => &[
+            (Feed::Alerts, has("alertCode") || has("mediaId")),
+            (Feed::Stops, has("stopType") || has("beginDate")),
+            (Feed::Trips, has("distanceMiles") || has("tripUUID")),
+            (Feed::GeofenceActivity, has("enterDateTime")),
+            (Feed::UsageHours, has("segmentId") || (has("startDateTime") && has("durationMinutes"))),
+            (Feed::Locations, has("date") && has("status")),
+            (Feed::History, has("date") && has("latitude")),
+            (Feed::Geofences, has("geofenceUUID") && (has("points") || has("type"))),
+            (Feed::Trackers, has("imei") && has("driverId")),
+        ],
+        PullApi::V3 => &[
+            (Feed::Alerts, has("alertCode") || has("alertId")),
+            (Feed::Stops, has("stopDateTime")),
+            (Feed::Trips, has("tripCounter") || has("mileage")),
+            (Feed::Positions, has("positionDate") || has("reportDateTime") || has("latitude")),
+            (Feed::Trackers, has("trackerName") || has("statusCode")),
+        ],
+    };
+    rules.iter().find(|(_, holds)| *holds).map(|(feed, _)| *feed)
+}
+
+fn document(body: &[u8]) -> Result<&str, AnswerError> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    if body.trim_ascii().is_empty() {
+        return Err(AnswerError::Empty);
+    }
+    serde_json::from_slice::<&RawValue>(body).map(RawValue::get).map_err(|problem| AnswerError::NotJson {
+        line: problem.line().max(1),
+        column: problem.column().max(1),
+    })
+}
+
+fn v2_list<'a>(members: &[(String, &'a str)], plurals: &[&str]) -> Option<&'a str> {
+    let listed = |members: &[(String, &'a str)]| plurals.iter().find_map(|key| array(member(members, key)?));
+    let first = |members: &[(String, &'a str)]| members.iter().find_map(|(_, value)| array(value));
+    if let Some(data) = member(members, "data") {
+        if let Some(list) = array(data) {
+            return Some(list);
+        }
+        let inner = Walk::of(data).members();
+        if let Some(list) = listed(&inner) {
+            return Some(list);
+        }
+        // A list under the expected key that is null is a failure, even where another list stands beside it.
+        return if plurals.iter().any(|key| member(&inner, key).is_some()) { None } else { first(&inner) };
+    }
+    let is_row = members.iter().any(|(key, _)| ROW_KEYS.contains(&key.as_str()));
+    listed(members).or_else(|| if is_row { None } else { first(members) })
+}
+
+/// Of two keys of one name the last wins.
+fn member<'a>(members: &[(String, &'a str)], key: &str) -> Option<&'a str> {
+    members.iter().rev().find(|(name, _)| name == key).map(|(_, value)| *value)
+}
+
+fn array(value: &str) -> Option<&str> {
+    value.starts_with('[').then_some(value)
+}
+
+/// What the provider says where it says that it failed, also with status 200.
+fn failure(members: &[(String, &str)]) -> Option<String> {
+    let said = |key: &str| member(members, key).and_then(|text| Value::parse(text.as_bytes()));
+    let response_type = match said("responseType") {
+        Some(Value::Text(word)) => !word.trim().eq_ignore_ascii_case("success"),
+        Some(Value::Null) | None => false,
+        Some(_) => true,
+    };
+    let unsuccessful = match said("success") {
+        Some(Value::Bool(success)) => !success,
+        Some(Value::Text(word)) => word.trim().eq_ignore_ascii_case("false"),
+        Some(_) | None => false,
+    };
+    let has_errors = ["errors", "error"].iter().any(|key| match said(key) {
+        Some(Value::List(list)) => !list.is_empty(),
+        Some(Value::Object(object)) => !object.is_empty(),
+        Some(Value::Text(text)) => !text.is_empty(),
+        Some(Value::Bool(failed)) => failed,
+        Some(Value::Number(_) | Value::Deep(_)) => true,
+        Some(Value::Null) | None => false,
+    });
+    if !(response_type || unsuccessful || has_errors) {
+        return None;
+    }
+    let message = ["error", "errors", "data", "message"]
+        .iter()
+        .find_map(|key| message_in(&said(key)?))
+        .unwrap_or_else(|| "an error without a message".to_owned());
+    Some(message)
+}
+
+/// The first text that is meant for people in what describes a failure.
+fn message_in(value: &Value) -> Option<String> {
+    match value {
+        Value::Text(text) if !text.trim().is_empty() => {
+            let printable = text.trim().chars().filter(|c| !c.is_control());
+            Some(printable.take(MAX_MESSAGE).collect())
+        }
+        Value::Object(members) => {
+            members.get("message").and_then(message_in).or_else(|| members.values().find_map(message_in))
+        }
+        Value::List(values) => values.iter().find_map(message_in),
+        Value::Text(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::Deep(_) => None,
+    }
+}
+
+/// The keys under which V2 holds the rows of a feed; those seen live first.
+const fn plurals(feed: Feed) -> &'static [&'static str] {
+    match feed {
+        Feed::Locations | Feed::History | Feed::Positions => &["locations"],
+        Feed::Trips => &["trips"],
+        Feed::Stops => &["stops"],
+        Feed::Alerts => &["alerts"],
+        Feed::UsageHours => &["usageHours", "usagehours"],
+        Feed::GeofenceActivity => &["activity", "activities", "geofenceActivity", "geofenceActivities"],
+        Feed::Trackers => &["trackers", "tracker"],
+        Feed::Geofences => &["geofences"],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(api: PullApi, feed: Feed, body: &str, expected: Result<&'static [&'static str], AnswerError>) {
+        let rows = pulled_rows(api, feed, body.as_bytes());
+        assert_eq!(rows, expected.map(<[&str]>::to_vec), "{body}");
+    }
+
+    fn says(message: &str) -> Result<&'static [&'static str], AnswerError> {
+        Err(AnswerError::Provider(message.to_owned()))
+    }
+
+    #[test]
+    fn every_envelope_of_v2_is_opened() {
+        use Feed::{GeofenceActivity, Locations, Trips};
+        let v2 = |feed, body, expected| check(PullApi::V2, feed, body, expected);
+        v2(Trips, r#"{"responseType":"Success","data":{"x":[0],"trips":[1,2]}}"#, Ok(&["1", "2"]));
+        v2(Trips, r#"{"responseType":"Success","data":[1]}"#, Ok(&["1"]));
+        v2(Trips, "\u{feff}[1]", Ok(&["1"]));
+        v2(Trips, r#"{"data":{"n":1,"zeta":[1],"alpha":[2]}}"#, Ok(&["1"]));
+        v2(GeofenceActivity, r#"{"whatever":[1]}"#, Ok(&["1"]));
+        v2(Locations, r#"{"data":{"locations":[]}}"#, Ok(&[]));
+        v2(Locations, r#"{"imei":"1","sensorData":[]}"#, Err(AnswerError::NoList));
+        v2(
+            Locations,
+            r#"{"responseType":"Success","data":{"locations":null,"trackers":[1]}}"#,
+            Err(AnswerError::NoList),
+        );
+        v2(Locations, r#"{"responseType":"Success","data":{}}"#, Err(AnswerError::NoList));
+        v2(Locations, r#"{"responseType":"Success","data":null}"#, Err(AnswerError::NoList));
+        v2(Locations, "<html>", Err(AnswerError::NotJson { line: 1, column: 1 }));
+        v2(Locations, " ", Err(AnswerError::Empty));
+    }
+
+    #[test]
+    fn a_failure_is_told_in_the_providers_words() {
+        let v2 = |body, expected| check(PullApi::V2, Feed::Trips, body, expected);
+        v2(r#"{"responseType":"Error","data":{"message":"Too long."}}"#, says("Too long."));
+        v2(r#"{"responseType":"Error","error":{"type":"X","message":"Bad login"}}"#, says("Bad login"));
+        v2(r#"{"errors":{"fromDate":["must be set"]}}"#, says("must be set"));
+        v2(r#"{"success":false,"data":{"trips":[]}}"#, says("an error without a message"));
+        v2(r#"{"success":true,"errors":[],"error":null,"data":{"trips":[1]}}"#, Ok(&["1"]));
+    }
+
+    #[test]
+    fn every_envelope_of_v3_is_opened() {
+        let v3 = |body: &str, expected| check(PullApi::V3, Feed::Positions, body, expected);
+        v3("[1]", Ok(&["1"]));
+        for key in ["content", "records", "items", "data"] {
+            v3(&format!(r#"{{"page":0,"{key}":[1]}}"#), Ok(&["1"]));
+        }
+        v3(r#"{"error":"nope"}"#, says("nope"));
+        v3(r#"{"tracker":{},"sensorData":[]}"#, Err(AnswerError::NoList));
+    }
+
+    #[test]
+    fn an_envelope_may_say_which_feed_it_is() {
+        let feed = |body: &str| feed_of(PullApi::V2, body.as_bytes());
+        assert_eq!(feed(r#"{"data":{"usageHours":[]}}"#), Some(Feed::UsageHours));
+        assert_eq!(feed(r#"{"data":{"locations":[]}}"#), Some(Feed::Locations));
+        assert_eq!(feed("[]"), None);
+        assert_eq!(feed(r#"[{"geofenceUUID":"u","type":"Circle","trackers":[]}]"#), Some(Feed::Geofences));
+        assert_eq!(feed(r#"{"geofenceUUID":"u","type":"Circle","trackers":[]}"#), Some(Feed::Geofences));
+        assert_eq!(feed(r#"{"imei":"1","date":1,"latitude":1,"sensorData":[]}"#), Some(Feed::History));
+    }
+}

@@ -1,0 +1,460 @@
+//! Positions, trips, stops, usage and crossings: the same fields under many spellings, so one reader for all formats. What
+//! differs between the formats (keys of identity, what is skipped) is in the file of each format.
+
+use super::alerts;
+use super::message::{Fact, Message, Missing, Sameness};
+use super::parts::{self, Layout, Point, given};
+use super::subject::{self, Subject};
+use super::values::{self, METERS_PER_MILE, Read};
+use crate::event::{EventType, Millis, pb};
+use crate::provider::draft::Draft;
+use crate::provider::tree::Value;
+use pb::fleet_event::Body;
+
+/// The most breadcrumbs that are taken from one message.
+pub(super) const MAX_BREADCRUMBS: usize = 2000;
+
+/// How often something is known under each of a tracker's subjects.
+fn known_as(subject: &Subject, keys: &[String]) -> Vec<(String, Vec<String>)> {
+    let others = subject.others.iter();
+    std::iter::once(&subject.text).chain(others).map(|text| (text.clone(), keys.to_vec())).collect()
+}
+
+/// A position, and the breadcrumbs in it. The carrier comes first.
+pub(super) fn position(message: &mut Message<'_>, time_keys: &[&str]) -> Result<Vec<Draft>, Missing> {
+    let time = message.key_time(time_keys, "no time of the fix")?;
+    let subject = message.tracker_subject()?;
+    let (behavior_word, behavior) =
+        message.fields.word(&["behaviorCode", "behaviourCode", "behaviorCd"], |word| {
+            Some(match word.to_ascii_uppercase().as_str() {
+                "HBR" => pb::position::Behavior::HarshBraking,
+                "HAC" => pb::position::Behavior::RapidAcceleration,
+                _ => return None,
+            })
+        });
+    let (crumbs, truncated) = crumbs(message);
+    if truncated {
+        message.anomalies.push(pb::Anomaly::Truncated);
+    }
+    let point = match parts::point(&mut message.fields, "latitude", "longitude") {
+        Point::At(point) => Some(point),
+        Point::NotGiven | Point::Unusable => {
+            message.anomalies.push(pb::Anomaly::NoFix);
+            None
+        }
+    };
+    let layout = message.format.layout();
+    let place = pb::Place {
+        point,
+        address: given(parts::address(&mut message.fields, layout)),
+        geofence: given(message.geofence()),
+    };
+    let heading_degrees = heading(message);
+    let fields = &mut message.fields;
+    let speed_mps = fields.read(&["speed"], values::speed);
+    let engine_on = fields.read(&["engineOn"], values::boolean);
+    let provider_status = match layout {
+        Layout::Flat => fields.text(&["currentState", "status"]),
+        Layout::Nested => fields.text(&["currentState"]),
+    };
+    let body = pb::Position {
+        place: given(place),
+        speed_mps,
+        heading_degrees,
+        altitude_meters: fields.read(&["altitude"], values::number),
+        engine_on,
+        motion: motion(&provider_status, engine_on, speed_mps).into(),
+        odometer: odometer(message),
+        fuel_percent: message.fields.read(&["fuelLevel", "personMisc8"], values::percent),
+        speed_limit_mps: message.fields.read(&["estimatedSpeedLimit", "estSpeedLimit"], values::speed),
+        speeding: message.fields.read(&["speeding"], values::boolean),
+        behavior: behavior.unwrap_or_default().into(),
+        power: message.fields.read(&["battery"], values::power),
+        engine_run_time: message.fields.read(&["engineHours"], values::hours),
+        sensors: parts::sensors(&mut message.fields),
+        provider_update_time: message.fields.read(&["editDate"], values::time).map(values::timestamp),
+        breadcrumb: false,
+        provider_status,
+    };
+    let keys = [time.0.to_string(), behavior_word.to_uppercase()];
+    let fact = Fact {
+        event_type: EventType::Position,
+        known_as: known_as(&subject, &keys),
+        version: String::new(),
+        sameness: Sameness::Version,
+        key_time: Some(time),
+        occurred: time,
+        record_version: 1,
+    };
+    let mut drafts = vec![message.fact(fact, String::new(), Body::Position(body))];
+    drafts.extend(crumbs.into_iter().map(|crumb| breadcrumb(message, &subject, crumb)));
+    Ok(drafts)
+}
+
+/// A fix between the last one and the one that carries it.
+struct Crumb {
+    time: Millis,
+    point: Point,
+    altitude_meters: Option<f64>,
+    /// The entry as it came, where not all of it is understood.
+    kept: Option<String>,
+    unreadable: bool,
+}
+
+/// The entries of `batchedPositions`, and whether there were too many. Those that cannot be read stay with the carrier.
+fn crumbs(message: &mut Message<'_>) -> (Vec<Crumb>, bool) {
+    const KEY: &str = "batchedPositions";
+    let text = match message.fields.take(KEY) {
+        Some(Value::Text(text)) => text,
+        Some(Value::Null) | None => return (Vec::new(), false),
+        Some(Value::List(list)) if list.is_empty() => return (Vec::new(), false),
+        Some(other) => {
+            message.fields.mark_unreadable();
+            message.fields.leave(KEY, other);
+            return (Vec::new(), false);
+        }
+    };
+    let mut crumbs = Vec::new();
+    let mut unread = Vec::new();
+    for entry in text.split(';').map(str::trim).filter(|entry| !entry.is_empty()) {
+        match crumb(entry) {
+            Some(crumb) => crumbs.push(crumb),
+            None => unread.push(entry),
+        }
+    }
+    if !unread.is_empty() {
+        message.fields.mark_unreadable();
+        message.fields.leave(KEY, Value::Text(unread.join(";")));
+    }
+    let surplus = crumbs.len().saturating_sub(MAX_BREADCRUMBS);
+    if surplus > 0 {
+        crumbs.sort_by_key(|crumb| crumb.time);
+        crumbs.drain(..surplus);
+    }
+    (crumbs, surplus > 0)
+}
+
+/// `milliseconds,latitude,longitude,altitude`, the altitude perhaps missing.
+fn crumb(entry: &str) -> Option<Crumb> {
+    let text = |part: &str| Value::Text(part.to_owned());
+    let mut parts = entry.split(',');
+    let Read::Is(time) = values::time(&text(parts.next()?)) else { return None };
+    let Read::Is(latitude) = values::number(&text(parts.next()?)) else { return None };
+    let Read::Is(longitude) = values::number(&text(parts.next()?)) else { return None };
+    let altitude = parts.next().map_or(Read::Absent, |part| values::number(&text(part)));
+    let more = parts.any(|part| !part.trim().is_empty());
+    let unreadable = altitude == Read::Unreadable;
+    let altitude_meters = match altitude {
+        Read::Is(meters) => Some(meters),
+        Read::Absent | Read::Unreadable => None,
+    };
+    let kept = (more || unreadable).then(|| entry.to_owned());
+    Some(Crumb { time, point: Point::of(latitude, longitude), altitude_meters, kept, unreadable })
+}
+
+/// A breadcrumb is a position of its own, with the carrier's tracker, vehicle and fleet, and nothing else of it.
+fn breadcrumb(carrier: &Message<'_>, subject: &Subject, crumb: Crumb) -> Draft {
+    let mut fields = super::fields::Fields::default();
+    if let Some(entry) = crumb.kept {
+        fields.leave("batchedPositions", Value::Text(entry));
+    }
+    if crumb.unreadable {
+        fields.mark_unreadable();
+    }
+    let fallback = |anomaly: &&pb::Anomaly| **anomaly == pb::Anomaly::SubjectFallback;
+    let mut anomalies: Vec<pb::Anomaly> = carrier.anomalies.iter().filter(fallback).copied().collect();
+    let point = crumb.point.usable();
+    if point.is_none() {
+        anomalies.push(pb::Anomaly::NoFix);
+    }
+    let message = Message {
+        context: carrier.context,
+        format: carrier.format,
+        fields,
+        parts: parts::Parts {
+            tracker: carrier.parts.tracker.clone(),
+            vehicle: carrier.parts.vehicle.clone(),
+            fleet: carrier.parts.fleet.clone(),
+            ..Default::default()
+        },
+        anomalies,
+        learnt: Vec::new(),
+    };
+    let body = pb::Position {
+        place: given(pb::Place { point, ..Default::default() }),
+        altitude_meters: crumb.altitude_meters,
+        breadcrumb: true,
+        ..Default::default()
+    };
+    let keys = [crumb.time.0.to_string(), String::new()];
+    let fact = Fact {
+        event_type: EventType::Position,
+        known_as: known_as(subject, &keys),
+        version: "breadcrumb".to_owned(),
+        sameness: Sameness::Breadcrumb,
+        key_time: Some(crumb.time),
+        occurred: crumb.time,
+        record_version: 0,
+    };
+    message.fact(fact, String::new(), Body::Position(body))
+}
+
+/// From the degrees; failing that the middle of the octant. A word that the degrees do not say stays.
+fn heading(message: &mut Message<'_>) -> Option<f64> {
+    let fields = &mut message.fields;
+    let word = fields.text(&["heading"]);
+    let degrees = fields.read(&["direction"], values::degrees);
+    if word.eq_ignore_ascii_case("none") {
+        return degrees.filter(|degrees| *degrees != 0.0);
+    }
+    if word.is_empty() {
+        return degrees;
+    }
+    match (degrees, values::octant(&word)) {
+        (Some(degrees), Some(middle)) if values::in_octant(degrees, middle) => Some(degrees),
+        (Some(degrees), Some(_)) => {
+            fields.leave("heading", Value::Text(word));
+            Some(degrees)
+        }
+        (None, Some(middle)) => Some(middle),
+        (degrees, None) => {
+            fields.mark_unreadable();
+            fields.leave("heading", Value::Text(word));
+            degrees
+        }
+    }
+}
+
+fn motion(status: &str, engine_on: Option<bool>, speed_mps: Option<f64>) -> pb::position::Motion {
+    use pb::position::Motion;
+    let word = status.to_ascii_lowercase();
+    match word.as_str() {
+        "moving" => return Motion::Moving,
+        "stopped" if engine_on == Some(true) => return Motion::Idling,
+        "stopped" => return Motion::Stopped,
+        "idle" | "idling" => return Motion::Idling,
+        word if is_offline(word) => return Motion::Offline,
+        _ => {}
+    }
+    match (engine_on, speed_mps) {
+        (Some(true), Some(0.0)) => Motion::Idling,
+        (Some(false), _) => Motion::Stopped,
+        (_, Some(speed)) if speed > 0.0 => Motion::Moving,
+        (_, _) => Motion::Unspecified,
+    }
+}
+
+/// Whether the provider's status is one of its words for being offline.
+pub(super) fn is_offline(status: &str) -> bool {
+    status.trim().get(..7).is_some_and(|start| start.eq_ignore_ascii_case("offline"))
+}
+
+/// The best known reading; another measurement beside it stays.
+fn odometer(message: &mut Message<'_>) -> Option<pb::Odometer> {
+    use pb::odometer::Source;
+    let keys = ["trueOdo", "virtualOdo", "estimatedOdo", "odometer", "odo"];
+    let (key, meters) = message.fields.read_like(&keys, values::distance, f64::eq)?;
+    let source = match key {
+        "trueOdo" => Source::Vehicle,
+        "virtualOdo" => Source::Gps,
+        "estimatedOdo" => Source::Estimate,
+        _ => Source::Unspecified,
+    };
+    Some(pb::Odometer { meters, source: source.into() })
+}
+
+/// Something that lasted: its key is its start, its version its end.
+pub(super) struct Span {
+    pub(super) start: Millis,
+    pub(super) end: Millis,
+}
+
+/// The start and end of a trip, stop or usage.
+pub(super) fn span(message: &mut Message<'_>, starts: &[&str], ends: &[&str]) -> Result<Span, Missing> {
+    let start = message.key_time(starts, "no start time")?;
+    let end = message.key_time(ends, "no end time")?;
+    Ok(Span { start, end })
+}
+
+fn lasted(
+    message: &mut Message<'_>,
+    event_type: EventType,
+    span: &Span,
+    sameness: Sameness,
+) -> Result<Fact, Missing> {
+    let subject = message.tracker_subject()?;
+    let received_at = message.context.received_at.0;
+    Ok(Fact {
+        event_type,
+        known_as: known_as(&subject, &[span.start.0.to_string()]),
+        version: span.end.0.to_string(),
+        sameness,
+        key_time: Some(span.start),
+        occurred: span.end,
+        record_version: if sameness == Sameness::InexactStop { 0 } else { received_at },
+    })
+}
+
+pub(super) fn trip(message: &mut Message<'_>, span: &Span) -> Result<Draft, Missing> {
+    let fact = lasted(message, EventType::Trip, span, Sameness::Version)?;
+    let (start, end) = (end_place(message, "start"), end_place(message, "end"));
+    let fields = &mut message.fields;
+    let body = pb::Trip {
+        start_time: Some(values::timestamp(span.start)),
+        end_time: Some(values::timestamp(span.end)),
+        start,
+        end,
+        duration: fields.read(&["durationMinutes"], values::minutes),
+        distance_meters: miles(fields, &["distanceMilesDetailed", "distanceMiles"]),
+        authorized_distance_meters: miles(
+            fields,
+            &["authorizedMilesDetailed", "authorizedMiles", "authorized Miles"],
+        ),
+        unauthorized_distance_meters: miles(fields, &["unauthorizedMilesDetailed", "unauthorizedMiles"]),
+        authorized: fields.read(&["authorized"], values::boolean),
+        idle_duration: fields.read(&["idleMinutes"], values::minutes),
+    };
+    let id = fields.text(&["tripUUID"]);
+    Ok(message.fact(fact, id, Body::Trip(body)))
+}
+
+/// Detailed miles, else rounded ones, which say the same where they are the detailed ones rounded.
+fn miles(fields: &mut super::fields::Fields, keys: &[&str]) -> Option<f64> {
+    let rounded = |detailed: &f64, whole: &f64| (detailed - whole).abs() <= 0.5 * METERS_PER_MILE + 1e-6;
+    fields.read_like(keys, values::distance, rounded).map(|(_, meters)| meters)
+}
+
+pub(super) fn stop(message: &mut Message<'_>, span: &Span, sameness: Sameness) -> Result<Draft, Missing> {
+    let fact = lasted(message, EventType::Stop, span, sameness)?;
+    let layout = message.format.layout();
+    let (_, kind) = message.fields.word(&["stopType"], |word| {
+        let word = word.to_ascii_lowercase();
+        Some(match word.as_str() {
+            "engine off" | "off" => pb::stop::Kind::EngineOff,
+            "idling" | "idle" => pb::stop::Kind::Idling,
+            _ => return None,
+        })
+    });
+    let place = pb::Place {
+        point: message.point("latitude", "longitude"),
+        address: given(parts::address(&mut message.fields, layout)),
+        geofence: given(message.geofence()),
+    };
+    let body = pb::Stop {
+        kind: kind.unwrap_or_default().into(),
+        start_time: Some(values::timestamp(span.start)),
+        end_time: Some(values::timestamp(span.end)),
+        duration: message.fields.read(&["durationMinutes", "duration"], values::minutes),
+        place: given(place),
+    };
+    let id = message.fields.text(&["stopUUID"]);
+    Ok(message.fact(fact, id, Body::Stop(body)))
+}
+
+pub(super) fn usage(message: &mut Message<'_>, span: &Span) -> Result<Draft, Missing> {
+    let fact = lasted(message, EventType::Usage, span, Sameness::Version)?;
+    let (start, end) = (end_place(message, "start"), end_place(message, "end"));
+    let body = pb::Usage {
+        start_time: Some(values::timestamp(span.start)),
+        end_time: Some(values::timestamp(span.end)),
+        duration: message.fields.read(&["durationMinutes"], values::minutes),
+        start,
+        end,
+        engine_on: message.fields.read(&["engineOn"], values::boolean),
+    };
+    let id = message.fields.id(&["segmentId"]);
+    Ok(message.fact(fact, id, Body::Usage(body)))
+}
+
+/// Where a trip or usage began or ended; `which` is `start` or `end`.
+fn end_place(message: &mut Message<'_>, which: &str) -> Option<pb::Place> {
+    let point = message.point(&format!("{which}Latitude"), &format!("{which}Longitude"));
+    let address = parts::address_at(&mut message.fields, &format!("{which}Address"));
+    let mut geofence = message.geofence_at(&format!("{which}Geofence"));
+    if geofence.name.is_empty() {
+        let (flat, v2) = (format!("{which}FenceName"), format!("{which}GeofenceName"));
+        geofence.name = message.fields.text(&[&flat, &v2]);
+    }
+    given(pb::Place { point, address: given(address), geofence: given(geofence) })
+}
+
+pub(super) fn alert(message: &mut Message<'_>) -> Result<Draft, Missing> {
+    let code = message.fields.read(&["alertCode"], values::text).ok_or(Missing::because("no alert code"))?;
+    let time = message.key_time(&["alertDateTime"], "no time of the alert")?;
+    let subject = message.tracker_subject()?;
+    let layout = message.format.layout();
+    let description = message.fields.text(&["alertDescription", "alertDesc"]);
+    let place = pb::Place {
+        point: message.point("latitude", "longitude"),
+        address: given(parts::address(&mut message.fields, layout)),
+        geofence: given(message.geofence()),
+    };
+    let speed_mps = message.fields.read(&["speed"], values::speed);
+    let meaning = alerts::meaning(&code);
+    let body = pb::Alert {
+        id: message.fields.id(&["alertId"]),
+        kind: meaning.kind.into(),
+        title: message.fields.text(&["alertShortDescription", "alertShortDesc"]),
+        place: given(place),
+        media_id: message.fields.id(&["mediaId"]),
+        speed_mps: speed_mps.or_else(|| alerts::speed_in(&description)),
+        sensor_number: meaning.sensor_number,
+        description,
+        code,
+    };
+    let with_media = !body.media_id.is_empty();
+    let keys = [
+        alerts::key_of(&body.code),
+        time.0.to_string(),
+        alerts::discriminator(&body.code, &body.description),
+    ];
+    let fact = Fact {
+        event_type: EventType::Alert,
+        known_as: known_as(&subject, &keys),
+        version: if with_media { format!("media:{}", body.media_id) } else { String::new() },
+        sameness: Sameness::Version,
+        key_time: Some(time),
+        occurred: time,
+        record_version: i64::from(with_media),
+    };
+    let id = message.fields.text(&["alertUUID"]);
+    Ok(message.fact(fact, id, Body::Alert(body)))
+}
+
+/// A crossing of a geofence: known under each subject of its tracker with each key of its geofence.
+pub(super) fn crossing(
+    message: &mut Message<'_>,
+    geofence_keys: &[String],
+    time: Millis,
+    provider_record_id: String,
+    body: pb::GeofenceCrossing,
+) -> Result<Draft, Missing> {
+    let subject = message.tracker_subject()?;
+    let direction = match body.direction() {
+        pb::geofence_crossing::Direction::Enter => "ENTER",
+        pb::geofence_crossing::Direction::Exit => "EXIT",
+        pb::geofence_crossing::Direction::Unspecified => return Err(Missing::because("no direction")),
+    };
+    let mut all = Vec::new();
+    for key in geofence_keys {
+        all.extend(known_as(&subject, &[key.clone(), direction.to_owned(), time.0.to_string()]));
+    }
+    if all.is_empty() {
+        return Err(Missing::because("no geofence id"));
+    }
+    let fact = Fact {
+        event_type: EventType::GeofenceCrossing,
+        known_as: all,
+        version: String::new(),
+        sameness: Sameness::Version,
+        key_time: Some(time),
+        occurred: time,
+        record_version: 0,
+    };
+    Ok(message.fact(fact, provider_record_id, Body::GeofenceCrossing(body)))
+}
+
+/// The keys of a crossing's geofence.
+pub(super) fn crossing_keys(message: &Message<'_>, geofence: &pb::Geofence) -> Vec<String> {
+    subject::geofence_keys(geofence, message.context.directory)
+}

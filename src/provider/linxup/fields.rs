@@ -1,0 +1,194 @@
+//! The fields of an object, taken one by one. Invariant: what nobody took, and what could not be read, is what is left, and
+//! goes into `provider_fields`; so nothing is lost by being unknown.
+
+use super::values::{self, Read};
+use crate::provider::tree::{Members, Value};
+
+/// The fields that are left of an object.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Fields {
+    left: Members,
+    unreadable: bool,
+}
+
+impl Fields {
+    pub(super) fn new(members: Members) -> Self {
+        Self { left: members, unreadable: false }
+    }
+
+    /// Whether the field says anything at all.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.left.get(key).is_some_and(|value| !is_nothing(value))
+    }
+
+    /// Whether some field could not be read.
+    pub(super) fn some_unreadable(&self) -> bool {
+        self.unreadable
+    }
+
+    pub(super) fn mark_unreadable(&mut self) {
+        self.unreadable = true;
+    }
+
+    /// The field as it came, still in its place.
+    pub(super) fn peek(&self, key: &str) -> Option<&Value> {
+        self.left.get(key)
+    }
+
+    /// The field as it came.
+    pub(super) fn take(&mut self, key: &str) -> Option<Value> {
+        self.left.remove(key)
+    }
+
+    /// Leaves a value for `provider_fields`.
+    pub(super) fn leave(&mut self, key: &str, value: Value) {
+        self.left.insert(key.to_owned(), value);
+    }
+
+    /// The first of the spellings that says something readable. Those after it that say the same are dropped; others stay.
+    pub(super) fn read<T: PartialEq>(
+        &mut self,
+        keys: &[&str],
+        read: impl Fn(&Value) -> Read<T>,
+    ) -> Option<T> {
+        self.read_like(keys, read, T::eq).map(|(_, value)| value)
+    }
+
+    /// As [`Fields::read`], with the spelling that it was, and what "the same" means.
+    pub(super) fn read_like<'k, T>(
+        &mut self,
+        keys: &[&'k str],
+        read: impl Fn(&Value) -> Read<T>,
+        same: impl Fn(&T, &T) -> bool,
+    ) -> Option<(&'k str, T)> {
+        let mut found: Option<(&'k str, T)> = None;
+        for key in keys {
+            let Some(value) = self.left.get(*key) else { continue };
+            match read(value) {
+                Read::Absent => {
+                    self.left.remove(*key);
+                }
+                Read::Unreadable => self.unreadable = true,
+                Read::Is(value) => match &found {
+                    None => {
+                        self.left.remove(*key);
+                        found = Some((key, value));
+                    }
+                    Some((_, first)) if same(first, &value) => {
+                        self.left.remove(*key);
+                    }
+                    Some(_) => {}
+                },
+            }
+        }
+        found
+    }
+
+    /// A text, or nothing.
+    pub(super) fn text(&mut self, keys: &[&str]) -> String {
+        self.read(keys, values::text).unwrap_or_default()
+    }
+
+    /// An id, or nothing.
+    pub(super) fn id(&mut self, keys: &[&str]) -> String {
+        self.read(keys, values::id).unwrap_or_default()
+    }
+
+    /// A word of a closed set, as it came, and what it means. One that is not of the set stays.
+    pub(super) fn word<T>(
+        &mut self,
+        keys: &[&str],
+        known: impl Fn(&str) -> Option<T>,
+    ) -> (String, Option<T>) {
+        let Some((key, word)) = self.read_like(keys, values::text, |a, b| a.eq_ignore_ascii_case(b)) else {
+            return (String::new(), None);
+        };
+        let meaning = known(&word);
+        if meaning.is_none() {
+            self.leave(key, Value::Text(word.clone()));
+        }
+        (word, meaning)
+    }
+
+    /// Reads an object within; what is left of it stays under its key.
+    pub(super) fn within<T: Default>(&mut self, key: &str, read: impl FnOnce(&mut Self) -> T) -> T {
+        match self.left.remove(key) {
+            Some(Value::Object(members)) => {
+                let mut inner = Self::new(members);
+                let value = read(&mut inner);
+                self.unreadable |= inner.unreadable;
+                let rest = inner.rest();
+                if !rest.is_empty() {
+                    self.leave(key, Value::Object(rest));
+                }
+                value
+            }
+            Some(other) if !is_nothing(&other) => {
+                self.unreadable = true;
+                self.leave(key, other);
+                T::default()
+            }
+            Some(_) | None => T::default(),
+        }
+    }
+
+    /// What is left: without fields that say nothing, and without the formatted twins of times.
+    pub(super) fn rest(self) -> Members {
+        self.left
+            .into_iter()
+            .filter(|(key, value)| !is_nothing(value) && !key.starts_with("formatted"))
+            .collect()
+    }
+}
+
+/// Null and the empty string are how the provider says nothing.
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Text(text) => text.trim().is_empty(),
+        Value::Bool(_) | Value::Number(_) | Value::List(_) | Value::Object(_) | Value::Deep(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(json: &str) -> Fields {
+        match Value::parse(json.as_bytes()) {
+            Some(Value::Object(members)) => Fields::new(members),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_second_spelling_stays_only_where_it_says_something_else() {
+        let mut some = fields(r#"{"a":null,"b":"1","c":1,"d":2,"e":[],"formattedB":"x","f":null,"g":""}"#);
+        assert_eq!(some.read(&["a", "b", "c", "d", "e"], values::number), Some(1.0));
+        assert!(some.some_unreadable());
+        assert_eq!(some.rest().into_keys().collect::<Vec<_>>(), ["d", "e"]);
+    }
+
+    #[test]
+    fn what_is_left_within_stays_under_its_key() {
+        let mut some =
+            fields(r#"{"tracker":{"id":1,"colour":"red"},"fleet":{"id":2},"asset":"x","person":null}"#);
+        assert_eq!(some.within("tracker", |inner| inner.id(&["id"])), "1");
+        assert_eq!(some.within("fleet", |inner| inner.id(&["id"])), "2");
+        assert!(!some.some_unreadable());
+        assert_eq!(some.within("person", |inner| inner.id(&["id"])), "");
+        assert!(!some.some_unreadable());
+        assert_eq!(some.within("asset", |inner| inner.id(&["id"])), "");
+        assert!(some.some_unreadable());
+        assert_eq!(some.rest().into_keys().collect::<Vec<_>>(), ["asset", "tracker"]);
+    }
+
+    #[test]
+    fn a_word_that_is_not_known_stays() {
+        let known = |word: &str| word.eq_ignore_ascii_case("circle").then_some(1);
+        let mut some = fields(r#"{"type":"CIRCLE","kind":"Blob"}"#);
+        assert_eq!(some.word(&["type"], known), ("CIRCLE".to_owned(), Some(1)));
+        assert_eq!(some.word(&["kind"], known), ("Blob".to_owned(), None));
+        assert_eq!(some.rest().into_keys().collect::<Vec<_>>(), ["kind"]);
+    }
+}

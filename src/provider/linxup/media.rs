@@ -1,0 +1,57 @@
+//! Pictures and videos of an alert, pushed (V3) or asked for one by one (V2). Their URLs are signed and change, so the version
+//! is which slots are filled.
+
+use super::message::{Fact, Message, Missing, Sameness};
+use super::values;
+use crate::event::{EventType, pb};
+use crate::provider::draft::Draft;
+use pb::fleet_event::Body;
+
+/// The slots of a media message, and what each shows.
+const SLOTS: [(&str, &str, pb::media_clip::View); 3] = [
+    ("videoInside", "thumbnailInside", pb::media_clip::View::Inside),
+    ("videoOutside", "thumbnailOutside", pb::media_clip::View::Outside),
+    ("videoAux", "thumbnailAux", pb::media_clip::View::Auxiliary),
+];
+
+/// Media of an alert: a fact of its own, under the id that the alert has, too.
+pub(super) fn media(message: &mut Message<'_>) -> Result<Draft, Missing> {
+    let id = message.fields.id(&["mediaId"]);
+    if id.is_empty() {
+        return Err(Missing::because("no media id"));
+    }
+    let time = message.fields.read(&["mediaTimestamp"], values::time);
+    let mut filled = Vec::new();
+    let mut clips = Vec::new();
+    for (video, thumbnail, view) in SLOTS {
+        let [video_url, thumbnail_url] = [video, thumbnail].map(|slot| {
+            let url = message.fields.text(&[slot]);
+            if !url.is_empty() {
+                filled.push(slot);
+            }
+            url
+        });
+        if !(video_url.is_empty() && thumbnail_url.is_empty()) {
+            clips.push(pb::MediaClip { view: view.into(), video_url, thumbnail_url });
+        }
+    }
+    filled.sort_unstable();
+    let fact = Fact {
+        event_type: EventType::Media,
+        known_as: vec![(id.clone(), vec![id.clone()])],
+        version: filled.join(","),
+        sameness: Sameness::Version,
+        key_time: None,
+        occurred: time.unwrap_or(message.context.received_at),
+        record_version: 0,
+    };
+    Ok(message.fact(fact, String::new(), Body::Media(pb::Media { id, clips })))
+}
+
+/// Whether a V2 row is the answer to the question for an alert's media.
+pub(super) fn is_media(message: &Message<'_>) -> bool {
+    let slots = SLOTS.iter().any(|(video, thumbnail, _)| {
+        message.fields.peek(video).is_some() || message.fields.peek(thumbnail).is_some()
+    });
+    slots && !message.fields.has("alertCode")
+}

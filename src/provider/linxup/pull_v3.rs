@@ -1,0 +1,93 @@
+//! Rows of the V3 API: the objects of the V3 push under other names. Trips and alerts are refused: nobody has seen what their
+//! identity needs.
+
+use super::bodies::{self, Span};
+use super::message::{Message, Missing, Sameness};
+use super::pull_v2::{Row, settled};
+use super::push_v3::FIX_TIMES;
+use super::values::{self, Read};
+use crate::event::{Millis, pb};
+use crate::provider::Feed;
+use crate::provider::draft::{Compared, Draft, StateKind};
+use crate::provider::tree::Value;
+use pb::fleet_event::Body;
+
+/// Why rows of a feed cannot be decoded, whatever they say.
+pub(super) const fn refused(feed: Feed) -> Option<&'static str> {
+    match feed {
+        Feed::Trips => Some("no start time"),
+        Feed::Alerts => Some("no known identity"),
+        Feed::Locations | Feed::History | Feed::UsageHours | Feed::GeofenceActivity | Feed::Geofences => {
+            Some("no such feed of v3")
+        }
+        Feed::Stops | Feed::Trackers | Feed::Positions => None,
+    }
+}
+
+pub(super) fn decode(message: &mut Message<'_>, feed: Feed) -> Result<Row, Missing> {
+    match feed {
+        Feed::Positions => {
+            let [date, position_date, report] = FIX_TIMES;
+            Ok((bodies::position(message, &[position_date, date, report])?, None))
+        }
+        Feed::Stops => Ok((vec![stop(message)?], None)),
+        Feed::Trackers => Ok((vec![tracker(message)?], None)),
+        Feed::Trips
+        | Feed::Alerts
+        | Feed::Locations
+        | Feed::History
+        | Feed::UsageHours
+        | Feed::GeofenceActivity
+        | Feed::Geofences => Err(Missing::because("no such feed of v3")),
+    }
+}
+
+/// A stop whose end is known to the minute at best: any exact version of it will do.
+fn stop(message: &mut Message<'_>) -> Result<Draft, Missing> {
+    let start = message.key_time(&["stopDateTime"], "no start time")?;
+    let Some(Read::Is(minutes)) = message.fields.peek("durationMinutes").map(values::number) else {
+        return Err(Missing::because("no duration, so no end time"));
+    };
+    let lasted = (minutes * 60_000.0).trunc();
+    if !(0.0..=1e14).contains(&lasted) {
+        return Err(Missing::because("no usable duration, so no end time"));
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "within the bound above")]
+    let end = Millis(start.0.saturating_add(lasted as i64));
+    settled(message, end)?;
+    bodies::stop(message, &Span { start, end }, Sameness::InexactStop)
+}
+
+/// A row of the list of trackers. Its fields stand beside each other, under names of their own.
+fn tracker(message: &mut Message<'_>) -> Result<Draft, Missing> {
+    let fields = &mut message.fields;
+    let tracker = &mut message.parts.tracker;
+    if tracker.serial_number.is_empty() {
+        tracker.serial_number = fields.id(&["serialNumber"]);
+    }
+    if tracker.name.is_empty() {
+        tracker.name = fields.text(&["trackerName", "name"]);
+        message.parts.vehicle.name.clone_from(&tracker.name);
+    }
+    if tracker.custom_data.is_none() {
+        tracker.custom_data = fields.read(&["customData"], values::custom_data);
+    }
+    if message.parts.driver.id.is_empty() {
+        message.parts.driver.id = fields.id(&["personId"]);
+    }
+    // A tracker may be in several fleets; an event has one.
+    if let Some(Value::List(fleets)) = fields.peek("fleetIds")
+        && let [only] = fleets.as_slice()
+        && let Read::Is(id) = values::id(only)
+        && message.parts.fleet.id.is_empty()
+    {
+        message.parts.fleet.id = id;
+        fields.take("fleetIds");
+    }
+    let provider_status = fields.text(&["statusCode"]);
+    message.learn_tracker();
+    let subject = message.tracker_subject()?;
+    let kind = pb::tracker_change::Kind::Updated.into();
+    let body = Body::TrackerChange(pb::TrackerChange { kind, provider_status });
+    Ok(message.state(subject, StateKind::Update, Compared::Content, body))
+}

@@ -1,0 +1,421 @@
+//! How the provider writes values: numbers as strings and strings as numbers, seconds among milliseconds, `"78.0%"`,
+//! `"12.7/4.1"`, and words that mean "nothing". Each reader says absent, a value, or unreadable; none fails.
+
+use crate::event::{Millis, ids, pb};
+use crate::provider::tree::{Value, to_struct};
+
+/// What a field says.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Read<T> {
+    /// Nothing, or a word that means nothing.
+    Absent,
+    Is(T),
+    /// Something, but not what belongs here.
+    Unreadable,
+}
+
+impl<T> Read<T> {
+    pub(super) fn and_then<U>(self, next: impl FnOnce(T) -> Read<U>) -> Read<U> {
+        match self {
+            Self::Absent => Read::Absent,
+            Self::Is(value) => next(value),
+            Self::Unreadable => Read::Unreadable,
+        }
+    }
+
+    pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Read<U> {
+        self.and_then(|value| Read::Is(change(value)))
+    }
+
+    fn of(value: Option<T>) -> Self {
+        value.map_or(Self::Unreadable, Self::Is)
+    }
+}
+
+pub(super) const METERS_PER_MILE: f64 = 1609.344;
+const MPS_PER_MPH: f64 = 0.44704;
+
+/// The year 9999, beyond which a protobuf timestamp cannot go.
+const MAX_MILLIS: i64 = 253_402_300_799_999;
+/// Below it a time was in seconds.
+const MIN_MILLIS: i128 = 100_000_000_000;
+/// A protobuf duration is at most 10,000 years.
+const MAX_DURATION_SECONDS: f64 = 315_576_000_000.0;
+
+/// A text without blanks around it.
+pub(super) fn text(value: &Value) -> Read<String> {
+    match value {
+        Value::Null => Read::Absent,
+        Value::Text(text) => match text.trim() {
+            "" => Read::Absent,
+            text => Read::Is(text.to_owned()),
+        },
+        Value::Number(number) => Read::Is(whole(number).unwrap_or_else(|| number.clone())),
+        Value::Bool(_) | Value::List(_) | Value::Object(_) | Value::Deep(_) => Read::Unreadable,
+    }
+}
+
+/// A text that is absent where it is `nothing`.
+pub(super) fn text_but(nothing: &'static str) -> impl Fn(&Value) -> Read<String> {
+    move |value| {
+        text(value).and_then(|t| if t.eq_ignore_ascii_case(nothing) { Read::Absent } else { Read::Is(t) })
+    }
+}
+
+/// An id: text without control characters, a whole number in decimal.
+pub(super) fn id(value: &Value) -> Read<String> {
+    if let Value::Number(number) = value {
+        return Read::of(whole(number));
+    }
+    text(value).and_then(|text| match ids::without_controls(&text).trim() {
+        "" => Read::Absent,
+        clean => Read::Is(clean.to_owned()),
+    })
+}
+
+/// An id of which 0 means that there is none.
+pub(super) fn id_but_zero(value: &Value) -> Read<String> {
+    id(value).and_then(|id| if id == "0" { Read::Absent } else { Read::Is(id) })
+}
+
+/// A finite number.
+pub(super) fn number(value: &Value) -> Read<f64> {
+    match value {
+        Value::Number(number) => Read::of(finite(number)),
+        Value::Text(text) if text.trim().is_empty() => Read::Absent,
+        Value::Text(text) => Read::of(finite(text.trim())),
+        Value::Null => Read::Absent,
+        Value::Bool(_) | Value::List(_) | Value::Object(_) | Value::Deep(_) => Read::Unreadable,
+    }
+}
+
+/// A percentage, with its sign or without.
+pub(super) fn percent(value: &Value) -> Read<f64> {
+    match value {
+        Value::Text(text) => match text.trim().strip_suffix('%') {
+            Some(number) => Read::of(finite(number.trim_end())),
+            None => number(value),
+        },
+        _ => number(value),
+    }
+}
+
+pub(super) fn speed(value: &Value) -> Read<f64> {
+    number(value).map(|mph| mph * MPS_PER_MPH)
+}
+
+pub(super) fn distance(value: &Value) -> Read<f64> {
+    number(value).map(|miles| miles * METERS_PER_MILE)
+}
+
+pub(super) fn fahrenheit(value: &Value) -> Read<f64> {
+    number(value).map(|degrees| (degrees - 32.0) * 5.0 / 9.0)
+}
+
+pub(super) fn mph_to_mps(mph: f64) -> f64 {
+    mph * MPS_PER_MPH
+}
+
+/// Degrees from north, 0 to less than 360.
+pub(super) fn degrees(value: &Value) -> Read<f64> {
+    number(value).and_then(|degrees| {
+        if degrees == 360.0 {
+            Read::Is(0.0)
+        } else {
+            Read::of((0.0..360.0).contains(&degrees).then_some(degrees))
+        }
+    })
+}
+
+/// A truth, in whichever way it is written.
+pub(super) fn boolean(value: &Value) -> Read<bool> {
+    match value {
+        Value::Null => Read::Absent,
+        Value::Bool(value) => Read::Is(*value),
+        Value::Text(text) => match text.trim() {
+            "" => Read::Absent,
+            word if word.eq_ignore_ascii_case("true") => Read::Is(true),
+            word if word.eq_ignore_ascii_case("false") => Read::Is(false),
+            _ => Read::Unreadable,
+        },
+        Value::Number(number) => match number.as_str() {
+            "0" => Read::Is(false),
+            "1" => Read::Is(true),
+            _ => Read::Unreadable,
+        },
+        Value::List(_) | Value::Object(_) | Value::Deep(_) => Read::Unreadable,
+    }
+}
+
+/// A small whole number: a year, the number of a sensor.
+pub(super) fn small(value: &Value) -> Read<u32> {
+    match value {
+        Value::Number(number) => Read::of(whole(number).and_then(|digits| digits.parse().ok())),
+        _ => text(value).and_then(|text| Read::of(whole(&text).and_then(|digits| digits.parse().ok()))),
+    }
+}
+
+/// A time: milliseconds since 1970, or seconds where it is that small. 0 is no time.
+pub(super) fn time(value: &Value) -> Read<Millis> {
+    match value {
+        Value::Null => Read::Absent,
+        Value::Number(number) => Read::of(millis(number)),
+        Value::Text(text) if text.trim().is_empty() => Read::Absent,
+        Value::Text(text) => Read::of(millis(text.trim())),
+        Value::Bool(_) | Value::List(_) | Value::Object(_) | Value::Deep(_) => Read::Unreadable,
+    }
+}
+
+pub(super) fn minutes(value: &Value) -> Read<prost_types::Duration> {
+    number(value).and_then(|minutes| Read::of(duration(minutes * 60.0)))
+}
+
+pub(super) fn hours(value: &Value) -> Read<prost_types::Duration> {
+    number(value).and_then(|hours| Read::of(duration(hours * 3600.0)))
+}
+
+/// `"12.7/4.1"`: vehicle and backup; `"/4.1"`: backup; `"56%"`: the tracker's own; else the vehicle's volts.
+pub(super) fn power(value: &Value) -> Read<pb::Power> {
+    let Value::Text(text) = value else {
+        return number(value).map(|volts| pb::Power { vehicle_volts: Some(volts), ..Default::default() });
+    };
+    let text = text.trim();
+    if text.is_empty() {
+        return Read::Absent;
+    }
+    if text.ends_with('%') {
+        return percent(value)
+            .map(|percent| pb::Power { tracker_percent: Some(percent), ..Default::default() });
+    }
+    let (vehicle, backup) = text.split_once('/').unwrap_or((text, ""));
+    let volts = |part: &str| match part.trim() {
+        "" => Ok(None),
+        part => finite(part).map(Some).ok_or(()),
+    };
+    match (volts(vehicle), volts(backup)) {
+        (Ok(None), Ok(None)) => Read::Absent,
+        (Ok(vehicle_volts), Ok(backup_volts)) => {
+            Read::Is(pb::Power { vehicle_volts, backup_volts, tracker_percent: None })
+        }
+        (Err(()), _) | (_, Err(())) => Read::Unreadable,
+    }
+}
+
+/// The customer's own data on an object.
+pub(super) fn custom_data(value: &Value) -> Read<prost_types::Struct> {
+    match value {
+        Value::Object(members) if members.is_empty() => Read::Absent,
+        Value::Object(members) => Read::Is(to_struct(members, 0)),
+        Value::Null => Read::Absent,
+        Value::Text(text) if text.trim().is_empty() => Read::Absent,
+        Value::Text(_) | Value::Bool(_) | Value::Number(_) | Value::List(_) | Value::Deep(_) => {
+            Read::Unreadable
+        }
+    }
+}
+
+/// The octant of a compass word: its middle in degrees.
+pub(super) fn octant(word: &str) -> Option<f64> {
+    const OCTANTS: [&str; 8] = ["N", "NE", "E", "SE", "S", "SW", "W", "NW"];
+    let index = OCTANTS.iter().position(|octant| word.eq_ignore_ascii_case(octant))?;
+    u32::try_from(index).ok().map(|index| f64::from(index) * 45.0)
+}
+
+/// Whether a direction lies in the octant around `middle`. The provider cuts degrees, so half a degree more is the same.
+pub(super) fn in_octant(degrees: f64, middle: f64) -> bool {
+    let apart = (degrees - middle).abs();
+    apart.min(360.0 - apart) <= 23.0
+}
+
+pub(super) fn timestamp(millis: Millis) -> prost_types::Timestamp {
+    let nanos = i32::try_from(millis.0.rem_euclid(1000)).unwrap_or_default() * 1_000_000;
+    prost_types::Timestamp { seconds: millis.0.div_euclid(1000), nanos }
+}
+
+/// A duration, to the millisecond.
+fn duration(seconds: f64) -> Option<prost_types::Duration> {
+    if seconds.abs() > MAX_DURATION_SECONDS {
+        return None;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "within the bound above")]
+    let millis = (seconds * 1000.0).round() as i64;
+    let nanos = i32::try_from(millis % 1000).ok()? * 1_000_000;
+    Some(prost_types::Duration { seconds: millis / 1000, nanos })
+}
+
+/// A number written in decimal; `inf` and `nan`, which Rust would read, are words.
+fn finite(text: &str) -> Option<f64> {
+    let decimal = |c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.' | 'e' | 'E');
+    if !text.chars().all(decimal) {
+        return None;
+    }
+    text.parse::<f64>().ok().filter(|number| number.is_finite())
+}
+
+/// A whole number in decimal digits, however it was written: `1.8e10` is 18000000000. None where it is not whole.
+fn whole(text: &str) -> Option<String> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(text.to_owned());
+    }
+    let decimal = Decimal::parse(text)?;
+    let (whole, cut) = decimal.shifted(0)?;
+    (!cut).then(|| if decimal.negative { format!("-{whole}") } else { whole.to_string() })
+}
+
+fn millis(text: &str) -> Option<Millis> {
+    let decimal = Decimal::parse(text).filter(|decimal| !decimal.negative)?;
+    let (mut millis, _) = decimal.shifted(0)?;
+    if millis < MIN_MILLIS {
+        // Seconds, perhaps with a fraction: that of a millisecond is cut.
+        (millis, _) = decimal.shifted(3)?;
+    }
+    i64::try_from(millis).ok().filter(|millis| (1..=MAX_MILLIS).contains(millis)).map(Millis)
+}
+
+/// A decimal number, exactly: digits × 10^exponent.
+struct Decimal {
+    negative: bool,
+    digits: i128,
+    exponent: i32,
+}
+
+impl Decimal {
+    fn parse(text: &str) -> Option<Self> {
+        let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+            Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
+            None => (text, 0),
+        };
+        let negative = mantissa.starts_with('-');
+        let mantissa = mantissa.strip_prefix(['-', '+']).unwrap_or(mantissa);
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        if whole.is_empty() && fraction.is_empty() {
+            return None;
+        }
+        // More digits of a fraction than this are below any millisecond.
+        let fraction = fraction.get(..fraction.len().min(15))?;
+        let all = format!("{whole}{fraction}");
+        if !all.bytes().all(|byte| byte.is_ascii_digit()) || all.len() > 36 {
+            return None;
+        }
+        let exponent = exponent.checked_sub(i32::try_from(fraction.len()).ok()?)?;
+        Some(Self { negative, digits: all.parse().ok()?, exponent })
+    }
+
+    /// The number × 10^`by`, its fraction cut, and whether there was one.
+    fn shifted(&self, by: i32) -> Option<(i128, bool)> {
+        let exponent = self.exponent.checked_add(by)?;
+        match u32::try_from(exponent) {
+            Ok(up) => Some((self.digits.checked_mul(10_i128.checked_pow(up)?)?, false)),
+            Err(_) => match 10_i128.checked_pow(exponent.unsigned_abs()) {
+                Some(divisor) => Some((self.digits / divisor, self.digits % divisor != 0)),
+                None => Some((0, self.digits != 0)),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(text: &str) -> Value {
+        Value::parse(text.as_bytes()).expect("json")
+    }
+
+    #[test]
+    fn times_are_milliseconds_exactly() {
+        for (value, expected) in [
+            ("1767009600000", Read::Is(Millis(1_767_009_600_000))),
+            ("\" 1767009600000 \"", Read::Is(Millis(1_767_009_600_000))),
+            ("1767009600000.9", Read::Is(Millis(1_767_009_600_000))),
+            ("1.7670096e12", Read::Is(Millis(1_767_009_600_000))),
+            ("1767009600", Read::Is(Millis(1_767_009_600_000))),
+            ("1767009600.1239", Read::Is(Millis(1_767_009_600_123))),
+            ("99999999999", Read::Is(Millis(99_999_999_999_000))),
+            ("100000000000", Read::Is(Millis(100_000_000_000))),
+            ("0", Read::Unreadable),
+            ("-5", Read::Unreadable),
+            ("1e999", Read::Unreadable),
+            ("1e-999999999", Read::Unreadable),
+            ("999999999999999999999", Read::Unreadable),
+            ("\"2025-12-29\"", Read::Unreadable),
+            ("true", Read::Unreadable),
+            ("\"\"", Read::Absent),
+            ("null", Read::Absent),
+        ] {
+            assert_eq!(time(&json(value)), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn ids_are_text_without_control_characters() {
+        for (value, expected) in [
+            ("18000100017", Read::Is("18000100017")),
+            ("1.8000100017e10", Read::Is("18000100017")),
+            ("18000100017.0", Read::Is("18000100017")),
+            ("123456789012345678901234567890", Read::Is("123456789012345678901234567890")),
+            ("1.5", Read::Unreadable),
+            ("\" 007 \"", Read::Is("007")),
+            ("\"a\\u0000b\\u001f\"", Read::Is("ab")),
+            ("\" \\u0000 \"", Read::Absent),
+            ("[]", Read::Unreadable),
+        ] {
+            assert_eq!(id(&json(value)), expected.map(str::to_owned), "{value}");
+        }
+    }
+
+    #[test]
+    fn numbers_may_be_strings() {
+        for (value, expected) in [
+            ("34", Read::Is(34.0)),
+            ("\"34.5\"", Read::Is(34.5)),
+            ("\"-1e2\"", Read::Is(-100.0)),
+            ("\"inf\"", Read::Unreadable),
+            ("\"NaN\"", Read::Unreadable),
+            ("1e999", Read::Unreadable),
+            ("\"34 mph\"", Read::Unreadable),
+            ("\"\"", Read::Absent),
+        ] {
+            assert_eq!(number(&json(value)), expected, "{value}");
+        }
+        assert_eq!(percent(&json("\"78.0%\"")), Read::Is(78.0));
+        assert_eq!(percent(&json("\"78\"")), Read::Is(78.0));
+        assert_eq!(percent(&json("78")), Read::Is(78.0));
+        assert_eq!(percent(&json("\"%\"")), Read::Unreadable);
+        assert_eq!(small(&json("\"2021\"")), Read::Is(2021));
+        assert_eq!(small(&json("2021.0")), Read::Is(2021));
+        assert_eq!(small(&json("\"MMXXI\"")), Read::Unreadable);
+    }
+
+    #[test]
+    fn batteries_have_many_forms() {
+        let volts = |vehicle: Option<f64>, backup: Option<f64>| {
+            Read::Is(pb::Power { vehicle_volts: vehicle, backup_volts: backup, tracker_percent: None })
+        };
+        for (value, expected) in [
+            ("\"13.9\"", volts(Some(13.9), None)),
+            ("13.9", volts(Some(13.9), None)),
+            ("\"12.7/4.1\"", volts(Some(12.7), Some(4.1))),
+            ("\"/4.144\"", volts(None, Some(4.144))),
+            ("\"12.7/\"", volts(Some(12.7), None)),
+            ("\"56%\"", Read::Is(pb::Power { tracker_percent: Some(56.0), ..Default::default() })),
+            ("\"/\"", Read::Absent),
+            ("\"12.7/4.1/3\"", Read::Unreadable),
+            ("\"full\"", Read::Unreadable),
+        ] {
+            assert_eq!(power(&json(value)), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn durations_and_directions() {
+        assert_eq!(minutes(&json("7.5")), Read::Is(prost_types::Duration { seconds: 450, nanos: 0 }));
+        assert_eq!(minutes(&json("1e300")), Read::Unreadable);
+        assert_eq!(degrees(&json("360")), Read::Is(0.0));
+        assert_eq!(degrees(&json("361")), Read::Unreadable);
+        assert!(
+            in_octant(338.0, 0.0) && in_octant(22.0, 0.0) && in_octant(67.0, 45.0) && !in_octant(91.0, 45.0)
+        );
+    }
+}

@@ -1,0 +1,422 @@
+//! JSON as a tolerant tree: numbers stay text, so that none is too large; a lone surrogate becomes U+FFFD; of two keys of
+//! one name the last wins; what nests too deeply stays text. Beside it [`Walk`], which finds elements without reading them.
+//!
+//! Both work on text that `serde_json` has checked; on other text they end early, and never panic.
+
+use std::collections::BTreeMap;
+
+use prost_types::value::Kind;
+use serde_json::value::RawValue;
+
+/// Containers below this depth are not read but kept as text: it bounds the recursion.
+const MAX_DEPTH: usize = 16;
+
+/// How deeply a field's value may nest in an event; decoders of protobuf refuse depth.
+pub(crate) const MAX_STRUCT_DEPTH: usize = 8;
+
+/// Doubles hold every integer up to this one; beyond it consumers get text.
+const MAX_EXACT: u64 = 1 << 53;
+
+/// The members of an object, sorted, so that nothing depends on the order in which they came.
+pub(crate) type Members = BTreeMap<String, Value>;
+
+/// A JSON value.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Value {
+    Null,
+    Bool(bool),
+    /// As it was written.
+    Number(String),
+    Text(String),
+    List(Vec<Value>),
+    Object(Members),
+    /// JSON text that nests too deeply.
+    Deep(String),
+}
+
+impl Value {
+    /// Reads one document; none where the bytes are not JSON.
+    pub(crate) fn parse(raw: &[u8]) -> Option<Self> {
+        let document = serde_json::from_slice::<&RawValue>(raw).ok()?;
+        Walk::of(document.get()).value(0)
+    }
+
+    /// The value as protobuf has it. `depth` counts it and the structures around it, but for the outermost.
+    pub(crate) fn to_proto(&self, depth: usize) -> prost_types::Value {
+        let kind = match self {
+            Self::Null => Kind::NullValue(0),
+            Self::Bool(value) => Kind::BoolValue(*value),
+            Self::Number(text) => match exact(text) {
+                Some(number) => Kind::NumberValue(number),
+                None => Kind::StringValue(text.clone()),
+            },
+            Self::Text(text) => Kind::StringValue(text.clone()),
+            Self::Deep(text) => Kind::StringValue(text.clone()),
+            Self::List(_) | Self::Object(_) if depth > MAX_STRUCT_DEPTH => {
+                let mut text = String::new();
+                self.write(&mut text);
+                Kind::StringValue(text)
+            }
+            Self::List(values) => Kind::ListValue(prost_types::ListValue {
+                values: values.iter().map(|value| value.to_proto(depth + 1)).collect(),
+            }),
+            Self::Object(members) => Kind::StructValue(to_struct(members, depth)),
+        };
+        prost_types::Value { kind: Some(kind) }
+    }
+
+    fn write(&self, out: &mut String) {
+        match self {
+            Self::Null => out.push_str("null"),
+            Self::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
+            Self::Number(text) | Self::Deep(text) => out.push_str(text),
+            Self::Text(text) => write_text(text, out),
+            Self::List(values) => {
+                out.push('[');
+                for (index, value) in values.iter().enumerate() {
+                    if index > 0 {
+                        out.push(',');
+                    }
+                    value.write(out);
+                }
+                out.push(']');
+            }
+            Self::Object(members) => {
+                out.push('{');
+                for (index, (key, value)) in members.iter().enumerate() {
+                    if index > 0 {
+                        out.push(',');
+                    }
+                    write_text(key, out);
+                    out.push(':');
+                    value.write(out);
+                }
+                out.push('}');
+            }
+        }
+    }
+}
+
+/// Members as a protobuf structure; `depth` is 0 for the outermost.
+pub(crate) fn to_struct(members: &Members, depth: usize) -> prost_types::Struct {
+    prost_types::Struct {
+        fields: members.iter().map(|(key, value)| (key.clone(), value.to_proto(depth + 1))).collect(),
+    }
+}
+
+fn write_text(text: &str, out: &mut String) {
+    // A string always has a JSON form.
+    out.push_str(&serde_json::to_string(text).unwrap_or_default());
+}
+
+/// The number as a double, where that loses nothing that its writer meant: a fraction is always an approximation, an integer
+/// beyond 2^53 or a number beyond a double's range is not for doubles.
+fn exact(text: &str) -> Option<f64> {
+    let number: f64 = text.parse().ok()?;
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let whole = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let fits = if whole {
+        digits.parse::<u64>().is_ok_and(|integer| integer <= MAX_EXACT)
+    } else {
+        let mantissa = digits.split(['e', 'E']).next().unwrap_or_default();
+        let zero = mantissa.bytes().all(|byte| matches!(byte, b'0' | b'.'));
+        number.is_finite() && (zero || number != 0.0)
+    };
+    fits.then_some(number)
+}
+
+/// A walk over one valid document.
+pub(crate) struct Walk<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Walk<'a> {
+    pub(crate) fn of(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
+
+    /// The elements of an array, unread; none where it is no array.
+    pub(crate) fn elements(mut self) -> Vec<&'a str> {
+        let mut found = Vec::new();
+        if self.open(b'[') {
+            while let Some(element) = self.skip() {
+                found.push(element);
+                if !self.another() {
+                    break;
+                }
+            }
+        }
+        found
+    }
+
+    /// The members of an object in the order of the text, their values unread; none where it is no object.
+    pub(crate) fn members(mut self) -> Vec<(String, &'a str)> {
+        let mut found = Vec::new();
+        if self.open(b'{') {
+            while let Some((key, value)) = self.key().zip(self.skip()) {
+                found.push((key, value));
+                if !self.another() {
+                    break;
+                }
+            }
+        }
+        found
+    }
+
+    fn value(&mut self, depth: usize) -> Option<Value> {
+        match self.peek()? {
+            b'{' if depth < MAX_DEPTH => {
+                let mut members = Members::new();
+                if self.open(b'{') {
+                    while let Some(key) = self.key() {
+                        members.insert(key, self.value(depth + 1)?);
+                        if !self.another() {
+                            break;
+                        }
+                    }
+                }
+                self.close();
+                Some(Value::Object(members))
+            }
+            b'[' if depth < MAX_DEPTH => {
+                let mut values = Vec::new();
+                if self.open(b'[') {
+                    loop {
+                        values.push(self.value(depth + 1)?);
+                        if !self.another() {
+                            break;
+                        }
+                    }
+                }
+                self.close();
+                Some(Value::List(values))
+            }
+            b'{' | b'[' => Some(Value::Deep(compact(self.skip()?))),
+            b'"' => Some(Value::Text(unescape(self.skip()?))),
+            b't' => self.skip().map(|_| Value::Bool(true)),
+            b'f' => self.skip().map(|_| Value::Bool(false)),
+            b'n' => self.skip().map(|_| Value::Null),
+            _ => Some(Value::Number(self.skip()?.to_owned())),
+        }
+    }
+
+    fn peek(&mut self) -> Option<u8> {
+        let rest = self.text.as_bytes().get(self.at..)?;
+        self.at += rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    /// Goes into a container; false where there is none or nothing in it.
+    fn open(&mut self, bracket: u8) -> bool {
+        if self.peek() != Some(bracket) {
+            return false;
+        }
+        self.at += 1;
+        !matches!(self.peek(), None | Some(b']' | b'}'))
+    }
+
+    /// Goes past the end of a container.
+    fn close(&mut self) {
+        if matches!(self.peek(), Some(b']' | b'}')) {
+            self.at += 1;
+        }
+    }
+
+    /// Goes past a comma; false at the end of the container.
+    fn another(&mut self) -> bool {
+        let comma = self.peek() == Some(b',');
+        if comma {
+            self.at += 1;
+        }
+        comma
+    }
+
+    fn key(&mut self) -> Option<String> {
+        if self.peek() != Some(b'"') {
+            return None;
+        }
+        let key = unescape(self.skip()?);
+        if self.peek() == Some(b':') {
+            self.at += 1;
+        }
+        Some(key)
+    }
+
+    /// Goes past one value, at any depth, and gives its text.
+    fn skip(&mut self) -> Option<&'a str> {
+        let first = self.peek()?;
+        let start = self.at;
+        let bytes = self.text.as_bytes();
+        match first {
+            b'"' => self.at = past_string(bytes, start),
+            b'{' | b'[' => {
+                let mut open = 0_usize;
+                while let Some(byte) = bytes.get(self.at) {
+                    match byte {
+                        b'"' => {
+                            self.at = past_string(bytes, self.at);
+                            continue;
+                        }
+                        b'{' | b'[' => open += 1,
+                        b'}' | b']' => open = open.saturating_sub(1),
+                        _ => {}
+                    }
+                    self.at += 1;
+                    if open == 0 {
+                        break;
+                    }
+                }
+            }
+            _ => {
+                let ends =
+                    |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b',' | b']' | b'}' | b':');
+                self.at += bytes.get(start..)?.iter().take_while(|byte| !ends(byte)).count();
+            }
+        }
+        if self.at == start { None } else { self.text.get(start..self.at) }
+    }
+}
+
+/// The place after the string that begins at `start`.
+fn past_string(bytes: &[u8], start: usize) -> usize {
+    let mut at = start + 1;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => return at + 1,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    bytes.len()
+}
+
+/// The text of a quoted string; half of a surrogate pair becomes U+FFFD.
+fn unescape(quoted: &str) -> String {
+    let inner = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(quoted);
+    if !inner.contains('\\') {
+        return inner.to_owned();
+    }
+    let mut text = String::with_capacity(inner.len());
+    let mut rest = inner;
+    while let Some(at) = rest.find('\\') {
+        text.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        let Some(escape) = rest.chars().next() else { break };
+        rest = &rest[escape.len_utf8()..];
+        match escape {
+            'b' => text.push('\u{8}'),
+            'f' => text.push('\u{c}'),
+            'n' => text.push('\n'),
+            'r' => text.push('\r'),
+            't' => text.push('\t'),
+            'u' => {
+                let (unit, after) = unit(rest);
+                rest = after;
+                let mut character = char::from_u32(unit);
+                if (0xd800..0xdc00).contains(&unit)
+                    && let Some(low) = rest.strip_prefix("\\u")
+                {
+                    let (second, after) = self::unit(low);
+                    if (0xdc00..0xe000).contains(&second) {
+                        rest = after;
+                        character = char::from_u32(0x1_0000 + ((unit - 0xd800) << 10) + (second - 0xdc00));
+                    }
+                }
+                text.push(character.unwrap_or(char::REPLACEMENT_CHARACTER));
+            }
+            other => text.push(other),
+        }
+    }
+    text.push_str(rest);
+    text
+}
+
+/// The code unit of four hexadecimal digits, and what follows them.
+fn unit(text: &str) -> (u32, &str) {
+    let digits = text.get(..4).unwrap_or_default();
+    let unit = u32::from_str_radix(digits, 16).unwrap_or(0xfffd);
+    (unit, text.get(digits.len()..).unwrap_or_default())
+}
+
+/// JSON text without the blanks between its tokens.
+fn compact(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = String::with_capacity(text.len());
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        if *byte == b'"' {
+            let end = past_string(bytes, at);
+            out.push_str(text.get(at..end).unwrap_or_default());
+            at = end;
+        } else {
+            if !byte.is_ascii_whitespace() {
+                out.push(char::from(*byte));
+            }
+            at += 1;
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(json: &str) -> String {
+        let mut text = String::new();
+        Value::parse(json.as_bytes()).expect("json").write(&mut text);
+        text
+    }
+
+    #[test]
+    fn values_are_read_as_they_were_written() {
+        for (json, expected) in [
+            (
+                r#" { "b" : [ 1 , -2.50, true, null ] , "a" : "x\n\"" } "#,
+                r#"{"a":"x\n\"","b":[1,-2.50,true,null]}"#,
+            ),
+            (r#"{"a":1,"a":2}"#, r#"{"a":2}"#),
+            (r#"[1e999,123456789012345678901234567890]"#, "[1e999,123456789012345678901234567890]"),
+            (r#""\ud83d\ude9a \ud800 \udc00x \ud800\u0041 \/""#, "\"🚚 \u{fffd} \u{fffd}x \u{fffd}A /\""),
+            (r#"{"\ud800":{}}"#, "{\"\u{fffd}\":{}}"),
+            ("[]", "[]"),
+            (r#"[[],[{}]]"#, "[[],[{}]]"),
+        ] {
+            assert_eq!(written(json), expected, "{json}");
+        }
+        assert_eq!(Value::parse(b"{"), None);
+        assert_eq!(Value::parse(b"\"\xff\""), None);
+    }
+
+    #[test]
+    fn numbers_that_a_double_would_bend_are_text() {
+        for (number, kept) in [
+            ("9007199254740992", true),
+            ("9007199254740993", false),
+            ("-9007199254740993", false),
+            ("1e999", false),
+            ("-1e-999", false),
+            ("0.1", true),
+            ("0e5", true),
+            ("-0", true),
+        ] {
+            assert_eq!(exact(number).is_some(), kept, "{number}");
+        }
+    }
+
+    #[test]
+    fn depth_becomes_text_and_loses_nothing() {
+        let json = format!("{}\"x y\" , 1{}", "[ ".repeat(50), "] ".repeat(50));
+        let proto = Value::parse(json.as_bytes()).expect("json").to_proto(1);
+        let mut inner = proto.kind;
+        let mut lists = 0;
+        while let Some(Kind::ListValue(list)) = inner {
+            lists += 1;
+            inner = list.values.into_iter().next().and_then(|value| value.kind);
+        }
+        assert_eq!(lists, MAX_STRUCT_DEPTH);
+        let expected = format!("{}\"x y\",1{}", "[".repeat(42), "]".repeat(42));
+        assert_eq!(inner, Some(Kind::StringValue(expected)));
+    }
+}

@@ -1,0 +1,111 @@
+//! The data directory, locked: one process at a time has it, for as long as a [`DataDir`] lives. Two processes on one
+//! store would each count its lanes and give out its sequence numbers.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Volume;
+
+/// How long a start waits for another process to give the directory up: as long as a rolling update takes to stop it.
+const LOCK_WAIT: Duration = Duration::from_secs(30);
+/// Between two looks at the lock: there is no notice of its release.
+const LOCK_POLL: Duration = Duration::from_millis(100);
+
+/// A data directory that this process has for itself. Clones share the lock.
+#[derive(Debug, Clone)]
+pub struct DataDir {
+    held: Arc<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    path: PathBuf,
+    volume: Volume,
+    // Closing the file gives the lock up.
+    _lock: File,
+}
+
+/// The data directory cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process has it, and kept it: exit 75, for it may be free later.
+    #[error("another process has the data directory {path}")]
+    Held {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// It cannot be made or written: somebody has to change that.
+    #[error("the data directory {path} cannot be written")]
+    Unwritable {
+        /// The directory, or the file in it.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+impl DataDir {
+    /// Makes the directory where it is missing, and locks it; waits 30 s for another process to give it up.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] where another process keeps it, [`LockError::Unwritable`] where it is of no use.
+    pub async fn lock(path: &Path) -> Result<Self, LockError> {
+        Self::lock_within(path, LOCK_WAIT).await
+    }
+
+    /// As [`lock`](Self::lock), with another patience.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn lock_within(path: &Path, patience: Duration) -> Result<Self, LockError> {
+        let unwritable = |path: &Path, source| LockError::Unwritable { path: path.to_owned(), source };
+        std::fs::create_dir_all(path).map_err(|e| unwritable(path, e))?;
+        let path = path.canonicalize().map_err(|e| unwritable(path, e))?;
+        let file = path.join("LOCK");
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&file)
+            .map_err(|e| unwritable(&file, e))?;
+        let deadline = tokio::time::Instant::now() + patience;
+        let mut told = Told::NotYet;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::Error(source)) => return Err(unwritable(&file, source)),
+                Err(TryLockError::WouldBlock) => {}
+            }
+            if tokio::time::Instant::now() >= deadline {
+                return Err(LockError::Held { path });
+            }
+            if matches!(told, Told::NotYet) {
+                told = Told::Once;
+                tracing::info!(data_dir.path = %path.display(), wait.seconds = patience.as_secs(), "data directory is held, waiting");
+            }
+            tokio::time::sleep(LOCK_POLL).await;
+        }
+        let volume = Volume::of(&path);
+        Ok(Self { held: Arc::new(Held { path, volume, _lock: lock }) })
+    }
+
+    /// Where it is, without symbolic links.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.held.path
+    }
+
+    /// What kind of file system it is on.
+    #[must_use]
+    pub fn volume(&self) -> &Volume {
+        &self.held.volume
+    }
+}
+
+enum Told {
+    NotYet,
+    Once,
+}

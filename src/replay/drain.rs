@@ -1,0 +1,405 @@
+//! The drain: brings what waits for the bus back to it, whole lanes, oldest head first, until each is live. Invariants: a
+//! lane is drained by one future at a time and only while nothing of it is unresolved; a row is deleted only once the bus
+//! acknowledged it; what is unacknowledged at once is bounded by a window. Neighbours: `deliver::lanes` keeps the books.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{LaneKey, Parked, Reason, Seq, Store};
+use crate::bus::{Awaiting, Bus, Failure, Outcome, Ticket, Window};
+use crate::deliver::breaker::Verdict;
+use crate::deliver::lanes::{Drained, Lanes, Ready};
+use crate::encode;
+use crate::route::BusKind;
+
+/// Rows of one lane read at once, and their bytes.
+const CHUNK: (usize, u64) = (256, 1 << 20);
+/// Lanes drained at once, those that wait for a slow acknowledgement not counted.
+const LANES: usize = 64;
+/// Lanes that wait for a slow acknowledgement: beyond it no new lane is begun.
+const SLOW_LANES: usize = 1024;
+/// How long an acknowledgement may take before the lane counts as slow and the bus as failing.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often lanes are looked for when nothing rang.
+const TICK: Duration = Duration::from_millis(250);
+/// First and last pause after the bus was found unavailable.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// The window of unacknowledged events: fewest, first and most.
+const WINDOW: (usize, usize, usize) = (16, 256, 8192);
+/// An acknowledgement quicker than this opens the window; a slower one halves it.
+const QUICK: Duration = Duration::from_millis(300);
+
+/// What the drain works with.
+#[derive(Clone)]
+pub struct Drain {
+    /// The books.
+    pub lanes: Arc<Lanes>,
+    /// Where it reads.
+    pub store: Store,
+    /// Where it sends.
+    pub bus: Arc<Bus>,
+    /// How messages are encoded.
+    pub kind: BusKind,
+    /// Events a second; none: as fast as the window allows.
+    pub rate: Option<u32>,
+}
+
+/// How much of a lane is drained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// Until it is live.
+    Whole,
+    /// One event, to see whether the bus or the topic takes it.
+    Probe,
+}
+
+/// How the work on one lane ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// Live, or as far as was wanted.
+    Done,
+    /// The bus failed.
+    Failed,
+}
+
+/// How many events may be unacknowledged at once. Grows while acknowledgements stay quick. Pure.
+#[derive(Debug)]
+struct Opening {
+    size: usize,
+}
+
+impl Opening {
+    fn acknowledged(&mut self, events: usize, took: Duration) {
+        self.size = if took <= QUICK { self.size + events } else { self.size / 2 };
+        self.size = self.size.clamp(WINDOW.0, WINDOW.2);
+    }
+}
+
+/// What the lanes' futures share.
+struct Shared {
+    opening: Mutex<Opening>,
+    unacknowledged: AtomicUsize,
+    slow: AtomicUsize,
+    room: Notify,
+    free_at: Mutex<Instant>,
+}
+
+impl Drain {
+    /// Drains until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let shared = Shared {
+            opening: Mutex::new(Opening { size: WINDOW.1 }),
+            unacknowledged: AtomicUsize::new(0),
+            slow: AtomicUsize::new(0),
+            room: Notify::new(),
+            free_at: Mutex::new(Instant::now()),
+        };
+        let mut working = FuturesUnordered::new();
+        let mut pause = PAUSE.0;
+        let mut not_before = Instant::now();
+        loop {
+            let active = working.len().saturating_sub(shared.slow.load(Ordering::Relaxed));
+            let wanted = if Instant::now() < not_before || working.len() >= SLOW_LANES {
+                0
+            } else {
+                LANES.saturating_sub(active)
+            };
+            for (lane, extent) in self.choose(wanted) {
+                if self.lanes.begin_drain(&lane.key) {
+                    working.push(self.lane(lane, extent, &shared));
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(ended) = working.next(), if !working.is_empty() => match ended {
+                    Ended::Done => pause = PAUSE.0,
+                    Ended::Failed => {
+                        not_before = Instant::now() + pause;
+                        pause = (pause * 2).min(PAUSE.1);
+                    }
+                },
+                () = self.lanes.ready.notified() => {}
+                () = sleep(TICK) => {}
+            }
+        }
+    }
+
+    fn choose(&self, wanted: usize) -> Vec<(Ready, Extent)> {
+        if wanted == 0 {
+            return Vec::new();
+        }
+        if self.lanes.is_breaker_open() {
+            let mut lanes = self.lanes.ready(1);
+            return match lanes.pop() {
+                Some(lane) if self.lanes.take_probe() => vec![(lane, Extent::Probe)],
+                Some(_) | None => Vec::new(),
+            };
+        }
+        let probes = self.lanes.topic_probes().into_iter().map(|lane| (lane, Extent::Probe));
+        probes.chain(self.lanes.ready(wanted).into_iter().map(|lane| (lane, Extent::Whole))).collect()
+    }
+
+    async fn lane(&self, lane: Ready, extent: Extent, shared: &Shared) -> Ended {
+        let key = &lane.key;
+        let mut after = None;
+        let limit = match extent {
+            Extent::Probe => 1,
+            Extent::Whole => CHUNK.0,
+        };
+        loop {
+            let rows_ever = self.lanes.rows_ever(key);
+            let rows = match self.store.read_lane(key.clone(), after, limit, CHUNK.1).await {
+                Ok(rows) => rows,
+                Err(error) => {
+                    tracing::error!(error = %error, "drain.read_failed");
+                    self.lanes.end_drain(key);
+                    return Ended::Failed;
+                }
+            };
+            let Some(last) = rows.last().map(|row| row.seq) else {
+                if self.lanes.exhausted(key, rows_ever) {
+                    return Ended::Done;
+                }
+                continue;
+            };
+            match self.chunk(key, rows, shared).await {
+                Chunk::Live => return Ended::Done,
+                Chunk::More if extent == Extent::Probe => {
+                    self.lanes.end_drain(key);
+                    return Ended::Done;
+                }
+                Chunk::More => after = Some(last),
+                Chunk::Stuck => {
+                    self.lanes.end_drain(key);
+                    return Ended::Failed;
+                }
+            }
+        }
+    }
+
+    /// Sends rows of one lane in order, as many at once as the bus and the window allow, and settles each.
+    async fn chunk(&self, key: &LaneKey, rows: Vec<Parked>, shared: &Shared) -> Chunk {
+        let step = match self.bus.window() {
+            Window::One => 1,
+            Window::Unlimited => rows.len(),
+        };
+        let mut rest = rows.as_slice();
+        let mut live = false;
+        while !rest.is_empty() {
+            let room = self.room(step.min(rest.len()), shared).await;
+            let (now, later) = rest.split_at(room);
+            rest = later;
+            let next = rest.first().map(|row| row.seq);
+            self.pace(now.len(), shared).await;
+            let outcomes = self.send(key, now, shared).await;
+            match self.settle(key, now, &outcomes, next) {
+                Chunk::Stuck => return Chunk::Stuck,
+                Chunk::Live => live = true,
+                Chunk::More => live = false,
+            }
+        }
+        if live { Chunk::Live } else { Chunk::More }
+    }
+
+    /// Waits until at least one event fits the window, and takes up to `wanted` places.
+    async fn room(&self, wanted: usize, shared: &Shared) -> usize {
+        loop {
+            let notified = shared.room.notified();
+            let size = shared.opening.lock().size;
+            let taken = shared.unacknowledged.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                let free = size.saturating_sub(used);
+                (free > 0).then(|| used + free.min(wanted))
+            });
+            if let Ok(before) = taken {
+                return size.saturating_sub(before).min(wanted);
+            }
+            // The window shrinks and grows without a ring: look again after a tick.
+            timeout(TICK, notified).await.ok();
+        }
+    }
+
+    /// Keeps to the configured rate, all lanes together.
+    async fn pace(&self, events: usize, shared: &Shared) {
+        let Some(rate) = self.rate else { return };
+        let turn = {
+            let mut free_at = shared.free_at.lock();
+            let turn = (*free_at).max(Instant::now());
+            *free_at = turn + Duration::from_secs_f64(events as f64 / f64::from(rate.max(1)));
+            turn
+        };
+        sleep_until(turn.into()).await;
+    }
+
+    async fn send(&self, key: &LaneKey, rows: &[Parked], shared: &Shared) -> Vec<Option<Outcome>> {
+        let run = Arc::new(Run::new(rows.len()));
+        let begun = Instant::now();
+        for (place, row) in rows.iter().enumerate() {
+            let topic = Arc::clone(&row.lane.topic);
+            let trace = row.trace.as_deref();
+            let to: Arc<dyn Awaiting> = Arc::clone(&run) as Arc<dyn Awaiting>;
+            let ticket = Ticket::new(to, place as u64);
+            let Some(message) = encode::again(&row.payload, row.id, row.event_type, topic, self.kind, trace)
+            else {
+                ticket.resolve(Outcome::Failed(Failure::Unfit("the stored bytes are not an event".into())));
+                continue;
+            };
+            if let Err((failure, ticket)) = self.bus.submit(&message, ticket) {
+                let unfit = matches!(failure, Failure::Unfit(_));
+                ticket.resolve(Outcome::Failed(failure));
+                if !unfit {
+                    run.skip_from(place + 1);
+                    break;
+                }
+            }
+        }
+        let slow = timeout(PATIENCE, run.settled()).await.is_err();
+        // What is slow gives its places back, so that one partition that hangs does not close the window for all.
+        shared.unacknowledged.fetch_sub(rows.len(), Ordering::Relaxed);
+        shared.room.notify_waiters();
+        if slow {
+            self.lanes.record(Verdict::Failure);
+            shared.slow.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(account = %key.account, "drain.lane_waits");
+            run.settled().await;
+            shared.slow.fetch_sub(1, Ordering::Relaxed);
+        }
+        shared.opening.lock().acknowledged(rows.len(), begun.elapsed());
+        run.outcomes()
+    }
+
+    /// Books what became of each row, in order. A failure leaves the row where it is.
+    fn settle(
+        &self,
+        key: &LaneKey,
+        rows: &[Parked],
+        outcomes: &[Option<Outcome>],
+        next: Option<Seq>,
+    ) -> Chunk {
+        let mut delivered = Vec::with_capacity(rows.len());
+        let mut stuck = false;
+        let mut live = false;
+        for (at, row) in rows.iter().enumerate() {
+            let follower = rows.get(at + 1).map(|row| row.seq).or(next);
+            match outcomes.get(at).and_then(Option::as_ref) {
+                Some(Outcome::Delivered) => {
+                    delivered.push(row.seq);
+                    self.lanes.record(Verdict::Success);
+                    live = self.lanes.drained(key, &Drained::Delivered, follower.filter(|_| !stuck));
+                }
+                Some(Outcome::Failed(Failure::Unfit(why))) => {
+                    tracing::warn!(account = %key.account, event.type = %row.event_type, error = %why, "event.unfit");
+                    self.store.set_reason(vec![row.seq], Reason::Unfit, why.clone());
+                    live = self.lanes.drained(key, &Drained::SetAside, follower.filter(|_| !stuck));
+                }
+                Some(Outcome::Failed(failure)) => {
+                    if !stuck {
+                        self.lanes.drain_failed(key, failure);
+                    }
+                    stuck = true;
+                }
+                Some(Outcome::Unresolved) | None => stuck = true,
+            }
+        }
+        if !delivered.is_empty() {
+            self.store.delete(delivered);
+        }
+        match (stuck, live) {
+            (_, true) => Chunk::Live,
+            (true, false) => Chunk::Stuck,
+            (false, false) => Chunk::More,
+        }
+    }
+}
+
+/// How a chunk of a lane went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chunk {
+    /// The lane is live.
+    Live,
+    /// The lane has more.
+    More,
+    /// The bus failed.
+    Stuck,
+}
+
+/// The outcomes of one send.
+struct Run {
+    outcomes: Mutex<Vec<Option<Outcome>>>,
+    left: AtomicUsize,
+    done: Notify,
+}
+
+impl Run {
+    fn new(events: usize) -> Self {
+        Self { outcomes: Mutex::new(vec![None; events]), left: AtomicUsize::new(events), done: Notify::new() }
+    }
+
+    /// Those from `place` on were not sent.
+    fn skip_from(&self, place: usize) {
+        let skipped = self.outcomes.lock().len().saturating_sub(place);
+        if skipped > 0 && self.left.fetch_sub(skipped, Ordering::AcqRel) == skipped {
+            self.done.notify_one();
+        }
+    }
+
+    async fn settled(&self) {
+        while self.left.load(Ordering::Acquire) > 0 {
+            self.done.notified().await;
+        }
+    }
+
+    fn outcomes(&self) -> Vec<Option<Outcome>> {
+        std::mem::take(&mut *self.outcomes.lock())
+    }
+}
+
+impl Awaiting for Run {
+    fn resolve(&self, entry: u64, outcome: Outcome) {
+        if let Some(place) = self.outcomes.lock().get_mut(entry as usize) {
+            *place = Some(outcome);
+        }
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.done.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_opens_while_acknowledgements_are_quick_and_halves_when_they_are_not() {
+        let mut opening = Opening { size: WINDOW.1 };
+        opening.acknowledged(256, Duration::from_millis(5));
+        assert_eq!(opening.size, 512);
+        opening.acknowledged(256, Duration::from_secs(1));
+        assert_eq!(opening.size, 256);
+        for _ in 0..20 {
+            opening.acknowledged(1, Duration::from_secs(1));
+        }
+        assert_eq!(opening.size, WINDOW.0);
+        for _ in 0..100 {
+            opening.acknowledged(256, Duration::from_millis(5));
+        }
+        assert_eq!(opening.size, WINDOW.2);
+    }
+
+    #[tokio::test]
+    async fn a_run_is_settled_once_all_that_was_sent_is() {
+        let run = Run::new(3);
+        run.resolve(0, Outcome::Delivered);
+        run.skip_from(2);
+        run.resolve(1, Outcome::Unresolved);
+        run.settled().await;
+        assert_eq!(run.outcomes(), [Some(Outcome::Delivered), Some(Outcome::Unresolved), None]);
+    }
+}

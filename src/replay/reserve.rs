@@ -1,0 +1,91 @@
+//! Room on the disk that nobody uses, so that a full disk can still delete: a delete writes to the log before it frees a
+//! page. When the disk is full the file is given up, and made again as soon as there is room for twice as much.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+/// Written at once.
+const PIECE: usize = 1 << 20;
+
+/// The file that keeps the room.
+#[derive(Debug)]
+pub(super) struct Reserve {
+    path: PathBuf,
+    bytes: u64,
+}
+
+impl Reserve {
+    pub(super) const fn new(path: PathBuf, bytes: u64) -> Self {
+        Self { path, bytes }
+    }
+
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Makes the file, where it is missing or of another size.
+    ///
+    /// # Errors
+    /// Where there is no room for twice its size: with less, the next park would only take it again.
+    pub(super) fn make(&self) -> io::Result<()> {
+        if self.path.metadata().is_ok_and(|file| file.len() == self.bytes) {
+            return Ok(());
+        }
+        let made = self.fill();
+        if made.is_err() {
+            self.give_up();
+        }
+        made
+    }
+
+    /// Bytes that no file system keeps in less room than they take: neither holes nor zeros.
+    fn fill(&self) -> io::Result<()> {
+        let mut file = File::create(&self.path)?;
+        let mut piece = vec![0; PIECE];
+        rand::fill(&mut piece[..]);
+        let mut left = self.bytes * 2;
+        while left > 0 {
+            let length = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+            file.write_all(&piece[..length])?;
+            left -= length as u64;
+        }
+        file.sync_all()?;
+        file.set_len(self.bytes)?;
+        file.sync_all()
+    }
+
+    /// Gives the room up. Where that fails there is nothing else to do about it: the disk stays full.
+    pub(super) fn give_up(&self) {
+        if let Err(error) = std::fs::remove_file(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(error = %error, "store reserve cannot be given up");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_made_given_up_and_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let reserve = Reserve::new(dir.path().join("reserve"), 3 << 20);
+        let length = || dir.path().join("reserve").metadata().map(|file| file.len()).ok();
+        reserve.make().unwrap();
+        assert_eq!(length(), Some(3 << 20));
+        reserve.give_up();
+        assert_eq!(length(), None);
+        reserve.give_up();
+        reserve.make().unwrap();
+        assert_eq!(length(), Some(3 << 20));
+    }
+
+    #[test]
+    fn where_it_cannot_be_made_nothing_is_left_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Reserve::new(dir.path().join("missing/reserve"), 1).make().is_err());
+    }
+}

@@ -1,0 +1,486 @@
+//! Parked rows in SQL: one function a statement, values in and values out. What a row counts for is a column of its own,
+//! so that the counts fall by what they rose by, whatever becomes of the row meanwhile.
+
+use bytes::Bytes;
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row, Rows, Statement, params};
+use std::collections::HashSet;
+use std::sync::Arc;
+use uuid::Uuid;
+
+use super::queue::RawRow;
+use super::tally::Weight;
+use super::{
+    Filter, Gone, Kind, LaneKey, Listed, Page, Parked, ParkedRaw, RawReason, Reason, RecoveredLane, Seq,
+    Stored, WaitsFor, What, Why,
+};
+use crate::event::{AccountId, EventType, Millis};
+
+/// What a row takes beside its own bytes: its numbers, its place in the indexes, its share of half-filled pages.
+const ROW_OVERHEAD: u64 = 160;
+/// The most rows that are looked at for one question before others get their turn: some ten milliseconds.
+const SLICE_ROWS: usize = 5000;
+
+/// What an event counts for. Its lane is in the row and in the index.
+pub(super) fn event_cost(row: &Parked) -> u64 {
+    let lane = 2 * (row.lane.account.as_str().len() + row.lane.topic.len() + row.lane.subject.len());
+    let texts = row.error.len() + row.trace.as_ref().map_or(0, String::len);
+    (row.payload.len() + 16 * row.enters.len() + lane + texts) as u64 + ROW_OVERHEAD
+}
+
+/// What raw bytes count for.
+pub(super) fn raw_cost(raw: &ParkedRaw) -> u64 {
+    (raw.body.len() + raw.account.as_str().len() + raw.source.len() + raw.error.len()) as u64 + ROW_OVERHEAD
+}
+
+/// SQLite's integers are signed; a sequence of one a nanosecond reaches the sign in three centuries.
+pub(super) fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn seq(row: &Row<'_>, column: usize) -> rusqlite::Result<Seq> {
+    let value: i64 = row.get(column)?;
+    u64::try_from(value).map(Seq).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
+}
+
+fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    seq(row, column).map(|value| value.0)
+}
+
+fn account(row: &Row<'_>, column: usize) -> rusqlite::Result<AccountId> {
+    Ok(AccountId::new(row.get_ref(column)?.as_str()?))
+}
+
+fn kind(row: &Row<'_>, column: usize) -> rusqlite::Result<Kind> {
+    let code = row.get(column)?;
+    Kind::of_code(code).ok_or(rusqlite::Error::IntegralValueOutOfRange(column, code))
+}
+
+fn reason(row: &Row<'_>, column: usize) -> rusqlite::Result<Reason> {
+    match kind(row, column)? {
+        Kind::Event(reason) => Ok(reason),
+        Kind::Raw(_) => Err(rusqlite::Error::IntegralValueOutOfRange(column, row.get(column)?)),
+    }
+}
+
+fn raw_reason(row: &Row<'_>, column: usize) -> rusqlite::Result<RawReason> {
+    match kind(row, column)? {
+        Kind::Raw(reason) => Ok(reason),
+        Kind::Event(_) => Err(rusqlite::Error::IntegralValueOutOfRange(column, row.get(column)?)),
+    }
+}
+
+pub(super) fn event_type(row: &Row<'_>, column: usize) -> rusqlite::Result<EventType> {
+    let text = row.get_ref(column)?.as_str()?;
+    EventType::parse(text).ok_or_else(|| {
+        let unknown = format!("unknown event type {text}");
+        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, unknown.into())
+    })
+}
+
+fn uuid(bytes: &[u8], column: usize) -> rusqlite::Result<Uuid> {
+    Uuid::from_slice(bytes)
+        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, Type::Blob, Box::new(e)))
+}
+
+/// Ids are kept as their bytes, one after the other.
+fn enters(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<Uuid>> {
+    row.get_ref(column)?.as_blob()?.chunks(16).map(|id| uuid(id, column)).collect()
+}
+
+fn weight(row: &Row<'_>, from: usize) -> rusqlite::Result<Weight> {
+    Ok(Weight {
+        account: account(row, from)?,
+        kind: kind(row, from + 1)?,
+        cost: unsigned(row, from + 2)?,
+        at: Millis(row.get(from + 3)?),
+    })
+}
+
+/// Inserts an event. `run` is the number of this run of the program: a provisional row carries it, and so is
+/// provisional no more after a restart.
+pub(super) fn insert_event(conn: &Connection, row: &Parked, run: i64) -> rusqlite::Result<Weight> {
+    let kind = Kind::Event(row.reason);
+    let cost = event_cost(row);
+    let held = if row.provisional { run } else { 0 };
+    let enters: Vec<u8> = row.enters.iter().flat_map(|id| *id.as_bytes()).collect();
+    conn.prepare_cached(
+        "INSERT INTO parked (seq, account, topic, subject, type, id, reason, held, parked_at, cost, error, trace, enters, payload)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+    )?
+    .execute(params![
+        int(row.seq.0),
+        row.lane.account.as_str(),
+        &*row.lane.topic,
+        &*row.lane.subject,
+        row.event_type.as_str(),
+        row.id.as_bytes().as_slice(),
+        kind.code(),
+        held,
+        row.parked_at.0,
+        int(cost),
+        row.error,
+        row.trace,
+        enters,
+        &*row.payload,
+    ])?;
+    Ok(Weight { account: row.lane.account.clone(), kind, cost, at: row.parked_at })
+}
+
+/// Inserts raw bytes; nothing where they are there already.
+pub(super) fn insert_raw(conn: &Connection, row: &RawRow) -> rusqlite::Result<Option<Weight>> {
+    let raw = &row.raw;
+    let kind = Kind::Raw(raw.reason);
+    let cost = raw_cost(raw);
+    let inserted = conn
+        .prepare_cached(
+            "INSERT INTO raw (seq, digest, account, source, received_at, reason, cost, error, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (digest) DO NOTHING",
+        )?
+        .execute(params![
+            int(row.seq.0),
+            row.digest.as_slice(),
+            raw.account.as_str(),
+            raw.source,
+            raw.received_at.0,
+            kind.code(),
+            int(cost),
+            raw.error,
+            &*raw.body,
+        ])?;
+    Ok((inserted > 0).then(|| Weight { account: raw.account.clone(), kind, cost, at: raw.received_at }))
+}
+
+/// Deletes a row that was delivered, or decoded again.
+pub(super) fn delete(conn: &Connection, seq: Seq) -> rusqlite::Result<Option<Weight>> {
+    let event = conn
+        .prepare_cached("DELETE FROM parked WHERE seq = ?1 RETURNING account, reason, cost, parked_at")?
+        .query_row([int(seq.0)], |row| weight(row, 0))
+        .optional()?;
+    if event.is_some() {
+        return Ok(event);
+    }
+    conn.prepare_cached("DELETE FROM raw WHERE seq = ?1 RETURNING account, reason, cost, received_at")?
+        .query_row([int(seq.0)], |row| weight(row, 0))
+        .optional()
+}
+
+/// Deletes a row that was not delivered, and says what it was.
+pub(super) fn take(conn: &Connection, seq: Seq, why: Why) -> rusqlite::Result<Option<(Weight, Gone)>> {
+    let event = conn
+        .prepare_cached(
+            "DELETE FROM parked WHERE seq = ?1
+             RETURNING account, reason, cost, parked_at, topic, subject, type, enters",
+        )?
+        .query_row([int(seq.0)], |row| {
+            let weight = weight(row, 0)?;
+            let lane = LaneKey {
+                account: weight.account.clone(),
+                topic: row.get_ref(4)?.as_str()?.into(),
+                subject: row.get_ref(5)?.as_str()?.into(),
+            };
+            let event = Some((lane, event_type(row, 6)?));
+            let enters = enters(row, 7)?;
+            let gone = Gone { seq, account: weight.account.clone(), kind: weight.kind, event, enters, why };
+            Ok((weight, gone))
+        })
+        .optional()?;
+    if event.is_some() {
+        return Ok(event);
+    }
+    let raw = conn
+        .prepare_cached("DELETE FROM raw WHERE seq = ?1 RETURNING account, reason, cost, received_at")?
+        .query_row([int(seq.0)], |row| weight(row, 0))
+        .optional()?;
+    Ok(raw.map(|weight| {
+        let account = weight.account.clone();
+        let gone = Gone { seq, account, kind: weight.kind, event: None, enters: Vec::new(), why };
+        (weight, gone)
+    }))
+}
+
+/// Makes a provisional row a plain one.
+pub(super) fn free(conn: &Connection, seq: Seq) -> rusqlite::Result<()> {
+    conn.prepare_cached("UPDATE parked SET held = 0 WHERE seq = ?1")?.execute([int(seq.0)]).map(|_| ())
+}
+
+/// Changes what a row waits for; what it counted for, and what it counts for now.
+pub(super) fn mark(
+    conn: &Connection,
+    seq: Seq,
+    reason: Reason,
+    error: &str,
+) -> rusqlite::Result<Option<(Weight, Weight)>> {
+    let before = conn
+        .prepare_cached("SELECT account, reason, cost, parked_at FROM parked WHERE seq = ?1")?
+        .query_row([int(seq.0)], |row| weight(row, 0))
+        .optional()?;
+    let Some(before) = before else {
+        return Ok(None);
+    };
+    let kind = Kind::Event(reason);
+    conn.prepare_cached("UPDATE parked SET reason = ?2, error = ?3, held = 0 WHERE seq = ?1")?
+        .execute(params![int(seq.0), kind.code(), error])?;
+    let after = Weight { kind, ..before.clone() };
+    Ok(Some((before, after)))
+}
+
+/// Whether a row is provisional: it carries the number of this run.
+const HELD: &str = "held = (SELECT value FROM meta WHERE name = 'run')";
+
+/// A lane's rows that wait for the bus.
+pub(super) fn read_lane(
+    conn: &Connection,
+    lane: &LaneKey,
+    after: Option<Seq>,
+    max_rows: usize,
+    max_bytes: u64,
+) -> rusqlite::Result<Vec<Parked>> {
+    let mut query = conn.prepare_cached(&format!(
+        "SELECT seq, type, id, reason, {HELD}, parked_at, error, trace, enters, payload FROM parked INDEXED BY lane
+         WHERE account = ?1 AND topic = ?2 AND subject = ?3 AND reason < 2 AND seq > ?4 ORDER BY seq LIMIT ?5"
+    ))?;
+    let after = after.map_or(-1, |seq| int(seq.0));
+    let limit = int(max_rows as u64);
+    let mut rows = query.query(params![lane.account.as_str(), &*lane.topic, &*lane.subject, after, limit])?;
+    let mut found = Vec::new();
+    let mut bytes = 0;
+    while let Some(row) = rows.next()? {
+        let event = event(row, lane.clone())?;
+        bytes += event.payload.len() as u64;
+        if bytes > max_bytes && !found.is_empty() {
+            break;
+        }
+        found.push(event);
+    }
+    Ok(found)
+}
+
+/// Columns: `seq, type, id, reason, held, parked_at, error, trace, enters, payload`.
+fn event(row: &Row<'_>, lane: LaneKey) -> rusqlite::Result<Parked> {
+    Ok(Parked {
+        seq: seq(row, 0)?,
+        lane,
+        event_type: event_type(row, 1)?,
+        id: uuid(row.get_ref(2)?.as_blob()?, 2)?,
+        reason: reason(row, 3)?,
+        provisional: row.get(4)?,
+        parked_at: Millis(row.get(5)?),
+        error: row.get(6)?,
+        trace: row.get(7)?,
+        enters: enters(row, 8)?,
+        payload: Bytes::from(row.get::<_, Vec<u8>>(9)?),
+    })
+}
+
+/// One row with everything.
+pub(super) fn get(conn: &Connection, at: Seq) -> rusqlite::Result<Option<Stored>> {
+    let event = conn
+        .prepare_cached(&format!(
+            "SELECT seq, type, id, reason, {HELD}, parked_at, error, trace, enters, payload, account, topic, subject
+             FROM parked WHERE seq = ?1"
+        ))?
+        .query_row([int(at.0)], |row| {
+            let lane = LaneKey {
+                account: account(row, 10)?,
+                topic: row.get_ref(11)?.as_str()?.into(),
+                subject: row.get_ref(12)?.as_str()?.into(),
+            };
+            event(row, lane)
+        })
+        .optional()?;
+    if let Some(event) = event {
+        return Ok(Some(Stored::Event(event)));
+    }
+    conn.prepare_cached("SELECT account, source, received_at, reason, error, body FROM raw WHERE seq = ?1")?
+        .query_row([int(at.0)], |row| {
+            let raw = ParkedRaw {
+                account: account(row, 0)?,
+                source: row.get(1)?,
+                received_at: Millis(row.get(2)?),
+                reason: raw_reason(row, 3)?,
+                error: row.get(4)?,
+                body: Bytes::from(row.get::<_, Vec<u8>>(5)?),
+            };
+            Ok(Stored::Raw(at, raw))
+        })
+        .optional()
+}
+
+/// Lanes with rows that wait for the bus, oldest head first. Reads the index alone.
+pub(super) fn lanes(conn: &Connection) -> rusqlite::Result<Vec<RecoveredLane>> {
+    let mut query = conn.prepare(
+        "SELECT account, topic, subject, count(*), min(seq) FROM parked INDEXED BY lane
+         WHERE reason < 2 GROUP BY account, topic, subject",
+    )?;
+    let mut rows = query.query([])?;
+    let mut lanes = Vec::new();
+    let mut texts = Texts::default();
+    let mut last: Option<AccountId> = None;
+    while let Some(row) = rows.next()? {
+        let text = row.get_ref(0)?.as_str()?;
+        let account = last.filter(|a| a.as_str() == text).unwrap_or_else(|| AccountId::new(text));
+        last = Some(account.clone());
+        let key = LaneKey {
+            account,
+            topic: texts.shared(row.get_ref(1)?.as_str()?),
+            subject: row.get_ref(2)?.as_str()?.into(),
+        };
+        lanes.push(RecoveredLane { key, rows: unsigned(row, 3)?, head: seq(row, 4)? });
+    }
+    lanes.sort_by_key(|lane| lane.head);
+    Ok(lanes)
+}
+
+/// Few topics, many lanes.
+#[derive(Default)]
+struct Texts(HashSet<Arc<str>>);
+
+impl Texts {
+    fn shared(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(text) {
+            return Arc::clone(known);
+        }
+        let new: Arc<str> = text.into();
+        self.0.insert(Arc::clone(&new));
+        new
+    }
+}
+
+/// The oldest rows that wait for the operator.
+pub(super) fn oldest_for_operator(conn: &Connection, limit: usize) -> rusqlite::Result<Vec<Seq>> {
+    seqs(
+        conn,
+        "SELECT seq FROM (SELECT seq FROM parked INDEXED BY unfit WHERE reason = 2 ORDER BY seq LIMIT ?1)
+         UNION ALL SELECT seq FROM (SELECT seq FROM raw ORDER BY seq LIMIT ?1) ORDER BY seq LIMIT ?1",
+        params![int(limit as u64)],
+    )
+}
+
+/// The first events that were parked before a time. Looks at rows until it has them: ask for no more than there are.
+pub(super) fn events_before(conn: &Connection, time: Millis, limit: u64) -> rusqlite::Result<Vec<Seq>> {
+    let sql = "SELECT seq FROM parked WHERE parked_at < ?1 ORDER BY seq LIMIT ?2";
+    seqs(conn, sql, params![time.0, int(limit)])
+}
+
+/// The first raw bytes that were received before a time.
+pub(super) fn raw_before(conn: &Connection, time: Millis, limit: u64) -> rusqlite::Result<Vec<Seq>> {
+    let sql = "SELECT seq FROM raw WHERE received_at < ?1 ORDER BY seq LIMIT ?2";
+    seqs(conn, sql, params![time.0, int(limit)])
+}
+
+fn seqs(conn: &Connection, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<Vec<Seq>> {
+    conn.prepare_cached(sql)?.query_map(params, |row| seq(row, 0))?.collect()
+}
+
+const EVENT_HEADS: &str = "SELECT seq, account, reason, parked_at, cost, error, topic, subject, type, id,
+     held = (SELECT value FROM meta WHERE name = 'run') FROM parked WHERE seq > ?1 ORDER BY seq";
+const UNFIT_HEADS: &str = "SELECT seq, account, reason, parked_at, cost, error, topic, subject, type, id,
+     0 FROM parked INDEXED BY unfit WHERE reason = 2 AND seq > ?1 ORDER BY seq";
+const RAW_HEADS: &str = "SELECT seq, account, reason, received_at, cost, error, source FROM raw
+     WHERE seq > ?1 ORDER BY seq";
+
+/// Up to `limit` rows that match, after a place, and where to go on: by then they are found, or enough was looked at.
+pub(super) fn slice(
+    conn: &Connection,
+    filter: &Filter,
+    after: Option<Seq>,
+    limit: usize,
+) -> rusqlite::Result<Page<Listed>> {
+    let wants = |waits| {
+        Kind::ALL
+            .into_iter()
+            .any(|k| filter.wants(k) && matches!(k, Kind::Event(r) if r.waits_for() == waits))
+    };
+    let raw = !filter.asks_only_for_events()
+        && Kind::ALL.into_iter().any(|k| filter.wants(k) && matches!(k, Kind::Raw(_)));
+    let of_events = match (wants(WaitsFor::Bus), wants(WaitsFor::Operator)) {
+        (true, _) => Some(EVENT_HEADS),
+        (false, true) => Some(UNFIT_HEADS),
+        (false, false) => None,
+    };
+    let after = after.map_or(-1, |seq| int(seq.0));
+    let mut of_events = of_events.map(|sql| conn.prepare_cached(sql)).transpose()?;
+    let mut of_raw = raw.then(|| conn.prepare_cached(RAW_HEADS)).transpose()?;
+    let mut events = Side::new(of_events.as_deref_mut(), after, event_head)?;
+    let mut raws = Side::new(of_raw.as_deref_mut(), after, raw_head)?;
+    let mut page = Page { rows: Vec::new(), next: None };
+    for _ in 0..SLICE_ROWS {
+        let first = match (&events.head, &raws.head) {
+            (Some(event), Some(raw)) if raw.seq < event.seq => raws.advance()?,
+            (Some(_), _) => events.advance()?,
+            (None, _) => raws.advance()?,
+        };
+        let Some(first) = first else {
+            page.next = None;
+            return Ok(page);
+        };
+        page.next = Some(first.seq);
+        if filter.matches(&first) {
+            page.rows.push(first);
+            if page.rows.len() >= limit {
+                break;
+            }
+        }
+    }
+    Ok(page)
+}
+
+/// One table's rows, with the next one read.
+struct Side<'s> {
+    rows: Option<Rows<'s>>,
+    head: Option<Listed>,
+    read: fn(&Row<'_>) -> rusqlite::Result<Listed>,
+}
+
+impl<'s> Side<'s> {
+    fn new(
+        statement: Option<&'s mut Statement<'_>>,
+        after: i64,
+        read: fn(&Row<'_>) -> rusqlite::Result<Listed>,
+    ) -> rusqlite::Result<Self> {
+        let rows = statement.map(|statement| statement.query([after])).transpose()?;
+        let mut side = Self { rows, head: None, read };
+        side.advance()?;
+        Ok(side)
+    }
+
+    /// The head, and reads the next.
+    fn advance(&mut self) -> rusqlite::Result<Option<Listed>> {
+        let next = match &mut self.rows {
+            Some(rows) => rows.next()?.map(self.read).transpose()?,
+            None => None,
+        };
+        Ok(std::mem::replace(&mut self.head, next))
+    }
+}
+
+fn event_head(row: &Row<'_>) -> rusqlite::Result<Listed> {
+    Ok(Listed {
+        seq: seq(row, 0)?,
+        account: account(row, 1)?,
+        kind: kind(row, 2)?,
+        at: Millis(row.get(3)?),
+        bytes: unsigned(row, 4)?,
+        error: row.get(5)?,
+        what: What::Event {
+            topic: row.get(6)?,
+            subject: row.get(7)?,
+            event_type: event_type(row, 8)?,
+            id: uuid(row.get_ref(9)?.as_blob()?, 9)?,
+            provisional: row.get(10)?,
+        },
+    })
+}
+
+fn raw_head(row: &Row<'_>) -> rusqlite::Result<Listed> {
+    Ok(Listed {
+        seq: seq(row, 0)?,
+        account: account(row, 1)?,
+        kind: kind(row, 2)?,
+        at: Millis(row.get(3)?),
+        bytes: unsigned(row, 4)?,
+        error: row.get(5)?,
+        what: What::Raw { source: row.get(6)? },
+    })
+}

@@ -1,0 +1,211 @@
+//! The file `store.db`: its tables, how it is opened, and how an older one becomes a newer one. Invariant: a file of a
+//! newer version is only looked at; each step forward is one transaction with its number.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::{Routing, StoreError, rows};
+use crate::event::AccountId;
+
+/// The steps from an empty file to today's; the file's `user_version` is how many it has. Never change one, only add.
+/// A new code or spelling in a row is a step too (it may be empty), for an older program could not read it.
+const STEPS: &[&str] = &["
+-- What must survive beside rows: next_seq, run (how often the file was opened), routing (how topics are made).
+CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO meta (name, value) VALUES ('next_seq', 1), ('run', 0);
+
+-- Events. reason: 0 unavailable, 1 refused (both wait for the bus), 2 unfit (waits for the operator).
+-- held: the run in which an attempt is unresolved, else 0. The payload comes last: a look at the rest never reads it.
+CREATE TABLE parked (
+    seq INTEGER PRIMARY KEY, account TEXT NOT NULL, topic TEXT NOT NULL, subject TEXT NOT NULL, type TEXT NOT NULL,
+    id BLOB NOT NULL, reason INTEGER NOT NULL, held INTEGER NOT NULL, parked_at INTEGER NOT NULL, cost INTEGER NOT NULL,
+    error TEXT NOT NULL, trace TEXT, enters BLOB NOT NULL, payload BLOB NOT NULL) STRICT;
+-- The order of lanes (seq is part of each entry), and what waits for the operator. Each more costs a third of the speed.
+CREATE INDEX lane ON parked (account, topic, subject) WHERE reason < 2;
+CREATE INDEX unfit ON parked (reason) WHERE reason = 2;
+
+-- Raw bytes. reason: 3 unrecognized, 4 undecodable, 5 not-json. seq is of the same sequence as above.
+CREATE TABLE raw (
+    seq INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, account TEXT NOT NULL, source TEXT NOT NULL,
+    received_at INTEGER NOT NULL, reason INTEGER NOT NULL, cost INTEGER NOT NULL, error TEXT NOT NULL,
+    body BLOB NOT NULL) STRICT;
+
+-- How many there are, kept by each transaction. kind: the reasons above. population: 0 bus, 1 unfit, 2 raw.
+CREATE TABLE tally (account TEXT, kind INTEGER, rows INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    PRIMARY KEY (account, kind)) STRICT, WITHOUT ROWID;
+CREATE TABLE ages (population INTEGER, minute INTEGER, rows INTEGER NOT NULL,
+    PRIMARY KEY (population, minute)) STRICT, WITHOUT ROWID;
+
+CREATE TABLE cursors (account TEXT, key TEXT, value TEXT NOT NULL, saved_at INTEGER NOT NULL,
+    PRIMARY KEY (account, key)) STRICT, WITHOUT ROWID;
+CREATE TABLE directory (account TEXT, key TEXT, value TEXT NOT NULL, saved_at INTEGER NOT NULL,
+    PRIMARY KEY (account, key)) STRICT, WITHOUT ROWID;
+CREATE TABLE states (account TEXT, key TEXT, value TEXT NOT NULL, saved_at INTEGER NOT NULL,
+    PRIMARY KEY (account, key)) STRICT, WITHOUT ROWID;
+CREATE TABLE custom_data (account TEXT, key TEXT, value TEXT NOT NULL, saved_at INTEGER NOT NULL,
+    PRIMARY KEY (account, key)) STRICT;
+CREATE TABLE tokens (account TEXT, key TEXT, value TEXT NOT NULL, saved_at INTEGER NOT NULL,
+    PRIMARY KEY (account, key)) STRICT, WITHOUT ROWID;
+"];
+
+/// Pages in memory: lanes are inserted all over their index.
+const CACHE_KIB: i64 = 16 * 1024;
+/// What a large transaction leaves of the write-ahead log is cut to this.
+const WAL_LIMIT_BYTES: i64 = 64 << 20;
+/// Rows moved to another topic in one transaction.
+const REROUTE_ROWS: i64 = 2000;
+
+/// Opens the file, makes it where it is missing, and brings it forward.
+pub(super) fn open(path: &Path, page_cap: Option<u32>) -> Result<Connection, StoreError> {
+    let failed = |e| StoreError::of(path, e);
+    let unwritable = |source| StoreError::Unwritable { path: path.to_owned(), source };
+    let known = i64::try_from(STEPS.len()).unwrap_or(i64::MAX);
+    if path.metadata().is_ok_and(|file| file.len() > 0) {
+        let found = version_of(path).map_err(failed)?;
+        if found > known {
+            return Err(StoreError::Newer { path: path.to_owned(), found, known });
+        }
+    } else {
+        private(path).map_err(unwritable)?;
+    }
+    let mut conn = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )
+    .map_err(failed)?;
+    prepare(&conn, page_cap).map_err(failed)?;
+    migrate(&mut conn).map_err(failed)?;
+    Ok(conn)
+}
+
+/// Looks, and writes nothing, not even by closing: a connection that cannot write moves no log into the file.
+fn version_of(path: &Path) -> rusqlite::Result<i64> {
+    let conn = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    conn.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// An empty file that only its owner reads, in a folder that knows of it after a power cut: what is parked is personal.
+fn private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?.sync_all()?;
+    match path.parent() {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+fn prepare(conn: &Connection, page_cap: Option<u32>) -> rusqlite::Result<()> {
+    conn.busy_timeout(Duration::from_secs(5))?;
+    // The counts are right only while nobody else writes; it also does without shared memory.
+    conn.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    conn.pragma_update(None, "journal_mode", "WAL")?;
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    // The writer moves the log into the file itself, where it sees what fails.
+    conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+    conn.pragma_update(None, "journal_size_limit", WAL_LIMIT_BYTES)?;
+    conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    conn.pragma_update(None, "temp_store", "MEMORY")?;
+    conn.set_prepared_statement_cache_capacity(64);
+    if let Some(pages) = page_cap {
+        conn.pragma_update(None, "max_page_count", pages)?;
+    }
+    Ok(())
+}
+
+fn migrate(conn: &mut Connection) -> rusqlite::Result<()> {
+    let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let done = usize::try_from(found).unwrap_or(0);
+    for (number, step) in STEPS.iter().enumerate().skip(done) {
+        let transaction = conn.transaction()?;
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "user_version", rows::int(number as u64 + 1))?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// The number of this run: each opening has its own.
+pub(super) fn next_run(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.query_row("UPDATE meta SET value = value + 1 WHERE name = 'run' RETURNING value", [], |row| {
+        row.get(0)
+    })
+}
+
+/// The sequence number that was never given.
+pub(super) fn next_seq(conn: &Connection) -> rusqlite::Result<u64> {
+    let next: i64 = conn.query_row(
+        "SELECT max((SELECT value FROM meta WHERE name = 'next_seq'),
+                    coalesce((SELECT max(seq) FROM parked), 0) + 1, coalesce((SELECT max(seq) FROM raw), 0) + 1)",
+        [],
+        |row| row.get(0),
+    )?;
+    u64::try_from(next).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(0, next))
+}
+
+/// Remembers the sequence number that is given next.
+pub(super) fn save_next_seq(conn: &Connection, next: u64) -> rusqlite::Result<()> {
+    conn.prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'next_seq'")?
+        .execute([rows::int(next)])
+        .map(|_| ())
+}
+
+/// Moves rows to the topics of today's configuration, where it differs from the one they were parked under. In steps;
+/// the fingerprint is written last, so that a start that was cut short is begun again.
+pub(super) fn reroute(conn: &mut Connection, routing: &Routing) -> rusqlite::Result<u64> {
+    let known: Option<String> = conn
+        .query_row("SELECT value FROM meta WHERE name = 'routing'", [], |row| row.get(0))
+        .map(Some)
+        .or_else(|e| if e == rusqlite::Error::QueryReturnedNoRows { Ok(None) } else { Err(e) })?;
+    if known.as_ref() == Some(&routing.fingerprint) {
+        return Ok(0);
+    }
+    let mut moved = 0;
+    let mut after = Some(-1);
+    while let Some(from) = after {
+        let transaction = conn.transaction()?;
+        let (more, last) = reroute_some(&transaction, routing, from)?;
+        moved += more;
+        after = last;
+        if after.is_none() {
+            transaction.execute(
+                "INSERT OR REPLACE INTO meta (name, value) VALUES ('routing', ?1)",
+                [&routing.fingerprint],
+            )?;
+        }
+        transaction.commit()?;
+        conn.pragma_query(None, "wal_checkpoint", |_| Ok(()))?;
+    }
+    Ok(moved)
+}
+
+fn reroute_some(conn: &Connection, routing: &Routing, from: i64) -> rusqlite::Result<(u64, Option<i64>)> {
+    let mut query = conn.prepare_cached(
+        "SELECT seq, account, type, subject, topic FROM parked WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+    )?;
+    let mut found = query.query([from, REROUTE_ROWS])?;
+    let mut moves = Vec::new();
+    let mut last = None;
+    while let Some(row) = found.next()? {
+        let seq: i64 = row.get(0)?;
+        last = Some(seq);
+        let account = AccountId::new(row.get_ref(1)?.as_str()?);
+        let topic = (routing.topic)(&account, rows::event_type(row, 2)?, row.get_ref(3)?.as_str()?);
+        if let Some(topic) = topic.filter(|topic| {
+            row.get_ref(4).and_then(|t| Ok(t.as_str()?.to_owned())).as_deref() != Ok(&**topic)
+        }) {
+            moves.push((seq, topic));
+        }
+    }
+    drop(found);
+    let mut update = conn.prepare_cached("UPDATE parked SET topic = ?2 WHERE seq = ?1")?;
+    for (seq, topic) in &moves {
+        update.execute(rusqlite::params![seq, &**topic])?;
+    }
+    Ok((moves.len() as u64, last))
+}

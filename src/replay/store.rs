@@ -1,0 +1,567 @@
+//! The store as the rest of the program holds it: a bounded queue in front of the thread that owns the file, sequence
+//! numbers and counts in memory. Nothing here touches the file or waits for it, but for the `async` functions, which
+//! wait for their answers. The thread is [`Writer`](super::Writer).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use sha2::{Digest, Sha256};
+use tokio::sync::{Semaphore, oneshot, watch};
+
+use super::error::Trouble;
+use super::queue::{ParkJob, Phase, Queue, RawRow, Rows, Task};
+use super::tally::{Ledger, NoRoom, Population};
+use super::{
+    AskError, Count, DataDir, Discarded, Done, Entry, Filter, Kind, LaneKey, Listed, Page, ParkError, Parked,
+    ParkedRaw, Reason, Seq, StoreError, Stored, Table, WaitsFor, Writer, entries, rows,
+};
+use crate::event::{AccountId, EventType, Millis};
+
+/// The most questions and changes that wait at once; the others wait for a place.
+const ASKS: usize = 256;
+/// The most rows of one page of a list.
+const PAGE_ROWS: usize = 1000;
+/// The most bytes of one page of a list with payloads.
+const PAGE_BYTES: u64 = 8 << 20;
+/// An alert tells a day before rows get too old.
+const DAY_MS: i64 = 24 * 3600 * 1000;
+/// Longer errors are cut: they are words for an operator, not bytes to keep.
+const ERROR_BYTES: usize = 500;
+
+/// How much the store may hold, and for how long.
+#[derive(Debug, Clone)]
+pub struct StoreLimits {
+    /// Bytes in all; a tenth of them is for what waits for the operator.
+    pub max_size: u64,
+    /// How old a row may get.
+    pub retention: Duration,
+    /// An account's bytes that wait for the bus, where `parked` does not name it.
+    pub parked_default: u64,
+    /// The bytes by account.
+    pub parked: HashMap<AccountId, u64>,
+    /// Bytes on disk that are kept so that a full disk can still delete.
+    pub reserve: u64,
+    /// The most pages of the file, for tests: SQLite then says that the disk is full.
+    pub page_cap: Option<u32>,
+}
+
+impl Default for StoreLimits {
+    fn default() -> Self {
+        Self {
+            max_size: 10 << 30,
+            retention: Duration::from_secs(7 * 24 * 3600),
+            parked_default: 2 << 30,
+            parked: HashMap::new(),
+            reserve: 16 << 20,
+            page_cap: None,
+        }
+    }
+}
+
+impl StoreLimits {
+    /// The share of what waits for the operator.
+    pub(super) const fn operator_share(&self) -> u64 {
+        self.max_size / 10
+    }
+
+    fn quota(&self, account: &AccountId) -> u64 {
+        self.parked.get(account).copied().unwrap_or(self.parked_default)
+    }
+}
+
+/// The bus's topics as the configuration now makes them: rows that were parked under other ones move to them, so that
+/// their lanes keep their order.
+pub struct Routing {
+    /// Changes whenever a topic may have: the template, and what it is made of.
+    pub fingerprint: String,
+    /// The topic of an account's events of a type about a subject; none leaves the row where it is.
+    pub topic: Box<dyn Fn(&AccountId, EventType, &str) -> Option<Arc<str>> + Send>,
+}
+
+/// How the store does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StoreHealth {
+    /// It writes.
+    Well,
+    /// The disk is full; it deletes, and looks for room by itself.
+    Full,
+    /// Writing failed lately; it tries again by itself.
+    Failing,
+    /// What is on disk cannot be trusted: the process must exit (74).
+    Broken,
+}
+
+/// What the store held when it was opened.
+#[derive(Debug, Clone)]
+pub struct Recovered {
+    /// The sequence number that is given next.
+    pub next_seq: Seq,
+    /// The lanes with rows that wait for the bus, oldest head first. Nothing is provisional any more.
+    pub lanes: Vec<RecoveredLane>,
+    /// Cursors of pollers.
+    pub cursors: Vec<Entry>,
+    /// Pairs of the directory.
+    pub directory: Vec<Entry>,
+    /// Last states.
+    pub states: Vec<Entry>,
+    /// Webhook tokens, hashed.
+    pub tokens: Vec<Entry>,
+    /// Rows by account and kind.
+    pub depths: Vec<(AccountId, Kind, Count)>,
+    /// Rows that moved to another topic.
+    pub rerouted: u64,
+}
+
+/// A lane with rows that wait for the bus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredLane {
+    /// Which.
+    pub key: LaneKey,
+    /// How many rows.
+    pub rows: u64,
+    /// Its oldest.
+    pub head: Seq,
+}
+
+/// A snapshot for metrics.
+#[derive(Debug, Clone)]
+pub struct StoreStats {
+    /// Rows by account and kind.
+    pub depths: Vec<(AccountId, Kind, Count)>,
+    /// The minute in which the oldest row was parked that waits for the bus.
+    pub oldest_for_bus: Option<Millis>,
+    /// The same for the operator.
+    pub oldest_for_operator: Option<Millis>,
+    /// Rows that wait for the bus and will be too old within a day.
+    pub expiring_for_bus: u64,
+    /// The same for the operator.
+    pub expiring_for_operator: u64,
+    /// Rows that wait to be written.
+    pub queued_parks: u64,
+    /// Rows that wait to be deleted, freed or marked.
+    pub queued_changes: u64,
+    /// The file's size, with free pages.
+    pub file_bytes: u64,
+    /// Commits since the start.
+    pub commits: u64,
+    /// Rows evicted since the start.
+    pub evicted: u64,
+    /// Rows that got too old since the start.
+    pub expired: u64,
+    /// Rows discarded since the start.
+    pub discarded: u64,
+    /// How it does.
+    pub health: StoreHealth,
+}
+
+/// The replay store. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+/// What the store and its thread share.
+pub(super) struct Shared {
+    pub(super) queue: Queue,
+    pub(super) ledger: Mutex<Ledger>,
+    pub(super) limits: StoreLimits,
+    pub(super) next_seq: AtomicU64,
+    pub(super) health: watch::Sender<StoreHealth>,
+    pub(super) commits: AtomicU64,
+    pub(super) file_bytes: AtomicU64,
+    pub(super) evicted: AtomicU64,
+    pub(super) expired: AtomicU64,
+    pub(super) discarded: AtomicU64,
+    asks: Arc<Semaphore>,
+}
+
+impl Shared {
+    pub(super) fn new(limits: StoreLimits, ledger: Ledger, next_seq: u64) -> Self {
+        Self {
+            queue: Queue::default(),
+            ledger: Mutex::new(ledger),
+            limits,
+            next_seq: AtomicU64::new(next_seq),
+            health: watch::Sender::new(StoreHealth::Well),
+            commits: AtomicU64::new(0),
+            file_bytes: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
+            expired: AtomicU64::new(0),
+            discarded: AtomicU64::new(0),
+            asks: Arc::new(Semaphore::new(ASKS)),
+        }
+    }
+}
+
+impl Store {
+    /// Opens `store.db` in the directory. Nothing is served until the [`Writer`] runs on a thread of its own.
+    ///
+    /// # Errors
+    /// With the reason; a file of a newer version is refused, and nothing written.
+    pub fn open(
+        dir: &DataDir,
+        limits: StoreLimits,
+        routing: Option<Routing>,
+    ) -> Result<(Self, Writer, Recovered), StoreError> {
+        let (writer, recovered) = Writer::open(dir, limits, routing)?;
+        Ok((Self { shared: writer.shared() }, writer, recovered))
+    }
+
+    /// The next place in the order. From memory: call it in the lane's critical section, and park in the same.
+    #[must_use]
+    pub fn next_seq(&self) -> Seq {
+        Seq(self.shared.next_seq.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Parks one lane's rows, all or none. Never blocks. `done` is called once, on the store's thread, where this
+    /// returns `Ok`, and never where it returns an error.
+    ///
+    /// # Errors
+    /// At once, where there is no room for them.
+    pub fn park(&self, mut rows: Vec<Parked>, done: Done) -> Result<(), ParkError> {
+        let Some(first) = rows.first() else {
+            done(Ok(()));
+            return Ok(());
+        };
+        let account = first.lane.account.clone();
+        let (mut cost, mut waits) = (0, 0);
+        for row in &mut rows {
+            cut(&mut row.error);
+            let bytes = rows::event_cost(row);
+            cost += bytes;
+            waits += if row.reason.waits_for() == WaitsFor::Bus { bytes } else { 0 };
+        }
+        if waits > 0 {
+            self.reserve(&account, waits)?;
+        }
+        let reserved = (waits > 0).then_some((account, waits));
+        self.enqueue(ParkJob { rows: Rows::Events(rows), cost, reserved, done })
+    }
+
+    /// Parks raw bytes, each once by account, source and digest: a second copy is `Ok`. As [`park`](Self::park).
+    ///
+    /// # Errors
+    /// At once, where the queue has no room for them.
+    pub fn park_raw(&self, rows: Vec<ParkedRaw>, done: Done) -> Result<(), ParkError> {
+        if rows.is_empty() {
+            done(Ok(()));
+            return Ok(());
+        }
+        let mut cost = 0;
+        let rows = rows
+            .into_iter()
+            .map(|mut raw| {
+                cut(&mut raw.error);
+                cost += rows::raw_cost(&raw);
+                RawRow { seq: self.next_seq(), digest: digest(&raw), raw }
+            })
+            .collect();
+        self.enqueue(ParkJob { rows: Rows::Raw(rows), cost, reserved: None, done })
+    }
+
+    fn reserve(&self, account: &AccountId, bytes: u64) -> Result<(), ParkError> {
+        let limits = &self.shared.limits;
+        let total = limits.max_size - limits.operator_share();
+        self.shared.ledger.lock().reserve(account, bytes, limits.quota(account), total).map_err(|no| match no
+        {
+            NoRoom::Account => ParkError::AccountFull,
+            NoRoom::Store => ParkError::Full,
+        })
+    }
+
+    fn enqueue(&self, job: ParkJob) -> Result<(), ParkError> {
+        self.shared.queue.park(job).map_err(|(error, job)| {
+            if let Some((account, bytes)) = job.reserved {
+                self.shared.ledger.lock().release(&account, bytes);
+            }
+            error
+        })
+    }
+
+    /// They are delivered: deletes them, once the parks ahead are written. Never blocks; unknown ones are passed over.
+    pub fn delete(&self, seqs: Vec<Seq>) {
+        if !seqs.is_empty() {
+            self.shared.queue.task(Task::Delete(seqs.into()));
+        }
+    }
+
+    /// Their attempts surely failed: they are provisional no more. Never blocks.
+    pub fn free(&self, seqs: Vec<Seq>) {
+        if !seqs.is_empty() {
+            self.shared.queue.task(Task::Free(seqs.into()));
+        }
+    }
+
+    /// They wait for something else from now on, with these words for the operator. [`Reason::Unfit`] takes them out of
+    /// their lane, another reason into it, at their old places. Never blocks.
+    pub fn set_reason(&self, seqs: Vec<Seq>, reason: Reason, mut error: String) {
+        cut(&mut error);
+        if !seqs.is_empty() {
+            self.shared.queue.task(Task::Mark { seqs: seqs.into(), reason, error });
+        }
+    }
+
+    /// A lane's rows that wait for the bus, after a place, in order: at least one where there is one. Sees every row
+    /// whose park was queued before, and none whose delete was.
+    ///
+    /// # Errors
+    /// Where the store cannot read, or is closed.
+    pub async fn read_lane(
+        &self,
+        lane: LaneKey,
+        after: Option<Seq>,
+        max_rows: usize,
+        max_bytes: u64,
+    ) -> Result<Vec<Parked>, AskError> {
+        self.ask(move |conn| rows::read_lane(conn, &lane, after, max_rows, max_bytes)).await
+    }
+
+    /// A page of the operator's view.
+    ///
+    /// # Errors
+    /// Where the store cannot read, or is closed.
+    pub async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<Seq>,
+        limit: usize,
+    ) -> Result<Page<Listed>, AskError> {
+        let limit = limit.clamp(1, PAGE_ROWS);
+        let mut page = Page { rows: Vec::new(), next: after };
+        loop {
+            let (filter, after, room) = (filter.clone(), page.next, limit - page.rows.len());
+            let slice = self.ask(move |conn| rows::slice(conn, &filter, after, room)).await?;
+            page.rows.extend(slice.rows);
+            page.next = slice.next;
+            if page.next.is_none() || page.rows.len() >= limit {
+                return Ok(page);
+            }
+        }
+    }
+
+    /// A page of rows with their payloads, for a replay: rows up to a limit, and up to 8 MiB.
+    ///
+    /// # Errors
+    /// Where the store cannot read, or is closed.
+    pub async fn read(
+        &self,
+        filter: &Filter,
+        after: Option<Seq>,
+        limit: usize,
+    ) -> Result<Page<Stored>, AskError> {
+        let listed = self.list(filter, after, limit).await?;
+        self.ask(move |conn| {
+            let mut page = Page { rows: Vec::new(), next: listed.next };
+            let mut bytes = 0;
+            let mut last = after;
+            for row in &listed.rows {
+                if bytes > 0 && bytes + row.bytes > PAGE_BYTES {
+                    page.next = last;
+                    break;
+                }
+                bytes += row.bytes;
+                last = Some(row.seq);
+                // It may be gone meanwhile.
+                page.rows.extend(rows::get(conn, row.seq)?);
+            }
+            Ok(page)
+        })
+        .await
+    }
+
+    /// One row with everything.
+    ///
+    /// # Errors
+    /// Where the store cannot read, or is closed.
+    pub async fn get(&self, seq: Seq) -> Result<Option<Stored>, AskError> {
+        self.ask(move |conn| rows::get(conn, seq)).await
+    }
+
+    /// How many rows a filter asks for. By account and kind it is known from memory, else the rows are looked through.
+    ///
+    /// # Errors
+    /// Where the store cannot read, or is closed.
+    pub async fn count(&self, filter: &Filter) -> Result<Count, AskError> {
+        let mut sum = Count::default();
+        if filter.is_by_account_and_kind() {
+            for (account, kind, count) in self.shared.ledger.lock().depths() {
+                if filter.wants(kind) && filter.account.as_ref().is_none_or(|a| *a == account) {
+                    sum.rows += count.rows;
+                    sum.bytes += count.bytes;
+                }
+            }
+            return Ok(sum);
+        }
+        let mut after = None;
+        loop {
+            let page = self.list(filter, after, PAGE_ROWS).await?;
+            sum.rows += page.rows.len() as u64;
+            sum.bytes += page.rows.iter().map(|row| row.bytes).sum::<u64>();
+            after = page.next;
+            if after.is_none() {
+                return Ok(sum);
+            }
+        }
+    }
+
+    /// Throws away what a filter asks for and is there now, slice by slice; [`Gone`](super::Gone) tells of each row.
+    /// Those of a slice that was committed stay gone when a later one fails.
+    ///
+    /// # Errors
+    /// Where the store cannot write, or is closed.
+    pub async fn discard(&self, filter: &Filter) -> Result<Discarded, AskError> {
+        let mut sum = Discarded::default();
+        let mut after = Seq(0);
+        loop {
+            let _place = self.shared.asks.acquire().await.map_err(|_| AskError::Closed)?;
+            let (answer, answered) = oneshot::channel();
+            self.shared.queue.task(Task::Discard { filter: filter.clone(), after, answer });
+            let (gone, next) = answered.await.map_err(|_| AskError::Closed)??;
+            sum.events += gone.events;
+            sum.raw += gone.raw;
+            match next {
+                Some(next) => after = next,
+                None => return Ok(sum),
+            }
+        }
+    }
+
+    /// Saves entries, all or none; returns when they are on disk.
+    ///
+    /// # Errors
+    /// Where the store cannot write, or is closed.
+    pub async fn put(&self, table: Table, new: Vec<Entry>) -> Result<(), AskError> {
+        self.change(move |conn| new.iter().try_for_each(|entry| entries::put(conn, table, entry))).await
+    }
+
+    /// Removes an account's entries; returns when that is on disk. Unknown keys are passed over.
+    ///
+    /// # Errors
+    /// Where the store cannot write, or is closed.
+    pub async fn remove(&self, table: Table, account: AccountId, keys: Vec<String>) -> Result<(), AskError> {
+        self.change(move |conn| keys.iter().try_for_each(|key| entries::remove(conn, table, &account, key)))
+            .await
+    }
+
+    /// An entry.
+    ///
+    /// # Errors
+    /// Where the store cannot read, or is closed.
+    pub async fn entry(
+        &self,
+        table: Table,
+        account: AccountId,
+        key: String,
+    ) -> Result<Option<Entry>, AskError> {
+        self.ask(move |conn| entries::get(conn, table, &account, &key)).await
+    }
+
+    /// Up to 1,000 entries after an account and key, in their order; of one account, or of all.
+    ///
+    /// # Errors
+    /// Where the store cannot read, or is closed.
+    pub async fn entries(
+        &self,
+        table: Table,
+        account: Option<AccountId>,
+        after: Option<(AccountId, String)>,
+    ) -> Result<Vec<Entry>, AskError> {
+        let after = after.map_or_else(Default::default, |(account, key)| (account.as_str().to_owned(), key));
+        self.ask(move |conn| entries::page(conn, table, account.as_ref(), &after, PAGE_ROWS)).await
+    }
+
+    /// Bytes that an account may still park for the bus.
+    #[must_use]
+    pub fn room(&self, account: &AccountId) -> u64 {
+        self.shared.limits.quota(account).saturating_sub(self.shared.ledger.lock().account_bytes(account))
+    }
+
+    /// How it does, now and from now on.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<StoreHealth> {
+        self.shared.health.subscribe()
+    }
+
+    /// A snapshot for metrics; `now` says what gets too old within a day.
+    #[must_use]
+    pub fn stats(&self, now: Millis) -> StoreStats {
+        let shared = &self.shared;
+        let (parks, changes) = shared.queue.depth();
+        let soon = Millis(cutoff(now, shared.limits.retention).0.saturating_add(DAY_MS));
+        let ledger = shared.ledger.lock();
+        StoreStats {
+            depths: ledger.depths(),
+            oldest_for_bus: ledger.oldest(WaitsFor::Bus),
+            oldest_for_operator: ledger.oldest(WaitsFor::Operator),
+            expiring_for_bus: ledger.older_than(Population::Bus, soon),
+            expiring_for_operator: ledger.older_than(Population::Unfit, soon)
+                + ledger.older_than(Population::Raw, soon),
+            queued_parks: parks as u64,
+            queued_changes: changes as u64,
+            file_bytes: shared.file_bytes.load(Ordering::Relaxed),
+            commits: shared.commits.load(Ordering::Relaxed),
+            evicted: shared.evicted.load(Ordering::Relaxed),
+            expired: shared.expired.load(Ordering::Relaxed),
+            discarded: shared.discarded.load(Ordering::Relaxed),
+            health: *shared.health.borrow(),
+        }
+    }
+
+    /// Lets no more parks in. The thread does what is queued, closes the file and ends: join it.
+    pub fn close(&self) {
+        self.shared.queue.close(Phase::Closing);
+    }
+
+    /// Asks the store's thread, in the order of the queue.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, AskError> {
+        let _place = self.shared.asks.acquire().await.map_err(|_| AskError::Closed)?;
+        let (answer, answered) = oneshot::channel();
+        self.shared.queue.task(Task::Question(Box::new(move |conn| {
+            if answer.is_closed() {
+                return Ok(());
+            }
+            let result = question(conn);
+            let trouble = result.as_ref().err().map(Trouble::of);
+            // Who asked may have left.
+            drop(answer.send(result.map_err(|e| AskError::from(&e))));
+            trouble.map_or(Ok(()), Err)
+        })));
+        answered.await.map_err(|_| AskError::Closed)?
+    }
+
+    async fn change(
+        &self,
+        change: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
+    ) -> Result<(), AskError> {
+        let _place = self.shared.asks.acquire().await.map_err(|_| AskError::Closed)?;
+        let (answer, answered) = oneshot::channel();
+        self.shared.queue.task(Task::Change { change: Box::new(change), answer });
+        answered.await.map_err(|_| AskError::Closed)?
+    }
+}
+
+/// What was parked before it is too old.
+pub(super) fn cutoff(now: Millis, retention: Duration) -> Millis {
+    Millis(now.0.saturating_sub(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX)))
+}
+
+fn cut(error: &mut String) {
+    error.truncate(error.floor_char_boundary(ERROR_BYTES));
+}
+
+/// By it a second copy of raw bytes is known: account, source and body, with their lengths, so that no two read alike.
+fn digest(raw: &ParkedRaw) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in [raw.account.as_str().as_bytes(), raw.source.as_bytes(), &raw.body] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}

@@ -1,0 +1,390 @@
+//! How much the store holds: counted by the transactions themselves, so that quotas and metrics never look into the
+//! file. A [`Delta`] is written in the transaction that causes it and applied to the [`Ledger`] after its commit; the
+//! ledger also carries what is reserved for parks that wait in the queue.
+
+use std::collections::{BTreeMap, HashMap};
+
+use rusqlite::{Connection, params};
+
+use super::{RawReason, Reason, WaitsFor};
+use crate::event::{AccountId, Millis};
+
+/// What a stored row is and why it is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// An event.
+    Event(Reason),
+    /// Raw bytes.
+    Raw(RawReason),
+}
+
+impl Kind {
+    /// Every kind, in the order of their codes in the store.
+    pub const ALL: [Self; 6] = [
+        Self::Event(Reason::Unavailable),
+        Self::Event(Reason::Refused),
+        Self::Event(Reason::Unfit),
+        Self::Raw(RawReason::Unrecognized),
+        Self::Raw(RawReason::Undecodable),
+        Self::Raw(RawReason::NotJson),
+    ];
+
+    /// The spelling in the API and metrics: the reason's.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Event(reason) => reason.as_str(),
+            Self::Raw(reason) => reason.as_str(),
+        }
+    }
+
+    /// The kind whose spelling is `text`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|k| k.as_str() == text)
+    }
+
+    /// Whom a row of this kind waits for.
+    #[must_use]
+    pub const fn waits_for(self) -> WaitsFor {
+        match self {
+            Self::Event(reason) => reason.waits_for(),
+            Self::Raw(_) => WaitsFor::Operator,
+        }
+    }
+
+    /// The code in the store: never change one, only add.
+    pub(super) const fn code(self) -> u8 {
+        match self {
+            Self::Event(Reason::Unavailable) => 0,
+            Self::Event(Reason::Refused) => 1,
+            Self::Event(Reason::Unfit) => 2,
+            Self::Raw(RawReason::Unrecognized) => 3,
+            Self::Raw(RawReason::Undecodable) => 4,
+            Self::Raw(RawReason::NotJson) => 5,
+        }
+    }
+
+    /// The kind with a code.
+    pub(super) fn of_code(code: i64) -> Option<Self> {
+        Self::ALL.into_iter().find(|k| i64::from(k.code()) == code)
+    }
+
+    /// The rows among which this kind ages.
+    const fn population(self) -> Population {
+        match self {
+            Self::Event(Reason::Unavailable | Reason::Refused) => Population::Bus,
+            Self::Event(Reason::Unfit) => Population::Unfit,
+            Self::Raw(_) => Population::Raw,
+        }
+    }
+}
+
+/// Rows that are scanned together when they get too old.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Population {
+    /// Events that wait for the bus.
+    Bus = 0,
+    /// Events that wait for the operator.
+    Unfit = 1,
+    /// Raw bytes.
+    Raw = 2,
+}
+
+/// Rows, and their bytes with what the store adds to them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Rows.
+    pub rows: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// What one transaction changes.
+#[derive(Debug, Default)]
+pub(super) struct Delta {
+    counts: BTreeMap<(AccountId, Kind), (i64, i64)>,
+    ages: BTreeMap<(Population, i64), i64>,
+}
+
+/// What a row weighs in the counts.
+#[derive(Debug, Clone)]
+pub(super) struct Weight {
+    pub(super) account: AccountId,
+    pub(super) kind: Kind,
+    pub(super) cost: u64,
+    pub(super) at: Millis,
+}
+
+/// Ages are counted by the minute: the bound of the map is the retention in minutes.
+const fn minute(at: Millis) -> i64 {
+    at.0.div_euclid(60_000)
+}
+
+impl Delta {
+    /// A row was inserted.
+    pub(super) fn add(&mut self, weight: &Weight) {
+        self.change(weight, 1);
+    }
+
+    /// A row was deleted.
+    pub(super) fn take(&mut self, weight: &Weight) {
+        self.change(weight, -1);
+    }
+
+    fn change(&mut self, weight: &Weight, rows: i64) {
+        let bytes = i64::try_from(weight.cost).unwrap_or(i64::MAX).saturating_mul(rows);
+        let count = self.counts.entry((weight.account.clone(), weight.kind)).or_default();
+        count.0 += rows;
+        count.1 += bytes;
+        *self.ages.entry((weight.kind.population(), minute(weight.at))).or_default() += rows;
+    }
+
+    /// Writes it into the transaction that `conn` is in.
+    pub(super) fn write(&self, conn: &Connection) -> rusqlite::Result<()> {
+        let mut add = conn.prepare_cached(
+            "INSERT INTO tally (account, kind, rows, bytes) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (account, kind) DO UPDATE SET rows = rows + excluded.rows, bytes = bytes + excluded.bytes",
+        )?;
+        for ((account, kind), (rows, bytes)) in &self.counts {
+            if (*rows, *bytes) != (0, 0) {
+                add.execute(params![account.as_str(), kind.code(), rows, bytes])?;
+            }
+        }
+        let mut age = conn.prepare_cached(
+            "INSERT INTO ages (population, minute, rows) VALUES (?1, ?2, ?3)
+             ON CONFLICT (population, minute) DO UPDATE SET rows = rows + excluded.rows",
+        )?;
+        let mut empty =
+            conn.prepare_cached("DELETE FROM ages WHERE population = ?1 AND minute = ?2 AND rows <= 0")?;
+        for ((population, minute), rows) in &self.ages {
+            if *rows == 0 {
+                continue;
+            }
+            age.execute(params![*population as i64, minute, rows])?;
+            if *rows < 0 {
+                empty.execute(params![*population as i64, minute])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The counts in memory. Bounded by the accounts that the configuration names (and those that it named while their
+/// rows are still there), and by the minutes of the retention.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    accounts: HashMap<AccountId, Account>,
+    bus_bytes: u64,
+    operator: Count,
+    reserved_bytes: u64,
+    ages: BTreeMap<(Population, i64), u64>,
+}
+
+#[derive(Debug, Default)]
+struct Account {
+    counts: [Count; Kind::ALL.len()],
+    reserved_bytes: u64,
+}
+
+impl Account {
+    fn bus_bytes(&self) -> u64 {
+        Kind::ALL
+            .into_iter()
+            .filter(|kind| kind.waits_for() == WaitsFor::Bus)
+            .map(|kind| self.counts[usize::from(kind.code())].bytes)
+            .sum()
+    }
+}
+
+/// Which quota has no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    Account,
+    Store,
+}
+
+impl Ledger {
+    /// Reads what earlier transactions counted.
+    pub(super) fn read(conn: &Connection) -> rusqlite::Result<Self> {
+        let mut delta = Delta::default();
+        let mut tally = conn.prepare("SELECT account, kind, rows, bytes FROM tally")?;
+        let mut rows = tally.query([])?;
+        while let Some(row) = rows.next()? {
+            let Some(kind) = Kind::of_code(row.get(1)?) else {
+                return Err(rusqlite::Error::IntegralValueOutOfRange(1, row.get(1)?));
+            };
+            let account = AccountId::new(row.get_ref(0)?.as_str()?);
+            delta.counts.insert((account, kind), (row.get(2)?, row.get(3)?));
+        }
+        let mut ages = conn.prepare("SELECT population, minute, rows FROM ages")?;
+        let mut rows = ages.query([])?;
+        while let Some(row) = rows.next()? {
+            let population = match row.get::<_, i64>(0)? {
+                0 => Population::Bus,
+                1 => Population::Unfit,
+                2 => Population::Raw,
+                other => return Err(rusqlite::Error::IntegralValueOutOfRange(0, other)),
+            };
+            delta.ages.insert((population, row.get(1)?), row.get(2)?);
+        }
+        let mut ledger = Self::default();
+        ledger.apply(&delta);
+        Ok(ledger)
+    }
+
+    /// Takes over what a transaction committed.
+    pub(super) fn apply(&mut self, delta: &Delta) {
+        for ((account, kind), (rows, bytes)) in &delta.counts {
+            let account = self.accounts.entry(account.clone()).or_default();
+            let count = &mut account.counts[usize::from(kind.code())];
+            count.rows = count.rows.saturating_add_signed(*rows);
+            count.bytes = count.bytes.saturating_add_signed(*bytes);
+            match kind.waits_for() {
+                WaitsFor::Bus => self.bus_bytes = self.bus_bytes.saturating_add_signed(*bytes),
+                WaitsFor::Operator => {
+                    self.operator.rows = self.operator.rows.saturating_add_signed(*rows);
+                    self.operator.bytes = self.operator.bytes.saturating_add_signed(*bytes);
+                }
+            }
+        }
+        for (key, rows) in &delta.ages {
+            let left = self.ages.get(key).copied().unwrap_or(0).saturating_add_signed(*rows);
+            if left == 0 {
+                self.ages.remove(key);
+            } else {
+                self.ages.insert(*key, left);
+            }
+        }
+    }
+
+    /// Reserves room for rows that will wait for the bus.
+    pub(super) fn reserve(
+        &mut self,
+        account: &AccountId,
+        bytes: u64,
+        quota: u64,
+        total: u64,
+    ) -> Result<(), NoRoom> {
+        if self.bus_bytes.saturating_add(self.reserved_bytes).saturating_add(bytes) > total {
+            return Err(NoRoom::Store);
+        }
+        let entry = self.accounts.entry(account.clone()).or_default();
+        if entry.bus_bytes().saturating_add(entry.reserved_bytes).saturating_add(bytes) > quota {
+            return Err(NoRoom::Account);
+        }
+        entry.reserved_bytes += bytes;
+        self.reserved_bytes += bytes;
+        Ok(())
+    }
+
+    /// Gives back what was reserved: the rows are written, and counted, or will not be.
+    pub(super) fn release(&mut self, account: &AccountId, bytes: u64) {
+        self.reserved_bytes = self.reserved_bytes.saturating_sub(bytes);
+        if let Some(account) = self.accounts.get_mut(account) {
+            account.reserved_bytes = account.reserved_bytes.saturating_sub(bytes);
+        }
+    }
+
+    /// The bytes that wait for the bus, by an account, with what is reserved.
+    pub(super) fn account_bytes(&self, account: &AccountId) -> u64 {
+        self.accounts.get(account).map_or(0, |a| a.bus_bytes() + a.reserved_bytes)
+    }
+
+    /// What waits for the operator.
+    pub(super) const fn operator(&self) -> Count {
+        self.operator
+    }
+
+    /// Everything, by account and kind; what is zero is left out.
+    pub(super) fn depths(&self) -> Vec<(AccountId, Kind, Count)> {
+        let mut depths: Vec<_> = self
+            .accounts
+            .iter()
+            .flat_map(|(account, held)| {
+                Kind::ALL.map(|kind| (account.clone(), kind, held.counts[usize::from(kind.code())]))
+            })
+            .filter(|(_, _, count)| count.rows > 0)
+            .collect();
+        depths.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+        depths
+    }
+
+    /// How many rows of a population are in minutes that ended at or before `cutoff`.
+    pub(super) fn older_than(&self, population: Population, cutoff: Millis) -> u64 {
+        self.ages.range((population, i64::MIN)..(population, minute(cutoff))).map(|(_, rows)| rows).sum()
+    }
+
+    /// The minute of the oldest row that waits for somebody.
+    pub(super) fn oldest(&self, waits: WaitsFor) -> Option<Millis> {
+        let first = |population| {
+            let range = (population, i64::MIN)..=(population, i64::MAX);
+            self.ages.range(range).next().map(|((_, minute), _)| *minute)
+        };
+        let minute = match waits {
+            WaitsFor::Bus => first(Population::Bus),
+            WaitsFor::Operator => first(Population::Unfit).into_iter().chain(first(Population::Raw)).min(),
+        };
+        minute.map(|minute| Millis(minute.saturating_mul(60_000)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn weight(kind: Kind, cost: u64, at: i64) -> Weight {
+        Weight { account: AccountId::new("acme"), kind, cost, at: Millis(at) }
+    }
+
+    const BUS: Kind = Kind::Event(Reason::Unavailable);
+
+    #[test]
+    fn codes_are_places_in_the_list_and_spellings_are_unique() {
+        for (place, kind) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(usize::from(kind.code()), place);
+            assert_eq!(Kind::of_code(i64::try_from(place).unwrap()), Some(kind));
+            assert_eq!(Kind::parse(kind.as_str()), Some(kind));
+        }
+    }
+
+    #[test]
+    fn a_reservation_counts_until_it_is_released() {
+        let mut ledger = Ledger::default();
+        let acme = AccountId::new("acme");
+        assert_eq!(ledger.reserve(&acme, 60, 100, 1000), Ok(()));
+        assert_eq!(ledger.reserve(&acme, 41, 100, 1000), Err(NoRoom::Account));
+        assert_eq!(ledger.reserve(&AccountId::new("other"), 41, 100, 100), Err(NoRoom::Store));
+        ledger.release(&acme, 60);
+        assert_eq!(ledger.reserve(&acme, 100, 100, 100), Ok(()));
+    }
+
+    #[test]
+    fn what_waits_for_the_operator_takes_no_room_from_the_bus() {
+        let mut ledger = Ledger::default();
+        let mut delta = Delta::default();
+        delta.add(&weight(Kind::Event(Reason::Unfit), 90, 0));
+        delta.add(&weight(Kind::Raw(RawReason::NotJson), 90, 0));
+        ledger.apply(&delta);
+        assert_eq!(ledger.operator(), Count { rows: 2, bytes: 180 });
+        assert_eq!(ledger.reserve(&AccountId::new("acme"), 100, 100, 100), Ok(()));
+    }
+
+    #[test]
+    fn ages_are_counted_by_whole_minutes() {
+        let mut ledger = Ledger::default();
+        let mut delta = Delta::default();
+        delta.add(&weight(BUS, 1, 59_999));
+        delta.add(&weight(BUS, 1, 60_000));
+        delta.add(&weight(Kind::Raw(RawReason::NotJson), 1, 0));
+        ledger.apply(&delta);
+        assert_eq!(ledger.older_than(Population::Bus, Millis(59_999)), 0);
+        assert_eq!(ledger.older_than(Population::Bus, Millis(60_000)), 1);
+        assert_eq!(ledger.older_than(Population::Bus, Millis(120_000)), 2);
+        assert_eq!(ledger.oldest(WaitsFor::Bus), Some(Millis(0)));
+        let mut gone = Delta::default();
+        gone.take(&weight(BUS, 1, 59_999));
+        ledger.apply(&gone);
+        assert_eq!(ledger.oldest(WaitsFor::Bus), Some(Millis(60_000)));
+    }
+}

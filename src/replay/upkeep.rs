@@ -1,0 +1,418 @@
+//! What the store's thread does between transactions: it evicts and expires, moves the log into the file, watches the
+//! disk, and decides what an error means. Invariant: while the reserve is given up, parks only take pages that deletes
+//! have freed, so that there is always room to delete.
+
+use std::fmt::Display;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::{Duration, Instant};
+
+use super::error::Trouble;
+use super::queue::{Phase, Tasks};
+use super::reserve::Reserve;
+use super::store::{StoreHealth, cutoff};
+use super::tally::Population;
+use super::writer::{CHUNK_ROWS, take_all};
+use super::{Gone, Why, Writer, rows};
+use crate::event::Millis;
+
+/// Pages in the log before they are moved into the file.
+const LOG_PAGES: i32 = 1000;
+/// Upkeep, when there is nothing else to do.
+const TICK: Duration = Duration::from_secs(1);
+/// Tasks that failed are tried again after it.
+const TASK_PAUSE: Duration = Duration::from_secs(1);
+/// Between attempts to make the reserve again: at first,
+const PROBE_PAUSE: Duration = Duration::from_secs(1);
+/// and at most, for each fills the disk for a moment.
+const PROBE_PAUSE_MOST: Duration = Duration::from_secs(30);
+/// An error that repeats is logged once in this time.
+const LOG_PAUSE: Duration = Duration::from_secs(10);
+
+/// What upkeep remembers.
+pub(super) struct Upkeep {
+    reserve: Reserve,
+    disk: Disk,
+    log_pages: Arc<AtomicI32>,
+    resume: Option<Instant>,
+    tick: Instant,
+    left: Left,
+    logged: Option<Instant>,
+    unlogged: u64,
+}
+
+/// Whether there is room on the disk, as far as is known.
+enum Disk {
+    Roomy,
+    /// The reserve is given up.
+    Tight {
+        probe: Instant,
+        pause: Duration,
+    },
+}
+
+/// Whether a turn left something for the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    Something,
+}
+
+/// When to try again what failed.
+enum Retry {
+    /// There is room that was not there.
+    Now,
+    Later,
+}
+
+impl Upkeep {
+    pub(super) fn new(reserve: Reserve) -> Self {
+        Self {
+            reserve,
+            disk: Disk::Roomy,
+            log_pages: Arc::new(AtomicI32::new(0)),
+            resume: None,
+            tick: Instant::now(),
+            left: Left::Nothing,
+            logged: None,
+            unlogged: 0,
+        }
+    }
+
+    /// Whether tasks may be tried.
+    pub(super) fn tasks(&self) -> Tasks {
+        match self.resume {
+            Some(at) if Instant::now() < at => Tasks::Paused,
+            Some(_) | None => Tasks::Wanted,
+        }
+    }
+
+    /// When the next turn is due, though nothing is queued.
+    pub(super) fn wake(&self) -> Instant {
+        match self.left {
+            Left::Something => Instant::now(),
+            Left::Nothing => self.resume.map_or(self.tick, |at| at.min(self.tick)),
+        }
+    }
+}
+
+impl Writer {
+    /// What a thread does before its first turn.
+    pub(super) fn begin_upkeep(&mut self) {
+        let pages = Arc::clone(&self.upkeep.log_pages);
+        let hooked = self.conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, count| {
+            pages.store(count, Ordering::Relaxed);
+            Ok(())
+        }));
+        if let Err(error) = hooked {
+            self.failed("watch the log", &error);
+        }
+        if let Err(error) = self.upkeep.reserve.make() {
+            self.tighten(&error);
+        }
+    }
+
+    /// A turn's upkeep: at most one transaction of each kind.
+    pub(super) fn upkeep(&mut self, gone: &mut impl FnMut(Vec<Gone>)) {
+        if self.upkeep.tasks() == Tasks::Paused {
+            self.upkeep.left = Left::Nothing;
+            return;
+        }
+        self.upkeep.resume = None;
+        let evicted = self.evict(gone);
+        let expired = self.expire(gone);
+        self.upkeep.left = if evicted == Left::Something { evicted } else { expired };
+        let ticked = Instant::now() >= self.upkeep.tick;
+        let pages = self.upkeep.log_pages.load(Ordering::Relaxed);
+        let tight = matches!(self.upkeep.disk, Disk::Tight { .. });
+        if pages >= LOG_PAGES || (pages > 0 && (ticked || tight)) {
+            self.checkpoint();
+        }
+        if ticked {
+            self.upkeep.tick = Instant::now() + TICK;
+            self.probe_disk();
+            self.probe_write();
+            self.measure();
+        }
+    }
+
+    /// What waits for the operator has its share; the oldest of it goes, but never the last.
+    fn evict(&mut self, gone: &mut impl FnMut(Vec<Gone>)) -> Left {
+        let share = self.shared.limits.operator_share();
+        let held = self.shared.ledger.lock().operator();
+        if held.bytes <= share || held.rows <= 1 {
+            return Left::Nothing;
+        }
+        let evicted = self.commit(|conn, delta| {
+            let (mut rows_left, mut over) = (held.rows, held.bytes - share);
+            let mut taken = Vec::new();
+            for seq in rows::oldest_for_operator(conn, CHUNK_ROWS)? {
+                if rows_left <= 1 || over == 0 {
+                    break;
+                }
+                if let Some((weight, row)) = rows::take(conn, seq, Why::Evicted)? {
+                    delta.take(&weight);
+                    taken.push(row);
+                    rows_left -= 1;
+                    over = over.saturating_sub(weight.cost);
+                }
+            }
+            Ok(taken)
+        });
+        self.told(evicted, Why::Evicted, gone)
+    }
+
+    /// What is older than the retention goes, whatever it waits for.
+    fn expire(&mut self, gone: &mut impl FnMut(Vec<Gone>)) -> Left {
+        let now = Millis(jiff::Timestamp::now().as_millisecond());
+        let cutoff = cutoff(now, self.shared.limits.retention);
+        let (events, raw) = {
+            let ledger = self.shared.ledger.lock();
+            let older = |population| ledger.older_than(population, cutoff);
+            (older(Population::Bus) + older(Population::Unfit), older(Population::Raw))
+        };
+        if events + raw == 0 {
+            return Left::Nothing;
+        }
+        // Ages are counted by whole minutes, and so no more is asked for than there is.
+        let cutoff = Millis(cutoff.0.div_euclid(60_000) * 60_000);
+        let expired = self.commit(|conn, delta| {
+            let chunk = CHUNK_ROWS as u64;
+            let mut seqs = rows::events_before(conn, cutoff, events.min(chunk))?;
+            seqs.extend(rows::raw_before(conn, cutoff, raw.min(chunk))?);
+            take_all(conn, delta, seqs, Why::Expired)
+        });
+        self.told(expired, Why::Expired, gone)
+    }
+
+    fn told(
+        &mut self,
+        taken: rusqlite::Result<Vec<Gone>>,
+        why: Why,
+        gone: &mut impl FnMut(Vec<Gone>),
+    ) -> Left {
+        match taken {
+            Ok(taken) => {
+                self.wrote();
+                let left = if taken.is_empty() { Left::Nothing } else { Left::Something };
+                self.tell(taken, why, gone);
+                left
+            }
+            Err(error) => {
+                self.failed_task(why.as_str(), &error);
+                Left::Nothing
+            }
+        }
+    }
+
+    /// Counts rows that left undelivered, and tells who has to know.
+    pub(super) fn tell(&mut self, taken: Vec<Gone>, why: Why, gone: &mut impl FnMut(Vec<Gone>)) {
+        if taken.is_empty() {
+            return;
+        }
+        let count = taken.len() as u64;
+        match why {
+            Why::Evicted => {
+                self.shared.evicted.fetch_add(count, Ordering::Relaxed);
+                tracing::warn!(rows = count, "store evicted the oldest that waited for the operator");
+            }
+            Why::Expired => {
+                self.shared.expired.fetch_add(count, Ordering::Relaxed);
+                tracing::error!(rows = count, "store gave up rows older than the retention");
+            }
+            Why::Discarded => {
+                self.shared.discarded.fetch_add(count, Ordering::Relaxed);
+            }
+        }
+        gone(taken);
+    }
+
+    /// Moves the log into the file, so that it begins anew.
+    fn checkpoint(&mut self) {
+        match self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+            Ok(()) => self.upkeep.log_pages.store(0, Ordering::Relaxed),
+            Err(error) => {
+                self.failed("checkpoint", &error);
+            }
+        }
+    }
+
+    fn measure(&mut self) {
+        let measured = self.conn.query_row(
+            "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
+            [],
+            |row| row.get::<_, i64>(0),
+        );
+        match measured {
+            Ok(bytes) => self.shared.file_bytes.store(u64::try_from(bytes).unwrap_or(0), Ordering::Relaxed),
+            Err(error) => {
+                self.failed("measure", &error);
+            }
+        }
+    }
+
+    /// Whether a park may be tried.
+    pub(super) fn may_park(&mut self) -> ControlFlow<()> {
+        self.probe_disk();
+        match self.upkeep.disk {
+            Disk::Roomy => ControlFlow::Continue(()),
+            Disk::Tight { .. } => match self.free_bytes() {
+                Ok(free) if free >= self.upkeep.reserve.bytes() / 2 => ControlFlow::Continue(()),
+                Ok(_) => {
+                    self.ail(StoreHealth::Full);
+                    ControlFlow::Break(())
+                }
+                Err(error) => {
+                    self.failed("count free pages", &error);
+                    ControlFlow::Break(())
+                }
+            },
+        }
+    }
+
+    fn free_bytes(&self) -> rusqlite::Result<u64> {
+        let free: i64 = self.conn.query_row(
+            "SELECT freelist_count * page_size FROM pragma_freelist_count(), pragma_page_size()",
+            [],
+            |row| row.get(0),
+        )?;
+        Ok(u64::try_from(free).unwrap_or(0))
+    }
+
+    /// Where the reserve is given up, tries from time to time to make it again.
+    fn probe_disk(&mut self) {
+        let Disk::Tight { probe, pause } = self.upkeep.disk else { return };
+        if Instant::now() < probe {
+            return;
+        }
+        if self.upkeep.reserve.make().is_ok() {
+            tracing::info!("store has room again");
+            self.upkeep.disk = Disk::Roomy;
+            self.parked();
+        } else {
+            let pause = (pause * 2).min(PROBE_PAUSE_MOST);
+            self.upkeep.disk = Disk::Tight { probe: Instant::now() + pause, pause };
+        }
+    }
+
+    /// Where writing failed and nobody writes, finds out whether it still does.
+    fn probe_write(&mut self) {
+        let health = *self.shared.health.borrow();
+        match health {
+            StoreHealth::Failing => {
+                let written = self.commit(|conn, _| {
+                    conn.execute("UPDATE meta SET value = value WHERE name = 'run'", []).map(|_| ())
+                });
+                match written {
+                    Ok(()) => self.wrote(),
+                    Err(error) => {
+                        self.failed("probe", &error);
+                    }
+                }
+            }
+            StoreHealth::Well | StoreHealth::Full | StoreHealth::Broken => {}
+        }
+    }
+
+    /// Something was written: whatever failed has passed; a full disk may still be full.
+    pub(super) fn wrote(&mut self) {
+        self.recovered(StoreHealth::Failing);
+    }
+
+    /// Something was parked: there is room, too.
+    pub(super) fn parked(&mut self) {
+        self.recovered(StoreHealth::Failing);
+        self.recovered(StoreHealth::Full);
+    }
+
+    fn recovered(&mut self, from: StoreHealth) {
+        let changed = self.shared.health.send_if_modified(|health| {
+            let ailed = *health == from;
+            if ailed {
+                *health = StoreHealth::Well;
+            }
+            ailed
+        });
+        if changed {
+            self.upkeep.logged = None;
+            tracing::info!("store writes again");
+        }
+    }
+
+    fn ail(&self, new: StoreHealth) {
+        self.shared.health.send_if_modified(|health| {
+            let worse = *health != new && *health != StoreHealth::Broken;
+            if worse {
+                *health = new;
+            }
+            worse
+        });
+    }
+
+    /// The disk is full: the reserve is for those who delete.
+    fn tighten(&mut self, error: &dyn Display) -> Retry {
+        self.ail(StoreHealth::Full);
+        match self.upkeep.disk {
+            Disk::Roomy => {
+                self.upkeep.reserve.give_up();
+                self.upkeep.disk = Disk::Tight { probe: Instant::now() + PROBE_PAUSE, pause: PROBE_PAUSE };
+                tracing::error!(error = %error, "store disk is full, nothing can be parked");
+                Retry::Now
+            }
+            Disk::Tight { .. } => Retry::Later,
+        }
+    }
+
+    /// Draws the consequences of an error.
+    pub(super) fn failed(&mut self, doing: &'static str, error: &rusqlite::Error) {
+        self.troubled(doing, Trouble::of(error), error);
+    }
+
+    /// The same, where tasks are left to be tried again.
+    pub(super) fn failed_task(&mut self, doing: &'static str, error: &rusqlite::Error) {
+        match self.troubled(doing, Trouble::of(error), error) {
+            Retry::Now => {}
+            Retry::Later if self.shared.queue.phase() == Phase::Closing => {
+                tracing::error!(
+                    "store closes with changes undone: what was delivered since may be sent again"
+                );
+                self.shared.queue.drop_tasks();
+            }
+            Retry::Later => self.upkeep.resume = Some(Instant::now() + TASK_PAUSE),
+        }
+    }
+
+    /// A question met trouble.
+    pub(super) fn failed_question(&mut self, trouble: Trouble) {
+        self.troubled("read", trouble, &"a question was not answered");
+    }
+
+    fn troubled(&mut self, doing: &'static str, trouble: Trouble, error: &dyn Display) -> Retry {
+        match trouble {
+            Trouble::Full => self.tighten(error),
+            Trouble::Passing => {
+                self.ail(StoreHealth::Failing);
+                self.log(doing, error);
+                Retry::Later
+            }
+            Trouble::Fatal => {
+                tracing::error!(store.doing = doing, error = %error, "store is broken, the process must exit");
+                self.shared.health.send_replace(StoreHealth::Broken);
+                self.shared.queue.close(Phase::Broken);
+                Retry::Later
+            }
+        }
+    }
+
+    fn log(&mut self, doing: &'static str, error: &dyn Display) {
+        let now = Instant::now();
+        if self.upkeep.logged.is_some_and(|at| now < at + LOG_PAUSE) {
+            self.upkeep.unlogged += 1;
+            return;
+        }
+        let repeated = std::mem::take(&mut self.upkeep.unlogged);
+        self.upkeep.logged = Some(now);
+        tracing::error!(store.doing = doing, error = %error, repeated, "store fails, and tries again");
+    }
+}

@@ -1,0 +1,276 @@
+//! Single rules of the contract that no fixture shows, one small table each.
+
+use fleetbus::event::Millis;
+use fleetbus::provider::{Feed, Outcome, PullApi, Source};
+use serde_json::{Value, json};
+
+use crate::support::{RECEIVED, Run, Said, T, event, events, first_row, fixture, pull, push, with, without};
+
+/// Whether a payload makes events, is skipped, or is refused.
+fn outcome(source: &Source, raw: &Value) -> &'static str {
+    match Run::new().decode(source, raw.to_string().as_bytes()).outcome {
+        Outcome::Events(_) => "events",
+        Outcome::Skipped { .. } => "skipped",
+        Outcome::Unrecognized(_) => "unrecognized",
+        Outcome::Undecodable(_) => "undecodable",
+    }
+}
+
+#[test]
+fn what_identity_needs_must_be_there_and_readable() {
+    let odd = [Value::Null, json!(0), json!(""), json!("soon"), json!([]), json!(-1), json!(1e300)];
+    for (path, key) in [
+        ("push-legacy-flat/position_moving.json", "date"),
+        ("push-legacy-flat/trip.json", "startDateTime"),
+        ("push-legacy-flat/trip.json", "endDateTime"),
+        ("push-legacy-flat/stop_engine_off.json", "startDateTime"),
+        ("push-legacy-flat/usage_hours.json", "endDateTime"),
+        ("push-legacy-flat/alert_high_speed.json", "alertDateTime"),
+        ("push-legacy-flat/fence_enter.json", "date"),
+        ("push-v3/position_documented.json", "date"),
+        ("push-v3/trip.json", "startDateTime"),
+        ("push-v3/trip.json", "endDateTime"),
+        ("push-v3/stop.json", "endDateTime"),
+        ("push-v3/usage_hours.json", "endDate"),
+        ("push-v3/alert_sample_names.json", "alertDateTime"),
+        ("push-v3/geofence_enter.json", "enterDateTime"),
+        ("push-v3/geofence_exit.json", "exitDateTime"),
+        ("push-v3/item_location.json", "timestamp"),
+    ] {
+        for value in &odd {
+            let raw = with(fixture(path), json!({ key: value }));
+            assert_eq!(outcome(&push(), &raw), "undecodable", "{path} {key} {value}");
+        }
+    }
+    for (path, feed, key) in [
+        ("pull-v2/locations_current.response.json", Feed::Locations, "date"),
+        ("pull-v2/locations_history.response.json", Feed::History, "date"),
+        ("pull-v2/trips.response.json", Feed::Trips, "startDateTime"),
+        ("pull-v2/trips.response.json", Feed::Trips, "endDateTime"),
+        ("pull-v2/stops.response.json", Feed::Stops, "beginDate"),
+        ("pull-v2/stops.response.json", Feed::Stops, "endDate"),
+        ("pull-v2/usagehours.response.json", Feed::UsageHours, "endDateTime"),
+        ("pull-v2/alerts.response.json", Feed::Alerts, "alertDateTime"),
+        ("pull-v2/alerts.response.json", Feed::Alerts, "alertCode"),
+    ] {
+        for value in odd.iter().filter(|value| key != "alertCode" || value.is_null()) {
+            let raw = with(first_row(path), json!({ key: value }));
+            assert_eq!(outcome(&pull(PullApi::V2, feed), &raw), "skipped", "{path} {key} {value}");
+        }
+    }
+}
+
+#[test]
+fn without_any_id_there_is_no_event() {
+    let anonymous = |path: &str| {
+        with(fixture(path), json!({ "tracker": { "name": "Van 17", "deviceNumber": " \u{0}" } }))
+    };
+    assert_eq!(outcome(&push(), &anonymous("push-v3/position_documented.json")), "undecodable");
+    assert_eq!(outcome(&push(), &anonymous("push-v3/item_location.json")), "undecodable");
+    assert_eq!(outcome(&push(), &anonymous("push-v3/device_update.json")), "undecodable");
+    let ids = ["deviceNumber", "deviceSerialNumber", "deviceUUID"];
+    assert_eq!(outcome(&push(), &without(fixture("push-legacy-flat/trip.json"), &ids)), "undecodable");
+    let row = without(first_row("pull-v2/alerts.response.json"), &ids);
+    assert_eq!(outcome(&pull(PullApi::V2, Feed::Alerts), &row), "skipped");
+    assert_eq!(
+        outcome(&push(), &without(fixture("push-legacy-flat/fence_enter.json"), &["geofenceUUID"])),
+        "undecodable"
+    );
+    let nowhere = with(fixture("push-v3/geofence_enter.json"), json!({ "geofence": null }));
+    assert_eq!(outcome(&push(), &nowhere), "undecodable");
+}
+
+#[test]
+fn what_may_still_grow_is_skipped() {
+    let minute = 60_000;
+    for (ended_ago, expected) in
+        [(0, "skipped"), (10 * minute, "skipped"), (10 * minute + 1, "events"), (-minute, "skipped")]
+    {
+        let row =
+            with(first_row("pull-v2/trips.response.json"), json!({ "endDateTime": RECEIVED.0 - ended_ago }));
+        assert_eq!(outcome(&pull(PullApi::V2, Feed::Trips), &row), expected, "{ended_ago}");
+        let pushed = with(fixture("push-v3/trip.json"), json!({ "endDateTime": RECEIVED.0 - ended_ago }));
+        assert_eq!(outcome(&push(), &pushed), "events", "a push is final");
+    }
+}
+
+#[test]
+fn v3_trips_and_alerts_are_refused_and_foreign_rows_too() {
+    let row =
+        with(first_row("pull-v3/trips.response.json"), json!({ "startDateTime": T, "endDateTime": T + 1 }));
+    assert_eq!(outcome(&pull(PullApi::V3, Feed::Trips), &row), "undecodable");
+    assert_eq!(outcome(&pull(PullApi::V3, Feed::Alerts), &json!({ "alertId": 1 })), "undecodable");
+    let row = first_row("pull-v2/advanced_trips.response.json");
+    assert_eq!(outcome(&pull(PullApi::V2, Feed::Trips), &row), "undecodable");
+    let stop = json!({ "id": 1, "stopType": "Idling", "deviceNbr": "350000000000017", "driverName": "Van 17", "beginDate": T, "endDate": T + 1 });
+    assert_eq!(outcome(&pull(PullApi::V2, Feed::Stops), &stop), "undecodable");
+    assert_eq!(outcome(&pull(PullApi::V2, Feed::Stops), &json!([1])), "unrecognized");
+    // A new field of that name on a row of our own makes it no foreign one.
+    let row = with(first_row("pull-v2/stops.response.json"), json!({ "label": "new", "imei": null }));
+    assert_eq!(outcome(&pull(PullApi::V2, Feed::Stops), &row), "events");
+}
+
+#[test]
+fn motion_is_told_by_the_word_or_by_engine_and_speed() {
+    let flat = |state: Value, engine: Value, speed: Value| {
+        let changes = json!({ "currentState": state, "engineOn": engine, "speed": speed });
+        event(&push(), &with(fixture("push-legacy-flat/position_moving.json"), changes))["position"]["motion"]
+            .clone()
+    };
+    for (state, engine, speed, expected) in [
+        (json!("Moving"), json!(false), json!(0), json!("MOTION_MOVING")),
+        (json!("STOPPED"), json!(true), json!(0), json!("MOTION_IDLING")),
+        (json!("STOPPED"), json!(false), json!(0), json!("MOTION_STOPPED")),
+        (json!("STOPPED"), Value::Null, json!(0), json!("MOTION_STOPPED")),
+        (Value::Null, json!(true), json!(0), json!("MOTION_IDLING")),
+        (Value::Null, json!(false), json!(5), json!("MOTION_STOPPED")),
+        (Value::Null, json!(true), json!(5), json!("MOTION_MOVING")),
+        (Value::Null, Value::Null, json!(5), json!("MOTION_MOVING")),
+        (Value::Null, Value::Null, json!(0), Value::Null),
+        (json!("Hovering"), Value::Null, Value::Null, Value::Null),
+    ] {
+        assert_eq!(flat(state.clone(), engine, speed), expected, "{state}");
+    }
+    let v2 = |status: &str| {
+        let row = with(
+            first_row("pull-v2/locations_current.response.json"),
+            json!({ "status": status, "speed": 0 }),
+        );
+        event(&pull(PullApi::V2, Feed::Locations), &row)["position"]["motion"].clone()
+    };
+    assert_eq!(
+        ["Idle", "Stopped", "Not Active", "Offline - No Gps"].map(v2),
+        [json!("MOTION_IDLING"), json!("MOTION_STOPPED"), Value::Null, json!("MOTION_OFFLINE")]
+    );
+}
+
+#[test]
+fn headings_are_degrees_and_none_is_absence() {
+    let heading = |word: Value, degrees: Value| {
+        let changes = json!({ "heading": word, "direction": degrees });
+        let event = event(&push(), &with(fixture("push-v3/position_live_like_sparse.json"), changes));
+        (event["position"]["headingDegrees"].clone(), event["providerFields"].clone())
+    };
+    let nothing = || Value::Null;
+    assert_eq!(heading(json!("None"), json!(0)), (nothing(), nothing()));
+    assert_eq!(heading(json!("None"), json!(47)), (json!(47.0), nothing()));
+    assert_eq!(heading(nothing(), json!(0)), (json!(0.0), nothing()));
+    assert_eq!(heading(json!("ne"), nothing()), (json!(45.0), nothing()));
+    assert_eq!(heading(json!("N"), json!(350)), (json!(350.0), nothing()));
+    assert_eq!(heading(json!("S"), json!(350)), (json!(350.0), json!({ "heading": "S" })));
+    assert_eq!(heading(json!("up"), json!(400)), (nothing(), json!({ "heading": "up", "direction": 400.0 })));
+}
+
+#[test]
+fn places_that_cannot_be_used_are_said_to_be_none() {
+    let place = |latitude: Value, longitude: Value| {
+        let changes = json!({ "latitude": latitude, "longitude": longitude });
+        let event = event(&push(), &with(fixture("push-v3/position_live_like_sparse.json"), changes));
+        (event["position"]["place"].clone(), event["anomalies"].clone())
+    };
+    let no_fix = || (Value::Null, json!(["ANOMALY_NO_FIX"]));
+    assert_eq!(place(json!(0), json!("0.0")), no_fix());
+    assert_eq!(place(json!(91), json!(0)), no_fix());
+    assert_eq!(place(json!(38), Value::Null), no_fix());
+    assert_eq!(place(Value::Null, Value::Null), no_fix());
+    assert_eq!(
+        place(json!("x"), json!(1)),
+        (Value::Null, json!(["ANOMALY_NO_FIX", "ANOMALY_UNREADABLE_FIELD"]))
+    );
+    assert_eq!(place(json!(0), json!(9)), (json!({ "point": { "longitude": 9.0 } }), Value::Null));
+    // ProtoJSON leaves out a latitude of 0; the point is there.
+    // Elsewhere only where one was given.
+    let alert = |changes: Value| {
+        event(&push(), &with(fixture("push-v3/alert_sample_names.json"), changes))["anomalies"].clone()
+    };
+    assert_eq!(alert(json!({ "latitude": null, "longitude": null })), Value::Null);
+    assert_eq!(alert(json!({ "latitude": 0, "longitude": 0 })), json!(["ANOMALY_NO_FIX"]));
+}
+
+#[test]
+fn a_clock_may_be_five_minutes_ahead() {
+    let anomalies = |ahead: i64| {
+        let raw =
+            with(fixture("push-v3/position_live_like_sparse.json"), json!({ "date": RECEIVED.0 + ahead }));
+        event(&push(), &raw)["anomalies"].clone()
+    };
+    assert_eq!(anomalies(300_000), Value::Null);
+    assert_eq!(anomalies(300_001), json!(["ANOMALY_CLOCK_AHEAD"]));
+}
+
+#[test]
+fn two_thousand_breadcrumbs_are_taken_the_newest() {
+    let crumbs = |count: i64| {
+        let entries: Vec<String> = (1..=count).map(|n| format!("{},38.6,-90.2,1", T - n * 1000)).collect();
+        let raw = with(
+            fixture("push-v3/position_live_like_sparse.json"),
+            json!({ "batchedPositions": entries.join(";") }),
+        );
+        events(&push(), &raw)
+    };
+    let said = crumbs(2000);
+    assert_eq!((said.len(), said[0].to_value()["event"]["anomalies"].clone()), (2001, Value::Null));
+    let said = crumbs(2003);
+    assert_eq!(said.len(), 2001);
+    assert_eq!(said[0].to_value()["event"]["anomalies"], json!(["ANOMALY_TRUNCATED"]));
+    let oldest = said.iter().filter_map(|said| match said {
+        Said::Event { event, .. } => event.occur_time.as_ref().map(|time| time.seconds),
+        Said::Skipped(_) | Said::Refused(_) => None,
+    });
+    assert_eq!(oldest.min(), Some(T / 1000 - 2000));
+}
+
+#[test]
+fn sentinels_are_absence() {
+    let row = with(
+        first_row("pull-v2/alerts.response.json"),
+        json!({ "appDriverId": 0, "appDriverName": "no driver assigned", "fleetName": "Default", "fenceGroup": "No Group", "lastName": "" }),
+    );
+    let event = event(&pull(PullApi::V2, Feed::Alerts), &row);
+    assert_eq!(
+        [&event["driver"], &event["fleet"], &event["alert"]["place"], &event["providerFields"]],
+        [&Value::Null; 4]
+    );
+    let raw = with(
+        fixture("push-v3/device_update.json"),
+        json!({ "fleet": { "name": "Default", "customData": {} } }),
+    );
+    assert_eq!(crate::support::event(&push(), &raw)["fleet"], Value::Null);
+}
+
+#[test]
+fn custom_data_belongs_to_its_object() {
+    let raw = json!({
+        "tracker": { "trackerId": 1, "customData": { "a": 1 } },
+        "person": { "id": 2, "customData": { "b": [true, null] } },
+        "asset": { "vin": "V", "customData": "odd" },
+        "customData": { "c": 3 },
+    });
+    let event = event(&push(), &raw);
+    assert_eq!(event["tracker"]["customData"], json!({ "a": 1.0 }));
+    assert_eq!(event["driver"]["customData"], json!({ "b": [true, null] }));
+    assert_eq!(
+        event["providerFields"],
+        json!({ "asset": { "customData": "odd" }, "customData": { "c": 3.0 } })
+    );
+    assert_eq!(event["anomalies"], json!(["ANOMALY_UNREADABLE_FIELD", "ANOMALY_SUBJECT_FALLBACK"]));
+}
+
+#[test]
+fn no_control_character_reaches_a_subject_and_no_time_of_receipt_an_id() {
+    let raw = r#"{"date":1767009600000,"latitude":1,"longitude":1,"tracker":{"deviceNumber":"35\u00000000000000017\u001f"},"x":"\ud800\u0000"}"#;
+    let mut run = Run::new();
+    run.received_at = Millis(T);
+    let said = run.say(&push(), raw.as_bytes());
+    let [Said::Event { event, .. }] = said.as_slice() else { panic!("{said:?}") };
+    assert_eq!(event.subject, "350000000000017");
+    assert_eq!(event.id, "8a1b7959-ffe7-5f92-b699-bc2107218705");
+}
+
+#[test]
+fn a_visit_without_its_beginning_has_still_ended() {
+    let row = with(first_row("pull-v2/geofence_activity.response.json"), json!({ "enterDateTime": null }));
+    let said = events(&pull(PullApi::V2, Feed::GeofenceActivity), &row);
+    let [Said::Skipped(_), exit] = said.as_slice() else { panic!("{said:?}") };
+    assert_eq!(exit.id(), "327bbd06-a8aa-5929-b276-f412686212b3");
+}

@@ -1,0 +1,110 @@
+//! States are compared with the last of their key, never with older ones.
+
+use fleetbus::event::Millis;
+use fleetbus::provider::{Draft, Feed, LastState, Outcome, PullApi, Resolved, resolve_state};
+use serde_json::{Value, json};
+
+use crate::support::{RECEIVED, Run, first_row, fixture, pull, push, with};
+
+fn draft(run: &Run, raw: &Value) -> Draft {
+    match run.decode(&push(), raw.to_string().as_bytes()).outcome {
+        Outcome::Events(mut drafts) => drafts.remove(0),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn resolved(run: &Run, raw: &Value, last: Option<&LastState>) -> (String, Option<LastState>) {
+    match resolve_state(draft(run, raw), last) {
+        Resolved::Event { event, checks, enters, new_last } => {
+            assert_eq!(checks, enters);
+            assert_eq!(checks.first().map(ToString::to_string).as_deref(), Some(event.id.as_str()));
+            (event.id, new_last)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn activated_deactivated_activated_are_three_events() {
+    let run = Run::new();
+    let (on, off) = (fixture("push-v3/device_status.json"), fixture("push-v3/device_status_inactivate.json"));
+    let (first, last) = resolved(&run, &on, None);
+    let last = last.expect("a last state");
+    // The same again, whatever does not count: custom data, fields of no place.
+    let again = with(on.clone(), json!({ "news": 1, "company": null }));
+    let Resolved::Duplicate { event } = resolve_state(draft(&run, &again), Some(&last)) else {
+        panic!("news")
+    };
+    assert_eq!(event.id, first);
+    let (second, after) = resolved(&run, &off, Some(&last));
+    let (third, _) = resolved(&run, &on, after.as_ref());
+    assert_ne!(first, second);
+    assert_ne!(first, third);
+    // A retry after a crash, before the last state was stored, has the same id.
+    assert_eq!(resolved(&run, &off, Some(&last)).0, second);
+}
+
+#[test]
+fn what_was_received_before_the_last_is_published_and_does_not_replace_it() {
+    let mut run = Run::new();
+    let (_, last) = resolved(&run, &fixture("push-v3/device_status.json"), None);
+    run.received_at = Millis(RECEIVED.0 - 1);
+    let (_, replaced) = resolved(&run, &fixture("push-v3/device_status_inactivate.json"), last.as_ref());
+    assert_eq!(replaced, None);
+}
+
+#[test]
+fn a_last_state_survives_the_store() {
+    let (_, last) = resolved(&Run::new(), &fixture("push-v3/device_status.json"), None);
+    let last = last.expect("a last state");
+    let stored = serde_json::to_string(&last).expect("json");
+    assert_eq!(serde_json::from_str::<LastState>(&stored).expect("a last state"), last);
+}
+
+#[test]
+fn only_what_a_definition_is_compared_by_makes_it_news() {
+    let run = Run::new();
+    let definition = fixture("push-v3/geofence_change.json");
+    let (id, last) = resolved(&run, &definition, None);
+    for (change, news) in [
+        (json!({ "color": "00ff00", "type": "CIRCLE", "notification": null, "action": "CREATE" }), false),
+        (json!({ "name": "Depot B" }), true),
+        (json!({ "fenceGroup": "No Group" }), true),
+        (json!({ "radius": 0.2 }), true),
+        (json!({ "action": "delete" }), true),
+        (json!({ "points": [{ "latitude": 38.6, "longitude": -90.1 }] }), true),
+    ] {
+        let resolved = resolve_state(draft(&run, &with(definition.clone(), change.clone())), last.as_ref());
+        let is_news = match resolved {
+            Resolved::Event { event, .. } => event.id != id,
+            Resolved::Duplicate { .. } => false,
+            Resolved::Silent => panic!("a definition is never silent"),
+        };
+        assert_eq!(is_news, news, "{change}");
+    }
+}
+
+#[test]
+fn being_offline_is_news_when_the_word_changes() {
+    let mut run = Run::new();
+    let row = first_row("pull-v2/locations_current.response.json");
+    let mut statuses = Vec::new();
+    for status in ["Moving", "Offline", "offline - No Gps", "Stopped", "Idle"] {
+        let raw = with(row.clone(), json!({ "status": status, "date": null })).to_string();
+        let said = run.say(&pull(PullApi::V2, Feed::Locations), raw.as_bytes());
+        statuses.push(
+            said.iter()
+                .skip(1)
+                .map(|said| said.to_value()["event"]["trackerChange"].clone())
+                .collect::<Vec<_>>(),
+        );
+    }
+    let change = |word: &str| {
+        let mut change = json!({ "kind": "KIND_STATUS_CHANGED" });
+        if !word.is_empty() {
+            change["providerStatus"] = word.into();
+        }
+        vec![change]
+    };
+    assert_eq!(statuses, [vec![], change("Offline"), change("offline - No Gps"), change(""), vec![]]);
+}
