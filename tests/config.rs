@@ -1,5 +1,7 @@
 //! The configuration at its border: a file's text in, a meaning or every problem out; and `fleetbus check` as a process.
 
+#![expect(clippy::panic, clippy::expect_used, reason = "a test may")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
