@@ -40,7 +40,7 @@ const REFUSED: usize = 1_024;
 /// See the module.
 pub struct NatsBus {
     config: config::Nats,
-    options: Mutex<Option<ConnectOptions>>,
+    options: tokio::sync::Mutex<Option<ConnectOptions>>,
     door: mpsc::Sender<(Message, Ticket)>,
     inside: tokio::sync::Mutex<mpsc::Receiver<(Message, Ticket)>>,
     shared: Arc<Shared>,
@@ -131,7 +131,7 @@ impl NatsBus {
         let (door, inside) = mpsc::channel(QUEUE);
         Ok(Self {
             config: nats.clone(),
-            options: Mutex::new(Some(options)),
+            options: tokio::sync::Mutex::new(Some(options)),
             door,
             inside: tokio::sync::Mutex::new(inside),
             shared,
@@ -175,11 +175,13 @@ impl NatsBus {
     }
 
     async fn connect(&self) -> Result<Arc<Client>, String> {
+        // Whoever comes second waits here for the first one's connection.
+        let mut options = self.options.lock().await;
         if let Some(client) = self.shared.client.load_full() {
             return Ok(client);
         }
-        let Some(options) = self.options.lock().take() else {
-            return Err("NATS is being connected".to_owned());
+        let Some(options) = options.take() else {
+            return Err("the connection could not be made".to_owned());
         };
         let addresses: Vec<String> = self.config.url.split(',').map(|url| url.trim().to_owned()).collect();
         let client = options.connect(addresses).await.map_err(|error| error.to_string())?;
