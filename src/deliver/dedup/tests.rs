@@ -314,8 +314,8 @@ enum Way {
 }
 
 /// Every order of six turns in which two events, the worker's answers and a fold can go once the first event has begun.
-/// `facts` and what is remembered `before` are of another subject every time, in one file: opening one for each order
-/// would take minutes.
+/// `facts` and what is remembered `before` are of another subject every time, and a thousand orders share a file: opening
+/// one for each would take minutes, and folding all into one as well.
 fn every_interleaving(
     facts: impl Fn(u32) -> [Fact; 2],
     before: impl Fn(u32) -> Fact,
@@ -333,6 +333,9 @@ fn every_interleaving(
             continue;
         }
         subject += 1;
+        if subject % 1_000 == 0 {
+            stepped = Stepped::new();
+        }
         stepped.remember(before(subject));
         let mut ways = facts(subject).map(|fact| Way::Reserving(stepped.reserving(fact)));
         for turn in &order {
