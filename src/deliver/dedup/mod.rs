@@ -36,7 +36,7 @@ use worker::{Lookup, Place};
 
 /// How long a look-up on disk may take.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// After one that took longer nothing is looked up for so long: a request of a thousand events is not to wait a thousand times.
+/// After one that took longer nothing is looked up for so long, lest a request of a thousand events wait a thousand times.
 const RESPITE: Duration = Duration::from_secs(5);
 /// How often an event is looked up again because a fold came between. Folds are seconds apart.
 const LOOK_UPS: u32 = 3;

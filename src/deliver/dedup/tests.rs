@@ -448,10 +448,41 @@ fn live_fixes_and_their_breadcrumbs_are_not_looked_up() {
 }
 
 #[test]
-fn an_id_remembered_for_another_subject_is_known_though_that_subject_has_no_front() {
+fn a_fix_far_ahead_of_its_receipt_does_not_have_its_vehicle_looked_up() {
+    let mut stepped = Stepped::new();
+    stepped.remember(Fact::Fix { subject: 1, minute: 600 });
+    for minute in -10..4 {
+        stepped.remember(Fact::Fix { subject: 1, minute });
+    }
+    assert_eq!(stepped.dedup.stats.look_ups.load(Ordering::Relaxed), 0);
+    assert!(stepped.is_known(Fact::Fix { subject: 1, minute: 600 }));
+}
+
+#[test]
+fn an_id_of_several_subjects_is_known_whichever_subject_asks_and_has_a_front() {
     let mut stepped = Stepped::new();
     stepped.remember(Fact::Fallback { subject: 1, minute: -5 });
     assert!(stepped.is_known(Fact::Fix { subject: 2, minute: -5 }));
+    stepped.remember(Fact::Fix { subject: 2, minute: -500 });
+    assert!(stepped.is_known(Fact::Fallback { subject: 1, minute: -500 }));
+}
+
+#[test]
+fn a_fold_that_failed_is_done_again_and_loses_nothing_that_came_meanwhile() {
+    let mut stepped = Stepped::new();
+    let fact = |minute| Fact::Fix { subject: 1, minute };
+    let other = rusqlite::Connection::open(stepped.dir.path().join("seen.db")).expect("opens");
+    stepped.remember(fact(-9));
+    other.execute_batch("ALTER TABLE piece RENAME TO gone").expect("renamed");
+    stepped.worker.fold();
+    stepped.remember(fact(-8));
+    stepped.worker.write();
+    assert!(stepped.is_known(fact(-9)) && stepped.is_known(fact(-8)));
+    other.execute_batch("ALTER TABLE gone RENAME TO piece").expect("renamed");
+    stepped.worker.fold();
+    assert!(stepped.is_known(fact(-9)) && stepped.is_known(fact(-8)));
+    stepped.kill();
+    assert!(stepped.is_known(fact(-9)) && stepped.is_known(fact(-8)));
 }
 
 #[test]
