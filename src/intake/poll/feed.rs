@@ -180,7 +180,7 @@ where
             let pause = match self.take(Side::Live, extent).await {
                 Ok(taken) => {
                     failures = 0;
-                    let progress = plan.taken(extent, taken.rows, taken.sent_at);
+                    let progress = plan.taken(extent, taken.rows, taken.sent_at, taken.size);
                     let cursor = {
                         let mut status = self.status.lock();
                         status.cursor = Cursor { swept: status.cursor.swept, ..plan.cursor() };
@@ -220,9 +220,9 @@ where
                 return stopping;
             }
             match self.take(Side::Sweep, Extent::Window(window)).await {
-                Ok(_) => {
+                Ok(taken) => {
                     failures = 0;
-                    if plan.taken(window) {
+                    if plan.taken(window, taken.size) {
                         let cursor = {
                             let mut status = self.status.lock();
                             status.cursor.swept = Some(plan.swept());

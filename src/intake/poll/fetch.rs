@@ -7,7 +7,7 @@ use super::Clock;
 use super::bucket::Class;
 use super::fault::Fault;
 use super::host::{Host, Page};
-use super::plan::Extent;
+use super::plan::{Extent, Size};
 use super::request::Endpoint;
 use crate::event::{AccountId, Millis};
 use crate::intake::accept::{Errand, Pulled, Receipt, Refusal};
@@ -52,6 +52,8 @@ pub struct Taken {
     pub rows: u64,
     /// The earliest time that an answer says it was sent.
     pub sent_at: Option<Millis>,
+    /// Whether a longer window would do.
+    pub size: Size,
 }
 
 /// Why an extent was not taken in full.
@@ -96,7 +98,7 @@ impl Fetch<'_> {
         for number in 0..PAGES {
             watch(Moment::Calling);
             let request = self.endpoint.request(extent, number);
-            let Page { rows, sent_at, held } = self.host.page(self.feed, &request, self.class).await?;
+            let Page { rows, sent_at, bytes, held } = self.host.page(self.feed, &request, self.class).await?;
             let count = rows.len();
             let is_last = self.endpoint.page().is_none_or(|full| count < full);
             if number > 0 && count > 0 && rows == before {
@@ -104,6 +106,9 @@ impl Fetch<'_> {
                 return Err(Fault::TooLarge("one page, and the pages repeat".to_owned()).into());
             }
             taken.rows += count as u64;
+            if number >= PAGES / 3 || bytes >= self.host.largest() / 3 {
+                taken.size = Size::Large;
+            }
             // An older time is the safer one.
             taken.sent_at = match (taken.sent_at, sent_at) {
                 (Some(first), Some(now)) => Some(first.min(now)),

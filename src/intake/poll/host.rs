@@ -9,7 +9,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
 
 use super::Clock;
@@ -28,6 +28,8 @@ const JWT: (Duration, Duration) = (Duration::from_secs(13 * 60), Duration::from_
 const JWT_LENGTH: usize = 8 << 10;
 /// A failure to buy one is shared for so long by all who ask.
 const JWT_FAILED: Duration = Duration::from_secs(5);
+/// Calls of one token or key at once.
+const LINES: usize = 4;
 /// An answer from this size on is split off the runtime.
 const LARGE: usize = 1 << 20;
 
@@ -42,6 +44,7 @@ pub struct Host {
     opened: Notify,
     live: tokio::sync::Mutex<()>,
     rest: tokio::sync::Mutex<()>,
+    lines: Semaphore,
 }
 
 /// What opens it.
@@ -72,6 +75,8 @@ pub struct Page {
     pub rows: Vec<Bytes>,
     /// The provider's time.
     pub sent_at: Option<Millis>,
+    /// How large the answer was.
+    pub bytes: usize,
     /// The memory that they take: kept until they are handed over.
     pub held: Held,
 }
@@ -96,6 +101,7 @@ impl Host {
             opened: Notify::new(),
             live: tokio::sync::Mutex::default(),
             rest: tokio::sync::Mutex::default(),
+            lines: Semaphore::new(LINES),
         }
     }
 
@@ -103,6 +109,18 @@ impl Host {
     #[must_use]
     pub fn is_slowed(&self) -> bool {
         self.gate.lock().brake.is_slowed()
+    }
+
+    /// Calls that are under way.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        LINES - self.lines.available_permits()
+    }
+
+    /// The largest answer that is read.
+    #[must_use]
+    pub const fn largest(&self) -> usize {
+        self.client.largest()
     }
 
     /// The rows of one answer, when the host lets a call through.
@@ -115,10 +133,10 @@ impl Host {
             Door::V3 { .. } => PullApi::V3,
         };
         let answer = self.call(request, class).await?;
-        let sent_at = sent_at(&answer.headers);
+        let (sent_at, bytes) = (sent_at(&answer.headers), answer.body.len());
         let rows = split(api, feed, answer.body).await;
         self.note(rows.as_ref().err());
-        Ok(Page { rows: rows?, sent_at, held: answer.held })
+        Ok(Page { rows: rows?, sent_at, bytes, held: answer.held })
     }
 
     /// One answer with a status of success.
@@ -237,11 +255,12 @@ impl Host {
             None => None,
         };
         loop {
+            // The semaphore is never closed.
+            let line = self.lines.acquire().await.ok();
             let opened = self.opened.notified();
-            let wait = match self.gate.lock().admit(class, Instant::now()) {
-                Ok(()) => return Paid { host: self, class },
-                Err(wait) => wait,
-            };
+            let admitted = self.gate.lock().admit(class, Instant::now());
+            let Err(wait) = admitted else { return Paid { host: self, class, _line: line } };
+            drop(line);
             tokio::select! {
                 () = opened => {}
                 () = sleep(wait) => {}
@@ -268,6 +287,7 @@ impl Gate {
 struct Paid<'a> {
     host: &'a Host,
     class: Option<Class>,
+    _line: Option<SemaphorePermit<'a>>,
 }
 
 impl Drop for Paid<'_> {

@@ -116,6 +116,12 @@ impl Client {
         Ok(Self { http, bounds, memory: Arc::new(Semaphore::new(memory)) })
     }
 
+    /// The largest answer that is read.
+    #[must_use]
+    pub const fn largest(&self) -> usize {
+        self.bounds.size
+    }
+
     /// Sends one request, and reads its answer.
     pub async fn exchange(
         &self,

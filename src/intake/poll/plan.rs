@@ -94,6 +94,16 @@ pub enum Progress {
     Doubted,
 }
 
+/// How much of what is read at once an extent took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Size {
+    /// Twice as much would also have done.
+    #[default]
+    Small,
+    /// Twice as much might be too large.
+    Large,
+}
+
 /// Whether a shorter window can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Halved {
@@ -107,7 +117,7 @@ pub enum Halved {
 #[derive(Debug, Clone)]
 pub struct Live {
     longest: Option<i64>,
-    /// The length that is asked for now: halved where an answer was too large, doubled where it was not.
+    /// The length that is asked for now: halved where an answer was too large, doubled where it was small.
     span: i64,
     cursor: Cursor,
 }
@@ -141,7 +151,7 @@ impl Live {
     }
 
     /// An extent was taken in full: every row is durable. `sent_at` is the answer's `Date`.
-    pub fn taken(&mut self, extent: Extent, rows: u64, sent_at: Option<Millis>) -> Progress {
+    pub fn taken(&mut self, extent: Extent, rows: u64, sent_at: Option<Millis>, size: Size) -> Progress {
         if rows == 0 && self.cursor.had_rows && self.cursor.doubts < DOUBTS {
             self.cursor.doubts += 1;
             return Progress::Doubted;
@@ -152,7 +162,7 @@ impl Live {
             return Progress::UpToDate;
         };
         let was_cut = window.length() >= self.span;
-        self.span = self.span.saturating_mul(2).min(longest);
+        self.span = next_span(self.span, longest, size);
         // The provider knows best until when it can have known.
         let known = sent_at.map_or(window.to, |at| window.to.min(Millis(at.0.saturating_sub(SETTLE))));
         self.cursor.position = self.cursor.position.max(Some(known));
@@ -216,8 +226,8 @@ impl Sweep {
     }
 
     /// A window was taken in full; whether the sweep is done with it.
-    pub fn taken(&mut self, window: Window) -> bool {
-        self.span = self.span.saturating_mul(2).min(self.longest);
+    pub fn taken(&mut self, window: Window, size: Size) -> bool {
+        self.span = next_span(self.span, self.longest, size);
         let Some(rest) = &mut self.rest else { return true };
         rest.from = rest.from.max(window.to);
         if rest.from < rest.to {
@@ -231,6 +241,14 @@ impl Sweep {
     /// The answer was too large.
     pub fn halve(&mut self, window: Window) -> Halved {
         halve(&mut self.span, Extent::Window(window))
+    }
+}
+
+const fn next_span(span: i64, longest: i64, size: Size) -> i64 {
+    match size {
+        Size::Small if span < longest / 2 => span * 2,
+        Size::Small => longest,
+        Size::Large => span,
     }
 }
 
@@ -286,19 +304,19 @@ mod tests {
     fn nothing_where_there_was_something_is_believed_the_third_time() {
         let mut live = Live::new(Endpoint::V2Trips, cursor(T));
         let first = live.next(Millis(T + HOUR));
-        assert_eq!(live.taken(first, 5, None), Progress::UpToDate);
+        assert_eq!(live.taken(first, 5, None, Size::Small), Progress::UpToDate);
         let at = live.cursor().position;
         for expected in [Progress::Doubted, Progress::Doubted] {
             let next = live.next(Millis(T + 2 * HOUR));
-            assert_eq!(live.taken(next, 0, None), expected);
+            assert_eq!(live.taken(next, 0, None, Size::Small), expected);
             assert_eq!(live.cursor().position, at);
         }
         let next = live.next(Millis(T + 2 * HOUR));
-        assert_eq!(live.taken(next, 0, None), Progress::UpToDate);
+        assert_eq!(live.taken(next, 0, None, Size::Small), Progress::UpToDate);
         assert_eq!(live.cursor().position, Some(Millis(T + 2 * HOUR - SETTLE)));
         let next = live.next(Millis(T + 3 * HOUR));
         assert_eq!(
-            live.taken(next, 0, None),
+            live.taken(next, 0, None, Size::Small),
             Progress::UpToDate,
             "nothing after nothing is believed at once"
         );
@@ -309,11 +327,11 @@ mod tests {
         // Our clock is a year ahead.
         let mut live = Live::new(Endpoint::V2Trips, cursor(T));
         let next = live.next(Millis(T + 365 * DAY));
-        assert_eq!(live.taken(next, 1, Some(Millis(T + HOUR))), Progress::UpToDate);
+        assert_eq!(live.taken(next, 1, Some(Millis(T + HOUR)), Size::Small), Progress::UpToDate);
         assert_eq!(live.cursor().position, Some(Millis(T + HOUR - SETTLE)));
         // An old copy from somewhere moves nothing back.
         let next = live.next(Millis(T + 365 * DAY));
-        assert_eq!(live.taken(next, 1, Some(Millis(T - DAY))), Progress::UpToDate);
+        assert_eq!(live.taken(next, 1, Some(Millis(T - DAY)), Size::Small), Progress::UpToDate);
         assert_eq!(live.cursor().position, Some(Millis(T + HOUR - SETTLE)));
     }
 
@@ -327,7 +345,10 @@ mod tests {
             halvings += 1;
         }
         assert_eq!((halvings, window(extent).length()), (10, SHORTEST));
-        assert_eq!(live.taken(extent, 1, None), Progress::Behind);
+        assert_eq!(live.taken(extent, 1, None, Size::Large), Progress::Behind);
+        let extent = live.next(Millis(T + 3 * DAY));
+        assert_eq!(window(extent).length(), SHORTEST);
+        assert_eq!(live.taken(extent, 1, None, Size::Small), Progress::Behind);
         assert_eq!(window(live.next(Millis(T + 3 * DAY))).length(), 2 * SHORTEST);
         assert_eq!(
             Live::new(Endpoint::V2Trackers, Cursor::default()).halve(Extent::Whole),
@@ -346,10 +367,10 @@ mod tests {
         assert_eq!(sweep.halve(all), Halved::Shorter);
         let half = Window { to: Millis(all.from.0 + 23 * HOUR), ..all };
         assert_eq!(sweep.next(Millis(now + HOUR)), Due::Now(half));
-        assert!(!sweep.taken(half));
+        assert!(!sweep.taken(half, Size::Small));
         let rest = Window { from: half.to, ..all };
         assert_eq!(sweep.next(Millis(now + 2 * HOUR)), Due::Now(rest));
-        assert!(sweep.taken(rest));
+        assert!(sweep.taken(rest, Size::Small));
         assert_eq!(sweep.swept(), Millis(now));
         // The clock was set back behind the last sweep.
         assert!(matches!(sweep.next(Millis(now - DAY)), Due::Now(_)));
@@ -402,7 +423,7 @@ mod tests {
                     }
                     Turn::Taken { rows, behind } => {
                         let sent_at = now - behind;
-                        live.taken(extent, rows, Some(Millis(sent_at)));
+                        live.taken(extent, rows, Some(Millis(sent_at)), Size::Small);
                         let after = live.cursor().position;
                         prop_assert!(after >= before);
                         if after > before {
@@ -434,7 +455,7 @@ mod tests {
             loop {
                 let extent = live.next(now);
                 asked += 1;
-                if live.taken(extent, 1, Some(now)) == Progress::UpToDate { break; }
+                if live.taken(extent, 1, Some(now), Size::Small) == Progress::UpToDate { break; }
                 prop_assert!(asked < 60);
             }
             prop_assert_eq!(live.cursor().position, Some(Millis(now.0 - SETTLE)));
