@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::Clock;
 use super::render;
-use super::world::{Fact, What, World};
+use super::world::{self, Fact, What, World};
 
 /// Rows of a V3 page.
 const PAGE: usize = 100;
@@ -269,7 +269,7 @@ async fn v2_window(
         let rows = facts
             .iter()
             .filter(|fact| wanted(&fact.what) && begins(fact) <= window.to_date)
-            .map(|fact| render::v2_row(&provider.inner.world, fact))
+            .filter_map(render::v2_row)
             .collect();
         list(key, rows).into_response()
     })
@@ -279,9 +279,16 @@ async fn v2_window(
 /// When a fact began.
 fn begins(fact: &Fact) -> i64 {
     match &fact.what {
-        What::Trip { start, .. } | What::Stop { start, .. } => *start,
+        What::Trip { start, .. } | What::Usage { start, .. } | What::Stop { start, .. } => *start,
         What::Crossing { entered, .. } => *entered,
-        What::Position { .. } | What::HighSpeed { .. } => fact.at,
+        What::LeftBehind { seen, .. } => *seen,
+        What::Introduced
+        | What::Position { .. }
+        | What::HighSpeed { .. }
+        | What::HarshBraking
+        | What::Arrived { .. }
+        | What::Media
+        | What::Sighting { .. } => fact.at,
     }
 }
 
@@ -291,7 +298,7 @@ async fn v2_current(State(provider): State<Provider>, headers: HeaderMap) -> Res
         let to = inner.clock.now() - inner.late;
         let rows = (0..inner.world.vehicles)
             .filter_map(|vehicle| inner.world.last_fix(vehicle, to))
-            .map(|fact| render::v2_row(&inner.world, &fact))
+            .filter_map(|fact| render::v2_row(&fact))
             .collect();
         list("locations", rows).into_response()
     })
@@ -311,11 +318,11 @@ async fn v2_stops(State(provider): State<Provider>, headers: HeaderMap, body: By
 }
 
 async fn v2_alerts(State(provider): State<Provider>, headers: HeaderMap, body: Bytes) -> Response {
-    v2_window(&provider, &headers, &body, "alerts", |what| matches!(what, What::HighSpeed { .. })).await
+    v2_window(&provider, &headers, &body, "alerts", |what| what.word() == "alert").await
 }
 
 async fn v2_usage(State(provider): State<Provider>, headers: HeaderMap, body: Bytes) -> Response {
-    v2_window(&provider, &headers, &body, "usageHours", |_| false).await
+    v2_window(&provider, &headers, &body, "usageHours", |what| matches!(what, What::Usage { .. })).await
 }
 
 #[derive(Deserialize)]
@@ -348,14 +355,24 @@ async fn v2_activity(
         let row = |fact: &&Fact| match fact.what {
             What::Crossing { left: Some(_), .. } => true,
             What::Crossing { left: None, .. } => !left.contains(&(fact.vehicle, begins(fact))),
-            What::Position { .. } | What::Trip { .. } | What::Stop { .. } | What::HighSpeed { .. } => false,
+            What::Introduced
+            | What::Position { .. }
+            | What::Trip { .. }
+            | What::Usage { .. }
+            | What::Stop { .. }
+            | What::HighSpeed { .. }
+            | What::HarshBraking
+            | What::Arrived { .. }
+            | What::Media
+            | What::Sighting { .. }
+            | What::LeftBehind { .. } => false,
         };
         let rows: Vec<Value> = facts
             .iter()
             .filter(|fact| row(fact) && begins(fact) <= asked.end)
             .skip(asked.offset)
             .take(asked.limit.unwrap_or(usize::MAX))
-            .map(|fact| render::v2_row(&provider.inner.world, fact))
+            .filter_map(render::v2_row)
             .collect();
         axum::Json(rows).into_response()
     })
@@ -372,8 +389,7 @@ async fn v2_trackers(State(provider): State<Provider>, headers: HeaderMap) -> Re
 
 async fn v2_geofences(State(provider): State<Provider>, headers: HeaderMap) -> Response {
     v2(&provider, &headers, "geofences", || {
-        let rows: Vec<Value> =
-            (0..196).map(|place| render::v2_geofence(&provider.inner.world, place)).collect();
+        let rows: Vec<Value> = (0..world::places()).map(render::v2_geofence).collect();
         axum::Json(rows).into_response()
     })
     .await
@@ -474,7 +490,7 @@ async fn v3_window(
     v3(provider, headers, path, asked.page, || {
         let facts = provider.facts(asked.start_date - 1, end);
         let facts = facts.iter().filter(|fact| wanted(&fact.what));
-        facts.map(|fact| render::v3_row(&provider.inner.world, fact)).collect()
+        facts.filter_map(render::v3_row).collect()
     })
     .await
 }
@@ -488,7 +504,7 @@ async fn v3_current(
         let inner = &provider.inner;
         let to = inner.clock.now() - inner.late;
         let fixes = (0..inner.world.vehicles).filter_map(|vehicle| inner.world.last_fix(vehicle, to));
-        fixes.map(|fact| render::v3_row(&inner.world, &fact)).collect()
+        fixes.filter_map(|fact| render::v3_row(&fact)).collect()
     })
     .await
 }
