@@ -62,15 +62,12 @@ pub struct Status {
     pub calls: u64,
     /// Rows.
     pub rows: u64,
-}
-
-impl Status {
-    /// How far behind it is; for a list, how long ago it was taken.
-    #[must_use]
-    pub fn lag(&self, now: Millis) -> Option<Duration> {
-        let since = |at: Millis| Duration::from_millis(u64::try_from(now.0 - at.0).unwrap_or(0));
-        self.cursor.lag(now.0).or_else(|| self.succeeded_at.map(since))
-    }
+    /// Polls that were answered, and whose rows are durable.
+    pub polls_succeeded: u64,
+    /// Polls that failed.
+    pub polls_failed: u64,
+    /// Polls that failed since one last succeeded.
+    pub failed_in_a_row: u64,
 }
 
 /// Where cursors are kept.
@@ -364,6 +361,8 @@ where
         let now = (self.clock)();
         let mut status = self.status.lock();
         status.succeeded_at = Some(now);
+        status.polls_succeeded += 1;
+        status.failed_in_a_row = 0;
         if status.failed.take().is_some() {
             tracing::info!(account = %self.name.account, feed = self.name.feed.as_str(), "feed.recovered");
         }
@@ -376,6 +375,8 @@ where
         let mut status = self.status.lock();
         let news = status.failed.as_ref().is_none_or(|(_, known)| known != why);
         status.failed = Some((now, why.to_owned()));
+        status.polls_failed += 1;
+        status.failed_in_a_row += 1;
         drop(status);
         if news {
             tracing::warn!(account = %self.name.account, feed = self.name.feed.as_str(), error = why, "feed.failed");

@@ -2,8 +2,6 @@
 //! is the earlier of our clock and the provider's. Invariants: windows overlap and leave no gap, none is longer than the
 //! API takes, and a cursor never goes back.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
 /// Windows begin this much before the cursor: what arrives late, and records that overlap the edge.
@@ -111,13 +109,6 @@ impl Cursor {
     #[must_use]
     pub const fn swept(self, now: i64) -> Self {
         Self { swept: Some(now), ..self }
-    }
-
-    /// How far behind the provider's time the feed is.
-    #[must_use]
-    pub fn lag(&self, now: i64) -> Option<Duration> {
-        let behind = now - self.position?;
-        Some(Duration::from_millis(u64::try_from(behind).unwrap_or(0)))
     }
 }
 
