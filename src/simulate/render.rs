@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 
 use super::world::{self, Braked, Doing, Fact, Point, What};
 
+/// What the customer painted geofences with.
+const COLORS: [&str; 4] = ["2f9e6b", "4a7fd6", "c98a2b", "8d63c9"];
+
 /// The IMEI of a vehicle.
 #[must_use]
 pub fn imei(vehicle: u32) -> String {
@@ -374,7 +377,7 @@ pub fn v2_geofence(place: u32) -> Value {
     let point = world::place(place).1;
     json!({
         "agilisGeofenceId": (18_000_400_000_u64 + u64::from(place)).to_string(), "geofenceUUID": uuid(9, place),
-        "name": place_name(place), "color": "00ff00", "type": "Circle", "fenceGroup": "No Group", "status": "ACT",
+        "name": place_name(place), "color": COLORS[place as usize % COLORS.len()], "type": "Circle", "fenceGroup": "No Group", "status": "ACT",
         "points": [{ "latitude": point.lat, "longitude": point.lon }], "radius": 0.1, "trackers": [], "drivers": [],
         "groups": []
     })
