@@ -133,11 +133,11 @@ async fn show(args: &Args, data_dir: &Path) -> anyhow::Result<Exit> {
 
     let (drive_stops, pushed) = (CancellationToken::new(), Arc::new(Pushed::default()));
     let url = format!("http://{}/webhooks/demo", handle.webhook_address);
-    let target = Target { url, token, format: Format::Both, lose_per_mille: LOST };
+    let target = Target { url, token, format: Format::Both, after: begins, lose_per_mille: LOST };
     let driving = tracker.spawn(push::run(
         world,
         clock.clone(),
-        target,
+        target.clone(),
         Arc::clone(&pushed),
         tracker.clone(),
         drive_stops.clone(),
@@ -174,8 +174,15 @@ async fn show(args: &Args, data_dir: &Path) -> anyhow::Result<Exit> {
     complain(&text);
     complain(if right { "the sums add up" } else { "the sums do NOT add up" });
     if args.keep_running {
-        complain("running on: Ctrl-C ends it");
+        complain("driving on: Ctrl-C ends it");
+        clock.go_on();
+        let drive_stops = CancellationToken::new();
+        let target = Target { after: to, ..target };
+        let driving = push::run(world, clock, target, pushed, tracker.clone(), drive_stops.clone());
+        let driving = tracker.spawn(driving);
         tokio::signal::ctrl_c().await?;
+        drive_stops.cancel();
+        driving.await.context("pushing ended badly")?.context("the client cannot be made")?;
     }
     bridge_stops.cancel();
     bridge.await.context("the bridge ended badly")?;

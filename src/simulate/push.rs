@@ -40,6 +40,8 @@ pub struct Target {
     pub token: String,
     /// The format.
     pub format: Format,
+    /// What happened until then is not sent.
+    pub after: i64,
     /// Of a thousand messages, how many are never sent.
     pub lose_per_mille: u64,
 }
@@ -81,7 +83,7 @@ pub async fn run(
             queue
         })
         .collect();
-    let mut seen = world.begins;
+    let mut seen = target.after;
     let mut last = false;
     while !last {
         last = stop.is_cancelled();

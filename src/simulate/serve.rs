@@ -68,6 +68,9 @@ fn once() -> u32 {
     1
 }
 
+/// The first page is asked for again.
+struct Repeat;
+
 /// The errors on request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -86,6 +89,8 @@ pub enum FaultKind {
     Broken,
     /// 404 with a page for people.
     Html,
+    /// V3: the first page again, whichever was asked for.
+    RepeatPage,
 }
 
 impl Provider {
@@ -112,6 +117,11 @@ impl Provider {
     /// The next calls fail so.
     pub fn fail(&self, fault: Fault) {
         self.inner.state.lock().faults.push(fault);
+    }
+
+    /// Every JWT is good no more, as if their quarter of an hour were over.
+    pub fn expire_jwts(&self) {
+        self.inner.state.lock().jwts.clear();
     }
 
     /// Its routes.
@@ -172,7 +182,7 @@ impl Provider {
         Some(kind)
     }
 
-    async fn faulty(&self, path: &str) -> Option<Response> {
+    async fn faulty(&self, path: &str) -> Option<Result<Response, Repeat>> {
         let answer = match self.fault(path)? {
             FaultKind::Timeout => {
                 tokio::time::sleep(Duration::from_secs(60)).await;
@@ -186,8 +196,9 @@ impl Provider {
             }
             FaultKind::Broken => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
             FaultKind::Html => (StatusCode::NOT_FOUND, "<html><body>Not found</body></html>").into_response(),
+            FaultKind::RepeatPage => return Some(Err(Repeat)),
         };
-        Some(self.dated(answer))
+        Some(Ok(self.dated(answer)))
     }
 
     fn v2_open(&self, headers: &HeaderMap) -> bool {
@@ -237,7 +248,7 @@ async fn v2(
     path: &str,
     answer: impl FnOnce() -> Response,
 ) -> Response {
-    if let Some(fault) = provider.faulty(path).await {
+    if let Some(Ok(fault)) = provider.faulty(path).await {
         return fault;
     }
     if !provider.v2_open(headers) {
@@ -408,7 +419,7 @@ async fn v2_company(State(provider): State<Provider>, headers: HeaderMap) -> Res
 }
 
 async fn v3_jwts(State(provider): State<Provider>, headers: HeaderMap) -> Response {
-    if let Some(fault) = provider.faulty("jwts").await {
+    if let Some(Ok(fault)) = provider.faulty("jwts").await {
         return fault;
     }
     let key = headers.get("x-api-key").is_some_and(|key| key.as_bytes() == provider.inner.token.as_bytes());
@@ -440,24 +451,24 @@ async fn v3(
     page: usize,
     rows: impl FnOnce() -> Vec<Value>,
 ) -> Response {
-    if let Some(fault) = provider.faulty(path).await {
-        return fault;
-    }
-    match provider.v3_open(headers) {
-        Err(status) => provider.dated(status),
+    let page = match provider.faulty(path).await {
+        Some(Ok(fault)) => return fault,
+        Some(Err(Repeat)) => 0,
+        None => page,
+    };
+    let (mut answer, left) = match provider.v3_open(headers) {
+        Err(StatusCode::TOO_MANY_REQUESTS) => (provider.dated(StatusCode::TOO_MANY_REQUESTS), 0),
+        Err(status) => return provider.dated(status),
         Ok(left) => {
             let rows: Vec<Value> = rows().into_iter().skip(page * PAGE).take(PAGE).collect();
-            let names =
-                [("x-ratelimit-limit", "25".to_owned()), ("x-rate-limit-remaining", left.to_string())];
-            let mut answer = provider.dated(axum::Json(rows));
-            for (name, value) in names {
-                if let Ok(value) = HeaderValue::from_str(&value) {
-                    answer.headers_mut().insert(HeaderName::from_static(name), value);
-                }
-            }
-            answer
+            (provider.dated(axum::Json(rows)), left)
         }
-    }
+    };
+    // Their hyphens differ, as the provider's do.
+    let headers = answer.headers_mut();
+    headers.insert(HeaderName::from_static("x-ratelimit-limit"), HeaderValue::from(BUCKET.0 as u64));
+    headers.insert(HeaderName::from_static("x-rate-limit-remaining"), HeaderValue::from(left));
+    answer
 }
 
 async fn v3_positions(
