@@ -77,6 +77,8 @@ pub(super) fn routes() -> Router<AdminState> {
 struct EventsAsked {
     topic: Option<String>,
     after: Option<u64>,
+    /// Without `after`: so many of the newest first.
+    last: Option<u64>,
     limit: Option<u64>,
     follow: Option<bool>,
 }
@@ -102,7 +104,7 @@ async fn follow(
     let reader = Reader {
         log: streams.log.clone(),
         topic: asked.topic,
-        after: resumed.or(asked.after).unwrap_or(newest),
+        after: resumed.or(asked.after).unwrap_or(newest.saturating_sub(asked.last.unwrap_or(0))),
         left: asked.limit.unwrap_or(u64::MAX),
         end: if asked.follow.unwrap_or(true) { End::Never } else { End::OfLog },
         form,
