@@ -304,10 +304,16 @@ async fn a_check_finds_makes_and_warns() {
     let missing = config::Kafka { create: Create::Missing, ..config(&kafka.brokers, &[]) };
     let makes = desk(missing);
     let findings = makes.bus.check(&topics).await;
-    assert!(findings.iter().any(|f| matches!(f, Finding::Made(what) if what.contains(&topic))), "{findings:?}");
+    assert!(
+        findings.iter().any(|f| matches!(f, Finding::Made(what) if what.contains(&topic))),
+        "{findings:?}"
+    );
     makes.delivers(1, &message(&topic, "key", 1)).await;
     let findings = makes.bus.check(&topics).await;
-    assert!(findings.iter().any(|f| matches!(f, Finding::Weak(why) if why.contains("one replica"))), "{findings:?}");
+    assert!(
+        findings.iter().any(|f| matches!(f, Finding::Weak(why) if why.contains("one replica"))),
+        "{findings:?}"
+    );
     makes.close().await;
 }
 

@@ -351,7 +351,10 @@ impl Kafka {
                     key: String::from_utf8(message.key().unwrap_or_default().to_vec()).expect("text"),
                     headers: message.headers().map_or_else(Vec::new, |headers| {
                         let text = |value: &[u8]| String::from_utf8(value.to_vec()).expect("text");
-                        headers.iter().map(|h| (h.key.to_owned(), text(h.value.unwrap_or_default()))).collect()
+                        headers
+                            .iter()
+                            .map(|h| (h.key.to_owned(), text(h.value.unwrap_or_default())))
+                            .collect()
                     }),
                     payload: message.payload().unwrap_or_default().to_vec(),
                     partition: message.partition(),
@@ -469,7 +472,9 @@ impl Nats {
             let Ok(socket) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
             socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a socket");
             let mut greeting = String::new();
-            BufReader::new(socket).read_line(&mut greeting).is_ok_and(|_| greeting.contains("\"jetstream\":true"))
+            BufReader::new(socket)
+                .read_line(&mut greeting)
+                .is_ok_and(|_| greeting.contains("\"jetstream\":true"))
         });
     }
 

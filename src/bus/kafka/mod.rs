@@ -194,7 +194,9 @@ impl Shared {
                 Err((failure, ticket)) => {
                     let rest = match &failure {
                         Failure::Unfit(_) => None,
-                        Failure::Refused(_) => Some(Failure::Unavailable("one before it was refused".to_owned())),
+                        Failure::Refused(_) => {
+                            Some(Failure::Unavailable("one before it was refused".to_owned()))
+                        }
                         Failure::Unavailable(_) | Failure::Broken(_) => Some(failure.clone()),
                     };
                     gather.failed.push((failure, ticket));
