@@ -3,6 +3,7 @@
 
 #[path = "support/bridge.rs"]
 mod bridge;
+#[expect(dead_code, reason = "shared with the tests of the buses")]
 #[path = "support/brokers.rs"]
 mod brokers;
 #[path = "support/checker.rs"]
