@@ -116,8 +116,7 @@ impl Driving {
         while let Some(ended) = self.fleet.join_next().await {
             ended.expect("a vehicle that drives on");
         }
-        let ledger = std::mem::take(&mut *self.ledger.lock().unwrap());
-        ledger
+        std::mem::take(&mut *self.ledger.lock().unwrap())
     }
 }
 
