@@ -1,9 +1,11 @@
-//! The operator's port: `/healthz`, `/readyz` and `/metrics` for everybody, `/v1` for the operator. Invariants: nothing here
-//! decides about events, it asks the store, the lanes and the acceptance; every `/v1` call passes `access`; payloads are
-//! shown only on request. `app` fills [`AdminState`]; `status` and `metrics` are pure functions of one [`Snapshot`].
+//! The operator's port: the page at `/`, `/healthz`, `/readyz` and `/metrics` for everybody, `/v1` for the operator.
+//! Invariants: nothing here decides about events, it asks the store, the lanes and the acceptance; every `/v1` call passes
+//! `access`; payloads are shown only on request. `app` fills [`AdminState`]; `status` and `metrics` are pure functions of
+//! one [`Snapshot`].
 
 mod access;
 mod accounts;
+pub mod console;
 mod events;
 mod filter;
 pub mod metrics;
@@ -96,6 +98,7 @@ pub fn router(state: AdminState) -> Router {
         .merge(events::routes())
         .layer(middleware::from_fn_with_state(state.clone(), guard));
     Router::new()
+        .route("/", get(console::page))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readiness))
         .route("/metrics", get(scrape))

@@ -108,7 +108,7 @@ async fn simulate(args: Linxup, token: String) -> anyhow::Result<Exit> {
     });
     let pushed = Arc::new(Pushed::default());
     let pushing = args.to.map(|url| {
-        let target = Target { url, token, format: args.format, lose_per_mille: args.lose };
+        let target = Target { url, token, format: args.format, after: begins, lose_per_mille: args.lose };
         tracker.spawn(push::run(world, clock, target, Arc::clone(&pushed), tracker.clone(), stop.clone()))
     });
     let ends = async {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Instant;
 
-/// A clock that may run faster than the wall's: simulated time since it was made, until it is stopped.
+/// A clock that may run faster than the wall's, until it has caught up with it: what happens is never in the future.
 #[derive(Debug, Clone)]
 pub struct Clock {
     begun: Instant,
@@ -32,7 +32,8 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> i64 {
         let passed = self.begins + (self.begun.elapsed().as_secs_f64() * 1_000.0 * self.speed) as i64;
-        passed.min(self.stopped.load(Ordering::Relaxed))
+        let wall = jiff::Timestamp::now().as_millisecond();
+        passed.min(wall).min(self.stopped.load(Ordering::Relaxed))
     }
 
     /// Stands still from now on, at the time that it returns.
@@ -40,5 +41,10 @@ impl Clock {
         let now = self.now();
         self.stopped.fetch_min(now, Ordering::Relaxed);
         now
+    }
+
+    /// Runs on, as if it had not been stopped.
+    pub fn go_on(&self) {
+        self.stopped.store(i64::MAX, Ordering::Relaxed);
     }
 }
