@@ -104,7 +104,7 @@ async fn show(args: &Args, data_dir: &Path) -> anyhow::Result<Exit> {
     let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
     let listener = TcpListener::bind("127.0.0.1:0").await.context("no port for the simulator")?;
     let provider = listener.local_addr()?;
-    let routes = Provider::new(world, clock, token.clone(), Duration::ZERO).router();
+    let routes = Provider::new(world, clock.clone(), token.clone(), Duration::ZERO).router();
     let served = stop.clone();
     tracker.spawn(async move {
         axum::serve(listener, routes).with_graceful_shutdown(served.cancelled_owned()).await
@@ -133,10 +133,9 @@ async fn show(args: &Args, data_dir: &Path) -> anyhow::Result<Exit> {
     let (drive_stops, pushed) = (CancellationToken::new(), Arc::new(Pushed::default()));
     let url = format!("http://{}/webhooks/demo", handle.webhook_address);
     let target = Target { url, token, format: Format::Both, lose_per_mille: LOST };
-    let from = clock.now();
     let driving = tracker.spawn(push::run(
         world,
-        clock,
+        clock.clone(),
         target,
         Arc::clone(&pushed),
         tracker.clone(),
@@ -160,14 +159,13 @@ async fn show(args: &Args, data_dir: &Path) -> anyhow::Result<Exit> {
             complain(&frame(second, &handle.deliverer.counts.total(None), waiting, outage));
         }
     }
+    let to = clock.stop();
     drive_stops.cancel();
     driving.await.context("pushing ended badly")?.context("the client cannot be made")?;
-    let to = clock.now();
     complain("the vehicles stop; the last polls and the drain come to an end");
-    let facts = world.facts(from, to);
+    let facts = world.facts(world.begins, to);
     let expected = crumbs(&facts, |vehicle| vehicle % 2 == 1);
     let (text, right) = settle(&handle, |log, waiting| {
-        // What the last polls found may have happened after the last webhook.
         let reading = handle.deliverer.counts.total(None);
         sums(&facts, expected, log, &reading, waiting)
     })

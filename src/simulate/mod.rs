@@ -8,26 +8,37 @@ pub mod render;
 pub mod serve;
 pub mod world;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Instant;
 
-/// A clock that may run faster than the wall's: simulated time since it was made.
-#[derive(Debug, Clone, Copy)]
+/// A clock that may run faster than the wall's: simulated time since it was made, until it is stopped.
+#[derive(Debug, Clone)]
 pub struct Clock {
     begun: Instant,
     begins: i64,
     speed: f64,
+    stopped: Arc<AtomicI64>,
 }
 
 impl Clock {
     /// Begins at `begins`, in ms since 1970.
     #[must_use]
     pub fn new(begins: i64, speed: f64) -> Self {
-        Self { begun: Instant::now(), begins, speed }
+        Self { begun: Instant::now(), begins, speed, stopped: Arc::new(AtomicI64::new(i64::MAX)) }
     }
 
     /// The simulated time in ms since 1970.
     #[must_use]
     pub fn now(&self) -> i64 {
-        self.begins + (self.begun.elapsed().as_secs_f64() * 1_000.0 * self.speed) as i64
+        let passed = self.begins + (self.begun.elapsed().as_secs_f64() * 1_000.0 * self.speed) as i64;
+        passed.min(self.stopped.load(Ordering::Relaxed))
+    }
+
+    /// Stands still from now on, at the time that it returns.
+    pub fn stop(&self) -> i64 {
+        let now = self.now();
+        self.stopped.fetch_min(now, Ordering::Relaxed);
+        now
     }
 }

@@ -81,8 +81,10 @@ pub async fn run(
             queue
         })
         .collect();
-    let mut seen = clock.now();
-    while !stop.is_cancelled() {
+    let mut seen = world.begins;
+    let mut last = false;
+    while !last {
+        last = stop.is_cancelled();
         tokio::time::sleep(TICK).await;
         let now = clock.now();
         for fact in world.facts(seen, now) {

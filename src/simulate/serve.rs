@@ -1,6 +1,7 @@
 //! The pull APIs, V2 and V3, over what the world has produced so far: tokens and JWTs, windows, paging, the shared limit,
 //! records that become visible late, and errors on request (`POST /control`). Answers carry the simulated time as `Date`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -339,10 +340,19 @@ async fn v2_activity(
         }
         let facts = provider.facts(asked.start - 1, asked.end + 7_200_000);
         // One row a visit: complete once it has been left.
-        let complete = |fact: &&Fact| matches!(fact.what, What::Crossing { left: Some(_), .. });
+        let left: HashSet<(u32, i64)> = facts
+            .iter()
+            .filter(|fact| matches!(fact.what, What::Crossing { left: Some(_), .. }))
+            .map(|fact| (fact.vehicle, begins(fact)))
+            .collect();
+        let row = |fact: &&Fact| match fact.what {
+            What::Crossing { left: Some(_), .. } => true,
+            What::Crossing { left: None, .. } => !left.contains(&(fact.vehicle, begins(fact))),
+            What::Position { .. } | What::Trip { .. } | What::Stop { .. } | What::HighSpeed { .. } => false,
+        };
         let rows: Vec<Value> = facts
             .iter()
-            .filter(|fact| complete(fact) && begins(fact) <= asked.end)
+            .filter(|fact| row(fact) && begins(fact) <= asked.end)
             .skip(asked.offset)
             .take(asked.limit.unwrap_or(usize::MAX))
             .map(|fact| render::v2_row(&provider.inner.world, fact))

@@ -1,0 +1,12 @@
+//! The buses against real brokers: what is submitted is what a stock consumer reads, in order, through kills and hangs.
+
+#[path = "support/brokers.rs"]
+mod brokers;
+#[path = "bus/desk.rs"]
+mod desk;
+#[path = "bus/kafka.rs"]
+mod kafka;
+#[path = "bus/local.rs"]
+mod local;
+#[path = "bus/nats.rs"]
+mod nats;

@@ -1,0 +1,367 @@
+//! Apache Kafka.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fleetbus::bus::{Failure, Finding, Outcome};
+use fleetbus::config::{self, Create, Property, SecretSource};
+use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
+
+use crate::brokers::{Guard, Kafka, USER, shared_kafka, unique, until};
+use crate::desk::{Desk, PATIENCE, by_key, kind, message};
+
+fn config(brokers: &str, properties: &[(&str, &str)]) -> config::Kafka {
+    config::Kafka {
+        brokers: brokers.to_owned(),
+        topic: "fleet.{type}".to_owned(),
+        create: Create::Never,
+        properties: properties
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), Property::Plain((*value).to_owned())))
+            .collect(),
+    }
+}
+
+fn desk(kafka: config::Kafka) -> Desk {
+    Desk::open(&config::Bus::Kafka(kafka), std::env::temp_dir().as_path())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_submitted_is_what_a_stock_consumer_reads() {
+    let kafka = shared_kafka();
+    let topic = unique("plain");
+    kafka.create(&topic, 3, 1, &[]).await;
+    let desk = desk(config(&kafka.brokers, &[]));
+    let sent = message(&topic, "350000000000017", 42);
+    assert_eq!(desk.attempt(1, &sent).await, Outcome::Delivered);
+    desk.close().await;
+    let read = kafka.read(&topic);
+    assert_eq!(read.len(), 1);
+    assert_eq!(read[0].key, "350000000000017");
+    assert_eq!(read[0].payload, b"42");
+    let expected = [("ce_id", "42"), ("content-type", "application/protobuf")];
+    let headers: Vec<(&str, &str)> = read[0].headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    assert_eq!(headers, expected);
+}
+
+/// The partitioner of Java clients: another producer's events of a key are in the same partition.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_goes_where_a_java_producer_would_put_it() {
+    let kafka = shared_kafka();
+    let topic = unique("partition");
+    kafka.create(&topic, 6, 1, &[]).await;
+    let desk = desk(config(&kafka.brokers, &[]));
+    for number in 0..20 {
+        let sent = message(&topic, &format!("key-{number}"), number);
+        assert_eq!(desk.attempt(number, &sent).await, Outcome::Delivered);
+    }
+    desk.close().await;
+    for one in kafka.read(&topic) {
+        let positive = murmur2(one.key.as_bytes()) & 0x7fff_ffff;
+        assert_eq!(one.partition.cast_unsigned(), positive % 6, "{}", one.key);
+    }
+}
+
+/// Kafka's own, from its definition.
+fn murmur2(data: &[u8]) -> u32 {
+    const M: u32 = 0x5bd1_e995;
+    let mix = |k: u32| {
+        let k = k.wrapping_mul(M);
+        (k ^ (k >> 24)).wrapping_mul(M)
+    };
+    let mut h = 0x9747_b28c ^ u32::try_from(data.len()).expect("short");
+    let mut chunks = data.chunks_exact(4);
+    for chunk in &mut chunks {
+        h = h.wrapping_mul(M) ^ mix(u32::from_le_bytes(chunk.try_into().expect("four")));
+    }
+    let rest = chunks.remainder();
+    for (index, byte) in rest.iter().enumerate() {
+        h ^= u32::from(*byte) << (8 * index);
+    }
+    if !rest.is_empty() {
+        h = h.wrapping_mul(M);
+    }
+    h ^= h >> 13;
+    h = h.wrapping_mul(M);
+    h ^ (h >> 15)
+}
+
+/// 5,000 messages on 50 keys, while the broker hangs, and while it is killed and comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn order_holds_and_nothing_is_lost_or_doubled_through_a_hang_and_a_kill() {
+    let kafka = Kafka::start(1, Guard::Open, "");
+    let topic = unique("outage");
+    kafka.create(&topic, 6, 1, &[]).await;
+    let desk = desk(config(&kafka.brokers, &[]));
+    let send = async |range: std::ops::Range<u64>| {
+        for number in range {
+            desk.submit_at_last(number, &message(&topic, &format!("key-{}", number % 50), number)).await;
+            if number % 50 == 0 {
+                sleep(Duration::from_millis(2)).await;
+            }
+        }
+    };
+    send(0..1_000).await;
+    kafka.pause(0);
+    send(1_000..2_500).await;
+    sleep(Duration::from_secs(3)).await;
+    kafka.resume(0);
+    send(2_500..3_000).await;
+    kafka.kill9(0);
+    send(3_000..4_500).await;
+    sleep(Duration::from_secs(2)).await;
+    kafka.restart(0);
+    send(4_500..5_000).await;
+    desk.ended(5_000).await;
+    assert_eq!(desk.tally(), [("delivered", 5_000)].into());
+    desk.close().await;
+    let keys = by_key(&kafka.read(&topic));
+    assert_eq!(keys.len(), 50);
+    for (key, numbers) in keys {
+        let first: u64 = key.trim_start_matches("key-").parse().expect("a number");
+        let expected: Vec<u64> = (0..100).map(|n| first + n * 50).collect();
+        assert_eq!(numbers, expected, "{key}");
+    }
+}
+
+/// A partition whose leader hangs holds back its own messages only; they come in order once it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_hangs_holds_only_its_own() {
+    // The fence comes late, so that the leader hangs and is not replaced.
+    let kafka = Kafka::start(2, Guard::Open, "broker.session.timeout.ms=120000\n");
+    let topic = unique("hanging");
+    kafka.create(&topic, 2, 1, &[]).await;
+    let leaders = kafka.leaders(&topic, 2);
+    let hanging = leaders.iter().position(|leader| *leader == 1).expect("each leads one partition");
+    let key_in = |partition: usize| {
+        let mut keys = (0..).map(|n| format!("key-{n}"));
+        let lands = |key: &String| (murmur2(key.as_bytes()) & 0x7fff_ffff) as usize % 2 == partition;
+        keys.find(lands).expect("one of them")
+    };
+    let (slow, quick) = (key_in(hanging), key_in(1 - hanging));
+    let desk = desk(config(&kafka.brokers, &[]));
+    let send = |range: std::ops::Range<u64>| {
+        for number in range {
+            let key = if number % 2 == 0 { &slow } else { &quick };
+            desk.submit(number, &message(&topic, key, number)).expect("taken");
+        }
+    };
+    send(0..200);
+    desk.ended(200).await;
+    kafka.pause(1);
+    send(200..1_200);
+    // All of the healthy partition's.
+    timeout(PATIENCE, async {
+        for number in (201..1_200).step_by(2) {
+            assert_eq!(desk.outcome(number).await, Outcome::Delivered);
+        }
+    })
+    .await
+    .expect("the other partition goes on");
+    assert!(desk.outcomes.all().len() < 750, "the hanging one's are open");
+    kafka.resume(1);
+    send(1_200..1_400);
+    desk.ended(1_400).await;
+    assert_eq!(desk.tally(), [("delivered", 1_400)].into());
+    desk.close().await;
+    let keys = by_key(&kafka.read(&topic));
+    assert_eq!(keys[&slow], (0..1_400).step_by(2).collect::<Vec<u64>>());
+    assert_eq!(keys[&quick], (1..1_400).step_by(2).collect::<Vec<u64>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_is_unavailability_and_what_was_taken_is_delivered_in_order() {
+    let kafka = shared_kafka();
+    let topic = unique("full");
+    kafka.create(&topic, 1, 1, &[]).await;
+    let away = Kafka::start(1, Guard::Open, "");
+    away.create(&topic, 1, 1, &[]).await;
+    let desk = desk(config(&away.brokers, &[]));
+    desk.delivers(1_000_000, &message(&topic, "key", 0)).await;
+    away.pause(0);
+    let mut taken = Vec::new();
+    let mut refusals = 0;
+    let payload = Bytes::from(vec![b'7'; 200_000]);
+    for number in 1..1_000 {
+        let mut sent = message(&topic, "key", number);
+        sent.payload = payload.clone();
+        match desk.submit(number, &sent) {
+            Ok(()) => taken.push(number),
+            Err(failure) => {
+                assert_eq!(kind(&Outcome::Failed(failure)), "unavailable");
+                refusals += 1;
+            }
+        }
+        if number % 10 == 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+    assert!(refusals > 0, "the queue has a bound");
+    away.resume(0);
+    let mut delivered = Vec::new();
+    for number in taken {
+        if desk.outcome(number).await == Outcome::Delivered {
+            delivered.push(number.to_string());
+        }
+    }
+    desk.close().await;
+    let read = away.read(&topic);
+    let ids: Vec<&str> = read.iter().skip(1).map(|one| one.headers[0].1.as_str()).collect();
+    assert_eq!(ids, delivered);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_is_unfit_and_holds_nothing_back() {
+    let kafka = shared_kafka();
+    let topic = unique("large");
+    kafka.create(&topic, 1, 1, &[("max.message.bytes", "20000")]).await;
+    let desk = desk(config(&kafka.brokers, &[]));
+    // Refused by the client.
+    let mut sent = message(&topic, "key", 1);
+    sent.payload = vec![b'7'; 2_000_000].into();
+    assert_eq!(kind(&desk.attempt(1, &sent).await), "unfit");
+    // Refused by the broker, alone in its batch.
+    sent.payload = vec![b'7'; 30_000].into();
+    assert_eq!(kind(&desk.attempt(2, &sent).await), "unfit");
+    assert_eq!(desk.attempt(3, &message(&topic, "key", 3)).await, Outcome::Delivered);
+    desk.close().await;
+    assert_eq!(by_key(&kafka.read(&topic))["key"], [3]);
+}
+
+/// Where one of a batch is too large for the topic, the broker refuses the batch: the others are not lost with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_takes_no_neighbour_with_it() {
+    let kafka = shared_kafka();
+    let topic = unique("neighbours");
+    kafka.create(&topic, 1, 1, &[("max.message.bytes", "20000")]).await;
+    let desk = desk(config(&kafka.brokers, &[]));
+    desk.delivers(1_000, &message(&topic, "key", 1_000)).await;
+    let mut large = message(&topic, "key", 500);
+    large.payload = vec![b'7'; 30_000].into();
+    for number in 0..20 {
+        let sent = if number == 10 { large.clone() } else { message(&topic, "key", number) };
+        desk.submit(number, &sent).expect("taken");
+    }
+    for number in 0..20 {
+        let expected = if number == 10 { "unfit" } else { "delivered" };
+        assert_eq!(kind(&desk.outcome(number).await), expected, "{number}");
+    }
+    desk.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_topic_is_refused_and_recovers_once_it_is_made() {
+    let kafka = shared_kafka();
+    let (topic, other) = (unique("late"), unique("there"));
+    kafka.create(&other, 1, 1, &[]).await;
+    let desk = desk(config(&kafka.brokers, &[]));
+    let first = desk.submit(1, &message(&topic, "key", 1));
+    first.expect("taken: it is not known yet to be missing");
+    assert_eq!(desk.attempt(2, &message(&other, "key", 2)).await, Outcome::Delivered, "others go on");
+    assert_eq!(kind(&desk.outcome(1).await), "refused");
+    kafka.create(&topic, 1, 1, &[]).await;
+    desk.delivers(3, &message(&topic, "key", 3)).await;
+    desk.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_not_there_leaves_attempts_open_and_closing_resolves_them() {
+    let desk = desk(config("127.0.0.1:1", &[]));
+    desk.submit(1, &message("any", "key", 1)).expect("taken");
+    until("the client has noticed", PATIENCE, || !desk.bus.is_available());
+    let findings = desk.bus.check(&[Arc::from("any")]).await;
+    assert!(matches!(findings[..], [Finding::Unreachable(_)]), "{findings:?}");
+    let outcomes = desk.close().await;
+    let all = outcomes.all();
+    assert_eq!(all[&1].len(), 1);
+    assert_ne!(all[&1][0], Outcome::Delivered);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_finds_makes_and_warns() {
+    let kafka = shared_kafka();
+    let topic = unique("checked");
+    let topics = [Arc::from(topic.as_str())];
+    let never = desk(config(&kafka.brokers, &[]));
+    let findings = never.bus.check(&topics).await;
+    let [Finding::Missing { what, command }] = &findings[..] else { panic!("{findings:?}") };
+    assert!(what.contains(&topic) && command.contains("--create --topic"), "{findings:?}");
+    never.close().await;
+    let missing = config::Kafka { create: Create::Missing, ..config(&kafka.brokers, &[]) };
+    let makes = desk(missing);
+    let findings = makes.bus.check(&topics).await;
+    assert!(
+        findings.iter().any(|f| matches!(f, Finding::Made(what) if what.contains(&topic))),
+        "{findings:?}"
+    );
+    makes.delivers(1, &message(&topic, "key", 1)).await;
+    let findings = makes.bus.check(&topics).await;
+    assert!(
+        findings.iter().any(|f| matches!(f, Finding::Weak(why) if why.contains("one replica"))),
+        "{findings:?}"
+    );
+    makes.close().await;
+}
+
+/// TLS, a user, and rights given one by one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secured_kafka_takes_what_it_allows() {
+    let kafka = Kafka::start(1, Guard::Secured, "");
+    let (allowed, denied) = (unique("ok"), unique("denied"));
+    kafka.create(&allowed, 1, 1, &[]).await;
+    kafka.create(&denied, 1, 1, &[]).await;
+    let dir = TempDir::new().expect("a folder");
+    let password = |text: &str| {
+        let path = dir.path().join(unique("password"));
+        std::fs::write(&path, text).expect("a writable folder");
+        Property::Secret(SecretSource::File(path))
+    };
+    let ca = kafka.certificates.as_ref().expect("secured").ca.display().to_string();
+    let secured = |secret: Property| {
+        let mut config = config(
+            &kafka.brokers,
+            &[
+                ("security.protocol", "SASL_SSL"),
+                ("sasl.mechanism", "PLAIN"),
+                ("sasl.username", USER.0),
+                ("ssl.ca.location", &ca),
+            ],
+        );
+        config.properties.push(("sasl.password".to_owned(), secret));
+        desk(config)
+    };
+    // No right to anything: not even to be a producer, which is fatal to the client; it is rebuilt until it may.
+    let desk = secured(password(USER.1));
+    let refused = kind(&desk.attempt(1, &message(&allowed, "key", 1)).await);
+    assert!(refused == "refused" || refused == "broken", "{refused}");
+    kafka.allow_writing(&allowed);
+    desk.delivers(100, &message(&allowed, "key", 2)).await;
+    // A right to one topic and not to the other; and then to that, too.
+    assert_eq!(kind(&desk.attempt(2, &message(&denied, "key", 2)).await), "refused");
+    assert_eq!(desk.attempt(3, &message(&allowed, "key", 3)).await, Outcome::Delivered);
+    kafka.allow_writing(&denied);
+    desk.delivers(200, &message(&denied, "key", 4)).await;
+    desk.close().await;
+    assert_eq!(by_key(&kafka.read(&denied))["key"], [4]);
+    // A wrong password is no broker.
+    let wrong = secured(password("wrong"));
+    wrong.submit(1, &message(&allowed, "key", 9)).expect("taken");
+    until("the client has noticed", PATIENCE, || !wrong.bus.is_available());
+    let outcomes = wrong.close().await;
+    assert!(!matches!(outcomes.all()[&1][..], [Outcome::Delivered]), "{:?}", outcomes.all());
+}
+
+#[test]
+fn a_client_is_not_made_of_properties_that_do_not_exist() {
+    let config = config::Bus::Kafka(config("127.0.0.1:1", &[("no.such.property", "1")]));
+    let opened = fleetbus::bus::Bus::open(&config, std::env::temp_dir().as_path());
+    assert!(matches!(opened, Err(fleetbus::bus::OpenError::Kafka(_))));
+}
+
+#[test]
+fn a_failure_names_its_kind() {
+    let failure = Failure::Unavailable("why".to_owned());
+    assert_eq!(failure.to_string(), "the bus is unavailable: why");
+}

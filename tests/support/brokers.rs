@@ -1,0 +1,552 @@
+//! Real brokers for tests: Apache Kafka (KRaft) and nats-server as child processes on free ports, with folders of their
+//! own, that can be stopped, killed and brought back on the same port and data. Installed by `make brokers`. A broker
+//! never outlives the test binary: a small shell holds its other end of a pipe and kills it when that closes.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::{Headers as _, Message as _};
+use tempfile::TempDir;
+
+/// A broker on a busy machine is up by then.
+const UP: Duration = Duration::from_secs(60);
+/// Kills its child, named by its process id on standard output, when standard input ends.
+const KEEPER: &str = r#""$@" </dev/null >>"$LOG" 2>&1 & p=$!; echo $p; cat >/dev/null; kill -9 $p"#;
+
+/// The user that a secured broker knows, and its password.
+pub const USER: (&str, &str) = ("bridge", "a-password-of-the-tests");
+
+/// A name that no other test of this run uses.
+pub fn unique(prefix: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{prefix}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Waits for a condition.
+pub fn until(what: &str, patience: Duration, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < patience, "in vain: {what}");
+        #[expect(clippy::disallowed_methods, reason = "a pause between two looks at a condition")]
+        std::thread::sleep(Duration::from_millis(25));
+    }
+}
+
+fn cache() -> PathBuf {
+    std::env::var_os("FLEETBUS_CACHE").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").expect("a home")).join(".cache/fleetbus"),
+        PathBuf::from,
+    )
+}
+
+fn installed(path: &str) -> PathBuf {
+    let path = cache().join(path);
+    assert!(path.exists(), "{} is missing: run `make brokers`", path.display());
+    path
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a free port").port()
+}
+
+/// A child process that dies with us.
+struct Process {
+    keeper: Child,
+    pid: Pid,
+    pipe: Option<ChildStdin>,
+}
+
+impl Process {
+    fn start(command: &[String], log: &Path) -> Self {
+        let mut keeper = Command::new("sh")
+            .args(["-c", KEEPER, "keeper"])
+            .args(command)
+            .env("LOG", log)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .expect("a shell");
+        let mut said = String::new();
+        BufReader::new(keeper.stdout.take().expect("piped")).read_line(&mut said).expect("its process id");
+        let pid = Pid::from_raw(said.trim().parse().expect("a process id"));
+        let pipe = keeper.stdin.take();
+        Self { keeper, pid, pipe }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(self.pid, signal).expect("it runs");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.pipe.take());
+        killpg(Pid::from_raw(self.keeper.id().cast_signed()), Signal::SIGKILL).ok();
+        self.keeper.wait().ok();
+        until("the broker is gone", UP, || kill(self.pid, None).is_err());
+    }
+}
+
+/// What both kinds of broker can be made to suffer.
+struct Node {
+    command: Vec<String>,
+    log: PathBuf,
+    process: Mutex<Option<Process>>,
+}
+
+impl Node {
+    fn start(command: Vec<String>, log: PathBuf) -> Self {
+        let process = Mutex::new(Some(Process::start(&command, &log)));
+        Self { command, log, process }
+    }
+
+    fn signal(&self, signal: Signal) {
+        self.process.lock().expect("no panic").as_ref().expect("it runs").signal(signal);
+    }
+
+    fn kill9(&self) {
+        drop(self.process.lock().expect("no panic").take());
+    }
+
+    fn again(&self) {
+        *self.process.lock().expect("no panic") = Some(Process::start(&self.command, &self.log));
+    }
+}
+
+/// A key and certificate for loopback, and the authority that signed it, as PEM files.
+pub struct Certificates {
+    /// The authority's certificate.
+    pub ca: PathBuf,
+    cert: PathBuf,
+    key: PathBuf,
+    /// Key and chain in one file.
+    both: PathBuf,
+}
+
+impl Certificates {
+    fn make(dir: &Path) -> Self {
+        let ca_key = rcgen::KeyPair::generate().expect("a key");
+        let mut ca = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
+        ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        ca.distinguished_name.push(rcgen::DnType::CommonName, "fleetbus tests");
+        let ca_cert = ca.self_signed(&ca_key).expect("a certificate");
+        let issuer = rcgen::Issuer::new(ca, ca_key);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let mut leaf = rcgen::CertificateParams::new(names).expect("parameters");
+        leaf.distinguished_name.push(rcgen::DnType::CommonName, "broker");
+        let cert = leaf.signed_by(&key, &issuer).expect("a certificate");
+        let write = |name: &str, text: String| {
+            let path = dir.join(name);
+            std::fs::write(&path, text).expect("a writable folder");
+            path
+        };
+        Self {
+            ca: write("ca.pem", ca_cert.pem()),
+            cert: write("cert.pem", cert.pem()),
+            key: write("key.pem", key.serialize_pem()),
+            both: write("both.pem", format!("{}{}{}", key.serialize_pem(), cert.pem(), ca_cert.pem())),
+        }
+    }
+}
+
+/// Whether a broker asks who is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guard {
+    /// Anyone may do anything, in plain text.
+    Open,
+    /// TLS, users, and no right that is not given.
+    Secured,
+}
+
+/// A Kafka of one or more brokers.
+pub struct Kafka {
+    nodes: Vec<Node>,
+    /// For clients of the bridge's kind: `host:port` of every broker.
+    pub brokers: String,
+    /// Plain text and all rights: for the tests' own consumers.
+    inside: Vec<u16>,
+    /// Where it is secured.
+    pub certificates: Option<Certificates>,
+    _dir: TempDir,
+}
+
+/// What a stock consumer read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consumed {
+    /// Key, or NATS subject.
+    pub key: String,
+    /// Headers, in order.
+    pub headers: Vec<(String, String)>,
+    /// Value.
+    pub payload: Vec<u8>,
+    /// Partition; 0 for NATS.
+    pub partition: i32,
+    /// Offset, or sequence number in the stream.
+    pub offset: i64,
+}
+
+/// The Kafka that the tests of this binary share.
+pub fn shared_kafka() -> &'static Kafka {
+    static SHARED: OnceLock<Kafka> = OnceLock::new();
+    SHARED.get_or_init(|| Kafka::start(1, Guard::Open, ""))
+}
+
+/// The NATS server that the tests of this binary share.
+pub fn shared_nats() -> &'static Nats {
+    static SHARED: OnceLock<Nats> = OnceLock::new();
+    SHARED.get_or_init(|| Nats::start(Guard::Open, ""))
+}
+
+impl Kafka {
+    /// Starts `brokers` brokers (the first is the controller too) with these lines added to their properties, and waits
+    /// until they answer.
+    pub fn start(brokers: usize, guard: Guard, properties: &str) -> Self {
+        let libs = format!("{}/*", installed("kafka-4.1.1/libs").display());
+        let dir = tempfile::Builder::new().prefix("fleetbus-kafka-").tempdir().expect("a folder");
+        let certificates = (guard == Guard::Secured).then(|| Certificates::make(dir.path()));
+        let quorum = free_port();
+        let ports: Vec<(u16, u16)> = (0..brokers).map(|_| (free_port(), free_port())).collect();
+        let nodes = ports.iter().enumerate().map(|(index, (inside, outside))| {
+            let home = dir.path().join(format!("node-{index}"));
+            std::fs::create_dir_all(&home).expect("a writable folder");
+            let file = home.join("server.properties");
+            let (roles, also) = if index == 0 {
+                ("broker,controller", format!(",CONTROLLER://127.0.0.1:{quorum}"))
+            } else {
+                ("broker", String::new())
+            };
+            let listeners = format!("INSIDE://127.0.0.1:{inside},OUTSIDE://127.0.0.1:{outside}");
+            let mut text = format!(
+                "process.roles={roles}\nnode.id={id}\ncontroller.quorum.voters=1@127.0.0.1:{quorum}\n\
+                 listeners={listeners}{also}\nadvertised.listeners={listeners}\n\
+                 controller.listener.names=CONTROLLER\ninter.broker.listener.name=INSIDE\n\
+                 listener.security.protocol.map=CONTROLLER:PLAINTEXT,INSIDE:PLAINTEXT,OUTSIDE:{protocol}\n\
+                 log.dirs={data}\nauto.create.topics.enable=false\nnum.partitions=6\n\
+                 offsets.topic.replication.factor=1\noffsets.topic.num.partitions=1\n\
+                 transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
+                 group.initial.rebalance.delay.ms=0\ngroup.coordinator.threads=1\nnum.network.threads=2\n\
+                 num.io.threads=4\nlog.cleaner.enable=false\nshare.coordinator.state.topic.replication.factor=1\n",
+                id = index + 1,
+                protocol = if guard == Guard::Secured { "SASL_SSL" } else { "PLAINTEXT" },
+                data = home.join("data").display(),
+            );
+            if let Some(certificates) = &certificates {
+                let (user, password) = USER;
+                text += &format!(
+                    "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+                     super.users=User:ANONYMOUS\n\
+                     listener.name.outside.sasl.enabled.mechanisms=PLAIN\n\
+                     listener.name.outside.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}=\"{password}\";\n\
+                     listener.name.outside.ssl.keystore.type=PEM\n\
+                     listener.name.outside.ssl.keystore.location={}\n",
+                    certificates.both.display()
+                );
+            }
+            text += properties;
+            std::fs::write(&file, text).expect("a writable folder");
+            let java = |heap: &str, class: &str| {
+                ["java", heap, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", &libs, class]
+                    .map(str::to_owned)
+                    .to_vec()
+            };
+            let mut format = java("-Xmx128m", "kafka.tools.StorageTool");
+            format.extend(["format", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c"].map(str::to_owned));
+            format.push(file.display().to_string());
+            let formatted = Command::new(&format[0]).args(&format[1..]).output().expect("java");
+            assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
+            let mut command = java("-Xmx512m", "kafka.Kafka");
+            command.push(file.display().to_string());
+            Node::start(command, home.join("broker.log"))
+        });
+        let kafka = Self {
+            nodes: nodes.collect(),
+            brokers: ports.iter().map(|(_, o)| format!("127.0.0.1:{o}")).collect::<Vec<_>>().join(","),
+            inside: ports.iter().map(|(inside, _)| *inside).collect(),
+            certificates,
+            _dir: dir,
+        };
+        kafka.wait();
+        kafka
+    }
+
+    /// Settings of a client with all rights.
+    pub fn client(&self) -> ClientConfig {
+        let servers: Vec<String> = self.inside.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", servers.join(",")).set("log_level", "0");
+        config
+    }
+
+    /// Waits until every broker answers.
+    pub fn wait(&self) {
+        let client: BaseConsumer = self.client().create().expect("a client");
+        until("Kafka answers", UP, || {
+            let asked = client.fetch_metadata(None, Duration::from_secs(2));
+            asked.is_ok_and(|told| told.brokers().len() == self.nodes.len())
+        });
+    }
+
+    /// Makes a topic.
+    pub async fn create(&self, topic: &str, partitions: i32, replicas: i32, settings: &[(&str, &str)]) {
+        let admin: AdminClient<_> = self.client().create().expect("a client");
+        let mut wanted = NewTopic::new(topic, partitions, TopicReplication::Fixed(replicas));
+        for (key, value) in settings {
+            wanted = wanted.set(key, value);
+        }
+        let made = admin.create_topics([&wanted], &AdminOptions::new()).await.expect("an answer");
+        assert!(made.iter().all(Result::is_ok), "{made:?}");
+        self.leaders(topic, usize::try_from(partitions).expect("a count"));
+    }
+
+    /// The leaders of a topic's partitions by index, once all have one.
+    pub fn leaders(&self, topic: &str, partitions: usize) -> Vec<usize> {
+        let client: BaseConsumer = self.client().create().expect("a client");
+        let mut leaders = Vec::new();
+        until("every partition has a leader", UP, || {
+            let Ok(told) = client.fetch_metadata(Some(topic), Duration::from_secs(5)) else { return false };
+            let Some(topic) = told.topics().first() else { return false };
+            let mut of: Vec<(i32, i32)> = topic.partitions().iter().map(|p| (p.id(), p.leader())).collect();
+            of.sort_unstable();
+            leaders = of.iter().filter_map(|(_, leader)| usize::try_from(*leader - 1).ok()).collect();
+            leaders.len() == partitions
+        });
+        leaders
+    }
+
+    /// Everything in a topic, oldest first within a partition: what a stock consumer reads from its beginning.
+    pub fn read(&self, topic: &str) -> Vec<Consumed> {
+        let consumer: BaseConsumer = self
+            .client()
+            .set("group.id", unique("reader"))
+            .set("auto.offset.reset", "earliest")
+            .set("enable.partition.eof", "true")
+            .set("check.crcs", "true")
+            .create()
+            .expect("a client");
+        let told = consumer.fetch_metadata(Some(topic), UP).expect("metadata");
+        let mut all = rdkafka::TopicPartitionList::new();
+        for partition in told.topics()[0].partitions() {
+            all.add_partition_offset(topic, partition.id(), rdkafka::Offset::Beginning).expect("a partition");
+        }
+        consumer.assign(&all).expect("an assignment");
+        let (mut ends, mut read) = (0, Vec::new());
+        let begun = Instant::now();
+        while ends < all.count() {
+            assert!(begun.elapsed() < UP, "the end of {topic} does not come");
+            match consumer.poll(Duration::from_millis(500)) {
+                Some(Ok(message)) => read.push(Consumed {
+                    key: String::from_utf8(message.key().unwrap_or_default().to_vec()).expect("text"),
+                    headers: message.headers().map_or_else(Vec::new, |headers| {
+                        let text = |value: &[u8]| String::from_utf8(value.to_vec()).expect("text");
+                        headers
+                            .iter()
+                            .map(|h| (h.key.to_owned(), text(h.value.unwrap_or_default())))
+                            .collect()
+                    }),
+                    payload: message.payload().unwrap_or_default().to_vec(),
+                    partition: message.partition(),
+                    offset: message.offset(),
+                }),
+                Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => ends += 1,
+                Some(Err(_)) | None => {}
+            }
+        }
+        read
+    }
+
+    /// Lets the secured broker's user write to topics with this prefix: `CreateAcls` v1, spoken by hand, as the client has
+    /// no call for it.
+    pub fn allow_writing(&self, prefix: &str) {
+        let text = |text: &str| {
+            let length = u16::try_from(text.len()).expect("short").to_be_bytes();
+            [&length[..], text.as_bytes()].concat()
+        };
+        let principal = text(&format!("User:{}", USER.0));
+        let mut request = [&30_i16.to_be_bytes()[..], &1_i16.to_be_bytes(), &7_i32.to_be_bytes()].concat();
+        request.extend(text("tests"));
+        request.extend(1_i32.to_be_bytes());
+        // A topic; its prefix; who; from everywhere; to write (which implies to describe); allowed.
+        let (topic, prefixed, write, allow) = (2_u8, 4_u8, 4_u8, 3_u8);
+        request.push(topic);
+        request.extend(text(prefix));
+        request.push(prefixed);
+        request.extend(principal);
+        request.extend(text("*"));
+        request.extend([write, allow]);
+        let mut socket = TcpStream::connect(("127.0.0.1", self.inside[0])).expect("a broker");
+        socket.set_read_timeout(Some(UP)).expect("a socket");
+        socket.write_all(&u32::try_from(request.len()).expect("short").to_be_bytes()).expect("a broker");
+        socket.write_all(&request).expect("a broker");
+        let mut size = [0; 4];
+        socket.read_exact(&mut size).expect("an answer");
+        let mut answer = vec![0; u32::from_be_bytes(size) as usize];
+        socket.read_exact(&mut answer).expect("an answer");
+        // Correlation, throttle time, one result: its error code.
+        assert_eq!(answer[12..14], [0, 0], "the right was not given: {answer:?}");
+    }
+
+    /// SIGSTOP for one broker: it hangs, its sockets stay.
+    pub fn pause(&self, broker: usize) {
+        self.nodes[broker].signal(Signal::SIGSTOP);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self, broker: usize) {
+        self.nodes[broker].signal(Signal::SIGCONT);
+    }
+
+    /// kill -9, and waits until it is gone.
+    pub fn kill9(&self, broker: usize) {
+        self.nodes[broker].kill9();
+    }
+
+    /// Starts it again on the same port and data. Does not wait.
+    pub fn restart(&self, broker: usize) {
+        self.nodes[broker].again();
+    }
+}
+
+/// A nats-server with JetStream.
+pub struct Nats {
+    node: Node,
+    /// `nats://` or `tls://`, with host and port.
+    pub url: String,
+    /// Where it is secured.
+    pub certificates: Option<Certificates>,
+    port: u16,
+    guard: Guard,
+    _dir: TempDir,
+}
+
+impl Nats {
+    /// Starts it with these lines added to its configuration, and waits until JetStream is up. A secured one has two
+    /// users: [`USER`], who may publish to `ok.>` and ask JetStream, and `admin`, who may do everything.
+    pub fn start(guard: Guard, lines: &str) -> Self {
+        let server = installed("bin/nats-server-v2.15.2");
+        let dir = tempfile::Builder::new().prefix("fleetbus-nats-").tempdir().expect("a folder");
+        let port = free_port();
+        let certificates = (guard == Guard::Secured).then(|| Certificates::make(dir.path()));
+        let mut text = format!(
+            "listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: \"{}\" }}\n{lines}\n",
+            dir.path().join("data").display()
+        );
+        if let Some(certificates) = &certificates {
+            let (user, password) = USER;
+            text += &format!(
+                "tls {{ cert_file: \"{}\", key_file: \"{}\" }}\n\
+                 authorization {{ users = [\n\
+                 {{ user: admin, password: \"{password}\" }}\n\
+                 {{ user: {user}, password: \"{password}\", permissions: {{\n\
+                   publish: {{ allow: [\"ok.>\", \"$JS.API.>\"] }}, subscribe: \"_INBOX.>\" }} }}\n] }}\n",
+                certificates.cert.display(),
+                certificates.key.display()
+            );
+        }
+        let file = dir.path().join("nats.conf");
+        std::fs::write(&file, text).expect("a writable folder");
+        let command = vec![server.display().to_string(), "-c".to_owned(), file.display().to_string()];
+        let node = Node::start(command, dir.path().join("nats.log"));
+        let scheme = if guard == Guard::Secured { "tls" } else { "nats" };
+        let nats =
+            Self { node, url: format!("{scheme}://127.0.0.1:{port}"), certificates, port, guard, _dir: dir };
+        nats.wait();
+        nats
+    }
+
+    /// Waits until it greets and has JetStream.
+    pub fn wait(&self) {
+        until("NATS answers", UP, || {
+            let Ok(socket) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
+            socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a socket");
+            let mut greeting = String::new();
+            BufReader::new(socket)
+                .read_line(&mut greeting)
+                .is_ok_and(|_| greeting.contains("\"jetstream\":true"))
+        });
+    }
+
+    /// A client with all rights.
+    pub async fn client(&self) -> async_nats::Client {
+        let mut options = async_nats::ConnectOptions::new();
+        if let (Guard::Secured, Some(certificates)) = (self.guard, &self.certificates) {
+            options = options
+                .user_and_password("admin".to_owned(), USER.1.to_owned())
+                .add_root_certificates(certificates.ca.clone());
+        }
+        options.connect(&self.url).await.expect("a server")
+    }
+
+    /// Makes a stream.
+    pub async fn create(&self, stream: async_nats::jetstream::stream::Config) {
+        let jetstream = async_nats::jetstream::new(self.client().await);
+        jetstream.create_stream(stream).await.expect("a stream");
+    }
+
+    /// Everything in a stream, oldest first: what a stock pull consumer reads.
+    pub async fn read(&self, stream: &str) -> Vec<Consumed> {
+        use futures_util::StreamExt as _;
+        let jetstream = async_nats::jetstream::new(self.client().await);
+        let mut stream = jetstream.get_stream(stream).await.expect("a stream");
+        let count = stream.info().await.expect("an answer").state.messages;
+        let consumer = stream
+            .create_consumer(async_nats::jetstream::consumer::pull::Config {
+                ack_policy: async_nats::jetstream::consumer::AckPolicy::None,
+                ..Default::default()
+            })
+            .await
+            .expect("a consumer");
+        let mut messages = consumer.messages().await.expect("messages");
+        let mut read = Vec::new();
+        while (read.len() as u64) < count {
+            let next = tokio::time::timeout(UP, messages.next()).await.expect("in time");
+            let message = next.expect("a message").expect("a message");
+            let headers = message.headers.as_ref().map_or_else(Vec::new, |headers| {
+                let one = |(name, values): (&async_nats::HeaderName, &Vec<async_nats::HeaderValue>)| {
+                    (name.to_string(), values.iter().map(ToString::to_string).collect::<String>())
+                };
+                headers.iter().map(one).collect()
+            });
+            read.push(Consumed {
+                key: message.subject.to_string(),
+                headers,
+                payload: message.payload.to_vec(),
+                partition: 0,
+                offset: message.info().expect("a place").stream_sequence.cast_signed(),
+            });
+        }
+        read
+    }
+
+    /// SIGSTOP: it hangs, its sockets stay.
+    pub fn pause(&self) {
+        self.node.signal(Signal::SIGSTOP);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.node.signal(Signal::SIGCONT);
+    }
+
+    /// kill -9, and waits until it is gone.
+    pub fn kill9(&self) {
+        self.node.kill9();
+    }
+
+    /// Starts it again on the same port and data. Does not wait.
+    pub fn restart(&self) {
+        self.node.again();
+    }
+}
