@@ -42,7 +42,7 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// How often the bus's state is looked at for the pollers and for readiness.
 const LOOK: Duration = Duration::from_millis(200);
 /// How often an unreachable bus is asked for its topics again.
-const ASK_AGAIN: Duration = Duration::from_secs(15);
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// How often tokens in files are read again.
 const READ_AGAIN: Duration = Duration::from_secs(5);
 /// How often ages in the store are looked at.
@@ -342,7 +342,7 @@ impl Bridge {
             let stops = looking_stops.clone();
             work.spawn(async move { stops.run_until_cancelled(looking).await });
         };
-        look(Box::pin(ask_for_topics(Arc::clone(&bus), self.topics)));
+        look(Box::pin(ask_for_topics(Arc::clone(&bus), Arc::clone(&deliverer.lanes), self.topics)));
         look(Box::pin(look_at_bus(Arc::clone(&bus), Arc::clone(&deliverer.lanes), available)));
         look(Box::pin(look_at_ages(store.clone())));
         look(Box::pin(look_at_tokens(config.accounts.clone(), hooks.clone())));
@@ -459,12 +459,12 @@ fn reading(name: &feed::Name, status: &feed::Status) -> FeedReading {
         account: name.account.clone(),
         api: name.api,
         feed: name.feed,
-        succeeded: status.polls_succeeded,
-        failed: status.polls_failed,
-        failed_in_a_row: status.failed_in_a_row,
+        succeeded: status.succeeded_polls,
+        failed: status.failed_polls,
+        failed_in_a_row: u64::from(status.failed_in_a_row),
         rows: status.rows,
         last_success: status.succeeded_at,
-        cursor: status.cursor.position.map(Millis),
+        cursor: status.cursor.position,
     }
 }
 
@@ -495,7 +495,7 @@ async fn look_at_tokens(accounts: Vec<config::Account>, hooks: WebhookState) {
 }
 
 /// Looks the topics up until the bus answers, and says what is missing or weak.
-async fn ask_for_topics(bus: Arc<Bus>, topics: Vec<Arc<str>>) {
+async fn ask_for_topics(bus: Arc<Bus>, lanes: Arc<Lanes>, topics: Vec<Arc<str>>) {
     loop {
         let findings = bus.check(&topics).await;
         let mut reached = true;
@@ -512,6 +512,7 @@ async fn ask_for_topics(bus: Arc<Bus>, topics: Vec<Arc<str>>) {
             }
         }
         if reached {
+            lanes.probe_topics_now();
             tracing::info!("bus.checked");
             return;
         }

@@ -106,7 +106,7 @@ async fn follow(
         topic: asked.topic,
         after: resumed.or(asked.after).unwrap_or(newest.saturating_sub(asked.last.unwrap_or(0))),
         left: asked.limit.unwrap_or(u64::MAX),
-        until: if asked.follow.unwrap_or(true) { u64::MAX } else { newest },
+        end: if asked.follow.unwrap_or(true) { End::Never } else { End::OfLog },
         form,
         waiting: VecDeque::new(),
         stop: state.inner.stop.clone(),
@@ -142,14 +142,22 @@ impl Form {
     }
 }
 
+/// Where a stream ends by itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It waits for more.
+    Never,
+    /// Where nothing more can be read.
+    OfLog,
+}
+
 /// One stream's place in the log.
 struct Reader {
     log: LocalLog,
     topic: Option<String>,
     after: u64,
     left: u64,
-    /// Where it ends.
-    until: u64,
+    end: End,
     form: Form,
     waiting: VecDeque<LogRow>,
     stop: CancellationToken,
@@ -169,28 +177,34 @@ impl Reader {
                 return Some(self.piece(&row));
             }
             let newest = *self.log.newest.borrow_and_update();
-            if self.after < newest.min(self.until) {
-                if !self.fill(newest).await? {
-                    // Nothing of this topic up to there.
-                    self.after = newest;
+            match self.end {
+                End::OfLog => {
+                    if !self.fill().await? {
+                        return None;
+                    }
                 }
-            } else if self.after >= self.until {
-                return None;
-            } else if let Some(heartbeat) = self.wait().await? {
-                return Some(heartbeat);
+                End::Never if self.after < newest => {
+                    if !self.fill().await? {
+                        // Nothing of this topic up to there.
+                        self.after = newest;
+                    }
+                }
+                End::Never => {
+                    if let Some(heartbeat) = self.wait().await? {
+                        return Some(heartbeat);
+                    }
+                }
             }
         }
     }
 
-    /// Reads a page. None where the log cannot be read, or the stream ends.
-    async fn fill(&mut self, newest: u64) -> Option<bool> {
+    /// Reads a page: whether there was anything. None where the log cannot be read, or the stream ends.
+    async fn fill(&mut self) -> Option<bool> {
         let (read, topic, after) = (Arc::clone(&self.log.read), self.topic.clone(), self.after);
         let page = tokio::task::spawn_blocking(move || read(topic.as_deref(), after, PAGE));
-        let page = self.stop.run_until_cancelled(page).await?;
-        match page {
+        match self.stop.run_until_cancelled(page).await? {
             Ok(Ok(rows)) => {
-                let end = newest.max(after).min(self.until);
-                self.waiting.extend(rows.into_iter().filter(|row| row.offset <= end));
+                self.waiting.extend(rows);
                 Some(!self.waiting.is_empty())
             }
             Ok(Err(error)) => {

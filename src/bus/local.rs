@@ -3,6 +3,7 @@
 //! and size, oldest first, in chunks.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -36,14 +37,27 @@ const SCHEMA: &str = "
 
 /// See the module.
 pub struct LocalBus {
-    door: Mutex<Option<SyncSender<(Message, Ticket)>>>,
+    shared: Arc<Shared>,
     thread: Mutex<Option<Thread>>,
     path: PathBuf,
     away: AtomicBool,
     newest: watch::Sender<u64>,
 }
 
+struct Shared {
+    door: Mutex<Door>,
+}
+
+/// Set under one lock with what goes through: a later message must not overtake one that failed.
+enum Door {
+    Open(SyncSender<(Message, Ticket)>),
+    /// A transaction failed, and not every lane has been told.
+    Fenced(SyncSender<(Message, Ticket)>),
+    Closed,
+}
+
 struct Thread {
+    shared: Arc<Shared>,
     connection: Connection,
     inside: Receiver<(Message, Ticket)>,
     limits: config::Local,
@@ -80,9 +94,11 @@ impl LocalBus {
         )?;
         let (door, inside) = sync_channel(QUEUE);
         let bytes = held.0 * ROW_BYTES + held.1;
-        let thread = Thread { connection, inside, limits: limits.clone(), bytes };
+        let shared = Arc::new(Shared { door: Mutex::new(Door::Open(door)) });
+        let thread =
+            Thread { shared: Arc::clone(&shared), connection, inside, limits: limits.clone(), bytes };
         Ok(Self {
-            door: Mutex::new(Some(door)),
+            shared,
             thread: Mutex::new(Some(thread)),
             path,
             away: AtomicBool::new(false),
@@ -94,9 +110,15 @@ impl LocalBus {
         if self.away.load(Ordering::Relaxed) {
             return Err((Failure::Unavailable("the local bus has been taken away".to_owned()), ticket));
         }
-        let door = self.door.lock();
-        let Some(door) = door.as_ref() else {
-            return Err((Failure::Unavailable("the local bus is closed".to_owned()), ticket));
+        let door = self.shared.door.lock();
+        let door = match &*door {
+            Door::Open(door) => door,
+            Door::Fenced(_) => {
+                return Err((Failure::Unavailable("messages before it failed".to_owned()), ticket));
+            }
+            Door::Closed => {
+                return Err((Failure::Unavailable("the local bus is closed".to_owned()), ticket));
+            }
         };
         door.try_send((message.clone(), ticket)).map_err(|refused| {
             let (std::sync::mpsc::TrySendError::Full((_, ticket))
@@ -164,8 +186,25 @@ impl LocalBus {
 
     /// Lets the thread do what has queued, and end.
     pub(super) async fn close(&self, _patience: Duration) {
-        drop(self.door.lock().take());
+        *self.shared.door.lock() = Door::Closed;
         tokio::task::yield_now().await;
+    }
+}
+
+/// A bus that goes takes its thread along.
+impl Drop for LocalBus {
+    fn drop(&mut self) {
+        *self.shared.door.lock() = Door::Closed;
+    }
+}
+
+impl Shared {
+    fn fence(&self, new: impl FnOnce(SyncSender<(Message, Ticket)>) -> Door) {
+        let mut door = self.door.lock();
+        *door = match std::mem::replace(&mut *door, Door::Closed) {
+            Door::Open(sender) | Door::Fenced(sender) => new(sender),
+            Door::Closed => Door::Closed,
+        };
     }
 }
 
@@ -203,13 +242,19 @@ impl Thread {
                 }
                 newest.send_replace(offset);
             }
-            Err(error) => {
-                // The transaction was rolled back: surely not stored.
-                for (_, ticket) in batch {
-                    ticket.resolve(Outcome::Failed(Failure::Unavailable(error.to_string())));
-                }
-            }
+            Err(error) => self.fail(batch, &error),
         }
+    }
+
+    /// The transaction was rolled back: surely not stored, and with it everything that queued behind.
+    fn fail(&mut self, batch: Vec<(Message, Ticket)>, error: &rusqlite::Error) {
+        tracing::warn!(error = %error, "local.write_failed");
+        self.shared.fence(Door::Fenced);
+        let behind: Vec<(Message, Ticket)> = self.inside.try_iter().collect();
+        for (_, ticket) in batch.into_iter().chain(behind) {
+            ticket.resolve(Outcome::Failed(Failure::Unavailable(error.to_string())));
+        }
+        self.shared.fence(Door::Open);
     }
 
     fn write(&mut self, batch: &[(Message, Ticket)]) -> rusqlite::Result<u64> {

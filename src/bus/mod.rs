@@ -153,7 +153,7 @@ pub enum Bus {
     /// Apache Kafka.
     Kafka(KafkaBus),
     /// NATS JetStream.
-    Nats(NatsBus),
+    Nats(Box<NatsBus>),
     /// The embedded log.
     Local(LocalBus),
 }
@@ -166,7 +166,7 @@ impl Bus {
     pub fn open(config: &config::Bus, data_dir: &Path) -> Result<Self, OpenError> {
         Ok(match config {
             config::Bus::Kafka(kafka) => Self::Kafka(KafkaBus::open(kafka)?),
-            config::Bus::Nats(nats) => Self::Nats(NatsBus::open(nats)?),
+            config::Bus::Nats(nats) => Self::Nats(Box::new(NatsBus::open(nats)?)),
             config::Bus::Local(local) => Self::Local(LocalBus::open(local, data_dir)?),
         })
     }

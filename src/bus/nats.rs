@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -40,15 +40,25 @@ const REFUSED: usize = 1_024;
 /// See the module.
 pub struct NatsBus {
     config: config::Nats,
-    options: Mutex<Option<ConnectOptions>>,
+    options: tokio::sync::Mutex<Option<ConnectOptions>>,
     door: mpsc::Sender<(Message, Ticket)>,
     inside: tokio::sync::Mutex<mpsc::Receiver<(Message, Ticket)>>,
     shared: Arc<Shared>,
 }
 
+/// A client, and what it publishes by.
+struct Connection {
+    client: Client,
+    jetstream: jetstream::Context,
+}
+
 struct Shared {
-    client: ArcSwapOption<Client>,
+    connection: ArcSwapOption<Connection>,
     connected: AtomicBool,
+    /// Rises with every connection that is made: what was in flight on the one before is sent again.
+    connections: watch::Sender<u64>,
+    /// For how many ms one message id is sent again.
+    window_ms: AtomicU64,
     violations: Mutex<HashMap<String, Instant>>,
     /// Rises with every refusal of a subject.
     refusals: watch::Sender<u64>,
@@ -59,6 +69,7 @@ impl Shared {
         match event {
             Event::Connected => {
                 self.connected.store(true, Ordering::Relaxed);
+                self.connections.send_modify(|count| *count += 1);
                 tracing::info!("nats.connected");
             }
             Event::Disconnected | Event::Closed => {
@@ -97,8 +108,10 @@ fn violated_subject(text: &str) -> Option<&str> {
 impl NatsBus {
     pub(super) fn open(nats: &config::Nats) -> Result<Self, OpenError> {
         let shared = Arc::new(Shared {
-            client: ArcSwapOption::empty(),
+            connection: ArcSwapOption::empty(),
             connected: AtomicBool::new(false),
+            connections: watch::Sender::new(0),
+            window_ms: AtomicU64::new(millis(WINDOW)),
             violations: Mutex::default(),
             refusals: watch::Sender::new(0),
         });
@@ -131,7 +144,7 @@ impl NatsBus {
         let (door, inside) = mpsc::channel(QUEUE);
         Ok(Self {
             config: nats.clone(),
-            options: Mutex::new(Some(options)),
+            options: tokio::sync::Mutex::new(Some(options)),
             door,
             inside: tokio::sync::Mutex::new(inside),
             shared,
@@ -174,81 +187,87 @@ impl NatsBus {
         // What is still here is unresolved: its tickets say so when they are dropped.
     }
 
-    async fn connect(&self) -> Result<Arc<Client>, String> {
-        if let Some(client) = self.shared.client.load_full() {
-            return Ok(client);
-        }
-        let Some(options) = self.options.lock().take() else {
-            return Err("NATS is being connected".to_owned());
+    /// Connects once; the client itself connects again, for ever.
+    async fn connect(&self) -> Result<Arc<Connection>, String> {
+        let mut options = self.options.lock().await;
+        let Some(options) = options.take() else {
+            return self.shared.connection.load_full().ok_or_else(|| "NATS is closed".to_owned());
         };
         let addresses: Vec<String> = self.config.url.split(',').map(|url| url.trim().to_owned()).collect();
         let client = options.connect(addresses).await.map_err(|error| error.to_string())?;
         if client.connection_state() == State::Connected {
             self.shared.connected.store(true, Ordering::Relaxed);
         }
-        let client = Arc::new(client);
-        self.shared.client.store(Some(Arc::clone(&client)));
-        Ok(client)
+        let jetstream =
+            ContextBuilder::new().timeout(ACK).ack_timeout(ACK).max_ack_inflight(QUEUE).build(client.clone());
+        let connection = Arc::new(Connection { client, jetstream });
+        self.shared.connection.store(Some(Arc::clone(&connection)));
+        Ok(connection)
     }
 
     /// One attempt: sent until the stream acknowledges it, refuses it, or its window is over.
     async fn attempt(&self, message: Message, ticket: Ticket) {
         let begun = Instant::now();
+        let window = Duration::from_millis(self.shared.window_ms.load(Ordering::Relaxed));
         let mut refusals = self.shared.refusals.subscribe();
+        let mut connections = self.shared.connections.subscribe();
         let mut sent = false;
         loop {
-            let client = self.shared.client.load_full().filter(|_| self.is_available());
-            let Some(client) = client else {
+            let connection = self.shared.connection.load_full().filter(|_| self.is_available());
+            let Some(connection) = connection else {
                 if !sent {
                     return ticket.resolve(failed_unavailable("NATS is not connected"));
                 }
-                if begun.elapsed() >= WINDOW {
+                if begun.elapsed() >= window {
                     return ticket.resolve(Outcome::Unresolved);
                 }
-                sleep(AGAIN).await;
+                timeout(AGAIN, connections.changed()).await.ok();
                 continue;
             };
-            let context = ContextBuilder::new().timeout(ACK).ack_timeout(ACK).build((*client).clone());
             sent = true;
+            connections.mark_unchanged();
             let acknowledged = async {
-                let ack = context.send_publish(message.topic.to_string(), publish(&message)).await?;
-                ack.await
+                let subject = message.topic.to_string();
+                connection.jetstream.send_publish(subject, publish(&message)).await?.await
             };
             tokio::pin!(acknowledged);
             let ended = loop {
                 tokio::select! {
-                    ended = &mut acknowledged => break Some(ended),
-                    changed = refusals.changed() => {
-                        if changed.is_err() || self.shared.is_refused(&message.topic, begun) {
-                            break None;
+                    ended = &mut acknowledged => break Ended::Told(ended),
+                    _ = connections.changed() => break Ended::Disconnected,
+                    _ = refusals.changed() => {
+                        if self.shared.is_refused(&message.topic, begun) {
+                            break Ended::Forbidden;
                         }
                     }
                 }
             };
             match ended {
-                None => {
+                Ended::Told(Ok(_)) => return ticket.resolve(Outcome::Delivered),
+                Ended::Forbidden => {
                     let why = "no permission to publish to this subject".to_owned();
                     return ticket.resolve(Outcome::Failed(Failure::Refused(why)));
                 }
-                Some(Ok(_)) => return ticket.resolve(Outcome::Delivered),
-                Some(Err(error)) => match reaction(&error) {
+                Ended::Told(Err(error)) => match reaction(&error) {
                     Reaction::End(failure) => return ticket.resolve(Outcome::Failed(failure)),
-                    Reaction::Again if begun.elapsed() >= WINDOW => {
+                    Reaction::Again if begun.elapsed() >= window => {
                         return ticket.resolve(Outcome::Unresolved);
                     }
                     Reaction::Again => sleep(AGAIN).await,
                 },
+                Ended::Disconnected => {}
             }
         }
     }
 
     pub(super) async fn close(&self, patience: Duration) {
-        if let Some(client) = self.shared.client.swap(None) {
-            timeout(patience, client.drain()).await.map_or(Ok(()), |drained| drained).unwrap_or_else(
-                |error| {
+        if let Some(connection) = self.shared.connection.swap(None) {
+            timeout(patience, connection.client.drain())
+                .await
+                .map_or(Ok(()), |drained| drained)
+                .unwrap_or_else(|error| {
                     tracing::debug!(error = %error, "nats.drain");
-                },
-            );
+                });
         }
     }
 
@@ -257,7 +276,7 @@ impl NatsBus {
             vec![Finding::Unreachable(format!("NATS at {} cannot be reached: {why}", self.config.url))]
         };
         let client = match timeout(ASK, self.connect()).await {
-            Ok(Ok(client)) => client,
+            Ok(Ok(connection)) => connection.client.clone(),
             Ok(Err(why)) => return unreachable(why),
             Err(_) => return unreachable("it does not answer".to_owned()),
         };
@@ -270,7 +289,7 @@ impl NatsBus {
             return unreachable("it does not answer".to_owned());
         }
         self.shared.connected.store(true, Ordering::Relaxed);
-        let context = ContextBuilder::new().timeout(ASK).build((*client).clone());
+        let context = ContextBuilder::new().timeout(ASK).build(client);
         let name = &self.config.stream;
         let wanted = everything(topics);
         let info = match timeout(ASK, context.get_stream(name)).await {
@@ -315,7 +334,10 @@ impl NatsBus {
                 "stream {name} has one replica: an acknowledgement survives a process, not a machine; a server syncs to disk every two minutes unless `sync_interval: always` is set"
             )));
         }
-        if info.config.duplicate_window < WINDOW {
+        // A quarter of the window is left for what is on its way.
+        let window = info.config.duplicate_window * 3 / 4;
+        self.shared.window_ms.store(millis(window.min(WINDOW)), Ordering::Relaxed);
+        if window < WINDOW {
             findings.push(Finding::Weak(format!(
                 "stream {name} remembers message ids for {:?} only: an event sent again later is stored twice, with one id",
                 info.config.duplicate_window
@@ -323,6 +345,10 @@ impl NatsBus {
         }
         findings
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn publish(message: &Message) -> PublishMessage {
@@ -338,6 +364,16 @@ fn publish(message: &Message) -> PublishMessage {
 
 fn failed_unavailable(why: &str) -> Outcome {
     Outcome::Failed(Failure::Unavailable(why.to_owned()))
+}
+
+/// How one send ended.
+enum Ended {
+    /// The stream's word, or none in time.
+    Told(Result<jetstream::publish::PublishAck, PublishError>),
+    /// The server takes nothing on this subject from this user.
+    Forbidden,
+    /// There is a new connection: what came of it on the old one is not known.
+    Disconnected,
 }
 
 /// What is done about an error.

@@ -1,1 +1,260 @@
-//! The NATS server.
+//! NATS JetStream.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::stream::{Config as Stream, DiscardPolicy};
+use bytes::Bytes;
+use fleetbus::bus::{Finding, Message, Outcome};
+use fleetbus::config::{self, Create, SecretSource};
+use futures_util::future::join_all;
+use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
+
+use crate::brokers::{Guard, Nats, USER, shared_nats, unique};
+use crate::desk::{Desk, PATIENCE, by_key, kind, message};
+
+fn config(nats: &Nats, stream: &str) -> config::Nats {
+    config::Nats {
+        url: nats.url.clone(),
+        subject: "fleet.{type}.{account}.{subject}".to_owned(),
+        stream: stream.to_owned(),
+        create: Create::Never,
+        credentials: None,
+        user: None,
+        token: None,
+        ca: None,
+    }
+}
+
+/// Opens the bus and waits until it is connected.
+async fn desk(config: config::Nats) -> Desk {
+    let desk = Desk::open(&config::Bus::Nats(config), std::env::temp_dir().as_path());
+    connected(&desk).await;
+    desk
+}
+
+async fn connected(desk: &Desk) {
+    let connected = async {
+        while !desk.bus.is_available() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, connected).await.expect("connected in time");
+}
+
+/// A stream of its own on `root.>`.
+async fn stream(nats: &Nats, root: &str, more: Stream) -> String {
+    let name = root.replace('.', "-").to_uppercase();
+    nats.create(Stream { name: name.clone(), subjects: vec![format!("{root}.>")], ..more }).await;
+    name
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_is_what_a_stock_consumer_reads_and_a_copy_is_stored_once() {
+    let nats = shared_nats();
+    let root = unique("plain");
+    let name = stream(nats, &root, Stream::default()).await;
+    let desk = desk(config(nats, &name)).await;
+    let sent = message(&format!("{root}.position.acme.1"), "1", 42);
+    assert_eq!(desk.attempt(1, &sent).await, Outcome::Delivered);
+    assert_eq!(desk.attempt(2, &sent).await, Outcome::Delivered, "a duplicate is delivered");
+    desk.close().await;
+    let read = nats.read(&name).await;
+    assert_eq!(read.len(), 1);
+    assert_eq!(read[0].key, format!("{root}.position.acme.1"));
+    assert_eq!(read[0].payload, b"42");
+    let header = |name: &str| read[0].headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+    assert_eq!(header("Nats-Msg-Id"), Some(sent.id.to_string()));
+    assert_eq!(header("ce_id"), Some("42".to_owned()));
+}
+
+/// One lane: the next is published once the one before is delivered, and what failed or is unresolved is published again.
+async fn lane(desk: &Desk, topic: &str, first: u64, count: u64) -> u64 {
+    let mut attempts = 0;
+    for index in 0..count {
+        let sent = message(topic, "key", index);
+        loop {
+            let number = first + attempts;
+            attempts += 1;
+            match desk.attempt(number, &sent).await {
+                Outcome::Delivered => break,
+                Outcome::Failed(_) | Outcome::Unresolved => sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+    attempts
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn order_holds_and_nothing_is_lost_or_doubled_through_a_hang_and_kills() {
+    let nats = Nats::start(Guard::Open, "");
+    let root = unique("outage");
+    let name = stream(&nats, &root, Stream::default()).await;
+    let desk = desk(config(&nats, &name)).await;
+    let topics: Vec<String> = (0..50).map(|n| format!("{root}.position.acme.{n}")).collect();
+    let lanes =
+        topics.iter().enumerate().map(|(index, topic)| lane(&desk, topic, index as u64 * 1_000_000, 100));
+    let trouble = async {
+        for round in 0..3 {
+            sleep(Duration::from_millis(60)).await;
+            nats.pause();
+            sleep(Duration::from_millis(700)).await;
+            nats.resume();
+            sleep(Duration::from_millis(60)).await;
+            nats.kill9();
+            sleep(Duration::from_millis(300 * round)).await;
+            nats.restart();
+            nats.wait();
+        }
+    };
+    timeout(PATIENCE, futures_util::future::join(join_all(lanes), trouble)).await.expect("in time");
+    let tally = desk.tally();
+    assert_eq!(tally["delivered"], 5_000, "{tally:?}");
+    assert!(tally.get("unavailable").is_some_and(|count| *count > 0), "it was away: {tally:?}");
+    desk.close().await;
+    let keys = by_key(&nats.read(&name).await);
+    assert_eq!(keys.len(), 50);
+    for (key, numbers) in keys {
+        assert_eq!(numbers, (0..100).collect::<Vec<u64>>(), "{key}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_buffered_in_the_client_while_it_is_not_connected() {
+    let nats = Nats::start(Guard::Open, "");
+    let root = unique("away");
+    let name = stream(&nats, &root, Stream::default()).await;
+    let desk = desk(config(&nats, &name)).await;
+    let sent = message(&format!("{root}.a"), "key", 1);
+    nats.kill9();
+    // Until it notices an attempt stays open; from then on it fails at once.
+    timeout(PATIENCE, async {
+        while desk.bus.is_available() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("noticed");
+    let begun = Instant::now();
+    for number in 0..100 {
+        assert_eq!(kind(&desk.attempt(number, &sent).await), "unavailable");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    nats.restart();
+    nats.wait();
+    connected(&desk).await;
+    assert_eq!(nats.read(&name).await, []);
+    desk.delivers(1_000, &sent).await;
+    desk.close().await;
+    assert_eq!(nats.read(&name).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_stream_is_a_refusal_and_recovers_once_it_is_made() {
+    let nats = shared_nats();
+    let root = unique("late");
+    let desk = desk(config(nats, "LATE")).await;
+    let sent = message(&format!("{root}.a"), "key", 1);
+    assert_eq!(kind(&desk.attempt(1, &sent).await), "refused");
+    stream(nats, &root, Stream::default()).await;
+    assert_eq!(desk.attempt(2, &sent).await, Outcome::Delivered);
+    desk.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_is_unfit() {
+    let nats = shared_nats();
+    let root = unique("large");
+    let name = stream(nats, &root, Stream { max_message_size: 1_000, ..Stream::default() }).await;
+    let desk = desk(config(nats, &name)).await;
+    let of = |size: usize| Message {
+        payload: Bytes::from(vec![b'7'; size]),
+        ..message(&format!("{root}.a"), "key", size as u64)
+    };
+    assert_eq!(kind(&desk.attempt(1, &of(2_000_000)).await), "unfit", "more than the server takes");
+    assert_eq!(kind(&desk.attempt(2, &of(2_000)).await), "unfit", "more than the stream takes");
+    assert_eq!(desk.attempt(3, &of(100)).await, Outcome::Delivered);
+    desk.close().await;
+}
+
+/// A stream that is full and discards what is new is its owner's to cure: a state of the topic.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_stream_is_a_refusal_and_recovers() {
+    let nats = shared_nats();
+    let root = unique("full");
+    let full = Stream { max_messages: 2, discard: DiscardPolicy::New, ..Stream::default() };
+    let name = stream(nats, &root, full).await;
+    let desk = desk(config(nats, &name)).await;
+    let of = |number: u64| message(&format!("{root}.a"), "key", number);
+    assert_eq!(desk.attempt(1, &of(1)).await, Outcome::Delivered);
+    assert_eq!(desk.attempt(2, &of(2)).await, Outcome::Delivered);
+    assert_eq!(kind(&desk.attempt(3, &of(3)).await), "refused");
+    let jetstream = async_nats::jetstream::new(nats.client().await);
+    jetstream.get_stream(&name).await.expect("a stream").purge().await.expect("purged");
+    assert_eq!(desk.attempt(4, &of(3)).await, Outcome::Delivered);
+    desk.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_finds_makes_and_warns() {
+    let nats = shared_nats();
+    let (root, other) = (unique("checked"), unique("uncovered"));
+    let topics = [Arc::from(format!("{root}.position.*.*"))];
+    let never = desk(config(nats, &root)).await;
+    let findings = never.bus.check(&topics).await;
+    assert!(matches!(&findings[..], [Finding::Missing { what, .. }] if what.contains(&root)), "{findings:?}");
+    never.close().await;
+    let makes = desk(config::Nats { create: Create::Missing, ..config(nats, &root) }).await;
+    let findings = makes.bus.check(&topics).await;
+    assert!(matches!(&findings[..], [Finding::Made(what)] if what.contains(&root)), "{findings:?}");
+    let sent = message(&format!("{root}.position.acme.1"), "key", 1);
+    assert_eq!(makes.attempt(1, &sent).await, Outcome::Delivered);
+    let findings = makes.bus.check(&topics).await;
+    assert!(
+        findings.iter().any(|f| matches!(f, Finding::Weak(why) if why.contains("one replica"))),
+        "{findings:?}"
+    );
+    let findings = makes.bus.check(&[Arc::from(format!("{other}.position.*.*"))]).await;
+    assert!(
+        findings.iter().any(|f| matches!(f, Finding::Missing { what, .. } if what.contains(&other))),
+        "{findings:?}"
+    );
+    makes.close().await;
+}
+
+/// TLS, a user, and a right to some subjects only.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secured_nats_takes_what_it_allows() {
+    let nats = Nats::start(Guard::Secured, "");
+    nats.create(Stream {
+        name: "OK".into(),
+        subjects: vec!["ok.>".into(), "no.>".into()],
+        ..Stream::default()
+    })
+    .await;
+    let dir = TempDir::new().expect("a folder");
+    let password = dir.path().join("password");
+    std::fs::write(&password, USER.1).expect("a writable folder");
+    let wrong = dir.path().join("wrong");
+    std::fs::write(&wrong, "wrong").expect("a writable folder");
+    let secured = |password| config::Nats {
+        user: Some((USER.0.to_owned(), SecretSource::File(password))),
+        ca: Some(nats.certificates.as_ref().expect("secured").ca.clone()),
+        ..config(&nats, "OK")
+    };
+    let allowed = desk(secured(password)).await;
+    assert_eq!(allowed.attempt(1, &message("ok.a", "key", 1)).await, Outcome::Delivered);
+    // The server says so once, on the connection and not to the publisher; the outcome does not wait for a time-out.
+    let begun = Instant::now();
+    assert_eq!(kind(&allowed.attempt(2, &message("no.a", "key", 2)).await), "refused");
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert_eq!(kind(&allowed.attempt(3, &message("no.B", "key", 2)).await), "refused");
+    assert_eq!(allowed.attempt(4, &message("ok.b", "key", 3)).await, Outcome::Delivered);
+    allowed.close().await;
+    let stranger = Desk::open(&config::Bus::Nats(secured(wrong)), dir.path());
+    let findings = stranger.bus.check(&[Arc::from("ok.a")]).await;
+    assert!(matches!(findings[..], [Finding::Unreachable(_)]), "{findings:?}");
+    assert_eq!(kind(&stranger.attempt(1, &message("ok.a", "key", 9)).await), "unavailable");
+    stranger.close().await;
+}

@@ -76,9 +76,7 @@ fn rows(answer: &Value, key: &str) -> Vec<Value> {
     answer["data"][key].as_array().expect("a list").clone()
 }
 
-type Wanted = fn(&What) -> bool;
-
-fn happened(wanted: Wanted) -> Vec<Fact> {
+fn happened(wanted: fn(&What) -> bool) -> Vec<Fact> {
     WORLD.facts(BEGINS, NOW).into_iter().filter(|fact| wanted(&fact.what)).collect()
 }
 
@@ -103,6 +101,7 @@ async fn v2_answers_a_token_the_right_verb_and_a_window_of_at_most_48_hours() {
 #[tokio::test]
 async fn v2_lists_hold_what_happened() {
     let desk = Desk::open(Duration::ZERO).await;
+    type Wanted = fn(&What) -> bool;
     let lists: [(&str, &str, Wanted); 5] = [
         ("locations/all", "locations", |what| matches!(what, What::Position { .. })),
         ("trips", "trips", |what| matches!(what, What::Trip { .. })),

@@ -1,0 +1,405 @@
+//! Apache Kafka through librdkafka: idempotent, every in-sync replica, keyed, batched by load. Invariants: nothing expires
+//! inside the client (`message.timeout.ms=0`, bounded queue), so that an attempt ends in an acknowledgement, a definite
+//! failure, or with the client; what is submitted first for a key is produced first. ADR 0008 has what was tried.
+
+mod errors;
+mod topics;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientContext, Statistics};
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{Failure, Message, OpenError, Outcome, Ticket};
+use crate::config;
+use errors::failure_of;
+
+/// Messages gathered outside of the client while a send is in flight; what they weigh is bounded by the memory permits.
+const GATHERED: usize = 65_536;
+/// A send in flight this long does not hold back what was gathered: a partition may hang.
+const STALE: Duration = Duration::from_millis(3);
+/// How long messages are sent one by one after a batch was refused for what is in it.
+const ALONE: Duration = Duration::from_secs(10);
+/// First and last pause between two clients.
+const REBUILD_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// How long a question about topics may take.
+const ASK: Duration = Duration::from_secs(10);
+
+/// See the module.
+pub struct KafkaBus {
+    config: ClientConfig,
+    brokers: String,
+    create: config::Create,
+    shared: Arc<Shared>,
+}
+
+type Client = ThreadedProducer<Context>;
+
+/// What the client's threads and the callers share.
+struct Shared {
+    client: ArcSwapOption<Client>,
+    gather: Mutex<Gather>,
+    /// Rung when something was gathered, failed or broke.
+    ring: Notify,
+    broken: AtomicBool,
+    /// A broker failed, and none has been seen up since.
+    troubled: AtomicBool,
+    down: AtomicBool,
+}
+
+#[derive(Default)]
+struct Gather {
+    waiting: VecDeque<(Message, Ticket)>,
+    in_flight: usize,
+    sent_at: Option<Instant>,
+    /// Messages are sent one by one until then.
+    alone_until: Option<Instant>,
+    /// To be told outside of every lane's critical section. Until their lanes know, nothing more is taken: a later message
+    /// must not overtake one that failed.
+    failed: Vec<(Failure, Ticket)>,
+    fenced: bool,
+}
+
+impl Gather {
+    fn is_stale(&self) -> bool {
+        self.sent_at.is_none_or(|at| at.elapsed() >= STALE)
+    }
+
+    fn sends_alone(&mut self) -> bool {
+        self.alone_until = self.alone_until.filter(|until| Instant::now() < *until);
+        self.alone_until.is_some()
+    }
+}
+
+/// A message in the client's hands.
+struct Flight {
+    ticket: Ticket,
+    /// Nothing else was in flight: what the broker says of its batch, it says of this message.
+    alone: bool,
+}
+
+/// What librdkafka calls.
+struct Context {
+    shared: Arc<Shared>,
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // librdkafka repeats itself while a broker is away: that it is away is said once, by the breaker.
+        tracing::debug!(level = ?level, facility, message, "kafka.client");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::Fatal) => self.shared.break_down(),
+            Some(_) | None => self.shared.troubled.store(true, Ordering::Relaxed),
+        }
+        tracing::debug!(error = %error, reason, "kafka.error");
+    }
+
+    /// `AllBrokersDown` is not said of brokers that never were up: the connections themselves are looked at.
+    fn stats(&self, statistics: Statistics) {
+        let up = statistics.brokers.values().any(|broker| matches!(broker.state.as_str(), "UP" | "UPDATE"));
+        if up {
+            self.shared.is_up();
+        } else if self.shared.troubled.load(Ordering::Relaxed) {
+            self.shared.down.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = Box<Flight>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, flight: Box<Flight>) {
+        let outcome = match result {
+            Ok(_) => {
+                self.shared.is_up();
+                Outcome::Delivered
+            }
+            Err((error, _)) => self.shared.outcome_of(error, flight.alone),
+        };
+        flight.ticket.resolve(outcome);
+        let mut gather = self.shared.gather.lock();
+        gather.in_flight = gather.in_flight.saturating_sub(1);
+        if gather.in_flight == 0 {
+            self.shared.flush(&mut gather);
+        }
+        drop(gather);
+        self.shared.tell_failed();
+    }
+}
+
+impl Shared {
+    fn is_up(&self) {
+        self.troubled.store(false, Ordering::Relaxed);
+        self.down.store(false, Ordering::Relaxed);
+    }
+
+    fn break_down(&self) {
+        if !self.broken.swap(true, Ordering::Relaxed) {
+            self.ring.notify_one();
+        }
+    }
+
+    /// How an attempt that the client gave up ended. A purge leaves open whether what was in flight has been stored. A
+    /// broker refuses whole batches: which message it means is known once they are sent one by one.
+    fn outcome_of(&self, error: &KafkaError, alone: bool) -> Outcome {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::PurgeInflight | RDKafkaErrorCode::MessageTimedOut) => {
+                return Outcome::Unresolved;
+            }
+            Some(RDKafkaErrorCode::PurgeQueue) => {
+                return Outcome::Failed(Failure::Broken("the client was closed before it sent".to_owned()));
+            }
+            Some(_) | None => {}
+        }
+        Outcome::Failed(match failure_of(error) {
+            Failure::Unfit(why) if !alone => {
+                self.gather.lock().alone_until = Some(Instant::now() + ALONE);
+                Failure::Unavailable(format!("a batch was refused, its messages are sent one by one: {why}"))
+            }
+            Failure::Broken(why) => {
+                self.break_down();
+                Failure::Broken(why)
+            }
+            failure @ (Failure::Unfit(_) | Failure::Refused(_) | Failure::Unavailable(_)) => failure,
+        })
+    }
+
+    /// Produces what was gathered, in order: all of it, or the first where messages are sent alone.
+    fn flush(&self, gather: &mut Gather) {
+        while let Some((message, ticket)) = gather.waiting.pop_front() {
+            let alone = gather.sends_alone();
+            let only = alone && gather.in_flight == 0;
+            match self.produce(&message, ticket, only) {
+                Ok(()) => {
+                    gather.in_flight += 1;
+                    gather.sent_at = Some(Instant::now());
+                    if alone {
+                        break;
+                    }
+                }
+                Err((failure, ticket)) => {
+                    let rest = match &failure {
+                        Failure::Unfit(_) => None,
+                        Failure::Refused(_) => {
+                            Some(Failure::Unavailable("one before it was refused".to_owned()))
+                        }
+                        Failure::Unavailable(_) | Failure::Broken(_) => Some(failure.clone()),
+                    };
+                    gather.failed.push((failure, ticket));
+                    if let Some(rest) = rest {
+                        let waiting = std::mem::take(&mut gather.waiting);
+                        gather.failed.extend(waiting.into_iter().map(|(_, ticket)| (rest.clone(), ticket)));
+                    }
+                }
+            }
+        }
+        if !gather.failed.is_empty() {
+            gather.fenced = true;
+            self.ring.notify_one();
+        }
+    }
+
+    /// Tells what failed before it was sent, and lifts the fence. Never called inside a lane's critical section.
+    fn tell_failed(&self) {
+        let failed = std::mem::take(&mut self.gather.lock().failed);
+        if failed.is_empty() {
+            return;
+        }
+        for (failure, ticket) in failed {
+            ticket.resolve(Outcome::Failed(failure));
+        }
+        self.gather.lock().fenced = false;
+    }
+
+    fn produce(&self, message: &Message, ticket: Ticket, alone: bool) -> Result<(), (Failure, Ticket)> {
+        let client = self.client.load();
+        let Some(client) = client.as_ref().filter(|_| !self.broken.load(Ordering::Relaxed)) else {
+            return Err((Failure::Broken("the client is being rebuilt".to_owned()), ticket));
+        };
+        let headers = message
+            .headers
+            .iter()
+            .fold(OwnedHeaders::new_with_capacity(message.headers.len()), |headers, (key, value)| {
+                headers.insert(Header { key, value: Some(value.as_bytes()) })
+            });
+        let record = BaseRecord::with_opaque_to(&message.topic, Box::new(Flight { ticket, alone }))
+            .key(message.key.as_bytes())
+            .payload(message.payload.as_ref())
+            .headers(headers);
+        client.send(record).map_err(|(error, record)| {
+            let failure = failure_of(&error);
+            if matches!(failure, Failure::Broken(_)) {
+                self.break_down();
+            }
+            (failure, record.delivery_opaque.ticket)
+        })
+    }
+}
+
+impl KafkaBus {
+    /// Makes the client; brokers need not be up.
+    pub(super) fn open(kafka: &config::Kafka) -> Result<Self, OpenError> {
+        let mut config = ClientConfig::new();
+        for (name, property) in &kafka.properties {
+            let value = match property {
+                config::Property::Plain(value) => value.clone(),
+                config::Property::Secret(source) => source.read()?.reveal().to_owned(),
+            };
+            config.set(name, value);
+        }
+        config
+            .set("bootstrap.servers", &kafka.brokers)
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("max.in.flight.requests.per.connection", "5")
+            .set("message.timeout.ms", "0")
+            .set("linger.ms", "0")
+            .set("queue.buffering.max.kbytes", "65536")
+            .set("queue.buffering.max.messages", "200000")
+            .set("partitioner", "murmur2_random")
+            .set("topic.metadata.propagation.max.ms", "5000")
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "1000")
+            .set("statistics.interval.ms", "1000")
+            .set("log.connection.close", "false");
+        let shared = Arc::new(Shared {
+            client: ArcSwapOption::empty(),
+            gather: Mutex::default(),
+            ring: Notify::new(),
+            broken: AtomicBool::new(false),
+            troubled: AtomicBool::new(false),
+            down: AtomicBool::new(false),
+        });
+        let bus = Self { config, brokers: kafka.brokers.clone(), create: kafka.create, shared };
+        bus.shared.client.store(Some(Arc::new(bus.client()?)));
+        Ok(bus)
+    }
+
+    fn client(&self) -> Result<Client, KafkaError> {
+        self.config.create_with_context(Context { shared: Arc::clone(&self.shared) })
+    }
+
+    pub(super) fn submit(&self, message: &Message, ticket: Ticket) -> Result<(), (Failure, Ticket)> {
+        let mut gather = self.shared.gather.lock();
+        if gather.fenced {
+            return Err((Failure::Unavailable("messages before it failed".to_owned()), ticket));
+        }
+        let free = gather.in_flight == 0 || gather.is_stale();
+        if free && gather.waiting.is_empty() {
+            let alone = gather.sends_alone() && gather.in_flight == 0;
+            self.shared.produce(message, ticket, alone)?;
+            gather.in_flight += 1;
+            gather.sent_at = Some(Instant::now());
+            return Ok(());
+        }
+        if gather.waiting.len() >= GATHERED {
+            return Err((Failure::Unavailable("the client's queue is full".to_owned()), ticket));
+        }
+        gather.waiting.push_back((message.clone(), ticket));
+        if free {
+            self.shared.flush(&mut gather);
+        } else if gather.waiting.len() == 1 {
+            self.shared.ring.notify_one();
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_available(&self) -> bool {
+        !self.shared.broken.load(Ordering::Relaxed) && !self.shared.down.load(Ordering::Relaxed)
+    }
+
+    pub(super) async fn run(&self, stop: CancellationToken) {
+        let mut pause = REBUILD_PAUSE.0;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.shared.ring.notified() => {}
+            }
+            if self.shared.broken.load(Ordering::Relaxed) {
+                self.rebuild().await;
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = sleep(pause) => {}
+                }
+                pause = (pause * 2).min(REBUILD_PAUSE.1);
+                continue;
+            }
+            pause = REBUILD_PAUSE.0;
+            self.shared.tell_failed();
+            // A burst in flight normally brings what was gathered along when it ends; this is for one that hangs.
+            while self.gathered_waits() {
+                sleep(STALE).await;
+                let mut gather = self.shared.gather.lock();
+                if gather.is_stale() {
+                    self.shared.flush(&mut gather);
+                }
+                drop(gather);
+                self.shared.tell_failed();
+            }
+        }
+    }
+
+    fn gathered_waits(&self) -> bool {
+        !self.shared.gather.lock().waiting.is_empty()
+    }
+
+    /// The client is beyond repair: what it holds is given up, and a new one is made.
+    async fn rebuild(&self) {
+        tracing::warn!("kafka.client_rebuilt");
+        let old = self.shared.client.swap(None);
+        let purged = tokio::task::spawn_blocking(move || {
+            if let Some(client) = &old {
+                client.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+                // Serves the purged messages' reports.
+                client.flush(Duration::from_secs(2)).unwrap_or_else(|error| {
+                    tracing::debug!(error = %error, "kafka.flush_after_purge");
+                });
+            }
+        });
+        purged.await.unwrap_or_default();
+        // There is no client: what was gathered fails.
+        self.shared.flush(&mut self.shared.gather.lock());
+        self.shared.tell_failed();
+        match self.client() {
+            Ok(client) => {
+                self.shared.gather.lock().in_flight = 0;
+                self.shared.client.store(Some(Arc::new(client)));
+                self.shared.broken.store(false, Ordering::Relaxed);
+            }
+            Err(error) => {
+                tracing::error!(error = %error, "kafka.rebuild_failed");
+                self.shared.ring.notify_one();
+            }
+        }
+    }
+
+    pub(super) async fn close(&self, patience: Duration) {
+        let client = self.shared.client.swap(None);
+        let closed = tokio::task::spawn_blocking(move || {
+            if let Some(client) = &client {
+                client.flush(patience).unwrap_or_else(|error| {
+                    tracing::debug!(error = %error, "kafka.flush");
+                });
+                client.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+                client.flush(Duration::from_millis(500)).unwrap_or_else(|error| {
+                    tracing::debug!(error = %error, "kafka.flush_after_purge");
+                });
+            }
+        });
+        timeout(patience + Duration::from_secs(3), closed).await.ok();
+    }
+}

@@ -1,0 +1,112 @@
+//! What Kafka has, lacks and promises: topics, replicas and limits, looked up at start and by `check --connect`; made where
+//! that is configured.
+
+use std::sync::Arc;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::Producer as _;
+use tokio::time::timeout;
+
+use super::{ASK, KafkaBus};
+use crate::bus::Finding;
+use crate::config;
+
+impl KafkaBus {
+    pub(in crate::bus) async fn check(&self, topics: &[Arc<str>]) -> Vec<Finding> {
+        let Some(client) = self.shared.client.load_full() else {
+            return vec![Finding::Unreachable("the Kafka client is being rebuilt".to_owned())];
+        };
+        let asked = tokio::task::spawn_blocking(move || client.client().fetch_metadata(None, ASK)).await;
+        let metadata = match asked {
+            Ok(Ok(metadata)) => metadata,
+            Ok(Err(error)) => {
+                let what = format!("Kafka at {} cannot be reached: {error}", self.brokers);
+                return vec![Finding::Unreachable(what)];
+            }
+            Err(_) => return vec![Finding::Unreachable("Kafka could not be asked".to_owned())],
+        };
+        let mut findings = Vec::new();
+        let mut missing = Vec::new();
+        for topic in topics {
+            let known = metadata.topics().iter().find(|known| known.name() == &**topic);
+            match known {
+                Some(known) if known.error().is_none() => {
+                    let fewest = known.partitions().iter().map(|p| p.replicas().len()).min().unwrap_or(0);
+                    findings.push(if fewest < 2 {
+                        Finding::Weak(format!(
+                            "topic {topic} has one replica: an acknowledgement survives a process, not a machine"
+                        ))
+                    } else {
+                        Finding::Fine(format!("topic {topic}, {fewest} replicas"))
+                    });
+                }
+                Some(_) | None => missing.push(Arc::clone(topic)),
+            }
+        }
+        findings.extend(self.weak_in_sync(topics, &missing).await);
+        findings.extend(self.missing(&missing).await);
+        findings
+    }
+
+    fn admin(&self) -> Result<AdminClient<DefaultClientContext>, KafkaError> {
+        let mut config = self.config.clone();
+        for ours in ["enable.idempotence", "acks", "message.timeout.ms", "linger.ms", "partitioner"] {
+            config.remove(ours);
+        }
+        config.create()
+    }
+
+    /// Topics with several replicas of which one is enough for an acknowledgement.
+    async fn weak_in_sync(&self, topics: &[Arc<str>], missing: &[Arc<str>]) -> Vec<Finding> {
+        let there: Vec<&Arc<str>> = topics.iter().filter(|topic| !missing.contains(topic)).collect();
+        let Ok(admin) = self.admin() else { return Vec::new() };
+        let asked: Vec<ResourceSpecifier<'_>> =
+            there.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+        let options = AdminOptions::new().request_timeout(Some(ASK));
+        let Ok(Ok(answers)) = timeout(ASK, admin.describe_configs(asked.iter(), &options)).await else {
+            return Vec::new();
+        };
+        let weak = answers.into_iter().flatten().zip(there).filter(|(answer, _)| {
+            answer.entry_map().get("min.insync.replicas").is_some_and(|e| e.value.as_deref() == Some("1"))
+        });
+        weak.map(|(_, topic)| {
+            Finding::Weak(format!(
+                "topic {topic} has min.insync.replicas 1: one broker's word is enough for an acknowledgement"
+            ))
+        })
+        .collect()
+    }
+
+    async fn missing(&self, missing: &[Arc<str>]) -> Vec<Finding> {
+        let told = |topic: &Arc<str>| Finding::Missing {
+            what: format!("topic {topic}"),
+            command: format!(
+                "kafka-topics.sh --bootstrap-server {} --create --topic {topic}",
+                self.brokers.split(',').next().unwrap_or_default()
+            ),
+        };
+        if missing.is_empty() || self.create == config::Create::Never {
+            return missing.iter().map(told).collect();
+        }
+        let Ok(admin) = self.admin() else { return missing.iter().map(told).collect() };
+        let wanted: Vec<NewTopic<'_>> =
+            missing.iter().map(|topic| NewTopic::new(topic, -1, TopicReplication::Fixed(-1))).collect();
+        let options = AdminOptions::new().request_timeout(Some(ASK));
+        match timeout(ASK, admin.create_topics(wanted.iter(), &options)).await {
+            Ok(Ok(results)) => results
+                .into_iter()
+                .zip(missing)
+                .map(|(result, topic)| match result {
+                    Ok(name) => Finding::Made(format!("topic {name}")),
+                    Err((name, RDKafkaErrorCode::TopicAlreadyExists)) => {
+                        Finding::Fine(format!("topic {name}"))
+                    }
+                    Err(_) => told(topic),
+                })
+                .collect(),
+            Ok(Err(_)) | Err(_) => missing.iter().map(told).collect(),
+        }
+    }
+}
