@@ -82,7 +82,7 @@ impl Shared {
                     if violations.len() >= REFUSED {
                         violations.clear();
                     }
-                    violations.insert(subject.to_owned(), Instant::now());
+                    violations.insert(subject.to_ascii_lowercase(), Instant::now());
                     drop(violations);
                     self.refusals.send_modify(|count| *count += 1);
                 }
@@ -99,7 +99,7 @@ impl Shared {
     }
 }
 
-/// The subject of a `Permissions Violation for Publish to "subject"`, in lower case as the client gives it.
+/// The subject of a `Permissions Violation for Publish to "subject"`. Kept in lower case, as servers and clients differ.
 fn violated_subject(text: &str) -> Option<&str> {
     let rest = text.split_once("ublish to ").map(|(_, rest)| rest)?;
     Some(rest.trim_matches(|c: char| c == '"' || c == '\'' || c.is_whitespace()))
