@@ -9,7 +9,7 @@ begun=$SECONDS
 
 # The advisory database is fetched from outside; where it cannot be, the rest is checked all the same.
 licences() {
-  cargo-deny --log-level error check bans licenses sources
+  cargo-deny --log-level error check bans licenses sources || return 1
   if ! cargo-deny --log-level error check advisories 2>"$cache/advisories.log"; then
     if grep -qiE 'failed to (fetch|load|clone)|unable to|could not (resolve|connect)|network' "$cache/advisories.log"; then
       say "the advisory database cannot be reached: advisories are not checked"

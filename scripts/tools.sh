@@ -13,7 +13,7 @@ if ! "$cache/bin/cargo-deny" --version 2>/dev/null | grep -q "$deny_version"; th
 fi
 
 if [ ! -x "$cache/bin/buf-$buf_version" ]; then
-  command -v go >/dev/null || apt golang-go
+  need_go
   step "building buf $buf_version (a minute or two)" \
     env GOBIN="$cache/gobin" go install "github.com/bufbuild/buf/cmd/buf@$buf_version"
   cp "$cache/gobin/buf" "$cache/bin/buf-$buf_version"

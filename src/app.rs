@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::{self, Access, AdminState, Again, FeedReading, LocalLog, LogRow, Phase, Sources};
 use crate::bus::{self, Bus, Finding};
 use crate::cli::Exit;
 use crate::config::{self, Config, SecretError, SecretSource};
@@ -25,8 +26,8 @@ use crate::deliver::lanes::Lanes;
 use crate::event::{AccountId, Millis};
 use crate::intake::accept::{Acceptance, Known, Parts, Pulled, Pushed};
 use crate::intake::auth::{Origin, TokenDigest};
-use crate::intake::poll::{Pollers, Statuses, StoredCursors};
-use crate::intake::serve::{BindError, Bounds, Port, Tls, TlsError};
+use crate::intake::poll::{Pollers, Statuses, StoredCursors, feed};
+use crate::intake::serve::{BindError, Bounds, Connections, Port, Tls, TlsError};
 use crate::intake::webhook::{self, WebhookState};
 use crate::replay::drain::Drain;
 use crate::replay::{
@@ -41,7 +42,7 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// How often the bus's state is looked at for the pollers and for readiness.
 const LOOK: Duration = Duration::from_millis(200);
 /// How often an unreachable bus is asked for its topics again.
-const ASK_AGAIN: Duration = Duration::from_secs(15);
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// How often tokens in files are read again.
 const READ_AGAIN: Duration = Duration::from_secs(5);
 /// How often ages in the store are looked at.
@@ -113,8 +114,8 @@ pub struct Handle {
     pub hooks: WebhookState,
     /// How each feed does.
     pub feeds: Statuses,
-    /// Whether events can durably be accepted, and the process is not stopping.
-    pub ready: watch::Receiver<bool>,
+    /// Where the process is in its life.
+    pub phase: watch::Receiver<Phase>,
     /// Where webhooks are taken.
     pub webhook_address: SocketAddr,
     /// The operator's address.
@@ -132,7 +133,8 @@ pub struct Bridge {
     pollers: Pollers,
     drain: Drain,
     deliveries: TaskTracker,
-    ready: watch::Sender<bool>,
+    phase: watch::Sender<Phase>,
+    access: Access,
     threads: Vec<JoinHandle<()>>,
     seen_stops: CancellationToken,
     topics: Vec<Arc<str>>,
@@ -206,13 +208,18 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
         rate: config.replay.drain_rate,
     };
     let pollers = Pollers::new(&config.accounts, &recovered.cursors)?;
-    let (ready, is_ready) = watch::channel(false);
+    let (phase, is_phase) = watch::channel(Phase::Starting);
+    let access = match &config.admin.token {
+        // A secret that reads is not empty.
+        Some(source) => TokenDigest::of(source.read()?.reveal()).map_or(Access::Loopback, Access::token),
+        None => Access::Loopback,
+    };
     let handle = Handle {
         deliverer,
         store,
         bus,
         acceptance,
-        ready: is_ready,
+        phase: is_phase,
         webhook_address: webhook.address(),
         admin_address: admin.address(),
         hooks: hooks.clone(),
@@ -228,7 +235,8 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
         pollers,
         drain,
         deliveries,
-        ready,
+        phase,
+        access,
         threads,
         seen_stops,
         topics,
@@ -318,7 +326,7 @@ impl Bridge {
     /// Runs until `stop`, then stops in order.
     pub async fn run(self, stop: CancellationToken) -> Ended {
         let Self { config, handle, webhook, admin, tls, hooks, pollers, drain, .. } = self;
-        let (deliveries, ready, threads) = (self.deliveries, self.ready, self.threads);
+        let (deliveries, phase, threads) = (self.deliveries, self.phase, self.threads);
         let Handle { bus, store, deliverer, acceptance, .. } = handle.clone();
         let (work, connections) = (TaskTracker::new(), TaskTracker::new());
         let (bus_stops, drain_stops) = (CancellationToken::new(), CancellationToken::new());
@@ -334,10 +342,9 @@ impl Bridge {
             let stops = looking_stops.clone();
             work.spawn(async move { stops.run_until_cancelled(looking).await });
         };
-        look(Box::pin(ask_for_topics(Arc::clone(&bus), self.topics)));
+        look(Box::pin(ask_for_topics(Arc::clone(&bus), Arc::clone(&deliverer.lanes), self.topics)));
         look(Box::pin(look_at_bus(Arc::clone(&bus), Arc::clone(&deliverer.lanes), available)));
         look(Box::pin(look_at_ages(store.clone())));
-        look(Box::pin(look_at_readiness(handle.clone(), ready.clone(), stop.clone())));
         look(Box::pin(look_at_tokens(config.accounts.clone(), hooks.clone())));
 
         let polled = acceptance.clone();
@@ -354,8 +361,10 @@ impl Bridge {
         let routes = webhook::router(hooks, take);
         let taken = webhook.serve(routes, Bounds::WEBHOOKS, tls, &connections, &intake_stops);
         tracing::info!(address = %handle.webhook_address, connections = taken.bound(), "webhook.listening");
-        let _ = &admin;
-        tracing::info!(address = %handle.admin_address, "admin.listening");
+        let state = admin_state(&config, &handle, self.access, taken, &work, &admin_stops);
+        let told = admin.serve(admin::router(state), Bounds::ADMIN, None, &work, &admin_stops);
+        tracing::info!(address = %handle.admin_address, connections = told.bound(), "admin.listening");
+        phase.send_replace(Phase::Running);
 
         let mut health = store.health();
         let broken = health.wait_for(|health| *health == StoreHealth::Broken);
@@ -363,7 +372,7 @@ impl Bridge {
             () = stop.cancelled() => Ended::Stopped,
             _ = broken => Ended::StoreBroken,
         };
-        ready.send_replace(false);
+        phase.send_replace(Phase::Stopping);
         tracing::info!(reason = ?ended, "app.stopping");
         if ended == Ended::Stopped {
             sleep(config.delivery.drain_delay).await;
@@ -400,6 +409,65 @@ impl Bridge {
     }
 }
 
+/// What the operator's port shows of the running parts.
+fn admin_state(
+    config: &Config,
+    handle: &Handle,
+    access: Access,
+    webhooks: Connections,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) -> AdminState {
+    let feeds = handle.feeds.clone();
+    let sources = Sources {
+        phase: handle.phase.clone(),
+        bus: Arc::clone(&handle.bus),
+        deliverer: Arc::clone(&handle.deliverer),
+        store: handle.store.clone(),
+        store_max_bytes: config.replay.max_size,
+        webhooks: Arc::clone(&handle.hooks.counts),
+        ports: vec![("webhook", webhooks)],
+        feeds: Arc::new(move || feeds.iter().map(|(name, status)| reading(name, &status.lock())).collect()),
+    };
+    let log = handle.bus.as_local().map(|local| {
+        let bus = Arc::clone(&handle.bus);
+        let read = move |topic: Option<&str>, after, limit| read_log(&bus, topic, after, limit);
+        LocalLog { newest: local.newest(), read: Arc::new(read) }
+    });
+    let lanes = Arc::clone(&handle.deliverer.lanes);
+    AdminState::new(admin::Parts {
+        access,
+        accounts: config.accounts.clone(),
+        snapshot: Arc::new(move || sources.snapshot()),
+        store: handle.store.clone(),
+        again: Again::new(handle.store.clone(), lanes, handle.acceptance.clone()),
+        log,
+        tracker: tracker.clone(),
+        stop: stop.clone(),
+    })
+}
+
+fn read_log(bus: &Bus, topic: Option<&str>, after: u64, limit: usize) -> Result<Vec<LogRow>, String> {
+    let Some(local) = bus.as_local() else { return Ok(Vec::new()) };
+    let rows = local.read(topic, after, limit).map_err(|error| error.to_string())?;
+    let row = |row: bus::local::Row| LogRow { offset: row.offset, topic: row.topic, payload: row.payload };
+    Ok(rows.into_iter().map(row).collect())
+}
+
+fn reading(name: &feed::Name, status: &feed::Status) -> FeedReading {
+    FeedReading {
+        account: name.account.clone(),
+        api: name.api,
+        feed: name.feed,
+        succeeded: status.polls_succeeded,
+        failed: status.polls_failed,
+        failed_in_a_row: status.failed_in_a_row,
+        rows: status.rows,
+        last_success: status.succeeded_at,
+        cursor: status.cursor.position.map(Millis),
+    }
+}
+
 /// Something that is looked at again and again, until the process stops.
 type Looking = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -427,7 +495,7 @@ async fn look_at_tokens(accounts: Vec<config::Account>, hooks: WebhookState) {
 }
 
 /// Looks the topics up until the bus answers, and says what is missing or weak.
-async fn ask_for_topics(bus: Arc<Bus>, topics: Vec<Arc<str>>) {
+async fn ask_for_topics(bus: Arc<Bus>, lanes: Arc<Lanes>, topics: Vec<Arc<str>>) {
     loop {
         let findings = bus.check(&topics).await;
         let mut reached = true;
@@ -444,6 +512,7 @@ async fn ask_for_topics(bus: Arc<Bus>, topics: Vec<Arc<str>>) {
             }
         }
         if reached {
+            lanes.probe_topics_now();
             tracing::info!("bus.checked");
             return;
         }
@@ -456,20 +525,6 @@ async fn look_at_bus(bus: Arc<Bus>, lanes: Arc<Lanes>, available: watch::Sender<
     loop {
         let is = bus.is_available() && !lanes.is_breaker_open();
         available.send_if_modified(|was| std::mem::replace(was, is) != is);
-        sleep(LOOK).await;
-    }
-}
-
-/// Ready while events can durably be accepted: the bus takes them, or the store does.
-async fn look_at_readiness(handle: Handle, ready: watch::Sender<bool>, stop: CancellationToken) {
-    let health = handle.store.health();
-    loop {
-        let store = *health.borrow() == StoreHealth::Well;
-        let bus = handle.bus.is_available() && !handle.deliverer.lanes.is_breaker_open();
-        let is = (store || bus) && !stop.is_cancelled();
-        if ready.send_if_modified(|was| std::mem::replace(was, is) != is) {
-            tracing::info!(ready = is, "app.readiness");
-        }
         sleep(LOOK).await;
     }
 }

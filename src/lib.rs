@@ -12,6 +12,10 @@
 //! The call stack is the pipeline: there is no queue between intake and bus. What knows meaning is pure; async,
 //! clocks and I/O live at the edges; only [`app`] spawns.
 
+// Nothing panics, and only `cli` speaks to people. Tests may.
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod cli;
 pub mod config;
 

@@ -1,1 +1,156 @@
-//! The operator's API.
+//! The operator's port: the page at `/`, `/healthz`, `/readyz` and `/metrics` for everybody, `/v1` for the operator.
+//! Invariants: nothing here decides about events, it asks the store, the lanes and the acceptance; every `/v1` call passes
+//! `access`; payloads are shown only on request. `app` fills [`AdminState`]; `status` and `metrics` are pure functions of
+//! one [`Snapshot`].
+
+mod access;
+mod accounts;
+pub mod console;
+mod events;
+mod filter;
+pub mod metrics;
+mod parked;
+mod problem;
+mod replays;
+mod snapshot;
+mod status;
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use access::Access;
+pub use events::{LocalLog, LogRow};
+pub use replays::Again;
+pub use snapshot::{BusState, FeedReading, Phase, Snapshot, Sources};
+pub use status::{Finding, Readiness};
+
+use crate::replay::Store;
+use problem::{Asked, Problem};
+use replays::Replays;
+
+/// What the operator's port stands on. Cheap to clone.
+#[derive(Clone)]
+pub struct AdminState {
+    inner: Arc<Inner>,
+}
+
+/// The parts of an [`AdminState`].
+pub struct Parts {
+    /// Who may ask.
+    pub access: Access,
+    /// The configured accounts.
+    pub accounts: Vec<crate::config::Account>,
+    /// How everything does, now.
+    pub snapshot: Arc<dyn Fn() -> Snapshot + Send + Sync>,
+    /// What is parked.
+    pub store: Store,
+    /// How parked messages are sent again.
+    pub again: Again,
+    /// The local bus's log, where that is the bus.
+    pub log: Option<LocalLog>,
+    /// Replays run here.
+    pub tracker: TaskTracker,
+    /// Ends replays and streams.
+    pub stop: CancellationToken,
+}
+
+struct Inner {
+    access: Access,
+    accounts: Vec<crate::config::Account>,
+    snapshot: Arc<dyn Fn() -> Snapshot + Send + Sync>,
+    store: Store,
+    replays: Replays,
+    log: Option<events::Streams>,
+    stop: CancellationToken,
+}
+
+impl AdminState {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { access, accounts, snapshot, store, again, log, tracker, stop } = parts;
+        let replays = Replays::new(store.clone(), again, tracker, stop.clone());
+        let log = log.map(events::Streams::new);
+        Self { inner: Arc::new(Inner { access, accounts, snapshot, store, replays, log, stop }) }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        (self.inner.snapshot)()
+    }
+}
+
+/// The operator's routes.
+pub fn router(state: AdminState) -> Router {
+    let guarded = Router::new()
+        .merge(accounts::routes())
+        .merge(parked::routes())
+        .merge(replays::routes())
+        .merge(events::routes())
+        .layer(middleware::from_fn_with_state(state.clone(), guard));
+    Router::new()
+        .route("/", get(console::page))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(readiness))
+        .route("/metrics", get(scrape))
+        .merge(guarded)
+        .method_not_allowed_fallback(async || {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this resource does not take that method")
+        })
+        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is no such resource"))
+        .with_state(state)
+}
+
+async fn guard(State(state): State<AdminState>, request: Request, next: Next) -> Response {
+    match state.inner.access.admits(&request) {
+        Ok(()) => {
+            let mut answer = next.run(request).await;
+            answer.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+            answer
+        }
+        Err(denial) => denial.into_response(),
+    }
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReadinessAsked {
+    verbose: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ReadinessSaid<'a> {
+    ready: bool,
+    phase: &'static str,
+    findings: &'a [Finding],
+}
+
+async fn readiness(State(state): State<AdminState>, Asked(asked): Asked<ReadinessAsked>) -> Response {
+    let snapshot = state.snapshot();
+    let readiness = Readiness::of(&snapshot, &state.inner.accounts);
+    let status = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    if asked.verbose.is_some_and(|verbose| verbose != "false" && verbose != "0") {
+        let ready = readiness.is_ready();
+        let said = ReadinessSaid { ready, phase: snapshot.phase.as_str(), findings: &readiness.findings };
+        return (status, Json(said)).into_response();
+    }
+    let said = readiness.not_ready.map_or_else(|| "ok\n".to_owned(), |why| format!("not ready: {why}\n"));
+    (status, said).into_response()
+}
+
+async fn scrape(State(state): State<AdminState>) -> Response {
+    match metrics::render(&state.snapshot()) {
+        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written")
+            .into_response(),
+    }
+}

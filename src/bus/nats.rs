@@ -191,7 +191,9 @@ impl NatsBus {
     async fn connect(&self) -> Result<Arc<Connection>, String> {
         let mut options = self.options.lock().await;
         let Some(options) = options.take() else {
-            return self.shared.connection.load_full().ok_or_else(|| "NATS is closed".to_owned());
+            // Whoever comes second waits for the first one's connection.
+            let made = self.shared.connection.load_full();
+            return made.ok_or_else(|| "the connection could not be made, or is closed".to_owned());
         };
         let addresses: Vec<String> = self.config.url.split(',').map(|url| url.trim().to_owned()).collect();
         let client = options.connect(addresses).await.map_err(|error| error.to_string())?;

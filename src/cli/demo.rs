@@ -13,13 +13,13 @@ use tokio_util::task::TaskTracker;
 
 use super::{Exit, complain};
 use crate::app::{self, Handle};
-use crate::config::load::{ThisProcess, World as _};
+use crate::config::load::ThisProcess;
 use crate::config::{self, Config};
 use crate::simulate::Clock;
 use crate::simulate::demo::{Log, crumbs, frame, sums};
 use crate::simulate::push::{self, Format, Pushed, Target};
 use crate::simulate::serve::Provider;
-use crate::simulate::world::World;
+use crate::simulate::world::{World, is_newer};
 
 /// Of a thousand webhooks, so many are never sent: the poller heals them.
 const LOST: u64 = 150;
@@ -80,7 +80,8 @@ accounts:
       - api: v2
         base_url: http://{provider}/ibis/rest/api/v2
         token: {{ file: {token} }}
-        feeds: {{ history: 2s, trips: 3s, stops: 3s, alerts: 3s, geofence-activity: 3s, trackers: 20s }}
+        feeds: {{ history: 2s, trips: 3s, stops: 3s, alerts: 3s, usage-hours: 3s, geofence-activity: 3s,
+                 trackers: 20s, geofences: 20s }}
 "
     );
     let loaded = config::load(&text, &ThisProcess);
@@ -95,7 +96,6 @@ async fn show(args: &Args, data_dir: &Path) -> anyhow::Result<Exit> {
     let token_file = data_dir.join("demo-token");
     let token = format!("demo-{:032x}", rand::random::<u128>());
     std::fs::write(&token_file, &token).context("the token cannot be written")?;
-    debug_assert!(ThisProcess.readable(&token_file).is_ok());
 
     // The simulated present moves fast, and is never in the future.
     let begins = jiff::Timestamp::now().as_millisecond() - (args.seconds as i64 + 120) * 1_000 * SPEED as i64;
@@ -104,7 +104,7 @@ async fn show(args: &Args, data_dir: &Path) -> anyhow::Result<Exit> {
     let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
     let listener = TcpListener::bind("127.0.0.1:0").await.context("no port for the simulator")?;
     let provider = listener.local_addr()?;
-    let routes = Provider::new(world, clock, token.clone(), Duration::ZERO).router();
+    let routes = Provider::new(world, clock.clone(), token.clone(), Duration::ZERO).router();
     let served = stop.clone();
     tracker.spawn(async move {
         axum::serve(listener, routes).with_graceful_shutdown(served.cancelled_owned()).await
@@ -132,12 +132,11 @@ async fn show(args: &Args, data_dir: &Path) -> anyhow::Result<Exit> {
 
     let (drive_stops, pushed) = (CancellationToken::new(), Arc::new(Pushed::default()));
     let url = format!("http://{}/webhooks/demo", handle.webhook_address);
-    let target = Target { url, token, format: Format::Both, lose_per_mille: LOST };
-    let from = clock.now();
+    let target = Target { url, token, format: Format::Both, after: begins, lose_per_mille: LOST };
     let driving = tracker.spawn(push::run(
         world,
-        clock,
-        target,
+        clock.clone(),
+        target.clone(),
         Arc::clone(&pushed),
         tracker.clone(),
         drive_stops.clone(),
@@ -160,14 +159,13 @@ async fn show(args: &Args, data_dir: &Path) -> anyhow::Result<Exit> {
             complain(&frame(second, &handle.deliverer.counts.total(None), waiting, outage));
         }
     }
+    let to = clock.stop();
     drive_stops.cancel();
     driving.await.context("pushing ended badly")?.context("the client cannot be made")?;
-    let to = clock.now();
     complain("the vehicles stop; the last polls and the drain come to an end");
-    let facts = world.facts(from, to);
-    let expected = crumbs(&facts, |vehicle| vehicle % 2 == 1);
+    let facts = world.facts(world.begins, to);
+    let expected = crumbs(&facts, is_newer);
     let (text, right) = settle(&handle, |log, waiting| {
-        // What the last polls found may have happened after the last webhook.
         let reading = handle.deliverer.counts.total(None);
         sums(&facts, expected, log, &reading, waiting)
     })
@@ -175,8 +173,15 @@ async fn show(args: &Args, data_dir: &Path) -> anyhow::Result<Exit> {
     complain(&text);
     complain(if right { "the sums add up" } else { "the sums do NOT add up" });
     if args.keep_running {
-        complain("running on: Ctrl-C ends it");
+        complain("driving on: Ctrl-C ends it");
+        clock.go_on();
+        let drive_stops = CancellationToken::new();
+        let target = Target { after: to, ..target };
+        let driving = push::run(world, clock, target, pushed, tracker.clone(), drive_stops.clone());
+        let driving = tracker.spawn(driving);
         tokio::signal::ctrl_c().await?;
+        drive_stops.cancel();
+        driving.await.context("pushing ended badly")?.context("the client cannot be made")?;
     }
     bridge_stops.cancel();
     bridge.await.context("the bridge ended badly")?;

@@ -9,6 +9,7 @@ pub mod check;
 pub mod convert;
 pub mod demo;
 pub mod parked;
+pub mod remote;
 pub mod replay;
 pub mod run;
 pub mod simulate;

@@ -96,7 +96,7 @@ async fn simulate(args: Linxup, token: String) -> anyhow::Result<Exit> {
     let begins = jiff::Timestamp::now().as_millisecond();
     let world = World { seed: args.seed, vehicles: args.vehicles, begins };
     let clock = Clock::new(begins, args.speed);
-    let provider = Provider::new(world, clock, token.clone(), Duration::from_secs(5));
+    let provider = Provider::new(world, clock.clone(), token.clone(), Duration::from_secs(5));
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     complain(&format!("the pull APIs are at http://{}", listener.local_addr()?));
@@ -108,7 +108,7 @@ async fn simulate(args: Linxup, token: String) -> anyhow::Result<Exit> {
     });
     let pushed = Arc::new(Pushed::default());
     let pushing = args.to.map(|url| {
-        let target = Target { url, token, format: args.format, lose_per_mille: args.lose };
+        let target = Target { url, token, format: args.format, after: begins, lose_per_mille: args.lose };
         tracker.spawn(push::run(world, clock, target, Arc::clone(&pushed), tracker.clone(), stop.clone()))
     });
     let ends = async {

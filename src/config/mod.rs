@@ -1,8 +1,9 @@
-//! Configuration: what was written (`written`) becomes what it means (`meaning`), once, with every error at once. The
-//! rest of the program only sees what it means.
+//! Configuration: what was written (`tree`) becomes what it means (`meaning`) by one walk (`load`), once, with every error
+//! at once. The rest of the program only sees what it means.
 
 pub mod load;
 pub mod meaning;
+pub mod schema;
 pub mod secret;
 pub mod tree;
 pub mod units;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 
 pub use load::{Loaded, load};
 pub use meaning::*;
+pub use schema::schema;
 pub use secret::{Secret, SecretError, SecretSource};
 pub use tree::Problem;
 

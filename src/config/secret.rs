@@ -1,7 +1,9 @@
 //! Secrets: where they come from, and a text that cannot be printed. Invariant: no `Debug` or `Display` here shows a value.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 
 /// Where a secret is read from: never a literal in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,12 +50,18 @@ pub enum SecretError {
         /// Which file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// There is nothing in it.
     #[error("the secret in {0} is empty")]
     Empty(String),
+    /// It is not text.
+    #[error("the secret in {0} is not UTF-8 text")]
+    NotText(String),
 }
+
+/// The most of a secret's file that is read: a credentials file or a key in PEM is far smaller.
+const MOST: u64 = 64 << 10;
 
 impl SecretSource {
     /// Reads it now. Line breaks at the end are cut.
@@ -61,11 +69,25 @@ impl SecretSource {
     /// # Errors
     /// Where it cannot be read, or is empty.
     pub fn read(&self) -> Result<Secret, SecretError> {
-        let text = match self {
-            Self::Env(name) => std::env::var(name).map_err(|_| SecretError::Unset(name.clone()))?,
-            Self::File(path) => std::fs::read_to_string(path)
-                .map_err(|source| SecretError::Unreadable { path: path.clone(), source })?,
-        };
+        match self {
+            Self::Env(name) => {
+                let text = std::env::var(name).map_err(|_| SecretError::Unset(name.clone()))?;
+                self.parse(&text)
+            }
+            Self::File(path) => {
+                let unreadable = |source| SecretError::Unreadable { path: path.clone(), source };
+                let bytes = read_bounded(path).map_err(unreadable)?;
+                let text = str::from_utf8(&bytes).map_err(|_| SecretError::NotText(self.to_string()))?;
+                self.parse(text)
+            }
+        }
+    }
+
+    /// The secret in what was read. Line breaks at the end are cut.
+    ///
+    /// # Errors
+    /// Where it is empty.
+    pub fn parse(&self, text: &str) -> Result<Secret, SecretError> {
         let text = text.trim_end_matches(['\r', '\n']);
         if text.trim().is_empty() {
             return Err(SecretError::Empty(self.to_string()));
@@ -74,11 +96,50 @@ impl SecretSource {
     }
 }
 
+/// A file's bytes, at most [`MOST`] of them.
+pub(super) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MOST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MOST {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than any secret"));
+    }
+    Ok(bytes)
+}
+
 impl fmt::Display for SecretSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Env(name) => write!(f, "environment variable {name}"),
             Self::File(path) => write!(f, "file {}", path.display()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_trimmed_and_never_printed() {
+        let source = SecretSource::File(PathBuf::from("/run/secrets/acme"));
+        let secret = source.parse("s3cret\r\n").expect("a secret");
+        assert_eq!(secret.reveal(), "s3cret");
+        assert_eq!(format!("{secret:?}"), "***");
+        let empty = source.parse(" \n").expect_err("nothing in it");
+        assert_eq!(empty.to_string(), "the secret in file /run/secrets/acme is empty");
+    }
+
+    #[test]
+    fn a_file_is_read_again_each_time_that_it_is_asked() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("token");
+        let source = SecretSource::File(path.clone());
+        assert!(matches!(source.read(), Err(SecretError::Unreadable { .. })));
+        std::fs::write(&path, "one\n").expect("written");
+        assert_eq!(source.read().expect("read").reveal(), "one");
+        std::fs::write(&path, "two").expect("written");
+        assert_eq!(source.read().expect("read").reveal(), "two");
+        std::fs::write(&path, [0xff, 0xfe]).expect("written");
+        assert!(matches!(source.read(), Err(SecretError::NotText(_))));
     }
 }

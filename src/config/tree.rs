@@ -22,8 +22,10 @@ pub struct Problem {
     pub place: Place,
     /// Which key, e.g. `accounts[0].poll[1].feeds.trips`; empty for the file itself.
     pub path: String,
-    /// What is wrong, and what to do.
+    /// What is wrong; never a value that could be a secret.
     pub what: String,
+    /// What to do.
+    pub fix: String,
 }
 
 impl fmt::Display for Problem {
@@ -32,7 +34,7 @@ impl fmt::Display for Problem {
         if !self.path.is_empty() {
             write!(f, "{}: ", self.path)?;
         }
-        f.write_str(&self.what)
+        write!(f, "{}; {}", self.what, self.fix)
     }
 }
 
@@ -71,7 +73,11 @@ pub fn parse(text: &str) -> Result<Node, Problem> {
     while let Some((event, span)) = next(&mut parser)? {
         match event {
             Event::DocumentStart(..) if root.is_some() => {
-                return Err(problem(&span, "there is a second document: a configuration is one"));
+                return Err(problem(
+                    &span,
+                    "a second document begins here",
+                    "a configuration is one document",
+                ));
             }
             Event::StreamStart | Event::StreamEnd | Event::DocumentStart(..) | Event::DocumentEnd => {}
             other => root = Some(node(&mut parser, other, &span, 0)?),
@@ -89,13 +95,18 @@ fn next<'a>(parser: &mut Input<'a>) -> Result<Option<(Event<'a>, Span)>, Problem
         Some(Err(error)) => {
             let marker = error.marker();
             let place = Place { line: marker.line(), column: marker.col() + 1 };
-            Err(Problem { place, path: String::new(), what: format!("this is not YAML: {}", error.info()) })
+            Err(Problem {
+                place,
+                path: String::new(),
+                what: format!("this is not YAML: {}", error.info()),
+                fix: "mend it here or in the line before; other problems are found after that".to_owned(),
+            })
         }
     }
 }
 
-fn problem(span: &Span, what: &str) -> Problem {
-    Problem { place: place(span), path: String::new(), what: what.to_owned() }
+fn problem(span: &Span, what: &str, fix: &str) -> Problem {
+    Problem { place: place(span), path: String::new(), what: what.to_owned(), fix: fix.to_owned() }
 }
 
 fn place(span: &Span) -> Place {
@@ -104,13 +115,17 @@ fn place(span: &Span) -> Place {
 
 fn node<'a>(parser: &mut Input<'a>, event: Event<'a>, span: &Span, depth: usize) -> Result<Node, Problem> {
     if depth > DEPTH {
-        return Err(problem(span, "this is nested too deep"));
+        return Err(problem(
+            span,
+            "this is nested too deep",
+            "no key of a configuration is that deep: look at the brackets",
+        ));
     }
-    let unfinished = || problem(span, "the file ends in the middle of this");
+    let unfinished = || problem(span, "the file ends in the middle of this", "close it");
     let value = match event {
         Event::Scalar(text, style, _, tag) => {
             if tag.is_some() {
-                return Err(problem(span, "YAML tags are not taken here"));
+                return Err(problem(span, "a YAML tag", "write the value without `!…`"));
             }
             let plain = style == ScalarStyle::Plain;
             if plain && matches!(&*text, "" | "~" | "null") {
@@ -137,7 +152,7 @@ fn node<'a>(parser: &mut Input<'a>, event: Event<'a>, span: &Span, depth: usize)
                 }
                 let key = node(parser, event, &key_span, depth + 1)?;
                 let Value::Scalar(name) = &key.value else {
-                    return Err(problem(&key_span, "a key is a word"));
+                    return Err(problem(&key_span, "a key that is no word", "write `key: value`"));
                 };
                 let name = name.clone();
                 let (event, span) = next(parser)?.ok_or_else(unfinished)?;
@@ -145,7 +160,7 @@ fn node<'a>(parser: &mut Input<'a>, event: Event<'a>, span: &Span, depth: usize)
                 map.push((key, name, value));
             }
         }
-        _ => return Err(problem(span, "anchors and aliases are not taken here: write the value out")),
+        _ => return Err(problem(span, "an alias", "write the value out: aliases are not taken")),
     };
     Ok(Node { place: place(span), value })
 }
@@ -158,15 +173,15 @@ pub struct Problems {
 
 impl Problems {
     /// Adds one.
-    pub fn add(&mut self, place: Place, path: &str, what: impl Into<String>) {
-        self.found.push(Problem { place, path: path.to_owned(), what: what.into() });
+    pub fn add(&mut self, place: Place, path: &str, what: impl Into<String>, fix: impl Into<String>) {
+        self.found.push(Problem { place, path: path.to_owned(), what: what.into(), fix: fix.into() });
     }
 
-    /// All of them, in the order of the file.
+    /// All of them, in the order of the file; the first of each key, as the others follow from it.
     #[must_use]
     pub fn sorted(mut self) -> Vec<Problem> {
         self.found.sort_by(|a, b| (a.place, &a.path).cmp(&(b.place, &b.path)));
-        self.found.dedup();
+        self.found.dedup_by(|later, first| (later.place, &later.path) == (first.place, &first.path));
         self.found
     }
 
@@ -196,27 +211,56 @@ impl<'a> Fields<'a> {
             Value::Map(map) => {
                 for (key, name, value) in map {
                     if let Some((first, ..)) = entries.iter().find(|(_, known, _)| known == name) {
-                        let what = format!("`{name}` is written twice: first in line {}", first.line);
-                        problems.add(key.place, &join(path, name), what);
+                        let what = format!("is written twice, first in line {}", first.line);
+                        problems.add(key.place, &join(path, name), what, "keep one of them");
                     } else {
                         entries.push((key.place, name, value));
                     }
                 }
             }
             Value::Scalar(_) | Value::List(_) => {
-                problems.add(node.place, path, "a map of keys and values is expected here");
+                problems.add(
+                    node.place,
+                    path,
+                    "is not a map",
+                    "write `key: value` pairs below it, or in { }",
+                );
                 return None;
             }
         }
         Some(Self { place: node.place, path: path.to_owned(), entries, known: Vec::new() })
     }
 
-    /// Takes the value of a key; one that was written without a value counts as not written.
+    /// Takes the value of a key; `Null` where it was written without one.
     pub fn take(&mut self, name: &'static str) -> Option<&'a Node> {
         self.known.push(name);
         let at = self.entries.iter().position(|(_, key, _)| *key == name)?;
         let (.., node) = self.entries.remove(at);
-        (!matches!(node.value, Value::Null)).then_some(node)
+        Some(node)
+    }
+
+    /// Whether a key was written and is not yet taken.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.entries.iter().any(|(_, key, _)| *key == name)
+    }
+
+    /// Where a key's value stands; the map, where it is not written.
+    #[must_use]
+    pub fn place_of(&self, name: &str) -> Place {
+        let written = self.entries.iter().find(|(_, key, _)| *key == name);
+        written.map_or(
+            self.place,
+            |(key, _, node)| {
+                if matches!(node.value, Value::Scalar(_)) { node.place } else { *key }
+            },
+        )
+    }
+
+    /// Whether a key is left over that was never asked for.
+    #[must_use]
+    pub fn has_unknown(&self) -> bool {
+        self.entries.iter().any(|(_, key, _)| !self.known.contains(key))
     }
 
     /// Takes all that is left: the keys are the user's own.
@@ -233,13 +277,12 @@ impl<'a> Fields<'a> {
     /// What is left over is unknown: each is a problem.
     pub fn finish(self, problems: &mut Problems) {
         for (place, name, _) in &self.entries {
-            let near = self.known.iter().filter(|known| is_near(known, name)).min_by_key(|k| k.len());
-            let known = self.known.join(", ");
-            let what = near.map_or_else(
-                || format!("unknown key; known here: {known}"),
-                |near| format!("unknown key; did you mean `{near}`?"),
+            let near = nearest(name, &self.known);
+            let fix = near.map_or_else(
+                || format!("known here: {}", self.known.join(", ")),
+                |near| format!("did you mean `{near}`?"),
             );
-            problems.add(*place, &self.path_of(name), what);
+            problems.add(*place, &self.path_of(name), "is an unknown key", fix);
         }
     }
 }
@@ -248,22 +291,57 @@ fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-/// At most two letters added, left out or changed.
-fn is_near(known: &str, written: &str) -> bool {
-    let (known, written): (Vec<char>, Vec<char>) = (known.chars().collect(), written.chars().collect());
-    if known.len().abs_diff(written.len()) > 2 {
-        return false;
-    }
+/// The known word that is at most two letters away from what was written, if one is.
+#[must_use]
+pub fn nearest<'k>(written: &str, known: &[&'k str]) -> Option<&'k str> {
+    let distances = known.iter().map(|known| (distance(known, written), *known));
+    let near = distances.filter(|(distance, known)| *distance <= 2 && *distance < known.chars().count());
+    near.min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
+}
+
+/// How many letters are added, left out or changed.
+fn distance(known: &str, written: &str) -> usize {
+    let written: Vec<char> = written.chars().take(64).collect();
     let mut row: Vec<usize> = (0..=written.len()).collect();
-    for (i, k) in known.iter().enumerate() {
+    for (i, k) in known.chars().enumerate() {
         let mut diagonal = row[0];
         row[0] = i + 1;
         for (j, w) in written.iter().enumerate() {
-            let cost = usize::from(k != w);
+            let cost = usize::from(k != *w);
             let best = (diagonal + cost).min(row[j] + 1).min(row[j + 1] + 1);
             diagonal = row[j + 1];
             row[j + 1] = best;
         }
     }
-    row[written.len()] <= 2 && known.len() > 2
+    row[written.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_typo_is_told_from_another_word() {
+        let known = ["brokers", "topic", "create", "id", "env"];
+        let check = |written: &str, expected: Option<&str>| assert_eq!(nearest(written, &known), expected);
+        check("broker", Some("brokers"));
+        check("topics", Some("topic"));
+        check("craete", Some("create"));
+        check("compression", None);
+        check("xy", None);
+    }
+
+    #[test]
+    fn what_is_not_taken_says_where() {
+        let check = |text: &str, expected: &str| {
+            let problem = parse(text).expect_err("refused").to_string();
+            assert!(problem.starts_with(expected), "{problem}");
+        };
+        check("a: [1, 2", "1:");
+        check("a: &x 1\nb: *x\n", "2:4: an alias");
+        check("a: !!int 1\n", "1:10: a YAML tag");
+        check("a: 1\n---\nb: 2\n", "2:1: a second document");
+        check("? [a]\n: 1\n", "1:3: a key that is no word");
+        check(&"[".repeat(40), "1:");
+    }
 }

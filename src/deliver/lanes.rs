@@ -22,6 +22,8 @@ use crate::replay::{LaneKey, ParkError, Parked, Reason, RecoveredLane, Seq, Stor
 
 /// Shards of the lane map: far more than threads that meet in it.
 const SHARDS: usize = 64;
+/// Refused topics that are probed at once.
+const PROBES: usize = 64;
 
 /// How a request's events enter their lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -279,7 +281,14 @@ impl Lanes {
                 })?;
                 self.topics.lock().take_probe(topic, Instant::now()).then_some(lane)
             })
+            .take(PROBES)
             .collect()
+    }
+
+    /// Topics were looked up or made: what was refused may be probed at once.
+    pub fn probe_topics_now(&self) {
+        self.topics.lock().probe_now(Instant::now());
+        self.ready.notify_one();
     }
 
     /// Whether the breaker's probe may be sent now; the probe is spent.

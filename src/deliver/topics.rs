@@ -55,6 +55,14 @@ impl Topics {
         true
     }
 
+    /// Something about the topics has changed: all may be probed at once.
+    pub fn probe_now(&mut self, now: Instant) {
+        for refused in self.refused.values_mut() {
+            refused.next_probe = now;
+            refused.pause = PAUSE.0;
+        }
+    }
+
     /// What is refused, with the bus's words, sorted.
     #[must_use]
     pub fn list(&self) -> Vec<(Arc<str>, String)> {
@@ -80,6 +88,8 @@ mod tests {
             (0..2_000).filter(|s| topics.take_probe(&topic, start + Duration::from_secs(*s))).collect();
         assert_eq!(probes[..5], [1, 3, 7, 15, 31]);
         assert!(probes.windows(2).all(|p| p[1] - p[0] <= 300));
+        topics.probe_now(start);
+        assert!(topics.take_probe(&topic, start));
         assert_eq!(topics.list(), [(Arc::clone(&topic), "still none".to_owned())]);
         assert!(topics.take("fleet.trip"));
         assert!(!topics.take("fleet.trip"));

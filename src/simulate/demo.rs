@@ -42,7 +42,8 @@ pub fn frame(seconds: u64, reading: &Reading, waiting: u64, outage: bool) -> Str
 #[must_use]
 pub fn sums(happened: &[Fact], crumbs: u64, log: &Log, reading: &Reading, waiting: u64) -> (String, bool) {
     let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
-    for fact in happened {
+    // Trackers come by the pull APIs too, as another kind of change: they are no facts that could be counted.
+    for fact in happened.iter().filter(|fact| fact.what != What::Introduced) {
         *expected.entry(fact.what.word()).or_default() += 1;
     }
     *expected.entry("position").or_default() += crumbs;
@@ -75,11 +76,18 @@ pub fn sums(happened: &[Fact], crumbs: u64, log: &Log, reading: &Reading, waitin
 pub fn crumbs(facts: &[Fact], nested: impl Fn(u32) -> bool) -> u64 {
     let of = |fact: &Fact| match &fact.what {
         What::Position { crumbs, .. } if nested(fact.vehicle) => crumbs.len() as u64,
-        What::Position { .. }
+        What::Introduced
+        | What::Position { .. }
         | What::Trip { .. }
+        | What::Usage { .. }
         | What::Stop { .. }
         | What::Crossing { .. }
-        | What::HighSpeed { .. } => 0,
+        | What::HighSpeed { .. }
+        | What::HarshBraking
+        | What::Arrived { .. }
+        | What::Media
+        | What::Sighting { .. }
+        | What::LeftBehind { .. } => 0,
     };
     facts.iter().map(of).sum()
 }

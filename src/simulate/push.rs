@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Clock;
 use super::render;
-use super::world::{Fact, World};
+use super::world::{Fact, World, is_newer};
 
 /// Messages of one vehicle that may wait: what happens beyond it is left out, and counted.
 const QUEUE: usize = 1_024;
@@ -40,6 +40,8 @@ pub struct Target {
     pub token: String,
     /// The format.
     pub format: Format,
+    /// What happened until then is not sent.
+    pub after: i64,
     /// Of a thousand messages, how many are never sent.
     pub lose_per_mille: u64,
 }
@@ -76,13 +78,15 @@ pub async fn run(
         .map(|_| {
             let (queue, facts) = mpsc::channel(QUEUE);
             let (client, target, pushed) = (client.clone(), target.clone(), Arc::clone(&pushed));
-            let sending = send_all(world, client, target, pushed, facts);
+            let sending = send_all(client, target, pushed, facts);
             tracker.spawn(senders.track_future(sending));
             queue
         })
         .collect();
-    let mut seen = clock.now();
-    while !stop.is_cancelled() {
+    let mut seen = target.after;
+    let mut last = false;
+    while !last {
+        last = stop.is_cancelled();
         tokio::time::sleep(TICK).await;
         let now = clock.now();
         for fact in world.facts(seen, now) {
@@ -101,7 +105,6 @@ pub async fn run(
 }
 
 async fn send_all(
-    world: World,
     client: reqwest::Client,
     target: Target,
     pushed: Arc<Pushed>,
@@ -111,9 +114,10 @@ async fn send_all(
         let flat = match target.format {
             Format::Flat => true,
             Format::V3 => false,
-            Format::Both => fact.vehicle % 2 == 0,
+            Format::Both => !is_newer(fact.vehicle),
         };
-        let message = if flat { render::flat(&world, &fact) } else { render::nested(&world, &fact) };
+        let message = if flat { render::flat(&fact) } else { Some(render::nested(&fact)) };
+        let Some(message) = message else { continue };
         pushed.happened.fetch_add(1, Ordering::Relaxed);
         let crumbs = message.get("batchedPositions").and_then(|crumbs| crumbs.as_str());
         let crumbs = crumbs.map_or(0, |crumbs| crumbs.matches(';').count());
@@ -126,10 +130,9 @@ async fn send_all(
     }
 }
 
-/// Whether a message is left out: decided by the fact alone. Breadcrumbs are not in the pull APIs, so that only messages
-/// without them are left out.
+/// Whether a message is left out: decided by the fact alone. Only what the pull APIs have is: breadcrumbs are not in them.
 fn is_lost(fact: &Fact, per_mille: u64) -> bool {
-    let heals = fact.vehicle.is_multiple_of(2);
+    let heals = !is_newer(fact.vehicle) && fact.what.is_pulled();
     let hash = (fact.at.unsigned_abs() / 1_000).wrapping_mul(0x9e37_79b9) ^ u64::from(fact.vehicle);
     heals && hash % 1_000 < per_mille
 }

@@ -1,6 +1,7 @@
 //! The pull APIs, V2 and V3, over what the world has produced so far: tokens and JWTs, windows, paging, the shared limit,
 //! records that become visible late, and errors on request (`POST /control`). Answers carry the simulated time as `Date`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::Clock;
 use super::render;
-use super::world::{Fact, What, World};
+use super::world::{self, Fact, What, World};
 
 /// Rows of a V3 page.
 const PAGE: usize = 100;
@@ -67,6 +68,9 @@ fn once() -> u32 {
     1
 }
 
+/// The first page is asked for again.
+struct Repeat;
+
 /// The errors on request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -85,6 +89,8 @@ pub enum FaultKind {
     Broken,
     /// 404 with a page for people.
     Html,
+    /// V3: the first page again, whichever was asked for.
+    RepeatPage,
 }
 
 impl Provider {
@@ -111,6 +117,11 @@ impl Provider {
     /// The next calls fail so.
     pub fn fail(&self, fault: Fault) {
         self.inner.state.lock().faults.push(fault);
+    }
+
+    /// Every JWT is good no more, as if their quarter of an hour were over.
+    pub fn expire_jwts(&self) {
+        self.inner.state.lock().jwts.clear();
     }
 
     /// Its routes.
@@ -171,7 +182,7 @@ impl Provider {
         Some(kind)
     }
 
-    async fn faulty(&self, path: &str) -> Option<Response> {
+    async fn faulty(&self, path: &str) -> Option<Result<Response, Repeat>> {
         let answer = match self.fault(path)? {
             FaultKind::Timeout => {
                 tokio::time::sleep(Duration::from_secs(60)).await;
@@ -185,8 +196,9 @@ impl Provider {
             }
             FaultKind::Broken => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
             FaultKind::Html => (StatusCode::NOT_FOUND, "<html><body>Not found</body></html>").into_response(),
+            FaultKind::RepeatPage => return Some(Err(Repeat)),
         };
-        Some(self.dated(answer))
+        Some(Ok(self.dated(answer)))
     }
 
     fn v2_open(&self, headers: &HeaderMap) -> bool {
@@ -236,7 +248,7 @@ async fn v2(
     path: &str,
     answer: impl FnOnce() -> Response,
 ) -> Response {
-    if let Some(fault) = provider.faulty(path).await {
+    if let Some(Ok(fault)) = provider.faulty(path).await {
         return fault;
     }
     if !provider.v2_open(headers) {
@@ -268,7 +280,7 @@ async fn v2_window(
         let rows = facts
             .iter()
             .filter(|fact| wanted(&fact.what) && begins(fact) <= window.to_date)
-            .map(|fact| render::v2_row(&provider.inner.world, fact))
+            .filter_map(render::v2_row)
             .collect();
         list(key, rows).into_response()
     })
@@ -278,9 +290,16 @@ async fn v2_window(
 /// When a fact began.
 fn begins(fact: &Fact) -> i64 {
     match &fact.what {
-        What::Trip { start, .. } | What::Stop { start, .. } => *start,
+        What::Trip { start, .. } | What::Usage { start, .. } | What::Stop { start, .. } => *start,
         What::Crossing { entered, .. } => *entered,
-        What::Position { .. } | What::HighSpeed { .. } => fact.at,
+        What::LeftBehind { seen, .. } => *seen,
+        What::Introduced
+        | What::Position { .. }
+        | What::HighSpeed { .. }
+        | What::HarshBraking
+        | What::Arrived { .. }
+        | What::Media
+        | What::Sighting { .. } => fact.at,
     }
 }
 
@@ -290,7 +309,7 @@ async fn v2_current(State(provider): State<Provider>, headers: HeaderMap) -> Res
         let to = inner.clock.now() - inner.late;
         let rows = (0..inner.world.vehicles)
             .filter_map(|vehicle| inner.world.last_fix(vehicle, to))
-            .map(|fact| render::v2_row(&inner.world, &fact))
+            .filter_map(|fact| render::v2_row(&fact))
             .collect();
         list("locations", rows).into_response()
     })
@@ -310,11 +329,11 @@ async fn v2_stops(State(provider): State<Provider>, headers: HeaderMap, body: By
 }
 
 async fn v2_alerts(State(provider): State<Provider>, headers: HeaderMap, body: Bytes) -> Response {
-    v2_window(&provider, &headers, &body, "alerts", |what| matches!(what, What::HighSpeed { .. })).await
+    v2_window(&provider, &headers, &body, "alerts", |what| what.word() == "alert").await
 }
 
 async fn v2_usage(State(provider): State<Provider>, headers: HeaderMap, body: Bytes) -> Response {
-    v2_window(&provider, &headers, &body, "usageHours", |_| false).await
+    v2_window(&provider, &headers, &body, "usageHours", |what| matches!(what, What::Usage { .. })).await
 }
 
 #[derive(Deserialize)]
@@ -339,13 +358,32 @@ async fn v2_activity(
         }
         let facts = provider.facts(asked.start - 1, asked.end + 7_200_000);
         // One row a visit: complete once it has been left.
-        let complete = |fact: &&Fact| matches!(fact.what, What::Crossing { left: Some(_), .. });
+        let left: HashSet<(u32, i64)> = facts
+            .iter()
+            .filter(|fact| matches!(fact.what, What::Crossing { left: Some(_), .. }))
+            .map(|fact| (fact.vehicle, begins(fact)))
+            .collect();
+        let row = |fact: &&Fact| match fact.what {
+            What::Crossing { left: Some(_), .. } => true,
+            What::Crossing { left: None, .. } => !left.contains(&(fact.vehicle, begins(fact))),
+            What::Introduced
+            | What::Position { .. }
+            | What::Trip { .. }
+            | What::Usage { .. }
+            | What::Stop { .. }
+            | What::HighSpeed { .. }
+            | What::HarshBraking
+            | What::Arrived { .. }
+            | What::Media
+            | What::Sighting { .. }
+            | What::LeftBehind { .. } => false,
+        };
         let rows: Vec<Value> = facts
             .iter()
-            .filter(|fact| complete(fact) && begins(fact) <= asked.end)
+            .filter(|fact| row(fact) && begins(fact) <= asked.end)
             .skip(asked.offset)
             .take(asked.limit.unwrap_or(usize::MAX))
-            .map(|fact| render::v2_row(&provider.inner.world, fact))
+            .filter_map(render::v2_row)
             .collect();
         axum::Json(rows).into_response()
     })
@@ -362,8 +400,7 @@ async fn v2_trackers(State(provider): State<Provider>, headers: HeaderMap) -> Re
 
 async fn v2_geofences(State(provider): State<Provider>, headers: HeaderMap) -> Response {
     v2(&provider, &headers, "geofences", || {
-        let rows: Vec<Value> =
-            (0..196).map(|place| render::v2_geofence(&provider.inner.world, place)).collect();
+        let rows: Vec<Value> = (0..world::places()).map(render::v2_geofence).collect();
         axum::Json(rows).into_response()
     })
     .await
@@ -382,7 +419,7 @@ async fn v2_company(State(provider): State<Provider>, headers: HeaderMap) -> Res
 }
 
 async fn v3_jwts(State(provider): State<Provider>, headers: HeaderMap) -> Response {
-    if let Some(fault) = provider.faulty("jwts").await {
+    if let Some(Ok(fault)) = provider.faulty("jwts").await {
         return fault;
     }
     let key = headers.get("x-api-key").is_some_and(|key| key.as_bytes() == provider.inner.token.as_bytes());
@@ -414,24 +451,24 @@ async fn v3(
     page: usize,
     rows: impl FnOnce() -> Vec<Value>,
 ) -> Response {
-    if let Some(fault) = provider.faulty(path).await {
-        return fault;
-    }
-    match provider.v3_open(headers) {
-        Err(status) => provider.dated(status),
+    let page = match provider.faulty(path).await {
+        Some(Ok(fault)) => return fault,
+        Some(Err(Repeat)) => 0,
+        None => page,
+    };
+    let (mut answer, left) = match provider.v3_open(headers) {
+        Err(StatusCode::TOO_MANY_REQUESTS) => (provider.dated(StatusCode::TOO_MANY_REQUESTS), 0),
+        Err(status) => return provider.dated(status),
         Ok(left) => {
             let rows: Vec<Value> = rows().into_iter().skip(page * PAGE).take(PAGE).collect();
-            let names =
-                [("x-ratelimit-limit", "25".to_owned()), ("x-rate-limit-remaining", left.to_string())];
-            let mut answer = provider.dated(axum::Json(rows));
-            for (name, value) in names {
-                if let Ok(value) = HeaderValue::from_str(&value) {
-                    answer.headers_mut().insert(HeaderName::from_static(name), value);
-                }
-            }
-            answer
+            (provider.dated(axum::Json(rows)), left)
         }
-    }
+    };
+    // Their hyphens differ, as the provider's do.
+    let headers = answer.headers_mut();
+    headers.insert(HeaderName::from_static("x-ratelimit-limit"), HeaderValue::from(BUCKET.0 as u64));
+    headers.insert(HeaderName::from_static("x-rate-limit-remaining"), HeaderValue::from(left));
+    answer
 }
 
 async fn v3_positions(
@@ -464,7 +501,7 @@ async fn v3_window(
     v3(provider, headers, path, asked.page, || {
         let facts = provider.facts(asked.start_date - 1, end);
         let facts = facts.iter().filter(|fact| wanted(&fact.what));
-        facts.map(|fact| render::v3_row(&provider.inner.world, fact)).collect()
+        facts.filter_map(render::v3_row).collect()
     })
     .await
 }
@@ -478,7 +515,7 @@ async fn v3_current(
         let inner = &provider.inner;
         let to = inner.clock.now() - inner.late;
         let fixes = (0..inner.world.vehicles).filter_map(|vehicle| inner.world.last_fix(vehicle, to));
-        fixes.map(|fact| render::v3_row(&inner.world, &fact)).collect()
+        fixes.filter_map(|fact| render::v3_row(&fact)).collect()
     })
     .await
 }

@@ -127,13 +127,6 @@ impl Bridge {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
-
-    /// Resident memory in KiB.
-    pub fn resident_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
-        let line = status.lines().find(|l| l.starts_with("VmRSS:")).expect("a figure");
-        line.split_whitespace().nth(1).and_then(|figure| figure.parse().ok()).expect("a number")
-    }
 }
 
 impl Drop for Bridge {

@@ -1,17 +1,18 @@
-//! Ids in flight: who publishes which. Invariant: a claim takes all its ids or none; a settled claim leaves the map only
-//! after its ids can be found where remembered ids are looked up. Bound: what is in flight, which memory permits bound.
+//! Ids in flight: who publishes which. A claim stands in the way of an event that would be known by one of its ids once
+//! it is durable, and of no other: two versions of a stop remember the same record, and are two facts all the same.
+//! Invariant: a settled claim leaves only after its ids can be found where remembered ids are looked up. Bound: what is
+//! in flight, which memory permits bound.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use tokio::sync::watch;
 use uuid::Uuid;
 
 /// What became of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
-    /// Acknowledged or parked, or known before.
+    /// Acknowledged or parked.
     Durable,
     /// Neither: whoever waits tries for himself.
     Released,
@@ -22,6 +23,13 @@ pub enum Settled {
 pub struct Claim {
     ids: Vec<Uuid>,
     settled: watch::Sender<Option<Settled>>,
+}
+
+impl Claim {
+    /// Tells whoever waits.
+    pub fn settle(&self, settled: Settled) {
+        self.settled.send_replace(Some(settled));
+    }
 }
 
 /// Another event's claim, waited for.
@@ -41,30 +49,40 @@ impl Shared {
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Claims {
-    ids: Mutex<HashMap<Uuid, Arc<Claim>>>,
+    ids: HashMap<Uuid, Vec<Arc<Claim>>>,
 }
 
 impl Claims {
-    /// Claims `enters`, unless one of `checks` or `enters` is claimed.
-    pub fn claim(&self, checks: &[Uuid], enters: &[Uuid]) -> Result<Arc<Claim>, Shared> {
-        let mut ids = self.ids.lock();
-        if let Some(other) = checks.iter().chain(enters).find_map(|id| ids.get(id)) {
-            return Err(Shared { settled: other.settled.subscribe() });
-        }
-        let claim = Arc::new(Claim { ids: enters.to_vec(), settled: watch::Sender::new(None) });
-        for id in enters {
-            ids.insert(*id, Arc::clone(&claim));
-        }
-        Ok(claim)
+    /// The claim that is to remember one of these.
+    pub fn on(&self, checks: &[Uuid]) -> Option<Shared> {
+        let claim = checks.iter().find_map(|id| self.ids.get(id)?.first())?;
+        Some(Shared { settled: claim.settled.subscribe() })
     }
 
-    /// Ends a claim.
-    pub fn settle(&self, claim: &Arc<Claim>, settled: Settled) {
-        let mut ids = self.ids.lock();
-        for id in &claim.ids {
-            ids.remove(id);
+    /// Claims all of these.
+    pub fn claim(&mut self, enters: &[Uuid]) -> Arc<Claim> {
+        let claim = Arc::new(Claim { ids: enters.to_vec(), settled: watch::Sender::new(None) });
+        for id in enters {
+            self.ids.entry(*id).or_default().push(Arc::clone(&claim));
         }
-        drop(ids);
-        claim.settled.send_replace(Some(settled));
+        claim
+    }
+
+    /// Takes a claim off its ids.
+    pub fn remove(&mut self, claim: &Arc<Claim>) {
+        for id in &claim.ids {
+            if let Some(claims) = self.ids.get_mut(id) {
+                claims.retain(|other| !Arc::ptr_eq(other, claim));
+                if claims.is_empty() {
+                    self.ids.remove(id);
+                }
+            }
+        }
+    }
+
+    /// Whether nothing is in flight.
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
     }
 }

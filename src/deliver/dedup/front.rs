@@ -1,6 +1,6 @@
 //! The front: the newest key time of each (account, type, subject). What is newer is new without a look-up. Sound because
-//! all that may ever have been remembered of a subject that is not held lies at or below its account's and type's
-//! *ceiling*: what was stored before this process began, and what was evicted, raises it. Bound: `memory` bytes.
+//! every remembered id is either at or below its subject's front, or, where that is not held (stored before this process
+//! began, or evicted), at or below the *ceiling* of its account and type, or in a *mixed* hour. Bound: `memory` bytes.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::tail::{Bucket, HOUR_MS};
 use crate::event::{AccountId, EventType, Millis};
 
-/// What one entry takes, by estimate: key, subject's text, time, and the map's slack.
-const ENTRY_BYTES: u64 = 160;
+/// What one entry takes beside its subject's text: key, time, counters and the map's slack.
+const ENTRY_BYTES: u64 = 112;
 
 /// Whether an event can be new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,15 +20,16 @@ pub enum Newness {
     Unsure,
 }
 
+type Kind = (AccountId, EventType);
 type Subjects = HashMap<Arc<str>, i64>;
 
-/// See the module.
+/// See the module. Beside the subjects it holds one ceiling an account and type, and the mixed hours within the horizon.
 #[derive(Debug)]
 pub struct Front {
-    subjects: HashMap<(AccountId, EventType), Subjects>,
-    ceilings: HashMap<(AccountId, EventType), i64>,
-    /// Hours that hold ids which were ahead of their receipt: their subjects' fronts did not move.
-    ahead: HashSet<Bucket>,
+    subjects: HashMap<Kind, Subjects>,
+    ceilings: HashMap<Kind, i64>,
+    /// Hours with ids that no subject's front speaks for: ahead of their receipt, or of several subjects.
+    mixed: HashSet<Bucket>,
     held: u64,
     most: u64,
 }
@@ -39,107 +40,117 @@ impl Front {
         Self {
             subjects: HashMap::new(),
             ceilings: HashMap::new(),
-            ahead: HashSet::new(),
+            mixed: HashSet::new(),
             held: 0,
-            most: (memory / ENTRY_BYTES).max(64),
+            most: memory.max(64 * ENTRY_BYTES),
         }
     }
 
     /// Ids of this hour were stored by an earlier process.
     pub fn seen_before(&mut self, bucket: &Bucket, now: Millis) {
-        let end = (bucket.hour + 1) * HOUR_MS;
-        if bucket.hour > now.0 / HOUR_MS {
-            self.ahead.insert(bucket.clone());
+        if bucket.hour > now.0.div_euclid(HOUR_MS) {
+            self.mix(bucket);
         } else {
-            self.raise(&(bucket.account.clone(), bucket.event_type), end);
+            let end = bucket.hour.saturating_add(1).saturating_mul(HOUR_MS);
+            self.raise((bucket.account.clone(), bucket.event_type), end);
         }
     }
 
     /// Whether an event at `time` can be new without a look-up.
-    pub fn newness(
-        &self,
-        account: &AccountId,
-        event_type: EventType,
-        subject: &Arc<str>,
-        time: Millis,
-    ) -> Newness {
-        let key = (account.clone(), event_type);
-        let held = self.subjects.get(&key).and_then(|subjects| subjects.get(subject)).copied();
-        let ceiling = self.ceilings.get(&key).copied();
-        let newest = held.or(ceiling).unwrap_or(i64::MIN);
-        let ahead = !self.ahead.is_empty()
-            && self.ahead.contains(&Bucket { account: key.0, event_type, hour: time.0.div_euclid(HOUR_MS) });
-        if time.0 > newest && !ahead { Newness::New } else { Newness::Unsure }
+    pub fn newness(&self, bucket: &Bucket, subject: &Arc<str>, time: Millis) -> Newness {
+        if self.mixed.contains(bucket) {
+            return Newness::Unsure;
+        }
+        let kind = (bucket.account.clone(), bucket.event_type);
+        let held = self.subjects.get(&kind).and_then(|subjects| subjects.get(subject));
+        let newest = held.or_else(|| self.ceilings.get(&kind));
+        if newest.is_none_or(|newest| time.0 > *newest) { Newness::New } else { Newness::Unsure }
     }
 
-    /// An event at `time` was remembered.
-    pub fn advance(&mut self, account: &AccountId, event_type: EventType, subject: &Arc<str>, time: Millis) {
-        let key = (account.clone(), event_type);
-        let ceiling = self.ceilings.get(&key).copied().unwrap_or(i64::MIN);
-        let subjects = self.subjects.entry(key).or_default();
+    /// An event of `subject` alone at `time` was remembered.
+    pub fn advance(&mut self, bucket: &Bucket, subject: &Arc<str>, time: Millis) {
+        let kind = (bucket.account.clone(), bucket.event_type);
+        let ceiling = self.ceilings.get(&kind).copied().unwrap_or(i64::MIN);
+        let subjects = self.subjects.entry(kind).or_default();
         if let Some(newest) = subjects.get_mut(subject) {
             *newest = (*newest).max(time.0);
             return;
         }
         subjects.insert(Arc::clone(subject), time.0.max(ceiling));
-        self.held += 1;
+        self.held += bytes(subject);
         if self.held > self.most {
             self.evict();
         }
     }
 
-    /// An event far ahead of its receipt was remembered.
-    pub fn ahead(&mut self, bucket: &Bucket) {
-        self.ahead.insert(bucket.clone());
+    /// An event of which its subject's front cannot tell was remembered: its hour is looked up from now on.
+    pub fn mix(&mut self, bucket: &Bucket) {
+        if !self.mixed.contains(bucket) {
+            self.mixed.insert(bucket.clone());
+        }
     }
 
     /// Hours that have gone from the store.
     pub fn expired(&mut self, oldest_hour: impl Fn(EventType) -> i64) {
-        self.ahead.retain(|bucket| bucket.hour >= oldest_hour(bucket.event_type));
+        self.mixed.retain(|bucket| bucket.hour >= oldest_hour(bucket.event_type));
     }
 
-    fn raise(&mut self, key: &(AccountId, EventType), time: i64) {
-        let ceiling = self.ceilings.entry(key.clone()).or_insert(i64::MIN);
+    fn raise(&mut self, kind: Kind, time: i64) {
+        let ceiling = self.ceilings.entry(kind).or_insert(i64::MIN);
         *ceiling = (*ceiling).max(time);
     }
 
-    /// Lets an eighth go: which does not matter for soundness, only for how much is looked up.
+    /// Lets a quarter go where most is held, so that no account costs a smaller one its fronts; the oldest, so that what
+    /// comes next is above the ceiling which they raise.
     fn evict(&mut self) {
-        let mut quota = (self.most / 8).max(1);
-        let mut raised = Vec::new();
-        for (key, subjects) in &mut self.subjects {
-            let victims: Vec<Arc<str>> = subjects.keys().take(quota as usize).cloned().collect();
-            quota -= victims.len() as u64;
-            for victim in victims {
-                if let Some(time) = subjects.remove(&victim) {
-                    raised.push((key.clone(), time));
-                    self.held -= 1;
-                }
-            }
-            if quota == 0 {
-                break;
-            }
-        }
-        for (key, time) in raised {
-            self.raise(&key, time);
-        }
+        let Some((kind, subjects)) = self.subjects.iter_mut().max_by_key(|(_, subjects)| subjects.len())
+        else {
+            return;
+        };
+        let mut times: Vec<i64> = subjects.values().copied().collect();
+        let quarter = times.len() / 4;
+        let (_, oldest, _) = times.select_nth_unstable(quarter);
+        let oldest = *oldest;
+        let mut freed = 0;
+        subjects.retain(|subject, time| {
+            let stays = *time > oldest;
+            freed += if stays { 0 } else { bytes(subject) };
+            stays
+        });
+        // The map's own room is part of the estimate only while it is not much larger than what it holds.
+        subjects.shrink_to(subjects.len() * 2);
+        self.held = self.held.saturating_sub(freed);
+        let kind = kind.clone();
+        self.raise(kind, oldest);
     }
+}
+
+fn bytes(subject: &str) -> u64 {
+    ENTRY_BYTES + subject.len() as u64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn bucket(time: i64) -> Bucket {
+        Bucket {
+            account: AccountId::new("acme"),
+            event_type: EventType::Position,
+            hour: time.div_euclid(HOUR_MS),
+        }
+    }
+
     fn subject(number: u32) -> Arc<str> {
-        number.to_string().into()
+        format!("3500000{number:08}").into()
     }
 
     fn newness(front: &Front, number: u32, time: i64) -> Newness {
-        front.newness(&AccountId::new("acme"), EventType::Position, &subject(number), Millis(time))
+        front.newness(&bucket(time), &subject(number), Millis(time))
     }
 
     fn advance(front: &mut Front, number: u32, time: i64) {
-        front.advance(&AccountId::new("acme"), EventType::Position, &subject(number), Millis(time));
+        front.advance(&bucket(time), &subject(number), Millis(time));
     }
 
     #[test]
@@ -155,8 +166,7 @@ mod tests {
     #[test]
     fn after_a_restart_nothing_up_to_what_was_stored_is_called_new() {
         let mut front = Front::new(1 << 20);
-        let bucket = Bucket { account: AccountId::new("acme"), event_type: EventType::Position, hour: 10 };
-        front.seen_before(&bucket, Millis(11 * HOUR_MS));
+        front.seen_before(&bucket(10 * HOUR_MS), Millis(11 * HOUR_MS));
         assert_eq!(newness(&front, 1, 10 * HOUR_MS + 5), Newness::Unsure);
         advance(&mut front, 1, 5);
         assert_eq!(newness(&front, 1, 10 * HOUR_MS + 5), Newness::Unsure);
@@ -164,21 +174,37 @@ mod tests {
     }
 
     #[test]
-    fn what_is_evicted_is_looked_up_and_memory_is_bounded() {
-        let mut front = Front::new(64 * ENTRY_BYTES);
-        for number in 0..10_000 {
+    fn two_hundred_thousand_subjects_stay_within_memory_and_none_remembered_is_called_new() {
+        let memory = 4 << 20;
+        let mut front = Front::new(memory);
+        for number in 0..200_000 {
             advance(&mut front, number, i64::from(number));
+            assert!(front.held <= memory);
         }
-        assert!(front.held <= 64);
-        let sound = (0..10_000).all(|number| newness(&front, number, i64::from(number)) == Newness::Unsure);
+        let counted: u64 = front.subjects.values().flat_map(HashMap::keys).map(|key| bytes(key)).sum();
+        assert_eq!(front.held, counted);
+        assert!(counted > memory / 2, "it holds what it may");
+        let sound = (0..200_000).all(|number| newness(&front, number, i64::from(number)) == Newness::Unsure);
         assert!(sound, "no remembered time is ever called new");
+        assert_eq!(newness(&front, 7, 200_000), Newness::New, "what is newer than all still is");
     }
 
     #[test]
-    fn an_hour_with_ids_ahead_of_their_receipt_is_looked_up() {
+    fn a_large_account_does_not_cost_a_small_one_its_fronts() {
         let mut front = Front::new(1 << 20);
-        let bucket = Bucket { account: AccountId::new("acme"), event_type: EventType::Position, hour: 7 };
-        front.ahead(&bucket);
+        let small = Bucket { account: AccountId::new("small"), ..bucket(0) };
+        front.advance(&small, &subject(1), Millis(1));
+        for number in 0..50_000 {
+            advance(&mut front, number, 1_000 + i64::from(number));
+        }
+        assert_eq!(front.newness(&small, &subject(1), Millis(2)), Newness::New);
+        assert_eq!(front.ceilings.len(), 1);
+    }
+
+    #[test]
+    fn a_mixed_hour_is_looked_up_until_it_expires() {
+        let mut front = Front::new(1 << 20);
+        front.mix(&bucket(7 * HOUR_MS));
         assert_eq!(newness(&front, 1, 7 * HOUR_MS), Newness::Unsure);
         assert_eq!(newness(&front, 1, 8 * HOUR_MS), Newness::New);
         front.expired(|_| 8);

@@ -2,13 +2,17 @@
 //! acknowledged or parked; a copy that arrives meanwhile shares the outcome. Invariants: of two copies at once exactly one
 //! is new; what cannot be looked up in time counts as new, for a duplicate costs an upsert and a swallowed fact the fact.
 //!
-//! `claims` has what is in flight, `front` the newest time of each subject, `tail` the ids of the last minutes, `segments`
-//! the thread that owns `seen.db`.
+//! `claims` has what is in flight, `front` the newest time of each subject, `tail` the ids of the last minutes, `file` is
+//! `seen.db`, and `worker` the thread that owns it.
 
 mod claims;
+mod file;
 mod front;
-mod segments;
 mod tail;
+mod worker;
+
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,21 +21,25 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 pub use claims::{Settled, Shared};
-pub use segments::{OpenError, Worker};
+pub use worker::{OpenError, Worker};
 
 use crate::config;
 use crate::event::{AccountId, EventType, Millis};
 use claims::{Claim, Claims};
 use front::{Front, Newness};
-use segments::Lookup;
 use tail::{Bucket, Tail};
+use worker::{Lookup, Place};
 
 /// How long a look-up on disk may take.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// After one that took longer nothing is looked up for so long, lest a request of a thousand events wait a thousand times.
+const RESPITE: Duration = Duration::from_secs(5);
+/// How often an event is looked up again because a fold came between. Folds are seconds apart.
+const LOOK_UPS: u32 = 3;
 /// A key time further ahead of receipt than this says nothing about what is newest.
 const AHEAD_MS: i64 = 300_000;
 
@@ -74,18 +82,25 @@ pub struct Stats {
     pub look_ups: AtomicU64,
     /// Look-ups that failed or took too long: counted as new.
     pub look_ups_failed: AtomicU64,
-    /// Ids that could not be written down, for the disk was too slow or full.
+    /// Ids that could not be written down, for the disk was too slow or full: forgotten by a restart at the latest.
     pub not_written: AtomicU64,
+    /// Ids that were to be forgotten where too many had been: the poller cannot heal them.
+    pub not_forgotten: AtomicU64,
 }
 
-/// See the module.
+/// What tells the time.
+type Clock = Arc<dyn Fn() -> Millis + Send + Sync>;
+
+/// See the module. Where more than one lock is held, `claims` is locked first, then one of the others.
 pub struct Dedup {
-    claims: Claims,
+    claims: Mutex<Claims>,
     front: Mutex<Front>,
     tail: Mutex<Tail>,
     look_ups: std::sync::mpsc::SyncSender<Lookup>,
+    /// Until when nothing is looked up on disk.
+    respite: Mutex<Option<Instant>>,
     horizons: config::Dedup,
-    clock: fn() -> Millis,
+    clock: Clock,
     /// Counts.
     pub stats: Arc<Stats>,
 }
@@ -108,7 +123,7 @@ impl Reservation {
     pub fn remember(mut self) {
         if let Some(claim) = self.claim.take() {
             self.dedup.enter(&self.candidate);
-            self.dedup.claims.settle(&claim, Settled::Durable);
+            self.dedup.settle(&claim, Settled::Durable);
         }
     }
 }
@@ -116,7 +131,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if let Some(claim) = self.claim.take() {
-            self.dedup.claims.settle(&claim, Settled::Released);
+            self.dedup.settle(&claim, Settled::Released);
         }
     }
 }
@@ -135,112 +150,152 @@ impl Dedup {
     pub fn open(
         dir: &Path,
         horizons: &config::Dedup,
-        clock: fn() -> Millis,
+        clock: impl Fn() -> Millis + Send + Sync + 'static,
     ) -> Result<(Arc<Self>, Worker), OpenError> {
-        let opened = segments::open(dir, horizons.clone(), clock)?;
+        let clock: Clock = Arc::new(clock);
+        let opened = worker::open(dir, horizons.clone(), Arc::clone(&clock))?;
         let mut front = Front::new(horizons.memory);
         for bucket in opened.buckets.iter().chain(opened.tail.buckets()) {
             front.seen_before(bucket, clock());
         }
-        let stats = Arc::new(Stats::default());
         let dedup = Arc::new(Self {
-            claims: Claims::default(),
+            claims: Mutex::default(),
             front: Mutex::new(front),
             tail: Mutex::new(opened.tail),
             look_ups: opened.look_ups,
+            respite: Mutex::default(),
             horizons: horizons.clone(),
             clock,
-            stats,
+            stats: Arc::default(),
         });
-        let worker = opened.worker.serve(Arc::clone(&dedup));
+        let worker = opened.idle.serve(Arc::clone(&dedup));
         Ok((dedup, worker))
     }
 
-    /// Decides for one event. No lock is held across an await.
+    /// Decides for one event. No lock is held across an await; dropped, it leaves nothing behind.
     pub async fn reserve(self: &Arc<Self>, candidate: &Candidate) -> Verdict {
-        let claim = match self.claims.claim(&candidate.checks, &candidate.enters) {
-            Ok(claim) => claim,
-            Err(shared) => return Verdict::InFlight(shared),
-        };
-        // From here on the claim is given back on every way out, also when this future is dropped.
-        let reservation =
-            Reservation { dedup: Arc::clone(self), claim: Some(claim), candidate: candidate.clone() };
-        if self.is_known(candidate).await {
-            let mut reservation = reservation;
-            if let Some(claim) = reservation.claim.take() {
-                self.claims.settle(&claim, Settled::Durable);
+        let mut left = LOOK_UPS;
+        loop {
+            if let Some(shared) = self.claims.lock().on(&candidate.checks) {
+                return Verdict::InFlight(shared);
             }
-            return Verdict::Known;
+            let folds = self.tail.lock().folds();
+            if self.is_known(candidate).await {
+                return Verdict::Known;
+            }
+            left -= 1;
+            let last = left == 0;
+            if let Some(verdict) = self.claim(candidate, (!last).then_some(folds)) {
+                return verdict;
+            }
         }
-        Verdict::New(reservation)
     }
 
     /// Evicted or discarded events: the poller may heal them.
     pub fn forget(&self, ids: &[Uuid]) {
-        self.tail.lock().forget(ids, (self.clock)());
+        let left_out = self.tail.lock().forget(ids, (self.clock)());
+        self.stats.not_forgotten.fetch_add(left_out, Ordering::Relaxed);
+    }
+
+    /// Claims an event that was looked up, unless it was claimed or remembered meanwhile. None where ids went from the tail
+    /// to the disk since `folds`, so that it is to be looked up again.
+    fn claim(self: &Arc<Self>, candidate: &Candidate, folds: Option<u64>) -> Option<Verdict> {
+        let mut claims = self.claims.lock();
+        if let Some(shared) = claims.on(&candidate.checks) {
+            return Some(Verdict::InFlight(shared));
+        }
+        if !self.is_beyond_horizon(candidate) {
+            let tail = self.tail.lock();
+            if tail.knows(&candidate.checks) {
+                return Some(Verdict::Known);
+            }
+            if folds.is_some_and(|folds| folds != tail.folds()) {
+                return None;
+            }
+        }
+        let claim = Some(claims.claim(&candidate.enters));
+        Some(Verdict::New(Reservation { dedup: Arc::clone(self), claim, candidate: candidate.clone() }))
+    }
+
+    fn settle(&self, claim: &Arc<Claim>, settled: Settled) {
+        self.claims.lock().remove(claim);
+        claim.settle(settled);
     }
 
     async fn is_known(&self, candidate: &Candidate) -> bool {
-        let newness = match (candidate.checks.as_slice(), candidate.key_time) {
-            ([_], Some(time)) => {
-                self.front.lock().newness(&candidate.account, candidate.event_type, &candidate.subject, time)
-            }
-            // Ids of several subjects, or without a time: the front of one subject says nothing.
-            _ => Newness::Unsure,
-        };
-        if newness == Newness::New {
+        if self.is_beyond_horizon(candidate) || self.newness(candidate) == Newness::New {
             return false;
         }
-        let bucket = Bucket::of(candidate, candidate.received_at);
-        let look_up = {
+        let ids = {
             let tail = self.tail.lock();
-            if let Some(known) = tail.knows(&candidate.checks) {
-                return known;
+            if tail.knows(&candidate.checks) {
+                return true;
             }
-            tail.look_up(&candidate.checks)
+            tail.worth_a_look(&candidate.checks)
         };
-        if look_up.is_empty() {
+        if ids.is_empty() {
             return false;
         }
         self.stats.look_ups.fetch_add(1, Ordering::Relaxed);
-        let (tell, told) = oneshot::channel();
-        let every_hour = candidate.key_time.is_none();
-        let asked = self.look_ups.try_send(Lookup { bucket, every_hour, ids: look_up, tell });
-        let answer = match asked {
-            Ok(()) => timeout(PATIENCE, told).await.ok().and_then(Result::ok),
-            Err(_) => None,
-        };
-        answer.unwrap_or_else(|| {
+        self.look_up(candidate, ids).await.unwrap_or_else(|| {
             self.stats.look_ups_failed.fetch_add(1, Ordering::Relaxed);
             false
         })
     }
 
-    fn enter(&self, candidate: &Candidate) {
-        let now = (self.clock)();
-        if let Some(time) = candidate.key_time {
-            let horizon = self.horizon_ms(candidate.event_type);
-            if (time.0 - now.0).abs() > horizon {
-                self.stats.beyond_horizon.fetch_add(1, Ordering::Relaxed);
-                return;
+    fn newness(&self, candidate: &Candidate) -> Newness {
+        match (candidate.enters.as_slice(), candidate.key_time) {
+            ([_], Some(time)) => {
+                let bucket = Bucket::of(candidate, time);
+                self.front.lock().newness(&bucket, &candidate.subject, time)
             }
-        }
-        let bucket = Bucket::of(candidate, now);
-        // The tail before the front: once the front calls an id old, it can be found.
-        self.tail.lock().enter(&bucket, &candidate.enters);
-        if let Some(time) = candidate.key_time {
-            let ahead = time.0 > candidate.received_at.0 + AHEAD_MS;
-            let mut front = self.front.lock();
-            if ahead {
-                front.ahead(&bucket);
-            } else {
-                front.advance(&candidate.account, candidate.event_type, &candidate.subject, time);
-            }
+            // Ids of several subjects, perhaps, or without a time: the front of one subject says nothing.
+            (_, _) => Newness::Unsure,
         }
     }
 
-    fn horizon_ms(&self, event_type: EventType) -> i64 {
-        horizon_ms(&self.horizons, event_type)
+    /// Whether one of these is on disk; none where that cannot be told in time.
+    async fn look_up(&self, candidate: &Candidate, ids: Vec<tail::Short>) -> Option<bool> {
+        if self.respite.lock().is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
+        let bucket = Bucket::of(candidate, candidate.received_at);
+        let place = match candidate.key_time {
+            Some(_) => Place::Hour(bucket),
+            None => Place::AnyHour(bucket),
+        };
+        let (tell, told) = oneshot::channel();
+        // A full queue and a worker that has stopped are answers, too.
+        self.look_ups.try_send(Lookup { place, ids, tell }).ok()?;
+        let Ok(answer) = timeout(PATIENCE, told).await else {
+            *self.respite.lock() = Some(Instant::now() + RESPITE);
+            return None;
+        };
+        answer.ok().flatten()
+    }
+
+    fn enter(&self, candidate: &Candidate) {
+        if self.is_beyond_horizon(candidate) {
+            self.stats.beyond_horizon.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let bucket = Bucket::of(candidate, (self.clock)());
+        // The tail before the front: once the front calls an id old, it can be found.
+        let left_out = self.tail.lock().enter(&bucket, &candidate.enters);
+        self.stats.not_written.fetch_add(left_out, Ordering::Relaxed);
+        let Some(time) = candidate.key_time else { return };
+        let ahead = time.0.saturating_sub(candidate.received_at.0) > AHEAD_MS;
+        let mut front = self.front.lock();
+        if ahead || candidate.enters.len() > 1 {
+            front.mix(&bucket);
+        } else {
+            front.advance(&bucket, &candidate.subject, time);
+        }
+    }
+
+    fn is_beyond_horizon(&self, candidate: &Candidate) -> bool {
+        let horizon = horizon_ms(&self.horizons, candidate.event_type);
+        candidate.key_time.is_some_and(|time| time.0.abs_diff((self.clock)().0) > horizon.unsigned_abs())
     }
 }
 

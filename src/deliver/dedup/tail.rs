@@ -1,8 +1,10 @@
-//! The tail: the ids remembered since the last fold, by (account, type, hour of the key time), and the ids that were
-//! forgotten. In memory, and journalled by the worker one row a group commit. Ids are kept as the first 12 of their 16
-//! bytes: 96 bits, so that among a hundred million ids the chance of one false match is below 10⁻¹³.
+//! The tail: the ids remembered since the last fold, and those that were forgotten. In memory, and journalled by the
+//! worker one row a group commit. What is being folded stays here until it can be found on disk. Ids are kept as 96 of
+//! the 122 bits that differ between them: among a hundred million ids and as many look-ups the chance of a single false
+//! match is below 10⁻¹².
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -11,18 +13,23 @@ use crate::event::{AccountId, EventType, Millis};
 
 /// An hour in ms.
 pub const HOUR_MS: i64 = 3_600_000;
-/// Entries that wait for the worker: beyond it ids are not written down (and not lost from memory before the next fold).
-const MOST_UNWRITTEN: usize = 1_000_000;
+/// Ids since the last fold that are held at most, some 34 bytes each, and as many again while they are folded: reached
+/// only where the disk does not keep up; what comes then is not remembered.
+const MOST: usize = 2_000_000;
+/// Entries that wait for the worker: beyond it they are in memory only until the next fold.
+const MOST_UNWRITTEN: usize = 500_000;
 /// Forgotten ids held at most.
 const MOST_FORGOTTEN: usize = 1_000_000;
 
 /// An id as it is kept.
 pub type Short = [u8; 12];
 
-/// The first 96 bits.
+/// 96 bits of an id: its first twelve bytes, those two that hold version and variant replaced by the next two.
 pub fn short(id: &Uuid) -> Short {
+    let bytes = id.as_bytes();
     let mut short = [0; 12];
-    short.copy_from_slice(&id.as_bytes()[..12]);
+    short.copy_from_slice(&bytes[..12]);
+    (short[6], short[8]) = (bytes[12], bytes[13]);
     short
 }
 
@@ -33,7 +40,7 @@ pub struct Bucket {
     pub account: AccountId,
     /// Their type.
     pub event_type: EventType,
-    /// Hours since 1970 of their key time; of remembering, where they have none.
+    /// Hours since 1970 of their key time; of remembering, where they have none: those are looked for in every hour.
     pub hour: i64,
 }
 
@@ -46,11 +53,51 @@ impl Bucket {
     }
 }
 
+/// Ids that are folded together.
+#[derive(Debug, Default)]
+pub struct Generation {
+    /// Each with the place of its bucket.
+    ids: HashMap<Short, u32>,
+    buckets: Vec<Bucket>,
+    places: HashMap<Bucket, u32>,
+}
+
+impl Generation {
+    /// False where it was there.
+    fn insert(&mut self, bucket: &Bucket, id: Short) -> bool {
+        let place = if let Some(place) = self.places.get(bucket) {
+            *place
+        } else {
+            let place = u32::try_from(self.buckets.len()).unwrap_or(u32::MAX);
+            self.buckets.push(bucket.clone());
+            self.places.insert(bucket.clone(), place);
+            place
+        };
+        self.ids.insert(id, place).is_none()
+    }
+
+    /// Its buckets, each with its ids in order. Takes its time: not to be called under a lock.
+    pub fn sorted(&self) -> Vec<(Bucket, Vec<Short>)> {
+        let mut sorted: Vec<(Bucket, Vec<Short>)> =
+            self.buckets.iter().map(|bucket| (bucket.clone(), Vec::new())).collect();
+        for (id, place) in &self.ids {
+            if let Some((_, ids)) = sorted.get_mut(*place as usize) {
+                ids.push(*id);
+            }
+        }
+        for (_, ids) in &mut sorted {
+            ids.sort_unstable();
+        }
+        sorted
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Tail {
-    ids: HashSet<Short>,
-    buckets: HashMap<Bucket, Vec<Short>>,
+    fresh: Generation,
+    folding: Option<Arc<Generation>>,
+    folds: u64,
     forgotten: HashMap<Short, i64>,
     unwritten: Unwritten,
 }
@@ -60,59 +107,72 @@ pub struct Tail {
 pub struct Unwritten {
     /// Remembered.
     pub entered: Vec<(Bucket, Short)>,
-    /// Forgotten, with the time.
-    pub forgotten: Vec<(Short, i64)>,
-    /// Remembered again after having been forgotten.
-    pub recalled: Vec<Short>,
-    /// Left out for want of room.
-    pub left_out: u64,
+    /// Forgotten, with the time; none where it was remembered again.
+    pub forgotten: HashMap<Short, Option<i64>>,
+}
+
+impl Unwritten {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.entered.is_empty() && self.forgotten.is_empty()
+    }
 }
 
 impl Tail {
     /// Whether one of these is known, as far as memory can tell.
-    pub fn knows(&self, checks: &[Uuid]) -> Option<bool> {
-        let found =
-            checks.iter().map(short).any(|id| self.ids.contains(&id) && !self.forgotten.contains_key(&id));
-        found.then_some(true)
+    pub fn knows(&self, checks: &[Uuid]) -> bool {
+        checks.iter().map(short).any(|id| self.holds(&id) && !self.forgotten.contains_key(&id))
     }
 
     /// Those of these that are worth a look on disk.
-    pub fn look_up(&self, checks: &[Uuid]) -> Vec<Short> {
+    pub fn worth_a_look(&self, checks: &[Uuid]) -> Vec<Short> {
         checks.iter().map(short).filter(|id| !self.forgotten.contains_key(id)).collect()
     }
 
-    /// Remembers.
-    pub fn enter(&mut self, bucket: &Bucket, enters: &[Uuid]) {
+    fn holds(&self, id: &Short) -> bool {
+        self.fresh.ids.contains_key(id)
+            || self.folding.as_ref().is_some_and(|folding| folding.ids.contains_key(id))
+    }
+
+    /// Remembers; how many could not be.
+    pub fn enter(&mut self, bucket: &Bucket, enters: &[Uuid]) -> u64 {
+        let mut left_out = 0;
         for id in enters.iter().map(short) {
-            if self.forgotten.remove(&id).is_some() {
-                self.unwritten.recalled.push(id);
+            if self.fresh.ids.len() >= MOST && !self.fresh.ids.contains_key(&id) {
+                left_out += 1;
+                continue;
             }
-            if self.ids.insert(id) {
-                self.buckets.entry(bucket.clone()).or_default().push(id);
+            if self.forgotten.remove(&id).is_some() {
+                self.unwritten.forgotten.insert(id, None);
+            }
+            if self.fresh.insert(bucket, id) {
                 if self.unwritten.entered.len() < MOST_UNWRITTEN {
                     self.unwritten.entered.push((bucket.clone(), id));
                 } else {
-                    self.unwritten.left_out += 1;
+                    left_out += 1;
                 }
             }
         }
+        left_out
     }
 
-    /// Forgets.
-    pub fn forget(&mut self, ids: &[Uuid], now: Millis) {
+    /// Forgets; how many could not be.
+    pub fn forget(&mut self, ids: &[Uuid], now: Millis) -> u64 {
+        let mut left_out = 0;
         for id in ids.iter().map(short) {
-            if self.forgotten.len() < MOST_FORGOTTEN {
-                self.forgotten.insert(id, now.0);
-                self.unwritten.forgotten.push((id, now.0));
+            if self.forgotten.len() >= MOST_FORGOTTEN && !self.forgotten.contains_key(&id) {
+                left_out += 1;
+                continue;
             }
+            self.forgotten.insert(id, now.0);
+            self.unwritten.forgotten.insert(id, Some(now.0));
         }
+        left_out
     }
 
     /// Puts back what an earlier process wrote down.
     pub fn restore(&mut self, bucket: &Bucket, id: Short) {
-        if self.ids.insert(id) {
-            self.buckets.entry(bucket.clone()).or_default().push(id);
-        }
+        self.fresh.insert(bucket, id);
     }
 
     /// Puts back what an earlier process forgot.
@@ -125,30 +185,43 @@ impl Tail {
         std::mem::take(&mut self.unwritten)
     }
 
-    /// A copy of all buckets, sorted, for the fold.
-    pub fn copy(&self) -> Vec<(Bucket, Vec<Short>)> {
-        let sorted = |(bucket, ids): (&Bucket, &Vec<Short>)| {
-            let mut ids = ids.clone();
-            ids.sort_unstable();
-            (bucket.clone(), ids)
-        };
-        self.buckets.iter().map(sorted).collect()
+    /// What could not be written waits for the next time; how many ids find no room.
+    pub fn not_written(&mut self, unwritten: Unwritten) -> u64 {
+        let room = MOST_UNWRITTEN.saturating_sub(self.unwritten.entered.len());
+        let left_out = unwritten.entered.len().saturating_sub(room);
+        self.unwritten.entered.extend(unwritten.entered.into_iter().take(room));
+        for (id, at) in unwritten.forgotten {
+            // What was decided meanwhile stands.
+            self.unwritten.forgotten.entry(id).or_insert(at);
+        }
+        left_out as u64
     }
 
-    /// What was folded, and can be found on disk now, leaves memory.
-    pub fn folded(&mut self, folded: &[(Bucket, Vec<Short>)]) {
-        for (bucket, ids) in folded {
-            let gone: HashSet<&Short> = ids.iter().collect();
-            if let Some(held) = self.buckets.get_mut(bucket) {
-                held.retain(|id| !gone.contains(id));
-                if held.is_empty() {
-                    self.buckets.remove(bucket);
-                }
-            }
-            for id in ids {
-                self.ids.remove(id);
-            }
-        }
+    /// The file was begun anew: what is forgotten is to be written again.
+    pub fn write_forgotten_again(&mut self) {
+        self.unwritten.forgotten = self.forgotten.iter().map(|(id, at)| (*id, Some(*at))).collect();
+    }
+
+    /// What is to be folded: all that is remembered until now, or what could not be folded the last time.
+    pub fn freeze(&mut self) -> Arc<Generation> {
+        let fresh = &mut self.fresh;
+        Arc::clone(self.folding.get_or_insert_with(|| Arc::new(std::mem::take(fresh))))
+    }
+
+    /// Whether a fold has begun and not ended.
+    pub fn is_folding(&self) -> bool {
+        self.folding.is_some()
+    }
+
+    /// What was folded can be found on disk. To be dropped where no lock is held.
+    pub fn folded(&mut self) -> Option<Arc<Generation>> {
+        self.folds += 1;
+        self.folding.take()
+    }
+
+    /// How often ids have gone from here to the disk.
+    pub fn folds(&self) -> u64 {
+        self.folds
     }
 
     /// Forgotten ids older than `before` are nowhere remembered any more.
@@ -156,13 +229,64 @@ impl Tail {
         self.forgotten.retain(|_, at| *at >= before);
     }
 
-    /// How many ids it holds.
+    /// How many ids wait for the next fold.
     pub fn len(&self) -> usize {
-        self.ids.len()
+        self.fresh.ids.len()
     }
 
-    /// Its buckets.
+    /// The buckets that wait for the next fold.
     pub fn buckets(&self) -> impl Iterator<Item = &Bucket> {
-        self.buckets.keys()
+        self.fresh.buckets.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u8) -> Uuid {
+        Uuid::new_v5(&Uuid::NAMESPACE_URL, &[number])
+    }
+
+    fn bucket() -> Bucket {
+        Bucket { account: AccountId::new("acme"), event_type: EventType::Trip, hour: 1 }
+    }
+
+    #[test]
+    fn what_is_kept_of_an_id_has_neither_version_nor_variant() {
+        let same = [0, 1].map(|n| short(&Uuid::from_u128((0x5000_u128 << 64 | 0x8 << 60) * n)));
+        assert_eq!(same[0], same[1]);
+        let (all, none) = (short(&Uuid::max()), short(&Uuid::nil()));
+        assert!(all.iter().zip(none).all(|(a, b)| *a == 0xff && b == 0));
+    }
+
+    #[test]
+    fn the_last_word_about_an_id_is_what_is_written() {
+        let mut tail = Tail::default();
+        tail.forget(&[id(1), id(2)], Millis(5));
+        tail.enter(&bucket(), &[id(1), id(2)]);
+        tail.forget(&[id(1)], Millis(6));
+        let unwritten = tail.unwritten();
+        assert_eq!(unwritten.forgotten[&short(&id(1))], Some(6));
+        assert_eq!(unwritten.forgotten[&short(&id(2))], None);
+        // A write that failed does not undo what came after it.
+        tail.enter(&bucket(), &[id(1)]);
+        assert_eq!(tail.not_written(unwritten), 0);
+        let unwritten = tail.unwritten();
+        assert_eq!(unwritten.forgotten[&short(&id(1))], None);
+        assert_eq!(unwritten.entered.len(), 2);
+    }
+
+    #[test]
+    fn what_could_not_be_folded_stays_known_and_is_folded_before_what_came_later() {
+        let mut tail = Tail::default();
+        tail.enter(&bucket(), &[id(1)]);
+        let first = tail.freeze();
+        tail.enter(&bucket(), &[id(2)]);
+        assert!(tail.knows(&[id(1)]) && tail.knows(&[id(2)]));
+        assert!(Arc::ptr_eq(&first, &tail.freeze()));
+        tail.folded();
+        assert!(!tail.knows(&[id(1)]) && tail.knows(&[id(2)]));
+        assert_eq!(tail.freeze().sorted(), [(bucket(), vec![short(&id(2))])]);
     }
 }

@@ -1,32 +1,37 @@
-//! One feed: asks for its windows at its interval, hands the rows over, and moves its cursor once they are durable. Its
-//! failures move nothing, and slow nobody else. Neighbours: `plan` decides windows, `host` makes calls, `accept` delivers.
+//! One feed: asks for its windows at its interval, hands the rows over, and moves its cursor once they are durable; beside
+//! that, sweeps. Invariants: a failure moves no cursor and slows nobody else; while the bus is unavailable nothing is asked
+//! for. Neighbours: `plan` decides windows, `fetch` takes them, `host` paces the calls.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
-use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use super::api_name;
-use super::bucket::Rank;
-use super::host::{Answer, Ask, Host};
-use super::plan::{Cursor, Longest, Purpose, Window, halved};
+use super::bucket::Class;
+use super::fault::Fault;
+use super::fetch::{Fetch, Moment, Taken, Trouble, refused_for};
+use super::host::Host;
+use super::plan::{Cursor, Due, Extent, Halved, Live, Progress, Sweep};
+use super::request::Endpoint;
+use super::{Clock, Spread, api_name};
 use crate::event::{AccountId, Millis};
 use crate::intake::accept::{Errand, Pulled, Receipt, Refusal};
-use crate::provider::{self, Feed, PullApi};
+use crate::provider::{Feed, PullApi};
 
-/// Rows of a V3 page, and of a page of geofence activity.
-const PAGES: (usize, usize) = (100, 1_000);
-/// Pages of one window beyond which the answer is not believed.
-const MOST_PAGES: usize = 100_000;
-/// Pause after a refused secret: it is tried again, for it may have been mended.
-const UNAUTHORIZED: Duration = Duration::from_secs(300);
-/// Pause after events could not be kept.
-const NOT_KEPT: Duration = Duration::from_secs(5);
+/// The pause after a first failure, and the longest (or the interval, where that is longer).
+const FAILED: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));
+/// The same, where the token is not accepted.
+const UNAUTHORIZED: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(900));
+/// The same, where rows were not taken on our side.
+const NOT_KEPT: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+/// Feeds that begin together do not call together.
+const BEGIN: Duration = Duration::from_secs(10);
+/// Sweeps that are due at start are spread over this.
+const BEGIN_SWEEP: Duration = Duration::from_secs(600);
+/// The longest sleep of a sweep, so that a clock that is set is noticed.
+const LOOK: Duration = Duration::from_secs(600);
 
 /// Which feed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,6 +54,20 @@ impl Name {
     }
 }
 
+/// What a feed is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Doing {
+    /// Waiting for its next turn.
+    #[default]
+    Resting,
+    /// Waiting for the bus.
+    WaitingForBus,
+    /// Waiting for the host's limit, or for its answer.
+    Calling,
+    /// Waiting for rows to be durable.
+    HandingOver,
+}
+
 /// How a feed does, for the API and metrics.
 #[derive(Debug, Clone, Default)]
 pub struct Status {
@@ -56,20 +75,30 @@ pub struct Status {
     pub cursor: Cursor,
     /// When an answer was last taken in full.
     pub succeeded_at: Option<Millis>,
-    /// What went wrong last, in words for the operator, and when.
+    /// What went wrong last, in words for the operator, and when; none once it works again.
     pub failed: Option<(Millis, String)>,
+    /// Polls and sweeps that were taken in full.
+    pub succeeded_polls: u64,
+    /// Those that were not.
+    pub failed_polls: u64,
+    /// Those that were not, since one was.
+    pub failed_in_a_row: u32,
     /// Calls.
     pub calls: u64,
     /// Rows.
     pub rows: u64,
+    /// What it is doing.
+    pub doing: Doing,
+    /// What its sweep is doing.
+    pub sweeping: Doing,
 }
 
 impl Status {
     /// How far behind it is; for a list, how long ago it was taken.
     #[must_use]
     pub fn lag(&self, now: Millis) -> Option<Duration> {
-        let since = |at: Millis| Duration::from_millis(u64::try_from(now.0 - at.0).unwrap_or(0));
-        self.cursor.lag(now.0).or_else(|| self.succeeded_at.map(since))
+        let at = self.cursor.position.or(self.succeeded_at)?;
+        Some(Duration::from_millis(u64::try_from(now.0.saturating_sub(at.0)).unwrap_or(0)))
     }
 }
 
@@ -83,6 +112,8 @@ pub trait Cursors: Send + Sync {
 pub struct FeedLoop<A, C> {
     /// Which.
     pub name: Name,
+    /// What is asked for.
+    pub endpoint: Endpoint,
     /// How often.
     pub interval: Duration,
     /// Whom it asks.
@@ -96,23 +127,20 @@ pub struct FeedLoop<A, C> {
     /// For others to see.
     pub status: Arc<Mutex<Status>>,
     /// The clock.
-    pub clock: fn() -> Millis,
+    pub clock: Clock,
+    /// Jitter.
+    pub spread: Spread,
 }
 
-/// Why a poll ended early.
-enum Trouble {
-    /// Come again at the next interval, or after this.
-    Later(Option<Duration>),
-    /// The window was too large: this long at most.
-    Halve(i64),
+/// The two sides of a feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Live,
+    Sweep,
 }
 
-/// What a poll found.
-struct Found {
-    rows: usize,
-    /// The provider's time, or ours where it is earlier.
-    now: i64,
-}
+/// The bus is gone for good: the process is stopping.
+struct Stopping;
 
 impl<A, F, C> FeedLoop<A, C>
 where
@@ -120,284 +148,222 @@ where
     F: Future<Output = Result<Receipt, Refusal>> + Send,
     C: Cursors,
 {
-    /// Polls for ever. May be dropped at any await: what was handed over is delivered, and the cursor stays.
-    pub async fn run(mut self) {
-        // Feeds that begin together do not call together.
-        sleep(self.interval.mul_f64(rand::random::<f64>() * 0.1).min(Duration::from_secs(10))).await;
-        let mut span = None;
+    /// Polls until the process stops. May be dropped at any await: what was handed over is delivered, and the cursor stays.
+    pub async fn run(self) {
+        let now = (self.clock)();
+        let held = self.status.lock().cursor;
+        let live = Live::new(self.endpoint, held);
+        let sweep = Sweep::new(self.endpoint, held.swept, now);
+        if let Some(sweep) = &sweep {
+            // Written down with the first window.
+            self.status.lock().cursor.swept = Some(sweep.swept());
+        }
+        let sweeping = async {
+            match sweep {
+                Some(sweep) => self.sweep(sweep).await,
+                None => Stopping,
+            }
+        };
+        tokio::join!(Box::pin(self.live(live)), Box::pin(sweeping));
+    }
+
+    async fn live(&self, mut plan: Live) -> Stopping {
+        sleep((self.spread)(self.interval.min(BEGIN))).await;
+        let mut saved = self.status.lock().cursor;
+        let mut failures = 0;
         loop {
-            if self.bus_available.wait_for(|available| *available).await.is_err() {
-                return;
+            if let Err(stopping) = self.bus(Side::Live).await {
+                return stopping;
             }
             let begun = Instant::now();
-            let pause = match self.poll(&mut span).await {
-                Ok(More::Yes) => Duration::ZERO,
-                Ok(More::No) => self.interval.saturating_sub(begun.elapsed()),
-                Err(Trouble::Later(pause)) => pause.unwrap_or(self.interval),
-                Err(Trouble::Halve(half)) => {
-                    span = Some(half);
-                    Duration::ZERO
+            let extent = plan.next((self.clock)());
+            let pause = match self.take(Side::Live, extent).await {
+                Ok(taken) => {
+                    failures = 0;
+                    let progress = plan.taken(extent, taken.rows, taken.sent_at, taken.size);
+                    let cursor = {
+                        let mut status = self.status.lock();
+                        status.cursor = Cursor { swept: status.cursor.swept, ..plan.cursor() };
+                        status.cursor
+                    };
+                    if cursor != saved && self.save(&cursor).await {
+                        saved = cursor;
+                    }
+                    match progress {
+                        Progress::Behind => Duration::ZERO,
+                        Progress::UpToDate | Progress::Doubted => {
+                            self.interval.saturating_sub(begun.elapsed()) + (self.spread)(self.interval / 20)
+                        }
+                    }
+                }
+                Err(trouble) => {
+                    failures += 1;
+                    self.after(&trouble, failures, || plan.halve(extent))
                 }
             };
-            sleep(pause.mul_f64(rand::random::<f64>().mul_add(0.1, 0.95))).await;
+            sleep(pause).await;
         }
     }
 
-    async fn poll(&self, span: &mut Option<i64>) -> Result<More, Trouble> {
-        let Some(longest) = self.longest() else {
-            self.list().await?;
-            self.succeeded(|_| {});
-            return Ok(More::No);
-        };
-        let cursor = self.status.lock().cursor;
-        let now = (self.clock)().0;
-        if let Some((purpose, window)) = cursor.next(now, longest, *span) {
-            let found = self.window(window, rank(purpose)).await?;
-            let next = cursor.taken(window, found.rows, found.now);
-            self.save(next).await?;
-            *span = None;
-            // Catching up: there is more than one window.
-            let more = next.position > cursor.position && next.next(found.now, longest, None).is_some();
-            return Ok(if more { More::Yes } else { More::No });
-        }
-        if let Some(window) = cursor.sweep(now) {
-            let found = self.window(window, Rank::Spare).await?;
-            self.save(cursor.swept(found.now)).await?;
-        }
-        Ok(More::No)
-    }
-
-    /// The longest window of a feed that has windows.
-    const fn longest(&self) -> Option<Longest> {
-        match self.name.feed {
-            Feed::Locations | Feed::Trackers | Feed::Geofences => None,
-            Feed::History
-            | Feed::Trips
-            | Feed::Stops
-            | Feed::Alerts
-            | Feed::UsageHours
-            | Feed::GeofenceActivity
-            | Feed::Positions => Some(match self.name.api {
-                PullApi::V2 => Longest::V2,
-                PullApi::V3 => Longest::V3,
-            }),
-        }
-    }
-
-    async fn save(&self, cursor: Cursor) -> Result<(), Trouble> {
-        if !self.cursors.save(&self.name, &cursor).await {
-            self.failed("the cursor could not be written down");
-            return Err(Trouble::Later(Some(NOT_KEPT)));
-        }
-        self.succeeded(|status| status.cursor = cursor);
-        Ok(())
-    }
-
-    /// A list without windows.
-    async fn list(&self) -> Result<Found, Trouble> {
-        match (self.name.api, self.name.feed) {
-            (PullApi::V2, Feed::Trackers) => self.single(Ask::Get("/tracker", Vec::new()), Rank::Live).await,
-            (PullApi::V2, Feed::Geofences) => {
-                let query = vec![("includeInactive", "true".to_owned())];
-                self.single(Ask::Get("/geofences", query), Rank::Live).await
-            }
-            (PullApi::V3, _) => {
-                self.pages(Rank::Live, PAGES.0, |page| {
-                    Ask::Get("/trackers", vec![("page", page.to_string())])
-                })
-                .await
-            }
-            (PullApi::V2, _) => self.single(Ask::Get("/locations", Vec::new()), Rank::Live).await,
-        }
-    }
-
-    async fn window(&self, window: Window, rank: Rank) -> Result<Found, Trouble> {
-        let asked = match self.name.api {
-            PullApi::V2 => self.v2_window(window, rank).await,
-            PullApi::V3 => {
-                let path = if self.name.feed == Feed::Stops { "/stops" } else { "/positions" };
-                let asked = |page: usize| {
-                    let query = vec![
-                        ("startDate", window.from.to_string()),
-                        ("endDate", window.to.to_string()),
-                        ("page", page.to_string()),
-                    ];
-                    Ask::Get(path, query)
-                };
-                self.pages(rank, PAGES.0, asked).await
-            }
-        };
-        match asked {
-            Err(Trouble::Halve(_)) => match halved(window) {
-                Some(half) => Err(Trouble::Halve(half)),
-                None => {
-                    self.failed("the answer is larger than 64 MiB, even for five minutes");
-                    Err(Trouble::Later(None))
+    async fn sweep(&self, mut plan: Sweep) -> Stopping {
+        sleep((self.spread)(BEGIN_SWEEP)).await;
+        let mut failures = 0;
+        loop {
+            let window = match plan.next((self.clock)()) {
+                Due::In(ms) => {
+                    sleep(Duration::from_millis(u64::try_from(ms).unwrap_or(0)).min(LOOK)).await;
+                    continue;
                 }
-            },
-            other => other,
-        }
-    }
-
-    async fn v2_window(&self, window: Window, rank: Rank) -> Result<Found, Trouble> {
-        let path = match self.name.feed {
-            Feed::Trips => "/trips",
-            Feed::Stops => "/stops",
-            Feed::Alerts => "/alerts",
-            Feed::UsageHours => "/usagehours",
-            Feed::GeofenceActivity => {
-                let asked = |page: usize| {
-                    let query = vec![
-                        ("start", window.from.to_string()),
-                        ("end", window.to.to_string()),
-                        ("offset", (page * PAGES.1).to_string()),
-                        ("limit", PAGES.1.to_string()),
-                    ];
-                    Ask::Get("/geofences/activity", query)
-                };
-                return self.pages(rank, PAGES.1, asked).await;
+                Due::Now(window) => window,
+            };
+            if let Err(stopping) = self.bus(Side::Sweep).await {
+                return stopping;
             }
-            Feed::History | Feed::Locations | Feed::Trackers | Feed::Geofences | Feed::Positions => {
-                "/locations/all"
-            }
-        };
-        let body = json!({ "fromDate": window.from, "toDate": window.to });
-        self.single(Ask::Post(path, body), rank).await
-    }
-
-    async fn single(&self, ask: Ask, rank: Rank) -> Result<Found, Trouble> {
-        let (body, now) = self.call(&ask, rank).await?;
-        let rows = self.rows(&body)?;
-        let count = rows.len();
-        self.hand_over(rows).await?;
-        Ok(Found { rows: count, now })
-    }
-
-    /// Pages until one is short. A page that repeats the one before is not believed.
-    async fn pages(
-        &self,
-        rank: Rank,
-        size: usize,
-        ask: impl Fn(usize) -> Ask + Send,
-    ) -> Result<Found, Trouble> {
-        let mut found = Found { rows: 0, now: (self.clock)().0 };
-        let mut before = None;
-        for page in 0..MOST_PAGES {
-            let asked = ask(page);
-            let (body, now) = self.call(&asked, rank).await?;
-            found.now = found.now.min(now);
-            let rows = self.rows(&body)?;
-            let digest = digest(&rows);
-            if !rows.is_empty() && before == Some(digest) {
-                self.host.was_odd();
-                self.failed("a page repeats the one before");
-                return Err(Trouble::Later(None));
-            }
-            before = Some(digest);
-            let count = rows.len();
-            found.rows += count;
-            self.hand_over(rows).await?;
-            if count < size {
-                return Ok(found);
-            }
-        }
-        self.failed("the pages do not end");
-        Err(Trouble::Later(None))
-    }
-
-    async fn call(&self, ask: &Ask, rank: Rank) -> Result<(Bytes, i64), Trouble> {
-        self.status.lock().calls += 1;
-        let answer = self.host.call(ask, rank).await;
-        let ours = (self.clock)().0;
-        match answer {
-            Answer::Body(body, theirs) => Ok((body, theirs.map_or(ours, |theirs| theirs.min(ours)))),
-            Answer::Unauthorized => {
-                self.failed("the provider refuses the token or key");
-                Err(Trouble::Later(Some(self.interval.max(UNAUTHORIZED))))
-            }
-            Answer::Limited(pause) => {
-                self.failed("the provider asks for fewer calls");
-                Err(Trouble::Later(Some(pause)))
-            }
-            Answer::TooLarge => Err(Trouble::Halve(0)),
-            Answer::Failed(why) => {
-                self.failed(&why);
-                Err(Trouble::Later(None))
+            match self.take(Side::Sweep, Extent::Window(window)).await {
+                Ok(taken) => {
+                    failures = 0;
+                    if plan.taken(window, taken.size) {
+                        let cursor = {
+                            let mut status = self.status.lock();
+                            status.cursor.swept = Some(plan.swept());
+                            status.cursor
+                        };
+                        self.save(&cursor).await;
+                    }
+                }
+                Err(trouble) => {
+                    failures += 1;
+                    sleep(self.after(&trouble, failures, || plan.halve(window))).await;
+                }
             }
         }
     }
 
-    fn rows(&self, body: &Bytes) -> Result<Vec<Bytes>, Trouble> {
-        match provider::pulled_rows(self.name.api, self.name.feed, body) {
-            Ok(rows) => Ok(rows.iter().map(|row| body.slice_ref(row.as_bytes())).collect()),
-            Err(error) => {
-                self.host.was_odd();
-                self.failed(&error.to_string());
-                Err(Trouble::Later(None))
-            }
-        }
-    }
-
-    async fn hand_over(&self, rows: Vec<Bytes>) -> Result<(), Trouble> {
-        if rows.is_empty() {
+    async fn bus(&self, side: Side) -> Result<(), Stopping> {
+        let mut available = self.bus_available.clone();
+        if *available.borrow_and_update() {
             return Ok(());
         }
-        self.status.lock().rows += rows.len() as u64;
-        let pulled = Pulled {
-            account: self.name.account.clone(),
+        self.doing(side, Doing::WaitingForBus);
+        let waited = available.wait_for(|available| *available).await.map(|_| ());
+        self.doing(side, Doing::Resting);
+        waited.map_err(|_| Stopping)
+    }
+
+    async fn take(&self, side: Side, extent: Extent) -> Result<Taken, Trouble> {
+        let class = match side {
+            Side::Live => Class::Live,
+            Side::Sweep => Class::Rest,
+        };
+        let fetch = Fetch {
+            host: &self.host,
+            endpoint: self.endpoint,
+            account: &self.name.account,
             api: self.name.api,
             feed: self.name.feed,
-            rows,
-            received_at: (self.clock)(),
+            class,
             errand: Errand::Poll,
+            clock: &self.clock,
         };
-        match (self.accept)(pulled).await {
-            Ok(_) => Ok(()),
-            Err(refusal) => {
-                self.failed(&refusal.to_string());
-                Err(Trouble::Later(Some(NOT_KEPT)))
+        let watch = |moment| match moment {
+            Moment::Calling => {
+                self.status.lock().calls += 1;
+                self.doing(side, Doing::Calling);
             }
+            Moment::HandingOver(rows) => {
+                self.status.lock().rows += rows;
+                self.doing(side, Doing::HandingOver);
+            }
+        };
+        let taken = fetch.take(extent, &self.accept, watch).await;
+        self.doing(side, Doing::Resting);
+        match &taken {
+            Ok(_) => self.succeeded(),
+            Err(trouble) => self.failed(trouble.kind(), &trouble.to_string()),
+        }
+        taken
+    }
+
+    fn doing(&self, side: Side, what: Doing) {
+        let mut status = self.status.lock();
+        match side {
+            Side::Live => status.doing = what,
+            Side::Sweep => status.sweeping = what,
         }
     }
 
-    fn succeeded(&self, change: impl FnOnce(&mut Status)) {
+    /// The pause after a failure.
+    fn after(&self, trouble: &Trouble, failures: u32, halve: impl FnOnce() -> Halved) -> Duration {
+        let fault = match trouble {
+            Trouble::Fault(fault) => fault,
+            Trouble::Refusal(refusal) => {
+                let asked = refused_for(refusal).unwrap_or_default();
+                return self.growing(NOT_KEPT, failures).max(asked);
+            }
+        };
+        let failed = (FAILED.0, FAILED.1.max(self.interval));
+        match fault {
+            Fault::Host(_) | Fault::Refused(_) => self.growing(failed, failures),
+            Fault::TimedOut(_) => {
+                // A shorter window may be answered in time.
+                halve();
+                self.growing(failed, failures)
+            }
+            Fault::TooLarge(_) => match halve() {
+                Halved::Shorter => Duration::ZERO,
+                Halved::AtShortest => self.growing(failed, failures),
+            },
+            Fault::Unauthorized(_) => self.growing(UNAUTHORIZED, failures),
+            Fault::Limited(pause) => *pause + (self.spread)(FAILED.0),
+        }
+    }
+
+    fn growing(&self, (first, longest): (Duration, Duration), failures: u32) -> Duration {
+        let doublings = failures.saturating_sub(1).min(16);
+        let pause = first.saturating_mul(1 << doublings).min(longest);
+        pause + (self.spread)(pause / 10)
+    }
+
+    async fn save(&self, cursor: &Cursor) -> bool {
+        let saved = self.cursors.save(&self.name, cursor).await;
+        if !saved {
+            // What it says is durable all the same: another run would only ask again.
+            self.failed("cursor", "the cursor could not be written down");
+        }
+        saved
+    }
+
+    fn succeeded(&self) {
         let now = (self.clock)();
         let mut status = self.status.lock();
         status.succeeded_at = Some(now);
+        status.succeeded_polls += 1;
+        status.failed_in_a_row = 0;
         if status.failed.take().is_some() {
-            tracing::info!(account = %self.name.account, feed = self.name.feed.as_str(), "feed.recovered");
+            drop(status);
+            let (api, feed) = (api_name(self.name.api), self.name.feed.as_str());
+            tracing::info!(account = %self.name.account, api, feed, "feed.recovered");
         }
-        change(&mut status);
     }
 
-    /// Says what went wrong, once until it changes.
-    fn failed(&self, why: &str) {
+    /// Says what went wrong: when it changes, and then ever more rarely.
+    fn failed(&self, kind: &'static str, why: &str) {
         let now = (self.clock)();
         let mut status = self.status.lock();
-        let news = status.failed.as_ref().is_none_or(|(_, known)| known != why);
+        let is_news = status.failed.as_ref().is_none_or(|(_, known)| known != why);
         status.failed = Some((now, why.to_owned()));
+        status.failed_polls += 1;
+        status.failed_in_a_row = status.failed_in_a_row.saturating_add(1);
+        let times = status.failed_in_a_row;
         drop(status);
-        if news {
-            tracing::warn!(account = %self.name.account, feed = self.name.feed.as_str(), error = why, "feed.failed");
+        if !is_news && !times.is_power_of_two() {
+            return;
+        }
+        let (account, api, feed) = (&self.name.account, api_name(self.name.api), self.name.feed.as_str());
+        if kind == "unauthorized" {
+            tracing::error!(%account, api, feed, kind, times, error = why, "feed.failed");
+        } else {
+            tracing::warn!(%account, api, feed, kind, times, error = why, "feed.failed");
         }
     }
-}
-
-/// Whether there is more to fetch at once.
-enum More {
-    Yes,
-    No,
-}
-
-const fn rank(purpose: Purpose) -> Rank {
-    match purpose {
-        Purpose::Live => Rank::Live,
-        Purpose::Sweep => Rank::Spare,
-    }
-}
-
-fn digest(rows: &[Bytes]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    rows.hash(&mut hasher);
-    hasher.finish()
 }

@@ -1,237 +1,324 @@
-//! One polled host: its client, its secret, its limit, and its breaker. An answer becomes one of a few cases, each with a
-//! reaction. Invariants: a redirect never leaves the host, an answer is bounded while it is read, a secret is in no error.
+//! One polled host, as one token or key opens it, shared by all feeds that use it: its secret or JWT, its limit, its breaker.
+//! Invariants: a pause that the host asks for holds for all who share it; one caller buys a JWT for all; whoever waits is let
+//! out in order of arrival. Neighbours: `http` makes the exchange, `bucket` and `brake` decide, `fetch` calls.
 
-use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt as _;
+use bytes::Bytes;
+use http::header::AUTHORIZATION;
+use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
-use reqwest::{Client, RequestBuilder, StatusCode, header};
 use serde_json::Value;
-use tokio::time::{sleep, sleep_until};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::time::{Instant, sleep};
 
-use super::bucket::{Bucket, Rank};
-use crate::config::{PollApi, Secret, SecretError, SecretSource};
+use super::Clock;
+use super::brake::{Brake, Change, Verdict};
+use super::bucket::{Bucket, Class};
+use super::fault::{Fault, remaining, sent_at};
+use super::http::{Answer, Client, Exchange, Held};
+use super::request::{Request, Verb};
+use crate::config::{PollApi, Secret, SecretSource};
+use crate::event::Millis;
+use crate::provider::{AnswerError, Feed, PullApi, pulled_rows};
 
-/// The most of an answer that is read.
-pub const MOST: usize = 64 << 20;
-/// A call in all; the connection alone.
-const PATIENCE: (Duration, Duration) = (Duration::from_secs(120), Duration::from_secs(10));
-/// No byte for so long ends a call.
-const SILENCE: Duration = Duration::from_secs(30);
-/// A 429 without `Retry-After`, and the longest that is obeyed.
-const RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3_600));
-/// A JWT is good for fifteen minutes: it is bought anew after thirteen.
-const JWT: Duration = Duration::from_secs(780);
-/// Calls that the breaker looks back on, and fewest that it concludes from.
-const RECENT: (usize, usize) = (20, 4);
-/// First and last pause between calls to a host that fails.
-const SLOW: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
-
-/// What came of a call.
-#[derive(Debug)]
-pub enum Answer {
-    /// A body, and the provider's time in ms.
-    Body(Bytes, Option<i64>),
-    /// The secret is refused.
-    Unauthorized,
-    /// Too many calls: not before.
-    Limited(Duration),
-    /// More than is read.
-    TooLarge,
-    /// Anything else, in words for the operator: no body, no secret.
-    Failed(String),
-}
-
-/// A request, as far as the feeds differ.
-#[derive(Debug, Clone)]
-pub enum Ask {
-    /// GET with a query.
-    Get(&'static str, Vec<(&'static str, String)>),
-    /// POST with a JSON body.
-    Post(&'static str, Value),
-}
+/// A JWT lives for 15 minutes: it is bought anew after 13, and used up to 14 where that fails.
+const JWT: (Duration, Duration) = (Duration::from_secs(13 * 60), Duration::from_secs(14 * 60));
+/// The longest JWT that is believed to be one.
+const JWT_LENGTH: usize = 8 << 10;
+/// A failure to buy one is shared for so long by all who ask.
+const JWT_FAILED: Duration = Duration::from_secs(5);
+/// Calls of one token or key at once.
+const LINES: usize = 4;
+/// An answer from this size on is split off the runtime.
+const LARGE: usize = 1 << 20;
 
 /// See the module.
 pub struct Host {
     client: Client,
     base_url: String,
-    api: PollApi,
-    bucket: Option<tokio::sync::Mutex<Bucket>>,
-    jwt: tokio::sync::Mutex<Option<(Secret, Instant)>>,
-    breaker: Mutex<Breaker>,
+    door: Door,
+    clock: Clock,
+    gate: Mutex<Gate>,
+    /// Told when the gate may open earlier than it said.
+    opened: Notify,
+    live: tokio::sync::Mutex<()>,
+    rest: tokio::sync::Mutex<()>,
+    lines: Semaphore,
 }
 
+/// What opens it.
+enum Door {
+    V2 { token: SecretSource },
+    V3 { key: SecretSource, jwt: tokio::sync::Mutex<Jwt> },
+}
+
+#[derive(Default)]
+struct Jwt {
+    held: Option<(Secret, Instant)>,
+    /// How many there were: which one was refused.
+    number: u64,
+    failed: Option<(Instant, Fault)>,
+}
+
+/// When a call may go out.
+struct Gate {
+    brake: Brake,
+    paused_until: Option<Instant>,
+    bucket: Option<Bucket>,
+}
+
+/// Rows of one answer.
 #[derive(Debug)]
-struct Breaker {
-    recent: VecDeque<bool>,
-    pause: Duration,
-    not_before: Instant,
-}
-
-impl Breaker {
-    fn record(&mut self, worked: bool, now: Instant) {
-        self.recent.push_back(worked);
-        if self.recent.len() > RECENT.0 {
-            self.recent.pop_front();
-        }
-        let failed = self.recent.iter().filter(|worked| !**worked).count();
-        if worked {
-            self.pause = SLOW.0;
-            self.not_before = now;
-        }
-        if !worked && self.recent.len() >= RECENT.1 && failed * 2 >= self.recent.len() {
-            self.not_before = now + self.pause;
-            self.pause = (self.pause * 2).min(SLOW.1);
-        }
-    }
+pub struct Page {
+    /// Each row's JSON text.
+    pub rows: Vec<Bytes>,
+    /// The provider's time.
+    pub sent_at: Option<Millis>,
+    /// How large the answer was.
+    pub bytes: usize,
+    /// The memory that they take: kept until they are handed over.
+    pub held: Held,
 }
 
 impl Host {
-    /// A client of this API at this address.
-    ///
-    /// # Errors
-    /// Where TLS cannot be set up.
-    pub fn new(base_url: &str, api: &PollApi) -> Result<Self, reqwest::Error> {
-        let same_host = reqwest::redirect::Policy::custom(|attempt| {
-            let first = attempt.previous().first().map(|url| (url.host_str().map(str::to_owned), url.port()));
-            let next = Some((attempt.url().host_str().map(str::to_owned), attempt.url().port()));
-            if attempt.previous().len() > 3 || first != next { attempt.stop() } else { attempt.follow() }
-        });
-        let client = Client::builder()
-            .redirect(same_host)
-            .timeout(PATIENCE.0)
-            .connect_timeout(PATIENCE.1)
-            .read_timeout(SILENCE)
-            .user_agent(concat!("fleetbus/", env!("CARGO_PKG_VERSION")))
-            .build()?;
-        let bucket = match api {
-            PollApi::V2 { .. } => None,
-            PollApi::V3 { .. } => Some(tokio::sync::Mutex::new(Bucket::new(Instant::now()))),
+    /// A host that was not called yet.
+    #[must_use]
+    pub fn new(client: Client, base_url: &str, api: &PollApi, clock: Clock) -> Self {
+        let (door, bucket) = match api {
+            PollApi::V2 { token } => (Door::V2 { token: token.clone() }, None),
+            PollApi::V3 { key } => {
+                let door = Door::V3 { key: key.clone(), jwt: tokio::sync::Mutex::default() };
+                (door, Some(Bucket::new(Instant::now())))
+            }
         };
-        let breaker = Breaker { recent: VecDeque::new(), pause: SLOW.0, not_before: Instant::now() };
-        Ok(Self {
+        Self {
             client,
             base_url: base_url.to_owned(),
-            api: api.clone(),
-            bucket,
-            jwt: tokio::sync::Mutex::new(None),
-            breaker: Mutex::new(breaker),
-        })
+            door,
+            clock,
+            gate: Mutex::new(Gate { brake: Brake::default(), paused_until: None, bucket }),
+            opened: Notify::new(),
+            live: tokio::sync::Mutex::default(),
+            rest: tokio::sync::Mutex::default(),
+            lines: Semaphore::new(LINES),
+        }
     }
 
-    /// Whether half or more of the last calls failed.
+    /// Whether its calls are slowed, because half of them or more failed.
     #[must_use]
     pub fn is_slowed(&self) -> bool {
-        self.breaker.lock().not_before > Instant::now()
+        self.gate.lock().brake.is_slowed()
     }
 
-    /// Calls, within the shared limit, and once more where a JWT was refused.
-    pub async fn call(&self, ask: &Ask, rank: Rank) -> Answer {
-        let not_before = self.breaker.lock().not_before;
-        sleep_until(not_before.into()).await;
-        let answer = match &self.api {
-            PollApi::V2 { token } => match bearer(token) {
-                Ok(token) => self.once(ask, &token, rank).await,
-                Err(error) => Answer::Failed(error.to_string()),
-            },
-            PollApi::V3 { key } => {
-                let first = self.with_jwt(ask, key, rank).await;
-                if matches!(first, Answer::Unauthorized) {
-                    *self.jwt.lock().await = None;
-                    self.with_jwt(ask, key, rank).await
-                } else {
-                    first
+    /// Calls that are under way.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        LINES - self.lines.available_permits()
+    }
+
+    /// The largest answer that is read.
+    #[must_use]
+    pub const fn largest(&self) -> usize {
+        self.client.largest()
+    }
+
+    /// The rows of one answer, when the host lets a call through.
+    ///
+    /// # Errors
+    /// Why there are none. What concerns all who share the host has been noted.
+    pub async fn page(&self, feed: Feed, request: &Request, class: Class) -> Result<Page, Fault> {
+        let api = match self.door {
+            Door::V2 { .. } => PullApi::V2,
+            Door::V3 { .. } => PullApi::V3,
+        };
+        let answer = self.call(request, class).await?;
+        let (sent_at, bytes) = (sent_at(&answer.headers), answer.body.len());
+        let rows = split(api, feed, answer.body).await;
+        self.note(rows.as_ref().err());
+        Ok(Page { rows: rows?, sent_at, bytes, held: answer.held })
+    }
+
+    /// One answer with a status of success.
+    ///
+    /// # Errors
+    /// See [`Host::page`].
+    pub async fn call(&self, request: &Request, class: Class) -> Result<Answer, Fault> {
+        match &self.door {
+            Door::V2 { token } => self.send(request, bearer(token)?, Some(class)).await,
+            Door::V3 { key, jwt } => {
+                let (opener, number) = self.jwt(key, jwt, None).await?;
+                match self.send(request, opener, Some(class)).await {
+                    Err(Fault::Unauthorized(_)) => {
+                        let (opener, _) = self.jwt(key, jwt, Some(number)).await?;
+                        self.send(request, opener, Some(class)).await
+                    }
+                    other => other,
                 }
             }
-        };
-        let worked = matches!(answer, Answer::Body(..) | Answer::TooLarge | Answer::Limited(_));
-        self.breaker.lock().record(worked, Instant::now());
-        answer
-    }
-
-    /// An answer that could not be read counts as a failure of the host.
-    pub fn was_odd(&self) {
-        self.breaker.lock().record(false, Instant::now());
-    }
-
-    async fn with_jwt(&self, ask: &Ask, key: &SecretSource, rank: Rank) -> Answer {
-        match self.jwt(key).await {
-            Ok(jwt) => self.once(ask, &jwt, rank).await,
-            Err(answer) => answer,
         }
     }
 
-    /// The JWT, bought by one caller for all.
-    async fn jwt(&self, key: &SecretSource) -> Result<Secret, Answer> {
-        let mut held = self.jwt.lock().await;
-        if let Some((jwt, at)) = &*held
-            && at.elapsed() < JWT
+    /// The JWT, bought by one caller for all. `refused` is the number of one that did not open.
+    async fn jwt(
+        &self,
+        key: &SecretSource,
+        jwt: &tokio::sync::Mutex<Jwt>,
+        refused: Option<u64>,
+    ) -> Result<(Opener, u64), Fault> {
+        let mut jwt = jwt.lock().await;
+        let younger = |jwt: &Jwt, age| {
+            let held = jwt.held.as_ref().filter(|(_, at)| at.elapsed() < age);
+            held.filter(|_| refused != Some(jwt.number)).map(|(jwt, _)| jwt.clone())
+        };
+        if let Some(held) = younger(&jwt, JWT.0) {
+            return Ok((opener(&held)?, jwt.number));
+        }
+        let bought = match &jwt.failed {
+            Some((at, fault)) if at.elapsed() < JWT_FAILED => Err(fault.clone()),
+            Some(_) | None => self.buy(key).await,
+        };
+        match bought {
+            Ok(bought) => {
+                let opener = opener(&bought)?;
+                let number = jwt.number + 1;
+                *jwt = Jwt { held: Some((bought, Instant::now())), number, failed: None };
+                Ok((opener, number))
+            }
+            Err(fault) => {
+                jwt.failed = Some((Instant::now(), fault.clone()));
+                let old = younger(&jwt, JWT.1).ok_or(fault)?;
+                Ok((opener(&old)?, jwt.number))
+            }
+        }
+    }
+
+    async fn buy(&self, key: &SecretSource) -> Result<Secret, Fault> {
+        let key = key.read().map_err(|error| Fault::Unauthorized(error.to_string()))?;
+        let opener = (HeaderName::from_static("x-api-key"), header_value(key.reveal().trim())?);
+        let request = Request { verb: Verb::Post("{}".to_owned()), path: "/jwts", query: Vec::new() };
+        // Buying is exempt from the limit.
+        let answer = self.send(&request, opener, None).await?;
+        let fault = || Fault::Host("the answer of /jwts has no JWT".to_owned());
+        let bought = jwt_of(&answer.body).ok_or_else(fault);
+        self.note(bought.as_ref().err());
+        bought
+    }
+
+    /// Waits until a call may go out, and makes it. Its class where it counts against the limit.
+    async fn send(&self, request: &Request, opener: Opener, class: Option<Class>) -> Result<Answer, Fault> {
+        let _paid = self.pass(class).await;
+        let sent = self.client.exchange(&self.base_url, request, opener, (self.clock)()).await;
+        let Exchange { answer, headers } = sent;
+        if class.is_some()
+            && let Some(bucket) = &mut self.gate.lock().bucket
         {
-            return Ok(jwt.clone());
+            bucket.learn(remaining(&headers), Instant::now());
         }
-        let key = key.read().map_err(|error| Answer::Failed(error.to_string()))?;
-        let request =
-            self.client.post(format!("{}/jwts", self.base_url)).header("x-api-key", key.reveal().trim());
-        match read(request).await {
-            Answer::Body(body, _) => {
-                let Some(jwt) = jwt_of(&body) else {
-                    return Err(Answer::Failed("POST /jwts answered no JWT".to_owned()));
-                };
-                *held = Some((jwt.clone(), Instant::now()));
-                Ok(jwt)
-            }
-            other => Err(other),
-        }
-    }
-
-    async fn once(&self, ask: &Ask, bearer: &Secret, rank: Rank) -> Answer {
-        if let Some(bucket) = &self.bucket {
-            turn(bucket, rank).await;
-        }
-        let request = match ask {
-            Ask::Get(path, query) => self.client.get(format!("{}{path}", self.base_url)).query(query),
-            Ask::Post(path, body) => self.client.post(format!("{}{path}", self.base_url)).json(body),
-        };
-        let request = request.header(header::ACCEPT, "application/json").bearer_auth(bearer.reveal());
-        let (answer, left) = read_with_left(request).await;
-        if let (Some(bucket), Some(left)) = (&self.bucket, left) {
-            bucket.lock().await.left(left);
+        if let Err(fault) = &answer {
+            self.note(Some(fault));
         }
         answer
     }
-}
 
-/// Waits for a call of the shared limit. A live feed keeps the lock while it waits: first come, first served.
-async fn turn(bucket: &tokio::sync::Mutex<Bucket>, rank: Rank) {
-    loop {
-        let mut held = bucket.lock().await;
-        let Err(wait) = held.take(rank, Instant::now()) else { return };
-        match rank {
-            Rank::Live => {
-                sleep(wait).await;
-                if held.take(rank, Instant::now()).is_ok() {
-                    return;
+    /// What a call says about the host.
+    fn note(&self, fault: Option<&Fault>) {
+        let now = Instant::now();
+        let verdict = match fault {
+            None | Some(Fault::Refused(_) | Fault::Unauthorized(_) | Fault::TooLarge(_)) => Verdict::Well,
+            Some(Fault::Host(_) | Fault::TimedOut(_)) => Verdict::Failing,
+            Some(Fault::Limited(pause)) => {
+                let mut gate = self.gate.lock();
+                gate.paused_until = gate.paused_until.max(Some(now + *pause));
+                if let Some(bucket) = &mut gate.bucket {
+                    bucket.spent(now);
                 }
+                return;
             }
-            Rank::Spare => {
-                drop(held);
-                sleep(wait.min(Duration::from_secs(5))).await;
+        };
+        let change = self.gate.lock().brake.record(verdict, now);
+        match change {
+            Some(Change::Slowed) => tracing::warn!(host = self.base_url, "poll.host_slowed"),
+            Some(Change::Recovered) => {
+                tracing::info!(host = self.base_url, "poll.host_recovered");
+                self.opened.notify_waiters();
+            }
+            None => {}
+        }
+    }
+
+    async fn pass(&self, class: Option<Class>) -> Paid<'_> {
+        // First come, first served: a feed with many pages stands in line for each.
+        let _turn = match class {
+            Some(Class::Live) => Some(self.live.lock().await),
+            Some(Class::Rest) => Some(self.rest.lock().await),
+            None => None,
+        };
+        loop {
+            // The semaphore is never closed.
+            let line = self.lines.acquire().await.ok();
+            let opened = self.opened.notified();
+            let admitted = self.gate.lock().admit(class, Instant::now());
+            let Err(wait) = admitted else { return Paid { host: self, class, _line: line } };
+            drop(line);
+            tokio::select! {
+                () = opened => {}
+                () = sleep(wait) => {}
             }
         }
     }
 }
 
-/// The token without a scheme: some paste it with one.
-fn bearer(source: &SecretSource) -> Result<Secret, SecretError> {
-    let token = source.read()?;
+impl Gate {
+    fn admit(&mut self, class: Option<Class>, now: Instant) -> Result<(), Duration> {
+        if let Some(until) = self.paused_until.filter(|until| now < *until) {
+            return Err(until - now);
+        }
+        // What costs is asked last, so that nothing is paid for a call that does not go out.
+        self.brake.wait(now)?;
+        if let (Some(bucket), Some(class)) = (&mut self.bucket, class) {
+            bucket.take(class, now)?;
+        }
+        self.brake.admit(now)
+    }
+}
+
+/// A call that is under way; also ends where its future is dropped.
+struct Paid<'a> {
+    host: &'a Host,
+    class: Option<Class>,
+    _line: Option<SemaphorePermit<'a>>,
+}
+
+impl Drop for Paid<'_> {
+    fn drop(&mut self) {
+        if let (Some(bucket), Some(_)) = (&mut self.host.gate.lock().bucket, self.class) {
+            bucket.ended();
+        }
+    }
+}
+
+/// A header that opens the door.
+type Opener = (HeaderName, HeaderValue);
+
+fn opener(jwt: &Secret) -> Result<Opener, Fault> {
+    Ok((AUTHORIZATION, header_value(&format!("Bearer {}", jwt.reveal()))?))
+}
+
+/// The token without a scheme of its own: some paste it with one.
+fn bearer(source: &SecretSource) -> Result<Opener, Fault> {
+    let token = source.read().map_err(|error| Fault::Unauthorized(error.to_string()))?;
     let text = token.reveal().trim();
     let bare = match text.get(..7) {
         Some(scheme) if scheme.eq_ignore_ascii_case("bearer ") => text[7..].trim(),
         Some(_) | None => text,
     };
-    Ok(Secret::new(bare.to_owned()))
+    Ok((AUTHORIZATION, header_value(&format!("Bearer {bare}"))?))
+}
+
+fn header_value(text: &str) -> Result<HeaderValue, Fault> {
+    let unfit = |_| Fault::Unauthorized("it has characters that no header takes".to_owned());
+    HeaderValue::from_str(text).map_err(unfit)
 }
 
 /// The JWT in an answer: plain text, a JSON string, or an object that holds it.
@@ -240,80 +327,30 @@ fn jwt_of(body: &[u8]) -> Option<Secret> {
     let jwt = match serde_json::from_str::<Value>(text) {
         Ok(Value::String(jwt)) => jwt,
         Ok(Value::Object(object)) => {
-            let named = ["token", "jwt", "access_token"].iter().find_map(|name| object.get(*name));
-            named?.as_str()?.to_owned()
+            let named = ["token", "jwt", "access_token"].iter().find_map(|name| object.get(*name)?.as_str());
+            named?.to_owned()
         }
-        Ok(_) => return None,
+        Ok(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_)) => return None,
         Err(_) => text.to_owned(),
     };
-    let fits = !jwt.is_empty() && jwt.len() < 8_192 && jwt.bytes().all(|b| b.is_ascii_graphic());
+    let fits = (1..JWT_LENGTH).contains(&jwt.len()) && jwt.bytes().all(|byte| byte.is_ascii_graphic());
     fits.then(|| Secret::new(jwt))
 }
 
-async fn read(request: RequestBuilder) -> Answer {
-    read_with_left(request).await.0
-}
-
-/// An answer, and how many calls the provider says are left.
-async fn read_with_left(request: RequestBuilder) -> (Answer, Option<u32>) {
-    let answer = match request.send().await {
-        Ok(answer) => answer,
-        // Without its URL, which has nothing secret, and with the reason, which helps.
-        Err(error) => return (Answer::Failed(reason(&error.without_url())), None),
+/// An answer's rows. A large one takes a while: it is split where nobody else waits.
+async fn split(api: PullApi, feed: Feed, body: Bytes) -> Result<Vec<Bytes>, Fault> {
+    let is_small = body.len() < LARGE;
+    let split = move || -> Result<Vec<Bytes>, AnswerError> {
+        let rows = pulled_rows(api, feed, &body)?;
+        Ok(rows.iter().map(|row| body.slice_ref(row.as_bytes())).collect())
     };
-    let headers = answer.headers();
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let left = text("x-rate-limit-remaining").or_else(|| text("x-ratelimit-remaining"));
-    let left = left.and_then(|left| left.trim().parse().ok());
-    let date = text("date").and_then(http_date);
-    let retry_after = text("retry-after").and_then(|value| {
-        let until = || http_date(value).map(|at| at - jiff::Timestamp::now().as_millisecond());
-        let seconds = value.trim().parse().ok().map(Duration::from_secs);
-        seconds.or_else(|| until().map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0))))
-    });
-    let status = answer.status();
-    let answer = match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Answer::Unauthorized,
-        StatusCode::TOO_MANY_REQUESTS => {
-            Answer::Limited(retry_after.unwrap_or(RETRY_AFTER.0).clamp(Duration::from_secs(1), RETRY_AFTER.1))
-        }
-        StatusCode::SERVICE_UNAVAILABLE if retry_after.is_some() => {
-            Answer::Limited(retry_after.unwrap_or(RETRY_AFTER.0).clamp(Duration::from_secs(1), RETRY_AFTER.1))
-        }
-        status if status.is_success() => body(answer, date).await,
-        status => Answer::Failed(format!("HTTP {}", status.as_u16())),
-    };
-    (answer, left)
-}
-
-async fn body(answer: reqwest::Response, date: Option<i64>) -> Answer {
-    let mut chunks = answer.bytes_stream();
-    let mut body = BytesMut::new();
-    while let Some(chunk) = chunks.next().await {
-        match chunk {
-            Ok(chunk) if body.len() + chunk.len() > MOST => return Answer::TooLarge,
-            Ok(chunk) => body.extend_from_slice(&chunk),
-            Err(error) => return Answer::Failed(reason(&error.without_url())),
-        }
+    if is_small {
+        return split().map_err(|error| Fault::of_answer(&error));
     }
-    Answer::Body(body.freeze(), date)
-}
-
-/// An error with all its sources: reqwest's own says little.
-fn reason(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
+    match tokio::task::spawn_blocking(split).await {
+        Ok(rows) => rows.map_err(|error| Fault::of_answer(&error)),
+        Err(_) => Err(Fault::Refused("the answer could not be split".to_owned())),
     }
-    text
-}
-
-/// An HTTP date in ms since 1970.
-fn http_date(text: &str) -> Option<i64> {
-    let parsed = jiff::fmt::rfc2822::parse(text).ok()?;
-    Some(parsed.timestamp().as_millisecond())
 }
 
 #[cfg(test)]
@@ -327,32 +364,11 @@ mod tests {
         };
         check("a.b.c", Some("a.b.c"));
         check("\"a.b.c\"\n", Some("a.b.c"));
-        check("{\"access_token\":\"a.b.c\"}", Some("a.b.c"));
-        check("{\"other\":1}", None);
+        check(r#"{"access_token":"a.b.c"}"#, Some("a.b.c"));
+        check(r#"{"token":null,"jwt":"a.b.c"}"#, Some("a.b.c"));
+        check(r#"{"other":1}"#, None);
         check("", None);
         check("<html> no", None);
-    }
-
-    #[test]
-    fn a_host_that_fails_by_half_is_slowed_and_recovers_with_a_success() {
-        let start = Instant::now();
-        let mut breaker = Breaker { recent: VecDeque::new(), pause: SLOW.0, not_before: start };
-        for worked in [true, true, true, false, true, false] {
-            breaker.record(worked, start);
-        }
-        assert_eq!(breaker.not_before, start, "a third is not half");
-        breaker.record(false, start);
-        breaker.record(false, start);
-        assert_eq!(breaker.not_before, start + SLOW.0);
-        breaker.record(false, start);
-        assert_eq!(breaker.not_before, start + SLOW.0 * 2);
-        breaker.record(true, start);
-        assert_eq!(breaker.not_before, start);
-    }
-
-    #[test]
-    fn http_dates_are_read() {
-        assert_eq!(http_date("Mon, 29 Dec 2025 12:00:00 GMT"), Some(1_767_009_600_000));
-        assert_eq!(http_date("soon"), None);
+        check(&"x".repeat(JWT_LENGTH), None);
     }
 }

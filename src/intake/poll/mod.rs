@@ -1,11 +1,20 @@
-//! Pollers: what a provider offers by its pull APIs (mapping section 5). One future a feed, one [`host::Host`] an API of an
-//! account, so that a host that hangs delays nobody else's feeds. While the bus is unavailable they wait: the provider is
-//! their store. `plan` and `bucket` are pure.
+//! Pollers: what a provider offers by its pull APIs (mapping section 5). One future a feed, one [`host::Host`] for all feeds
+//! that share a token or key, so that a host that hangs delays nobody else's feeds. While the bus is unavailable they wait: the
+//! provider is their store.
+//!
+//! Pure: `plan` (which window), `request` (how it is spelt), `bucket` and `brake` (whether to call now), `fault` (what an
+//! answer means). The shell: `http` (one exchange), `host` (what is shared), `fetch` (one window in full), `feed` (the loop).
 
+pub mod brake;
 pub mod bucket;
+mod company;
+pub mod fault;
 pub mod feed;
+pub mod fetch;
 pub mod host;
+pub mod http;
 pub mod plan;
+pub mod request;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,17 +27,42 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{self, PollApi};
 use crate::deliver::dedup::system_clock;
-use crate::event::AccountId;
+use crate::event::{AccountId, Millis};
 use crate::intake::accept::{Pulled, Receipt, Refusal};
 use crate::provider::PullApi;
 use crate::replay::{Entry, Store, Table};
-use bucket::Rank;
 use feed::{Cursors, FeedLoop, Name, Status};
-use host::{Answer, Ask, Host};
+use host::Host;
+use http::{Bounds, Client};
 use plan::Cursor;
+use request::Endpoint;
 
 /// How long a cursor may take to be written down.
 const SAVE: Duration = Duration::from_secs(10);
+
+/// What time it is.
+pub type Clock = Arc<dyn Fn() -> Millis + Send + Sync>;
+
+/// Jitter: some duration up to the one that is given.
+pub type Spread = fn(Duration) -> Duration;
+
+/// What is not configured, and differs in tests.
+#[derive(Clone)]
+pub struct Settings {
+    /// Of one exchange.
+    pub bounds: Bounds,
+    /// The clock.
+    pub clock: Clock,
+    /// Jitter.
+    pub spread: Spread,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let spread: Spread = |most| most.mul_f64(rand::random::<f64>());
+        Self { bounds: Bounds::default(), clock: Arc::new(system_clock), spread }
+    }
+}
 
 /// Cursors in the replay store.
 pub struct StoredCursors {
@@ -50,9 +84,18 @@ pub type Statuses = Vec<(Name, Arc<Mutex<Status>>)>;
 
 /// The pollers, not yet running.
 pub struct Pollers {
-    feeds: Vec<(Name, Duration, Arc<Host>)>,
-    hosts: Vec<(AccountId, PullApi, String, Arc<Host>)>,
-    statuses: Statuses,
+    feeds: Vec<Planned>,
+    hosts: Vec<Arc<Host>>,
+    companies: Vec<(AccountId, String, Arc<Host>)>,
+    settings: Settings,
+}
+
+struct Planned {
+    name: Name,
+    endpoint: Endpoint,
+    interval: Duration,
+    host: Arc<Host>,
+    status: Arc<Mutex<Status>>,
 }
 
 impl Pollers {
@@ -61,43 +104,67 @@ impl Pollers {
     /// # Errors
     /// Where a client cannot be made.
     pub fn new(accounts: &[config::Account], cursors: &[Entry]) -> Result<Self, reqwest::Error> {
-        let held: HashMap<(&AccountId, &str), &str> =
-            cursors.iter().map(|e| ((&e.account, e.key.as_str()), e.value.as_str())).collect();
-        let mut pollers = Self { feeds: Vec::new(), hosts: Vec::new(), statuses: Vec::new() };
-        for account in accounts {
-            for poll in &account.poll {
-                let api = match poll.api {
-                    PollApi::V2 { .. } => PullApi::V2,
-                    PollApi::V3 { .. } => PullApi::V3,
-                };
-                let host = Arc::new(Host::new(&poll.base_url, &poll.api)?);
-                for (feed, interval) in &poll.feeds {
-                    let name = Name {
-                        account: account.id.clone(),
-                        api,
-                        feed: *feed,
-                        base_url: poll.base_url.clone(),
-                    };
-                    let key = name.key();
-                    let held = held.get(&(&account.id, key.as_str()));
-                    let cursor = held.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-                    let status = Arc::new(Mutex::new(Status { cursor, ..Status::default() }));
-                    pollers.statuses.push((name.clone(), status));
-                    pollers.feeds.push((name, *interval, Arc::clone(&host)));
-                }
-                pollers.hosts.push((account.id.clone(), api, poll.base_url.clone(), host));
+        Self::with(accounts, cursors, Settings::default())
+    }
+
+    /// The same, with other settings.
+    ///
+    /// # Errors
+    /// Where a client cannot be made.
+    pub fn with(
+        accounts: &[config::Account],
+        cursors: &[Entry],
+        settings: Settings,
+    ) -> Result<Self, reqwest::Error> {
+        let held: HashMap<(&AccountId, &str), &str> = cursors
+            .iter()
+            .map(|entry| ((&entry.account, entry.key.as_str()), entry.value.as_str()))
+            .collect();
+        let client = Client::new(settings.bounds.clone())?;
+        // One limit and one JWT a key, whatever feeds and accounts share it.
+        let mut hosts: HashMap<(PullApi, &str, String), Arc<Host>> = HashMap::new();
+        let (mut feeds, mut companies) = (Vec::new(), Vec::new());
+        for (account, poll) in
+            accounts.iter().flat_map(|account| account.poll.iter().map(move |poll| (account, poll)))
+        {
+            let (api, secret) = match &poll.api {
+                PollApi::V2 { token } => (PullApi::V2, token),
+                PollApi::V3 { key } => (PullApi::V3, key),
+            };
+            let host = hosts.entry((api, &poll.base_url, secret.to_string())).or_insert_with(|| {
+                Arc::new(Host::new(client.clone(), &poll.base_url, &poll.api, Arc::clone(&settings.clock)))
+            });
+            if api == PullApi::V2 {
+                companies.push((account.id.clone(), poll.base_url.clone(), Arc::clone(host)));
+            }
+            for (feed, interval) in &poll.feeds {
+                let (account, base_url) = (account.id.clone(), poll.base_url.clone());
+                let name = Name { account, api, feed: *feed, base_url };
+                // The configuration refuses feeds that an API does not have.
+                let Some(endpoint) = Endpoint::of(api, *feed) else { continue };
+                let cursor = held.get(&(&name.account, name.key().as_str())).map(|text| cursor(&name, text));
+                let status = Status { cursor: cursor.unwrap_or_default(), ..Status::default() };
+                let (interval, host, status) = (*interval, Arc::clone(host), Arc::new(Mutex::new(status)));
+                feeds.push(Planned { name, endpoint, interval, host, status });
             }
         }
-        Ok(pollers)
+        Ok(Self { feeds, hosts: hosts.into_values().collect(), companies, settings })
     }
 
     /// Every feed's status.
     #[must_use]
     pub fn statuses(&self) -> Statuses {
-        self.statuses.clone()
+        self.feeds.iter().map(|feed| (feed.name.clone(), Arc::clone(&feed.status))).collect()
     }
 
-    /// Runs every feed on the tracker until `stop`. A poll in hand is given up: what it handed over is delivered.
+    /// Every host that is polled, for the API and metrics.
+    #[must_use]
+    pub fn hosts(&self) -> Vec<Arc<Host>> {
+        self.hosts.clone()
+    }
+
+    /// Runs every feed on the tracker until `stop`. A poll in hand is given up: what it handed over is delivered, and its
+    /// cursor has not moved.
     pub fn run<A, F, C>(
         self,
         accept: A,
@@ -110,23 +177,25 @@ impl Pollers {
         F: Future<Output = Result<Receipt, Refusal>> + Send + 'static,
         C: Cursors + 'static,
     {
-        for (account, api, base_url, host) in self.hosts {
-            if api == PullApi::V2 {
-                let stop = stop.clone();
-                let confirm = async move { confirm(&account, &base_url, &host).await };
-                tracker.spawn(async move { stop.run_until_cancelled(confirm).await });
-            }
+        for (account, base_url, host) in self.companies {
+            let stop = stop.clone();
+            tracker.spawn(async move {
+                let confirm = company::confirm(&account, &base_url, &host);
+                stop.run_until_cancelled(Box::pin(confirm)).await
+            });
         }
-        for ((name, interval, host), (_, status)) in self.feeds.into_iter().zip(self.statuses) {
+        for Planned { name, endpoint, interval, host, status } in self.feeds {
             let feed = FeedLoop {
                 name,
+                endpoint,
                 interval,
                 host,
                 accept: accept.clone(),
                 cursors: Arc::clone(&cursors),
                 bus_available: bus_available.clone(),
                 status,
-                clock: system_clock,
+                clock: Arc::clone(&self.settings.clock),
+                spread: self.settings.spread,
             };
             let stop = stop.clone();
             tracker.spawn(async move { stop.run_until_cancelled(Box::pin(feed.run())).await });
@@ -134,27 +203,13 @@ impl Pollers {
     }
 }
 
-/// `GET /company`, once: confirms that this is the account's host.
-async fn confirm(account: &AccountId, base_url: &str, host: &Host) {
-    let answer = host.call(&Ask::Get("/company", Vec::new()), Rank::Live).await;
-    match answer {
-        Answer::Body(body, _) => {
-            let said = serde_json::from_slice::<serde_json::Value>(&body).ok();
-            let said = said.as_ref().map(|said| said.get("data").unwrap_or(said));
-            let api_host = said.and_then(|said| said.get("apiHost")).and_then(serde_json::Value::as_str);
-            match api_host {
-                Some(api_host) if !base_url.contains(api_host.trim_start_matches("https://")) => {
-                    tracing::warn!(account = %account, api_host, "poll.other_host");
-                }
-                Some(_) | None => tracing::info!(account = %account, "poll.host_confirmed"),
-            }
-        }
-        Answer::Unauthorized => tracing::error!(account = %account, "poll.token_refused"),
-        Answer::Limited(_) | Answer::TooLarge => tracing::warn!(account = %account, "poll.host_unconfirmed"),
-        Answer::Failed(why) => {
-            tracing::warn!(account = %account, error = %why, "poll.host_unconfirmed");
-        }
-    }
+/// A cursor that cannot be read is none: its feed begins as a new one does, and dedup knows what was taken.
+fn cursor(name: &Name, text: &str) -> Cursor {
+    serde_json::from_str(text).unwrap_or_else(|error| {
+        let (account, api, feed) = (&name.account, api_name(name.api), name.feed.as_str());
+        tracing::error!(%account, api, feed, error = %error, "feed.cursor_unreadable");
+        Cursor::default()
+    })
 }
 
 /// A spelling for people and metrics.

@@ -1,211 +1,464 @@
-//! Which window a feed asks for next, and where its cursor stands afterwards (mapping section 5). Pure: "now" comes in, and
-//! is the earlier of our clock and the provider's. Invariants: windows overlap and leave no gap, none is longer than the
-//! API takes, and a cursor never goes back.
-
-use std::time::Duration;
+//! Which stretch of time a feed asks for next (mapping section 5). Pure: "now" and what became of each window come in.
+//! Invariants: windows that were taken in full leave no gap up to the cursor, none is longer than the API takes, and the
+//! cursor never goes back, whatever fails and whatever the clocks do. Neighbours: `feed` asks, `request` spells it.
 
 use serde::{Deserialize, Serialize};
 
-/// Windows begin this much before the cursor: what arrives late, and records that overlap the edge.
-const OVERLAP: i64 = 15 * MINUTE;
-/// The provider's newest records are not yet settled.
-const SETTLE: i64 = 30 * SECOND;
-/// What a sweep reads again, and how often.
-const SWEEP: (i64, i64) = (46 * HOUR, 6 * HOUR);
-/// How often an unexpectedly empty window is asked for again before it is believed.
-const DOUBTS: u8 = 2;
-/// A window that is too large is halved down to this.
-const LEAST: i64 = 5 * MINUTE;
+use super::request::Endpoint;
+use crate::event::Millis;
 
-const SECOND: i64 = 1_000;
-const MINUTE: i64 = 60 * SECOND;
+/// How far a window reaches back over what was taken already: rows arrive late.
+pub const OVERLAP: i64 = 15 * MINUTE;
+/// What is younger than this may not be complete yet.
+pub const SETTLE: i64 = 30_000;
+/// How far back a feed begins that was never polled, and how far a sweep reaches.
+pub const SWEEP: i64 = 46 * HOUR;
+/// How often a feed is swept.
+pub const SWEEP_EVERY: i64 = 6 * HOUR;
+/// A window is not halved below this.
+pub const SHORTEST: i64 = 5 * MINUTE;
+/// An empty list where the window before had rows is asked for again so often before it is believed.
+const DOUBTS: u8 = 2;
+/// The longest window of an API that takes 48 hours: 47 hours past the cursor.
+const TWO_DAYS: i64 = 47 * HOUR + OVERLAP;
+/// The longest window of an API that takes 93 days.
+const QUARTER: i64 = 93 * 24 * HOUR - HOUR;
+
+const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
 
-/// The longest window of an API, overlap not counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Longest {
-    /// V2 takes 48 hours, overlap and all.
-    V2,
-    /// V3 takes 93 days.
-    V3,
-}
-
-impl Longest {
-    const fn ms(self) -> i64 {
-        match self {
-            Self::V2 => 47 * HOUR,
-            Self::V3 => 92 * 24 * HOUR,
-        }
+/// The longest window that an endpoint takes; none where it has no window.
+#[must_use]
+pub const fn longest(endpoint: Endpoint) -> Option<i64> {
+    match endpoint {
+        Endpoint::V2History
+        | Endpoint::V2Trips
+        | Endpoint::V2Stops
+        | Endpoint::V2Alerts
+        | Endpoint::V2UsageHours => Some(TWO_DAYS),
+        Endpoint::V2GeofenceActivity | Endpoint::V3Positions | Endpoint::V3Stops => Some(QUARTER),
+        Endpoint::V2Locations | Endpoint::V2Trackers | Endpoint::V2Geofences | Endpoint::V3Trackers => None,
     }
 }
 
-/// A stretch of time in ms since 1970.
+/// A stretch of time, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
-    /// From, inclusive.
-    pub from: i64,
-    /// To, inclusive.
-    pub to: i64,
+    /// Its begin.
+    pub from: Millis,
+    /// Its end.
+    pub to: Millis,
 }
 
-/// Where a feed stands. Durable.
+impl Window {
+    /// How long it is, in milliseconds.
+    #[must_use]
+    pub const fn length(self) -> i64 {
+        self.to.0.saturating_sub(self.from.0)
+    }
+}
+
+/// What is asked for at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// A list that has no time.
+    Whole,
+    /// What belongs to a stretch of time.
+    Window(Window),
+}
+
+/// What is kept of a feed between two runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Cursor {
-    /// The end of the last window taken in full; none before the first.
-    pub position: Option<i64>,
-    /// When the last sweep was taken.
-    pub swept: Option<i64>,
-    /// Whether the last window had rows.
+    /// The end of the last window that was taken in full.
+    pub position: Option<Millis>,
+    /// When the last sweep began that was taken in full.
+    #[serde(default)]
+    pub swept: Option<Millis>,
+    /// Whether the last answer that was believed had rows.
+    #[serde(default)]
     pub had_rows: bool,
-    /// How often in a row a window was unexpectedly empty.
+    /// How often in a row an empty answer was not believed.
+    #[serde(default)]
     pub doubts: u8,
 }
 
-/// Why a window is asked for.
+/// What taking an extent in full leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// What is new.
-    Live,
-    /// What came late.
-    Sweep,
+pub enum Progress {
+    /// Up to now: the next one is due after the interval.
+    UpToDate,
+    /// More is waiting: the next one is due at once.
+    Behind,
+    /// Nothing, where there was something before: the cursor has not moved, and it is asked for again.
+    Doubted,
 }
 
-impl Cursor {
-    /// What to ask for now; none where there is nothing yet. A feed that never ran begins as far back as a sweep reads.
-    /// `span` bounds the window where an earlier one was too large.
+/// How much of what is read at once an extent took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Size {
+    /// Twice as much would also have done.
+    #[default]
+    Small,
+    /// Twice as much might be too large.
+    Large,
+}
+
+/// Whether a shorter window can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Halved {
+    /// The next window is shorter.
+    Shorter,
+    /// It is as short as it can be, or has no time.
+    AtShortest,
+}
+
+/// The live side of a feed: from the cursor to now.
+#[derive(Debug, Clone)]
+pub struct Live {
+    longest: Option<i64>,
+    /// The length that is asked for now: halved where an answer was too large, doubled where it was small.
+    span: i64,
+    cursor: Cursor,
+}
+
+impl Live {
+    /// Goes on where an earlier run stopped.
     #[must_use]
-    pub fn next(&self, now: i64, longest: Longest, span: Option<i64>) -> Option<(Purpose, Window)> {
-        let settled = now - SETTLE;
-        let position = self.position.unwrap_or(settled - SWEEP.0);
-        let span = span.unwrap_or(longest.ms()).clamp(LEAST, longest.ms());
-        let live = Window { from: position - OVERLAP, to: (position + span).min(settled) };
-        if live.to > position {
-            return Some((Purpose::Live, live));
+    pub fn new(endpoint: Endpoint, cursor: Cursor) -> Self {
+        let longest = longest(endpoint);
+        Self { longest, span: longest.unwrap_or_default(), cursor }
+    }
+
+    /// What is to be kept: all but `swept`, which is the sweep's.
+    #[must_use]
+    pub const fn cursor(&self) -> Cursor {
+        self.cursor
+    }
+
+    /// What to ask for. A feed without a cursor begins 46 hours ago, which is its first sweep.
+    pub fn next(&mut self, now: Millis) -> Extent {
+        if self.longest.is_none() {
+            return Extent::Whole;
         }
-        None
+        let end = now.0.saturating_sub(SETTLE);
+        let position = self.cursor.position.get_or_insert(Millis(end.saturating_sub(SWEEP))).0;
+        let overlap = OVERLAP.min(self.span / 2);
+        // Where the clock was set back behind the cursor, what is young is read again and again, and the cursor stays.
+        let from = position.min(end).saturating_sub(overlap);
+        let to = from.saturating_add(self.span).min(end);
+        Extent::Window(Window { from: Millis(from), to: Millis(to) })
     }
 
-    /// The sweep that is due, if it is.
-    #[must_use]
-    pub fn sweep(&self, now: i64) -> Option<Window> {
-        let due = self.swept.is_none_or(|swept| now - swept >= SWEEP.1);
-        let settled = now - SETTLE;
-        (due && self.position.is_some()).then_some(Window { from: settled - SWEEP.0, to: settled })
-    }
-
-    /// The cursor after a live window was taken with so many rows, all of them durable. `now` is known better now that
-    /// the provider has said its time.
-    #[must_use]
-    pub fn taken(self, window: Window, rows: usize, now: i64) -> Self {
-        if rows == 0 && self.had_rows && self.doubts < DOUBTS {
-            return Self { doubts: self.doubts + 1, ..self };
+    /// An extent was taken in full: every row is durable. `sent_at` is the answer's `Date`.
+    pub fn taken(&mut self, extent: Extent, rows: u64, sent_at: Option<Millis>, size: Size) -> Progress {
+        if rows == 0 && self.cursor.had_rows && self.cursor.doubts < DOUBTS {
+            self.cursor.doubts += 1;
+            return Progress::Doubted;
         }
-        let reached = window.to.min(now - SETTLE);
-        let position = Some(self.position.map_or(reached, |position| position.max(reached)));
-        // The first window of all is a sweep, too.
-        let swept = self.swept.or(Some(now));
-        Self { position, swept, had_rows: rows > 0, doubts: 0 }
+        self.cursor.had_rows = rows > 0;
+        self.cursor.doubts = 0;
+        let (Extent::Window(window), Some(longest)) = (extent, self.longest) else {
+            return Progress::UpToDate;
+        };
+        let was_cut = window.length() >= self.span;
+        self.span = next_span(self.span, longest, size);
+        // The provider knows best until when it can have known.
+        let known = sent_at.map_or(window.to, |at| window.to.min(Millis(at.0.saturating_sub(SETTLE))));
+        self.cursor.position = self.cursor.position.max(Some(known));
+        if was_cut && known == window.to { Progress::Behind } else { Progress::UpToDate }
     }
 
-    /// The cursor after a sweep.
-    #[must_use]
-    pub const fn swept(self, now: i64) -> Self {
-        Self { swept: Some(now), ..self }
-    }
-
-    /// How far behind the provider's time the feed is.
-    #[must_use]
-    pub fn lag(&self, now: i64) -> Option<Duration> {
-        let behind = now - self.position?;
-        Some(Duration::from_millis(u64::try_from(behind).unwrap_or(0)))
+    /// The answer was too large.
+    pub fn halve(&mut self, extent: Extent) -> Halved {
+        halve(&mut self.span, extent)
     }
 }
 
-/// Half a window, for one that was too large; none where it cannot be halved any more.
-#[must_use]
-pub fn halved(window: Window) -> Option<i64> {
-    let half = (window.to - window.from - OVERLAP) / 2;
-    (half >= LEAST).then_some(half)
+/// What the sweep has to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing, for so many milliseconds.
+    In(i64),
+    /// This.
+    Now(Window),
+}
+
+/// The sweep of a feed: its last 46 hours, every 6 hours, for what arrived late.
+#[derive(Debug, Clone)]
+pub struct Sweep {
+    longest: i64,
+    span: i64,
+    swept: Millis,
+    /// The rest of the sweep in hand.
+    rest: Option<Window>,
+}
+
+impl Sweep {
+    /// Goes on where an earlier run stopped. The first live window of a new feed is a sweep, so the next is due in six hours;
+    /// none for an endpoint that has no windows.
+    #[must_use]
+    pub fn new(endpoint: Endpoint, swept: Option<Millis>, now: Millis) -> Option<Self> {
+        let longest = longest(endpoint)?;
+        Some(Self { longest, span: longest, swept: swept.unwrap_or(now), rest: None })
+    }
+
+    /// What is to be kept.
+    #[must_use]
+    pub const fn swept(&self) -> Millis {
+        self.swept
+    }
+
+    /// What to do.
+    pub fn next(&mut self, now: Millis) -> Due {
+        let Some(rest) = self.rest else {
+            let age = now.0.saturating_sub(self.swept.0);
+            // A last sweep in the future was dated by a clock that was set back since.
+            if (0..SWEEP_EVERY).contains(&age) {
+                return Due::In(SWEEP_EVERY - age);
+            }
+            let end = now.0.saturating_sub(SETTLE);
+            self.rest = Some(Window { from: Millis(end.saturating_sub(SWEEP)), to: Millis(end) });
+            return self.next(now);
+        };
+        let to = rest.from.0.saturating_add(self.span).min(rest.to.0);
+        Due::Now(Window { from: rest.from, to: Millis(to) })
+    }
+
+    /// A window was taken in full; whether the sweep is done with it.
+    pub fn taken(&mut self, window: Window, size: Size) -> bool {
+        self.span = next_span(self.span, self.longest, size);
+        let Some(rest) = &mut self.rest else { return true };
+        rest.from = rest.from.max(window.to);
+        if rest.from < rest.to {
+            return false;
+        }
+        self.swept = Millis(rest.to.0.saturating_add(SETTLE));
+        self.rest = None;
+        true
+    }
+
+    /// The answer was too large.
+    pub fn halve(&mut self, window: Window) -> Halved {
+        halve(&mut self.span, Extent::Window(window))
+    }
+}
+
+const fn next_span(span: i64, longest: i64, size: Size) -> i64 {
+    match size {
+        Size::Small if span < longest / 2 => span * 2,
+        Size::Small => longest,
+        Size::Large => span,
+    }
+}
+
+fn halve(span: &mut i64, extent: Extent) -> Halved {
+    match extent {
+        Extent::Window(window) if window.length() > SHORTEST => {
+            *span = (window.length() / 2).max(SHORTEST);
+            Halved::Shorter
+        }
+        Extent::Window(_) | Extent::Whole => Halved::AtShortest,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
 
-    const NOW: i64 = 1_767_009_600_000;
+    use super::*;
 
-    #[test]
-    fn the_first_window_goes_back_as_far_as_a_sweep_and_the_next_overlaps_it() {
-        let cursor = Cursor::default();
-        let (purpose, window) = cursor.next(NOW, Longest::V2, None).expect("a window");
-        assert_eq!(purpose, Purpose::Live);
-        assert_eq!(window, Window { from: NOW - SETTLE - SWEEP.0 - OVERLAP, to: NOW - SETTLE });
-        let cursor = cursor.taken(window, 3, NOW);
-        assert_eq!(cursor.position, Some(NOW - SETTLE));
-        assert_eq!(cursor.next(NOW, Longest::V2, None), None);
-        let (_, next) = cursor.next(NOW + MINUTE, Longest::V2, None).expect("a window");
-        assert_eq!(next, Window { from: NOW - SETTLE - OVERLAP, to: NOW + MINUTE - SETTLE });
+    const T: i64 = 1_767_009_600_000;
+    const DAY: i64 = 24 * HOUR;
+
+    fn cursor(position: i64) -> Cursor {
+        Cursor { position: Some(Millis(position)), ..Cursor::default() }
+    }
+
+    fn window(extent: Extent) -> Window {
+        match extent {
+            Extent::Window(window) => window,
+            Extent::Whole => panic!("no window"),
+        }
+    }
+
+    fn check(endpoint: Endpoint, position: Option<i64>, now: i64, expected: (i64, i64)) {
+        let mut live = Live::new(endpoint, position.map(cursor).unwrap_or_default());
+        let window = window(live.next(Millis(now)));
+        assert_eq!((window.from.0, window.to.0), expected);
     }
 
     #[test]
-    fn an_unexpectedly_empty_window_is_doubted_twice_and_then_believed() {
-        let mut cursor = Cursor { position: Some(NOW), had_rows: true, ..Cursor::default() };
-        let window = Window { from: NOW, to: NOW + HOUR };
-        let later = NOW + 2 * HOUR;
-        cursor = cursor.taken(window, 0, later);
-        assert_eq!((cursor.position, cursor.doubts), (Some(NOW), 1));
-        cursor = cursor.taken(window, 0, later);
-        assert_eq!((cursor.position, cursor.doubts), (Some(NOW), 2));
-        cursor = cursor.taken(window, 0, later);
-        assert_eq!((cursor.position, cursor.doubts), (Some(NOW + HOUR), 0));
-        cursor = cursor.taken(Window { from: NOW, to: NOW + 2 * HOUR }, 0, NOW + 3 * HOUR);
-        assert_eq!(cursor.position, Some(NOW + 2 * HOUR), "empty after empty is expected");
+    fn a_window_goes_from_before_the_cursor_to_just_before_now() {
+        let v2 = Endpoint::V2Trips;
+        check(v2, Some(T), T + HOUR, (T - OVERLAP, T + HOUR - SETTLE));
+        check(v2, Some(T), T + 3 * DAY, (T - OVERLAP, T + 47 * HOUR));
+        check(Endpoint::V3Positions, Some(T), T + 3 * DAY, (T - OVERLAP, T + 3 * DAY - SETTLE));
+        check(Endpoint::V3Positions, Some(T), T + 200 * DAY, (T - OVERLAP, T - OVERLAP + QUARTER));
+        check(v2, None, T, (T - SETTLE - SWEEP - OVERLAP, T - SETTLE));
+        // The clock was set back by a day.
+        check(v2, Some(T), T - DAY, (T - DAY - SETTLE - OVERLAP, T - DAY - SETTLE));
     }
 
     #[test]
-    fn a_sweep_is_due_every_six_hours_and_reads_forty_six() {
-        let cursor = Cursor { position: Some(NOW), swept: Some(NOW), ..Cursor::default() };
-        assert_eq!(cursor.sweep(NOW + 6 * HOUR - 1), None);
-        let sweep = cursor.sweep(NOW + 6 * HOUR).expect("due");
-        assert_eq!(sweep.to - sweep.from, 46 * HOUR);
-        assert_eq!(cursor.swept(NOW + 6 * HOUR).sweep(NOW + 7 * HOUR), None);
-        assert_eq!(Cursor::default().sweep(NOW), None, "the first window is one");
+    fn nothing_where_there_was_something_is_believed_the_third_time() {
+        let mut live = Live::new(Endpoint::V2Trips, cursor(T));
+        let first = live.next(Millis(T + HOUR));
+        assert_eq!(live.taken(first, 5, None, Size::Small), Progress::UpToDate);
+        let at = live.cursor().position;
+        for expected in [Progress::Doubted, Progress::Doubted] {
+            let next = live.next(Millis(T + 2 * HOUR));
+            assert_eq!(live.taken(next, 0, None, Size::Small), expected);
+            assert_eq!(live.cursor().position, at);
+        }
+        let next = live.next(Millis(T + 2 * HOUR));
+        assert_eq!(live.taken(next, 0, None, Size::Small), Progress::UpToDate);
+        assert_eq!(live.cursor().position, Some(Millis(T + 2 * HOUR - SETTLE)));
+        let next = live.next(Millis(T + 3 * HOUR));
+        assert_eq!(
+            live.taken(next, 0, None, Size::Small),
+            Progress::UpToDate,
+            "nothing after nothing is believed at once"
+        );
     }
 
     #[test]
-    fn a_provider_whose_clock_is_behind_holds_the_cursor_back() {
-        let window = Window { from: NOW - HOUR, to: NOW - SETTLE };
-        let cursor = Cursor { position: Some(NOW - HOUR), ..Cursor::default() };
-        let cursor = cursor.taken(window, 1, NOW - 10 * MINUTE);
-        assert_eq!(cursor.position, Some(NOW - 10 * MINUTE - SETTLE));
+    fn the_answers_own_time_bounds_the_cursor_and_nothing_spins() {
+        // Our clock is a year ahead.
+        let mut live = Live::new(Endpoint::V2Trips, cursor(T));
+        let next = live.next(Millis(T + 365 * DAY));
+        assert_eq!(live.taken(next, 1, Some(Millis(T + HOUR)), Size::Small), Progress::UpToDate);
+        assert_eq!(live.cursor().position, Some(Millis(T + HOUR - SETTLE)));
+        // An old copy from somewhere moves nothing back.
+        let next = live.next(Millis(T + 365 * DAY));
+        assert_eq!(live.taken(next, 1, Some(Millis(T - DAY)), Size::Small), Progress::UpToDate);
+        assert_eq!(live.cursor().position, Some(Millis(T + HOUR - SETTLE)));
+    }
+
+    #[test]
+    fn a_window_is_halved_down_to_five_minutes_and_grows_again() {
+        let mut live = Live::new(Endpoint::V2History, cursor(T));
+        let mut extent = live.next(Millis(T + 3 * DAY));
+        let mut halvings = 0;
+        while live.halve(extent) == Halved::Shorter {
+            extent = live.next(Millis(T + 3 * DAY));
+            halvings += 1;
+        }
+        assert_eq!((halvings, window(extent).length()), (10, SHORTEST));
+        assert_eq!(live.taken(extent, 1, None, Size::Large), Progress::Behind);
+        let extent = live.next(Millis(T + 3 * DAY));
+        assert_eq!(window(extent).length(), SHORTEST);
+        assert_eq!(live.taken(extent, 1, None, Size::Small), Progress::Behind);
+        assert_eq!(window(live.next(Millis(T + 3 * DAY))).length(), 2 * SHORTEST);
+        assert_eq!(
+            Live::new(Endpoint::V2Trackers, Cursor::default()).halve(Extent::Whole),
+            Halved::AtShortest
+        );
+    }
+
+    #[test]
+    fn a_sweep_reads_the_last_46_hours_every_six() {
+        assert!(Sweep::new(Endpoint::V2Locations, None, Millis(T)).is_none());
+        let mut sweep = Sweep::new(Endpoint::V2Trips, None, Millis(T)).unwrap();
+        assert_eq!(sweep.next(Millis(T + HOUR)), Due::In(5 * HOUR));
+        let now = T + 6 * HOUR;
+        let all = Window { from: Millis(now - SETTLE - SWEEP), to: Millis(now - SETTLE) };
+        assert_eq!(sweep.next(Millis(now)), Due::Now(all));
+        assert_eq!(sweep.halve(all), Halved::Shorter);
+        let half = Window { to: Millis(all.from.0 + 23 * HOUR), ..all };
+        assert_eq!(sweep.next(Millis(now + HOUR)), Due::Now(half));
+        assert!(!sweep.taken(half, Size::Small));
+        let rest = Window { from: half.to, ..all };
+        assert_eq!(sweep.next(Millis(now + 2 * HOUR)), Due::Now(rest));
+        assert!(sweep.taken(rest, Size::Small));
+        assert_eq!(sweep.swept(), Millis(now));
+        // The clock was set back behind the last sweep.
+        assert!(matches!(sweep.next(Millis(now - DAY)), Due::Now(_)));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Turn {
+        Pass(i64),
+        Set(i64),
+        Restart,
+        Taken { rows: u64, behind: i64 },
+        Failed,
+        TooLarge,
+    }
+
+    fn turns() -> impl Strategy<Value = Vec<Turn>> {
+        let turn = prop_oneof![
+            3 => (0..5 * DAY).prop_map(Turn::Pass),
+            1 => (-10 * DAY..10 * DAY).prop_map(Turn::Set),
+            1 => Just(Turn::Restart),
+            6 => (0..3u64, prop_oneof![3 => Just(0), 1 => -2 * DAY..2 * DAY])
+                .prop_map(|(rows, behind)| Turn::Taken { rows, behind }),
+            2 => Just(Turn::Failed),
+            2 => Just(Turn::TooLarge),
+        ];
+        prop::collection::vec(turn, 1..200)
     }
 
     proptest! {
         #[test]
-        fn windows_leave_no_gap_and_are_never_too_long(
-            steps in prop::collection::vec((0i64..100 * HOUR, 0usize..3, prop::bool::ANY, -HOUR..HOUR), 1..60),
-            v3 in prop::bool::ANY,
+        fn windows_cover_time_without_a_gap_whatever_happens(
+            turns in turns(),
+            endpoint in prop_oneof![Just(Endpoint::V2History), Just(Endpoint::V3Positions)],
         ) {
-            let longest = if v3 { Longest::V3 } else { Longest::V2 };
-            let mut cursor = Cursor::default();
-            let mut now = NOW;
-            let mut covered: Option<i64> = None;
-            for (passed, rows, works, skew) in steps {
-                now += passed;
-                let Some((_, window)) = cursor.next(now, longest, None) else { continue };
-                prop_assert!(window.to - window.from <= longest.ms() + OVERLAP);
-                if let Some(covered) = covered {
-                    prop_assert!(window.from <= covered, "a gap");
+            let mut live = Live::new(endpoint, Cursor::default());
+            let mut now = T;
+            // Everything from here to there was asked for in windows that were taken.
+            let mut covered: Option<(i64, i64)> = None;
+            for turn in turns {
+                let extent = live.next(Millis(now));
+                let window = window(extent);
+                prop_assert!(window.length() >= 0 && window.length() <= longest(endpoint).unwrap());
+                prop_assert!(window.to.0 <= now - SETTLE);
+                let before = live.cursor().position;
+                match turn {
+                    Turn::Pass(ms) | Turn::Set(ms) => now += ms,
+                    Turn::Restart => {
+                        let kept = serde_json::to_string(&live.cursor()).unwrap();
+                        live = Live::new(endpoint, serde_json::from_str(&kept).unwrap());
+                    }
+                    Turn::Taken { rows, behind } => {
+                        let sent_at = now - behind;
+                        live.taken(extent, rows, Some(Millis(sent_at)), Size::Small);
+                        let after = live.cursor().position;
+                        prop_assert!(after >= before);
+                        if after > before {
+                            prop_assert!(after.unwrap().0 <= sent_at - SETTLE);
+                            let (begin, end) = covered.unwrap_or((window.from.0, window.from.0));
+                            prop_assert!(window.from.0 <= end, "a gap");
+                            covered = Some((begin, end.max(window.to.0)));
+                        }
+                    }
+                    Turn::Failed => {}
+                    Turn::TooLarge => { live.halve(extent); }
                 }
-                let before = cursor.position;
-                if works {
-                    cursor = cursor.taken(window, rows, now + skew.min(0));
-                    prop_assert!(cursor.position <= Some(window.to) || cursor.position == before);
-                    prop_assert!(cursor.position >= before, "it never goes back");
-                    covered = cursor.position.or(covered);
+                prop_assert!(live.cursor().position >= before);
+                if let (Some((_, end)), Some(position)) = (covered, live.cursor().position) {
+                    prop_assert!(position.0 <= end, "the cursor is past what was taken");
                 }
             }
+        }
+
+        #[test]
+        fn a_provider_that_answers_is_caught_up_with(days in 1..40i64, halvings in 0..12usize) {
+            let mut live = Live::new(Endpoint::V2History, cursor(T));
+            let now = Millis(T + days * DAY);
+            for _ in 0..halvings {
+                let extent = live.next(now);
+                live.halve(extent);
+            }
+            let mut asked = 0;
+            loop {
+                let extent = live.next(now);
+                asked += 1;
+                if live.taken(extent, 1, Some(now), Size::Small) == Progress::UpToDate { break; }
+                prop_assert!(asked < 60);
+            }
+            prop_assert_eq!(live.cursor().position, Some(Millis(now.0 - SETTLE)));
         }
     }
 }

@@ -1,0 +1,253 @@
+//! `GET /v1/events`: the local bus's log, from a place on or from now on, one event a line (NDJSON), or as server-sent
+//! events on request. Streams are bounded in number, read in pages, and end when the process stops; a slow reader holds
+//! back only itself.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use futures_util::stream;
+use prost::Message as _;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::AdminState;
+use super::problem::{Asked, Problem};
+use crate::event::{json, pb::FleetEvent};
+
+/// Streams at once.
+const STREAMS: usize = 32;
+/// Events read at once.
+const PAGE: usize = 200;
+/// A server-sent stream says at least so often that it lives.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// One event of the log.
+#[derive(Debug, Clone)]
+pub struct LogRow {
+    /// Its place, from 1.
+    pub offset: u64,
+    /// Its topic.
+    pub topic: String,
+    /// The encoded `FleetEvent`.
+    pub payload: Bytes,
+}
+
+/// Reads up to so many events of a topic, or of all, after a place. May block.
+pub type ReadLog = dyn Fn(Option<&str>, u64, usize) -> Result<Vec<LogRow>, String> + Send + Sync;
+
+/// The local bus's log.
+#[derive(Clone)]
+pub struct LocalLog {
+    /// The newest place.
+    pub newest: watch::Receiver<u64>,
+    /// Reads.
+    pub read: Arc<ReadLog>,
+}
+
+pub(super) struct Streams {
+    log: LocalLog,
+    places: Arc<Semaphore>,
+}
+
+impl Streams {
+    pub(super) fn new(log: LocalLog) -> Self {
+        Self { log, places: Arc::new(Semaphore::new(STREAMS)) }
+    }
+}
+
+pub(super) fn routes() -> Router<AdminState> {
+    Router::new().route("/v1/events", get(follow))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EventsAsked {
+    topic: Option<String>,
+    after: Option<u64>,
+    /// Without `after`: so many of the newest first.
+    last: Option<u64>,
+    limit: Option<u64>,
+    follow: Option<bool>,
+}
+
+async fn follow(
+    State(state): State<AdminState>,
+    headers: HeaderMap,
+    Asked(asked): Asked<EventsAsked>,
+) -> Result<Response, Problem> {
+    let Some(streams) = &state.inner.log else {
+        let why = "only the local bus is read here: read the configured bus with its own tools";
+        return Err(Problem::not_found(why));
+    };
+    let Ok(place) = Arc::clone(&streams.places).try_acquire_owned() else {
+        return Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("there are {STREAMS} streams already"),
+        ));
+    };
+    let form = Form::of(&headers);
+    let newest = *streams.log.newest.borrow();
+    let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
+    let reader = Reader {
+        log: streams.log.clone(),
+        topic: asked.topic,
+        after: resumed.or(asked.after).unwrap_or(newest.saturating_sub(asked.last.unwrap_or(0))),
+        left: asked.limit.unwrap_or(u64::MAX),
+        end: if asked.follow.unwrap_or(true) { End::Never } else { End::OfLog },
+        form,
+        waiting: VecDeque::new(),
+        stop: state.inner.stop.clone(),
+        _place: place,
+    };
+    let lines = stream::unfold(reader, async |mut reader| {
+        let line = reader.next().await?;
+        Some((Ok::<_, Infallible>(line), reader))
+    });
+    let headers = [(CONTENT_TYPE, form.content_type()), (CACHE_CONTROL, "no-store")];
+    Ok((headers, Body::from_stream(lines)).into_response())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Lines,
+    ServerSent,
+}
+
+impl Form {
+    fn of(headers: &HeaderMap) -> Self {
+        let accepts = |value: &HeaderValue| {
+            value.to_str().is_ok_and(|value| value.to_ascii_lowercase().contains("text/event-stream"))
+        };
+        if headers.get_all(ACCEPT).iter().any(accepts) { Self::ServerSent } else { Self::Lines }
+    }
+
+    const fn content_type(self) -> &'static str {
+        match self {
+            Self::Lines => "application/x-ndjson",
+            Self::ServerSent => "text/event-stream",
+        }
+    }
+}
+
+/// Where a stream ends by itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It waits for more.
+    Never,
+    /// Where nothing more can be read.
+    OfLog,
+}
+
+/// One stream's place in the log.
+struct Reader {
+    log: LocalLog,
+    topic: Option<String>,
+    after: u64,
+    left: u64,
+    end: End,
+    form: Form,
+    waiting: VecDeque<LogRow>,
+    stop: CancellationToken,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Reader {
+    /// The next piece of the answer; none at its end.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if self.left == 0 || self.stop.is_cancelled() {
+                return None;
+            }
+            if let Some(row) = self.waiting.pop_front() {
+                self.left -= 1;
+                self.after = row.offset;
+                return Some(self.piece(&row));
+            }
+            let newest = *self.log.newest.borrow_and_update();
+            match self.end {
+                End::OfLog => {
+                    if !self.fill().await? {
+                        return None;
+                    }
+                }
+                End::Never if self.after < newest => {
+                    if !self.fill().await? {
+                        // Nothing of this topic up to there.
+                        self.after = newest;
+                    }
+                }
+                End::Never => {
+                    if let Some(heartbeat) = self.wait().await? {
+                        return Some(heartbeat);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads a page: whether there was anything. None where the log cannot be read, or the stream ends.
+    async fn fill(&mut self) -> Option<bool> {
+        let (read, topic, after) = (Arc::clone(&self.log.read), self.topic.clone(), self.after);
+        let page = tokio::task::spawn_blocking(move || read(topic.as_deref(), after, PAGE));
+        match self.stop.run_until_cancelled(page).await? {
+            Ok(Ok(rows)) => {
+                self.waiting.extend(rows);
+                Some(!self.waiting.is_empty())
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(error = error, "events.not_read");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Waits for news. Some where it is time for a sign of life; none at the stream's end.
+    async fn wait(&mut self) -> Option<Option<Bytes>> {
+        let news = timeout(HEARTBEAT, self.log.newest.changed());
+        match self.stop.run_until_cancelled(news).await? {
+            Ok(Ok(())) => Some(None),
+            Ok(Err(_)) => None,
+            Err(_) => Some(match self.form {
+                Form::Lines => None,
+                Form::ServerSent => Some(Bytes::from_static(b": still here\n\n")),
+            }),
+        }
+    }
+
+    fn piece(&self, row: &LogRow) -> Bytes {
+        let event = FleetEvent::decode(row.payload.clone()).ok().and_then(|event| json::to_json(&event).ok());
+        let event = event.unwrap_or_else(|| "null".to_owned());
+        let piece = match self.form {
+            Form::Lines => line(row, event),
+            Form::ServerSent => format!("id: {}\nevent: {}\ndata: {event}\n\n", row.offset, row.topic),
+        };
+        Bytes::from(piece)
+    }
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    offset: u64,
+    topic: &'a str,
+    event: Box<RawValue>,
+}
+
+fn line(row: &LogRow, event: String) -> String {
+    let event = RawValue::from_string(event).unwrap_or_default();
+    let line = serde_json::to_string(&Line { offset: row.offset, topic: &row.topic, event });
+    line.unwrap_or_default() + "\n"
+}

@@ -1,0 +1,120 @@
+//! Readiness: ready means that something can durably be accepted, by the bus or by the store, and that the process is
+//! not stopping. Whatever else is wrong is a finding: it says what is degraded, and never takes the process out of
+//! service. Open to all, so that no finding names a topic, a subject or a secret. Pure.
+
+use serde::Serialize;
+
+use super::snapshot::{BusState, Phase, Snapshot};
+use crate::config::Account;
+use crate::replay::StoreHealth;
+
+/// The store counts as nearly full above this many hundredths.
+const NEARLY_FULL: u64 = 80;
+/// A feed counts as failing once so many polls in a row have failed.
+const FAILING: u64 = 3;
+
+/// One thing that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// A stable name: `docs/operate.md` says what to do.
+    pub code: &'static str,
+    /// What was found.
+    pub detail: String,
+}
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readiness {
+    /// Why it is not ready.
+    pub not_ready: Option<&'static str>,
+    /// What is degraded, what is worst first.
+    pub findings: Vec<Finding>,
+}
+
+impl Readiness {
+    /// Whether it is.
+    #[must_use]
+    pub const fn is_ready(&self) -> bool {
+        self.not_ready.is_none()
+    }
+
+    /// What a snapshot says.
+    #[must_use]
+    pub fn of(snapshot: &Snapshot, accounts: &[Account]) -> Self {
+        Self { not_ready: not_ready(snapshot), findings: findings(snapshot, accounts) }
+    }
+}
+
+fn not_ready(snapshot: &Snapshot) -> Option<&'static str> {
+    match snapshot.phase {
+        Phase::Starting => return Some("starting"),
+        Phase::Stopping => return Some("stopping"),
+        Phase::Running => {}
+    }
+    if snapshot.store.health == StoreHealth::Broken {
+        return Some("the store cannot be trusted");
+    }
+    (store_refuses(snapshot) && bus_refuses(snapshot))
+        .then_some("the bus is unavailable and the store takes nothing")
+}
+
+fn bus_refuses(snapshot: &Snapshot) -> bool {
+    snapshot.breaker_open || snapshot.bus == BusState::Unavailable
+}
+
+fn store_refuses(snapshot: &Snapshot) -> bool {
+    match snapshot.store.health {
+        StoreHealth::Well => snapshot.bytes_for_bus(None) >= snapshot.capacity_for_bus(),
+        StoreHealth::Full | StoreHealth::Failing | StoreHealth::Broken => true,
+    }
+}
+
+fn findings(snapshot: &Snapshot, accounts: &[Account]) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut find = |code, detail: String| found.push(Finding { code, detail });
+    match snapshot.store.health {
+        StoreHealth::Well => {}
+        StoreHealth::Full => find("disk-full", "the disk is full: nothing can be parked".to_owned()),
+        StoreHealth::Failing => {
+            find("store-failing", "the store failed to write, and tries again".to_owned());
+        }
+        StoreHealth::Broken => {
+            find("store-broken", "the store cannot be trusted: the process exits".to_owned());
+        }
+    }
+    if snapshot.bus == BusState::Unavailable {
+        find("bus-unavailable", "the bus cannot be reached: events are parked".to_owned());
+    }
+    if snapshot.breaker_open {
+        find("breaker-open", "too many attempts failed: events are parked at once".to_owned());
+    }
+    if snapshot.refused_topics > 0 {
+        find("topics-refused", format!("the bus refuses {} topics", snapshot.refused_topics));
+    }
+    let (used, capacity) = (snapshot.bytes_for_bus(None), snapshot.capacity_for_bus());
+    if used * 100 >= capacity * NEARLY_FULL {
+        find("store-nearly-full", format!("{used} of {capacity} bytes for what waits for the bus are used"));
+    }
+    for account in accounts {
+        let (used, quota) = (snapshot.bytes_for_bus(Some(&account.id)), account.limits.parked);
+        if used * 100 >= quota * NEARLY_FULL {
+            find("quota-nearly-spent", format!("account {}: {used} of {quota} parked bytes", account.id));
+        }
+    }
+    if snapshot.lanes_behind > 0 {
+        let (lanes, events) = (snapshot.lanes_behind, snapshot.events_behind);
+        find("lanes-behind", format!("{events} parked events in {lanes} lanes wait for the bus"));
+    }
+    let expiring = snapshot.store.expiring_for_bus + snapshot.store.expiring_for_operator;
+    if expiring > 0 {
+        find("parked-expires", format!("{expiring} parked messages are removed within a day"));
+    }
+    let failing = snapshot.feeds.iter().filter(|feed| feed.failed_in_a_row >= FAILING).count();
+    if failing > 0 {
+        find("feeds-failing", format!("{failing} polled feeds have failed {FAILING} times in a row"));
+    }
+    if let Some((port, ..)) = snapshot.connections.iter().find(|(_, open, bound)| open >= bound) {
+        find("connections-full", format!("port {port} has as many connections as it may: more wait"));
+    }
+    found
+}

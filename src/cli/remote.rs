@@ -1,0 +1,298 @@
+//! A running bridge as the command line meets it: the operator's port, by HTTP. Invariants: the token is never printed, and
+//! a bridge that does not answer, or says no, becomes one sentence.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::{Method, Response};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// For a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+/// For an answer that is not a stream; a discard of a full store takes its time.
+const ANSWER: Duration = Duration::from_secs(120);
+/// What stays as it is in a query.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Which bridge.
+#[derive(Debug, clap::Args)]
+pub struct At {
+    /// The operator's port of the bridge. The token is read from FLEETBUS_ADMIN_TOKEN, or from --token-file.
+    #[arg(long, value_name = "URL", env = "FLEETBUS_ADMIN", default_value = "http://127.0.0.1:9090")]
+    admin: String,
+    /// A file that holds the admin token.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+/// What is asked for of what is parked: every part narrows it.
+#[derive(Debug, Clone, Default, clap::Args, serde::Serialize)]
+pub struct Filter {
+    /// An account's id.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account: Option<String>,
+    /// An event type, such as position.
+    #[arg(long = "type", value_name = "TYPE")]
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    event_type: Option<String>,
+    /// A subject: mostly an IMEI.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
+    /// Reasons: unavailable, refused, unfit, unrecognized, undecodable, not-json.
+    #[arg(long, value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reason: Vec<String>,
+    /// Parked at or after this time, such as 2026-01-31T12:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    /// Parked before this time.
+    #[arg(long, value_name = "TIME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
+}
+
+impl Filter {
+    /// As a query.
+    #[must_use]
+    pub fn pairs(&self) -> Vec<(&'static str, String)> {
+        let reason = (!self.reason.is_empty()).then(|| self.reason.join(","));
+        let pairs = [
+            ("account", self.account.clone()),
+            ("type", self.event_type.clone()),
+            ("subject", self.subject.clone()),
+            ("reason", reason),
+            ("from", self.from.clone()),
+            ("until", self.until.clone()),
+        ];
+        pairs.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+}
+
+/// A bridge that can be asked.
+pub struct Remote {
+    client: reqwest::Client,
+    base: String,
+    token: Option<HeaderValue>,
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    detail: String,
+}
+
+impl Remote {
+    /// Reads the token; nothing is asked yet.
+    ///
+    /// # Errors
+    /// Where the token cannot be read.
+    pub fn new(at: &At) -> anyhow::Result<Self> {
+        let token = match &at.token_file {
+            Some(path) => Some(
+                std::fs::read_to_string(path)
+                    .with_context(|| format!("{} cannot be read", path.display()))?,
+            ),
+            None => std::env::var("FLEETBUS_ADMIN_TOKEN").ok(),
+        };
+        let header = |token: String| {
+            let mut value = HeaderValue::try_from(format!("Bearer {}", token.trim()))
+                .map_err(|_| anyhow::anyhow!("the admin token has characters that no header takes"))?;
+            value.set_sensitive(true);
+            anyhow::Ok(value)
+        };
+        let token = token.filter(|token| !token.trim().is_empty()).map(header).transpose()?;
+        // The operator's port is not behind a proxy, whatever the environment says about the world outside.
+        let client = reqwest::Client::builder().connect_timeout(CONNECT).no_proxy().build()?;
+        Ok(Self { client, base: at.admin.trim_end_matches('/').to_owned(), token })
+    }
+
+    /// Asks for a value.
+    ///
+    /// # Errors
+    /// Where there is no answer, or it says no.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<T> {
+        self.ask(Method::GET, path, query, String::new()).await
+    }
+
+    /// Sends a value.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl serde::Serialize,
+    ) -> anyhow::Result<T> {
+        self.ask(Method::POST, path, &[], serde_json::to_string(body)?).await
+    }
+
+    /// Removes.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn delete<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> anyhow::Result<T> {
+        self.ask(Method::DELETE, path, query, String::new()).await
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, String)],
+        body: String,
+    ) -> anyhow::Result<T> {
+        let answer = self.send(method, path, query, body, Some(ANSWER)).await?;
+        answer.json().await.with_context(|| format!("{} does not answer like a bridge", self.base))
+    }
+
+    /// Opens a stream of lines.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn lines(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<Lines> {
+        let answer = self.send(Method::GET, path, query, String::new(), None).await?;
+        Ok(Lines { answer, rest: Vec::new() })
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, String)],
+        body: String,
+        within: Option<Duration>,
+    ) -> anyhow::Result<Response> {
+        let encoded =
+            query.iter().map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, PLAIN)));
+        let query = encoded.collect::<Vec<_>>().join("&");
+        let mark = if query.is_empty() { "" } else { "?" };
+        let mut request = self.client.request(method, format!("{}{path}{mark}{query}", self.base)).body(body);
+        request = request.header(CONTENT_TYPE, "application/json").header(ACCEPT, "application/json");
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, token.clone());
+        }
+        if let Some(within) = within {
+            request = request.timeout(within);
+        }
+        let answer = request.send().await.map_err(|error| self.unanswered(&error))?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let detail = answer.json::<Problem>().await.map(|problem| problem.detail);
+        let detail = detail.unwrap_or_else(|_| "it gives no reason".to_owned());
+        match status.as_u16() {
+            401 => bail!("{detail}: set FLEETBUS_ADMIN_TOKEN, or name a file with --token-file"),
+            _ => bail!("{detail} ({status})"),
+        }
+    }
+
+    fn unanswered(&self, error: &reqwest::Error) -> anyhow::Error {
+        if error.is_connect() {
+            let base = &self.base;
+            anyhow::Error::from(NoAnswer)
+                .context(format!("no bridge answers at {base}: --admin names another"))
+        } else {
+            let mut cause: &dyn std::error::Error = error;
+            while let Some(source) = cause.source() {
+                cause = source;
+            }
+            anyhow::Error::from(NoAnswer).context(format!("{} does not answer: {cause}", self.base))
+        }
+    }
+}
+
+/// The bridge did not answer; it may do so later.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer")]
+pub struct NoAnswer;
+
+/// Lines of a stream.
+pub struct Lines {
+    answer: Response,
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    /// The next line; none at the end of the stream, where it broke off too.
+    pub async fn next(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                return Some(String::from_utf8_lossy(&line).trim_end().to_owned());
+            }
+            let chunk = self.answer.chunk().await.ok()??;
+            self.rest.extend_from_slice(&chunk);
+        }
+    }
+}
+
+/// Runs a command's requests to their end.
+///
+/// # Errors
+/// The command's own, and where no runtime can be made.
+pub fn wait<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("the runtime")?;
+    runtime.block_on(work)
+}
+
+/// Whether who reads wants more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// Go on.
+    Reads,
+    /// It has enough: a pipe was closed.
+    Left,
+}
+
+/// Writes a line to standard output.
+///
+/// # Errors
+/// Where it cannot be written for another reason than that nobody reads.
+pub fn say(line: &str) -> anyhow::Result<Reader> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Ok(()) => Ok(Reader::Reads),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Left),
+        Err(error) => Err(error).context("cannot write to standard output"),
+    }
+}
+
+/// Text for a terminal: without characters that would steer it.
+#[must_use]
+pub fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_becomes_a_query_of_what_is_set() {
+        let filter = Filter {
+            account: Some("acme".to_owned()),
+            reason: vec!["unfit".to_owned(), "not-json".to_owned()],
+            ..Filter::default()
+        };
+        let expected = [("account", "acme".to_owned()), ("reason", "unfit,not-json".to_owned())];
+        assert_eq!(filter.pairs(), expected);
+    }
+
+    #[test]
+    fn what_a_sender_wrote_does_not_steer_the_terminal() {
+        assert_eq!(plain("a\u{1b}[31mb\n"), "a\u{fffd}[31mb\u{fffd}");
+    }
+}

@@ -1,0 +1,361 @@
+//! `seen.db`: the tail's journal, what was forgotten, and the ids of each (account, type, hour) in sorted *runs*, cut into
+//! pieces so that a look-up reads one piece a run, however many ids an hour has. Everything in it may be lost: that costs
+//! duplicates with the same ids. Invariant: what the map of runs says is there can be found.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, params};
+
+use super::tail::{Bucket, Short, Tail, Unwritten};
+use crate::event::{AccountId, EventType};
+
+/// Runs of one hour beyond which they become one. Merging holds one hour of one account and type in memory.
+const MOST_RUNS: usize = 8;
+/// Ids in one piece: 12 KiB.
+const PIECE: usize = 1_024;
+/// The layout of the file.
+const VERSION: i64 = 1;
+
+const SCHEMA: &str = "
+    CREATE TABLE journal (row INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;
+    CREATE TABLE piece (account TEXT NOT NULL, type TEXT NOT NULL, hour INTEGER NOT NULL, run INTEGER NOT NULL,
+        first BLOB NOT NULL, ids BLOB NOT NULL) STRICT;
+    CREATE UNIQUE INDEX piece_place ON piece (account, type, hour, run, first);
+    CREATE TABLE forgotten (id BLOB PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+";
+
+/// The page cache is 16 MiB; no commit waits for the disk; the log is cut back after a checkpoint.
+const SETTINGS: &str = "
+    PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -16384;
+    PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 67108864;
+";
+
+/// See the module.
+pub struct File {
+    connection: Connection,
+    /// The runs of each hour on disk. Bound: accounts × types × hours within the horizon.
+    runs: BTreeMap<Bucket, Vec<i64>>,
+}
+
+/// Whether the file itself is broken.
+pub fn is_broken(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+/// Renames a broken file, so that a new one can be begun.
+pub fn set_aside(path: &Path) {
+    for suffix in ["", "-wal", "-shm"] {
+        let from = PathBuf::from(format!("{}{suffix}", path.display()));
+        let to = PathBuf::from(format!("{}.broken{suffix}", path.display()));
+        if from.exists()
+            && let Err(error) = std::fs::rename(&from, &to)
+        {
+            tracing::warn!(error = %error, "dedup.set_aside_failed");
+        }
+    }
+}
+
+impl File {
+    /// Opens it, or makes it; with what its journal holds.
+    pub fn open(path: &Path) -> rusqlite::Result<(Self, Tail)> {
+        let connection = Connection::open(path)?;
+        connection.execute_batch(SETTINGS)?;
+        let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if version == 0 {
+            connection.execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"))?;
+        } else if version != VERSION {
+            return Err(rusqlite::Error::InvalidQuery);
+        }
+        let tail = read_tail(&connection)?;
+        let runs = read_runs(&connection)?;
+        Ok((Self { connection, runs }, tail))
+    }
+
+    /// One that keeps nothing, in place of one that broke.
+    pub fn none() -> rusqlite::Result<Self> {
+        Ok(Self { connection: Connection::open_in_memory()?, runs: BTreeMap::new() })
+    }
+
+    /// Writes one row of the journal.
+    pub fn write(&mut self, unwritten: &Unwritten) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction()?;
+        if !unwritten.entered.is_empty() {
+            let mut insert = transaction.prepare_cached("INSERT INTO journal (body) VALUES (?1)")?;
+            insert.execute([write_journal(&unwritten.entered)])?;
+        }
+        for (id, at) in &unwritten.forgotten {
+            if let Some(at) = at {
+                let sql = "INSERT OR REPLACE INTO forgotten (id, at) VALUES (?1, ?2)";
+                transaction.prepare_cached(sql)?.execute(params![id.as_slice(), at])?;
+            } else {
+                let sql = "DELETE FROM forgotten WHERE id = ?1";
+                transaction.prepare_cached(sql)?.execute([id.as_slice()])?;
+            }
+        }
+        transaction.commit()
+    }
+
+    /// The journal's last row.
+    pub fn last_row(&self) -> rusqlite::Result<i64> {
+        let sql = "SELECT coalesce(max(row), 0) FROM journal";
+        self.connection.query_row(sql, [], |row| row.get(0))
+    }
+
+    /// Rows that have been folded go.
+    pub fn clear_journal(&self, last: i64) -> rusqlite::Result<()> {
+        self.connection.execute("DELETE FROM journal WHERE row <= ?1", [last])?;
+        Ok(())
+    }
+
+    /// Adds a run to an hour: `ids` are in order.
+    pub fn add_run(&mut self, bucket: &Bucket, mut ids: Vec<Short>) -> rusqlite::Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let mut runs = self.runs.get(bucket).cloned().unwrap_or_default();
+        let transaction = self.connection.transaction()?;
+        if runs.len() >= MOST_RUNS {
+            take_pieces(&transaction, bucket, &mut ids)?;
+            runs.clear();
+        }
+        let run = runs.last().map_or(0, |last| last + 1);
+        let mut insert = transaction.prepare_cached(
+            "INSERT INTO piece (account, type, hour, run, first, ids) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?;
+        for piece in ids.chunks(PIECE) {
+            let Some(first) = piece.first() else { continue };
+            insert.execute(params![
+                bucket.account.as_str(),
+                bucket.event_type.as_str(),
+                bucket.hour,
+                run,
+                first.as_slice(),
+                piece.as_flattened()
+            ])?;
+        }
+        drop(insert);
+        transaction.commit()?;
+        runs.push(run);
+        self.runs.insert(bucket.clone(), runs);
+        Ok(())
+    }
+
+    /// Whether one of the ids is in the bucket.
+    pub fn holds(&self, bucket: &Bucket, ids: &[Short]) -> rusqlite::Result<bool> {
+        self.runs.get(bucket).map_or(Ok(false), |runs| self.find(bucket, runs, ids))
+    }
+
+    /// Whether one of the ids is in any hour of the bucket's account and type.
+    pub fn holds_in_any_hour(&self, bucket: &Bucket, ids: &[Short]) -> rusqlite::Result<bool> {
+        let (first, last) =
+            (Bucket { hour: i64::MIN, ..bucket.clone() }, Bucket { hour: i64::MAX, ..bucket.clone() });
+        for (bucket, runs) in self.runs.range(first..=last) {
+            if self.find(bucket, runs, ids)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn find(&self, bucket: &Bucket, runs: &[i64], ids: &[Short]) -> rusqlite::Result<bool> {
+        let mut piece = self.connection.prepare_cached(
+            "SELECT ids FROM piece WHERE account = ?1 AND type = ?2 AND hour = ?3 AND run = ?4 AND first <= ?5
+             ORDER BY first DESC LIMIT 1",
+        )?;
+        for run in runs {
+            for id in ids {
+                let place = params![
+                    bucket.account.as_str(),
+                    bucket.event_type.as_str(),
+                    bucket.hour,
+                    run,
+                    id.as_slice()
+                ];
+                let found = piece.query_row(place, |row| {
+                    Ok(row.get_ref(0)?.as_blob()?.as_chunks::<12>().0.binary_search(id).is_ok())
+                });
+                if found.optional()? == Some(true) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// The hours on disk.
+    pub fn buckets(&self) -> impl Iterator<Item = &Bucket> {
+        self.runs.keys()
+    }
+
+    /// An hour goes.
+    pub fn drop_hour(&mut self, bucket: &Bucket) -> rusqlite::Result<()> {
+        let sql = "DELETE FROM piece WHERE account = ?1 AND type = ?2 AND hour = ?3";
+        self.connection.prepare_cached(sql)?.execute(params![
+            bucket.account.as_str(),
+            bucket.event_type.as_str(),
+            bucket.hour
+        ])?;
+        self.runs.remove(bucket);
+        Ok(())
+    }
+
+    /// Forgotten ids older than `before` are nowhere remembered any more.
+    pub fn expire_forgotten(&self, before: i64) -> rusqlite::Result<()> {
+        self.connection.execute("DELETE FROM forgotten WHERE at < ?1", [before])?;
+        Ok(())
+    }
+}
+
+/// Takes all pieces of an hour out of the file, and merges their ids into `ids`.
+fn take_pieces(transaction: &Transaction<'_>, bucket: &Bucket, ids: &mut Vec<Short>) -> rusqlite::Result<()> {
+    let mut pieces = transaction
+        .prepare_cached("DELETE FROM piece WHERE account = ?1 AND type = ?2 AND hour = ?3 RETURNING ids")?;
+    let mut rows = pieces.query(params![bucket.account.as_str(), bucket.event_type.as_str(), bucket.hour])?;
+    while let Some(row) = rows.next()? {
+        ids.extend(row.get_ref(0)?.as_blob()?.as_chunks::<12>().0);
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(())
+}
+
+fn read_tail(connection: &Connection) -> rusqlite::Result<Tail> {
+    let mut tail = Tail::default();
+    let mut journal = connection.prepare("SELECT body FROM journal ORDER BY row")?;
+    let mut rows = journal.query([])?;
+    while let Some(row) = rows.next()? {
+        for (bucket, id) in read_journal(row.get_ref(0)?.as_blob()?) {
+            tail.restore(&bucket, id);
+        }
+    }
+    let mut forgotten = connection.prepare("SELECT id, at FROM forgotten")?;
+    let mut rows = forgotten.query([])?;
+    while let Some(row) = rows.next()? {
+        if let Ok(id) = Short::try_from(row.get_ref(0)?.as_blob()?) {
+            tail.restore_forgotten(id, row.get(1)?);
+        }
+    }
+    Ok(tail)
+}
+
+fn read_runs(connection: &Connection) -> rusqlite::Result<BTreeMap<Bucket, Vec<i64>>> {
+    let mut runs: BTreeMap<Bucket, Vec<i64>> = BTreeMap::new();
+    let mut places = connection
+        .prepare("SELECT DISTINCT account, type, hour, run FROM piece ORDER BY account, type, hour, run")?;
+    let mut rows = places.query([])?;
+    while let Some(row) = rows.next()? {
+        let (account, event_type): (String, String) = (row.get(0)?, row.get(1)?);
+        let Some(event_type) = EventType::parse(&event_type) else { continue };
+        let bucket = Bucket { account: AccountId::new(&account), event_type, hour: row.get(2)? };
+        runs.entry(bucket).or_default().push(row.get(3)?);
+    }
+    Ok(runs)
+}
+
+/// A row of the journal: per bucket, lengths and texts of account and type, the hour, how many ids, the ids.
+fn write_journal(entered: &[(Bucket, Short)]) -> Vec<u8> {
+    let mut body = Vec::with_capacity(entered.len() * 16 + 64);
+    for group in entered.chunk_by(|(one, _), (other, _)| one == other) {
+        let Some((bucket, _)) = group.first() else { continue };
+        for text in [bucket.account.as_str(), bucket.event_type.as_str()] {
+            body.extend_from_slice(&length(text.len()));
+            body.extend_from_slice(text.as_bytes());
+        }
+        body.extend_from_slice(&bucket.hour.to_be_bytes());
+        body.extend_from_slice(&length(group.len()));
+        for (_, id) in group {
+            body.extend_from_slice(id);
+        }
+    }
+    body
+}
+
+fn length(length: usize) -> [u8; 4] {
+    u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes()
+}
+
+/// What a row holds, up to where it cannot be read.
+fn read_journal(mut body: &[u8]) -> Vec<(Bucket, Short)> {
+    fn number(body: &mut &[u8]) -> Option<usize> {
+        let (number, rest) = body.split_first_chunk()?;
+        *body = rest;
+        usize::try_from(u32::from_be_bytes(*number)).ok()
+    }
+    fn text<'a>(body: &mut &'a [u8]) -> Option<&'a str> {
+        let length = number(body)?;
+        let (text, rest) = body.split_at_checked(length)?;
+        *body = rest;
+        std::str::from_utf8(text).ok()
+    }
+    fn group(body: &mut &[u8], entries: &mut Vec<(Bucket, Short)>) -> Option<()> {
+        let account = AccountId::new(text(body)?);
+        let event_type = EventType::parse(text(body)?)?;
+        let (hour, rest) = body.split_first_chunk()?;
+        *body = rest;
+        let bucket = Bucket { account, event_type, hour: i64::from_be_bytes(*hour) };
+        for _ in 0..number(body)? {
+            let (id, rest) = body.split_first_chunk()?;
+            *body = rest;
+            entries.push((bucket.clone(), *id));
+        }
+        Some(())
+    }
+    let mut entries = Vec::new();
+    while group(&mut body, &mut entries).is_some() {}
+    entries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bucket(event_type: EventType, hour: i64) -> Bucket {
+        Bucket { account: AccountId::new("acme"), event_type, hour }
+    }
+
+    #[test]
+    fn a_journal_row_is_read_as_it_was_written_and_a_torn_one_up_to_the_tear() {
+        let (trip, media) = (bucket(EventType::Trip, -3), bucket(EventType::Media, i64::MAX));
+        let entries =
+            vec![(trip.clone(), [1; 12]), (trip.clone(), [2; 12]), (media, [3; 12]), (trip, [4; 12])];
+        let body = write_journal(&entries);
+        assert_eq!(read_journal(&body), entries);
+        for cut in 0..body.len() {
+            let read = read_journal(&body[..cut]);
+            assert!(read.len() < entries.len() && entries.starts_with(&read));
+        }
+    }
+
+    #[test]
+    fn every_id_is_found_in_its_hour_and_in_no_other_however_many_runs_and_pieces() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("seen.db");
+        let (mut file, _) = File::open(&path).expect("opens");
+        let here = bucket(EventType::Position, 7);
+        let id = |run: u64, n: u64| {
+            let mut id = [0; 12];
+            id[..8]
+                .copy_from_slice(&((run * 6_000 + n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_be_bytes());
+            id
+        };
+        let runs = MOST_RUNS as u64 * 2 + 3;
+        for run in 0..runs {
+            let mut ids: Vec<Short> = (0..2_500).map(|n| id(run, n)).collect();
+            ids.sort_unstable();
+            file.add_run(&here, ids).expect("written");
+            assert!(file.runs[&here].len() <= MOST_RUNS);
+        }
+        for file in [file, File::open(&path).expect("opens again").0] {
+            for run in 0..runs {
+                for n in (0..2_500).step_by(7) {
+                    assert!(file.holds(&here, &[[0; 12], id(run, n)]).expect("answers"));
+                    assert!(file.holds_in_any_hour(&here, &[id(run, n)]).expect("answers"));
+                    assert!(!file.holds(&here, &[id(run, n + 2_500)]).expect("answers"));
+                }
+            }
+            assert!(!file.holds(&bucket(EventType::Position, 8), &[id(0, 0)]).expect("answers"));
+            assert!(!file.holds_in_any_hour(&bucket(EventType::Trip, 7), &[id(0, 0)]).expect("answers"));
+        }
+    }
+}

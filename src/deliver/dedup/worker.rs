@@ -1,0 +1,298 @@
+//! The thread that owns `seen.db`: answers look-ups, writes the journal, folds the tail every ten minutes, drops whole
+//! hours at the horizon. No answer to a sender waits for a write. Invariant: it survives whatever the file does; a file
+//! that turns out to be broken is set aside and a new one begun.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::file::{self, File};
+use super::tail::{Bucket, HOUR_MS, Short, Tail};
+use super::{Clock, Dedup, horizon_ms};
+use crate::config;
+use crate::event::EventType;
+
+/// Look-ups that may wait.
+const QUEUE: usize = 4_096;
+/// How often the journal is written.
+const COMMIT: Duration = Duration::from_millis(50);
+/// How often the tail is folded.
+const FOLD: Duration = Duration::from_secs(600);
+/// Ids that bring a fold forward.
+const MANY: usize = 500_000;
+/// How long a write or a fold that failed is left alone.
+const PAUSE: Duration = Duration::from_secs(5);
+/// How often the same trouble is spoken of, and how often a broken file is replaced, at most.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// Not even a new file could be made.
+#[derive(Debug, thiserror::Error)]
+#[error("seen.db cannot be opened in {dir}")]
+pub struct OpenError {
+    dir: String,
+    source: rusqlite::Error,
+}
+
+/// A question to the worker.
+pub struct Lookup {
+    /// Where.
+    pub place: Place,
+    /// Which: is one of them there?
+    pub ids: Vec<Short>,
+    /// The answer; none where the disk gives none.
+    pub tell: oneshot::Sender<Option<bool>>,
+}
+
+/// Where to look.
+pub enum Place {
+    /// In one bucket.
+    Hour(Bucket),
+    /// In every hour of a bucket's account and type.
+    AnyHour(Bucket),
+}
+
+/// What opening found.
+pub struct Opened {
+    /// Buckets on disk.
+    pub buckets: Vec<Bucket>,
+    /// The journal's ids.
+    pub tail: Tail,
+    /// The worker's door.
+    pub look_ups: SyncSender<Lookup>,
+    /// The worker, not yet serving.
+    pub idle: Idle,
+}
+
+/// A worker that does not know yet whom it serves.
+pub struct Idle {
+    file: File,
+    path: PathBuf,
+    questions: Receiver<Lookup>,
+    horizons: config::Dedup,
+    clock: Clock,
+}
+
+/// Opens the file, or begins a new one.
+pub fn open(dir: &Path, horizons: config::Dedup, clock: Clock) -> Result<Opened, OpenError> {
+    let path = dir.join("seen.db");
+    let (file, tail) = match File::open(&path) {
+        Ok(opened) => opened,
+        Err(error) => {
+            tracing::warn!(error = %error, "dedup.set_aside");
+            file::set_aside(&path);
+            File::open(&path).map_err(|source| OpenError { dir: dir.display().to_string(), source })?
+        }
+    };
+    let (look_ups, questions) = sync_channel(QUEUE);
+    let buckets = file.buckets().cloned().collect();
+    Ok(Opened { buckets, tail, look_ups, idle: Idle { file, path, questions, horizons, clock } })
+}
+
+impl Idle {
+    /// The worker of this dedup.
+    pub fn serve(self, dedup: Arc<Dedup>) -> Worker {
+        let now = Instant::now();
+        Worker {
+            idle: self,
+            dedup,
+            folding_up_to: 0,
+            write_at: now,
+            fold_at: now + FOLD,
+            fold_not_before: now,
+            trouble: Trouble::default(),
+            begun_anew: None,
+        }
+    }
+}
+
+/// The thread's body: see [`Worker::run`].
+pub struct Worker {
+    idle: Idle,
+    dedup: Arc<Dedup>,
+    /// The last row of the journal when the fold began.
+    folding_up_to: i64,
+    write_at: Instant,
+    fold_at: Instant,
+    fold_not_before: Instant,
+    trouble: Trouble,
+    begun_anew: Option<Instant>,
+}
+
+/// What went wrong, spoken of at a bounded rate.
+#[derive(Default)]
+struct Trouble {
+    told: Option<Instant>,
+    untold: u64,
+}
+
+impl Trouble {
+    fn tell(&mut self, doing: &'static str, error: &rusqlite::Error) {
+        if self.told.is_some_and(|told| told.elapsed() < QUIET) {
+            self.untold += 1;
+            return;
+        }
+        tracing::warn!(error = %error, doing, untold = self.untold, "dedup.disk_failed");
+        (self.told, self.untold) = (Some(Instant::now()), 0);
+    }
+}
+
+impl Worker {
+    /// Serves until `stopping` says so; then writes what is left. To be run on a thread of its own.
+    pub fn run(mut self, stopping: impl Fn() -> bool) {
+        loop {
+            let question = self.idle.questions.recv_timeout(COMMIT);
+            let stop = stopping() || question.as_ref().err() == Some(&RecvTimeoutError::Disconnected);
+            if let Ok(question) = question {
+                self.answer(question);
+            }
+            let now = Instant::now();
+            if now >= self.write_at || stop {
+                self.write();
+            }
+            if stop {
+                return;
+            }
+            let due = now >= self.fold_at || self.dedup.tail.lock().len() >= MANY;
+            if due && now >= self.fold_not_before {
+                self.fold();
+            }
+        }
+    }
+
+    fn answer(&mut self, question: Lookup) {
+        // Whoever asked may have given up meanwhile.
+        if question.tell.is_closed() {
+            return;
+        }
+        let found = match &question.place {
+            Place::Hour(bucket) => self.idle.file.holds(bucket, &question.ids),
+            Place::AnyHour(bucket) => self.idle.file.holds_in_any_hour(bucket, &question.ids),
+        };
+        let found = found.map_err(|error| self.failed("look-up", &error)).ok();
+        question.tell.send(found).unwrap_or_default();
+    }
+
+    /// Answers what waits: between the steps of what takes its time.
+    pub(super) fn answer_waiting(&mut self) {
+        for _ in 0..QUEUE {
+            let Ok(question) = self.idle.questions.try_recv() else { return };
+            self.answer(question);
+        }
+    }
+
+    /// Writes what was remembered and forgotten since the last time.
+    pub(super) fn write(&mut self) {
+        self.write_at = Instant::now() + COMMIT;
+        let unwritten = self.dedup.tail.lock().unwritten();
+        if unwritten.is_empty() {
+            return;
+        }
+        if let Err(error) = self.idle.file.write(&unwritten) {
+            let left_out = self.dedup.tail.lock().not_written(unwritten);
+            self.dedup.stats.not_written.fetch_add(left_out, Ordering::Relaxed);
+            self.write_at = Instant::now() + PAUSE;
+            self.failed("write", &error);
+        }
+    }
+
+    /// Folds the tail into runs on disk, and drops the hours beyond the horizon.
+    pub(super) fn fold(&mut self) {
+        self.fold_at = Instant::now() + FOLD;
+        self.fold_not_before = Instant::now();
+        let folded = self.fold_tail().and_then(|()| self.expire());
+        if let Err(error) = folded {
+            self.fold_not_before = Instant::now() + PAUSE;
+            self.fold_at = self.fold_not_before;
+            self.failed("fold", &error);
+        }
+    }
+
+    fn fold_tail(&mut self) -> rusqlite::Result<()> {
+        self.write();
+        if !self.dedup.tail.lock().is_folding() {
+            self.folding_up_to = self.idle.file.last_row()?;
+        }
+        // All that the journal's rows up to here hold is in this generation, or was folded before it.
+        let generation = self.dedup.tail.lock().freeze();
+        let begun_anew = self.begun_anew;
+        for (bucket, ids) in generation.sorted() {
+            if bucket.hour >= self.oldest_hour(bucket.event_type) {
+                self.idle.file.add_run(&bucket, ids)?;
+            }
+            self.answer_waiting();
+            if self.begun_anew != begun_anew {
+                // What was folded went with the broken file: once more, into the new one.
+                return Ok(());
+            }
+        }
+        self.idle.file.clear_journal(self.folding_up_to)?;
+        let folded = self.dedup.tail.lock().folded();
+        // Both hold the last of it: it is dropped here, under no lock.
+        drop((folded, generation));
+        Ok(())
+    }
+
+    fn expire(&mut self) -> rusqlite::Result<()> {
+        let expired: Vec<Bucket> = self
+            .idle
+            .file
+            .buckets()
+            .filter(|bucket| bucket.hour < self.oldest_hour(bucket.event_type))
+            .cloned()
+            .collect();
+        for bucket in &expired {
+            self.idle.file.drop_hour(bucket)?;
+            self.answer_waiting();
+        }
+        self.dedup.front.lock().expired(|event_type| self.oldest_hour(event_type));
+        // An id may be as far ahead as the horizon when it is remembered, and is kept for as long after its time.
+        let longest = EventType::ALL.map(|event_type| horizon_ms(&self.idle.horizons, event_type));
+        let longest = longest.into_iter().max().unwrap_or(0).saturating_mul(2);
+        let before = (self.idle.clock)().0.saturating_sub(longest).saturating_sub(3 * HOUR_MS);
+        self.idle.file.expire_forgotten(before)?;
+        self.dedup.tail.lock().expire_forgotten(before);
+        Ok(())
+    }
+
+    /// The oldest hour that is kept: all of it, and one more, so that no id within the horizon is missed.
+    fn oldest_hour(&self, event_type: EventType) -> i64 {
+        let horizon = horizon_ms(&self.idle.horizons, event_type);
+        (self.idle.clock)().0.saturating_sub(horizon).div_euclid(HOUR_MS) - 1
+    }
+
+    fn failed(&mut self, doing: &'static str, error: &rusqlite::Error) {
+        self.trouble.tell(doing, error);
+        if file::is_broken(error) && self.begun_anew.is_none_or(|at| at.elapsed() >= QUIET) {
+            self.begun_anew = Some(Instant::now());
+            self.begin_anew();
+        }
+    }
+
+    /// Sets the broken file aside. What memory holds goes to the new one with the next fold.
+    fn begin_anew(&mut self) {
+        let opened = File::none().and_then(|none| {
+            // The old one is closed before it is renamed.
+            self.idle.file = none;
+            file::set_aside(&self.idle.path);
+            File::open(&self.idle.path)
+        });
+        match opened {
+            Ok((file, _)) => self.idle.file = file,
+            Err(error) => self.trouble.tell("begin anew", &error),
+        }
+        self.folding_up_to = 0;
+        self.write_at = Instant::now();
+        self.fold_at = Instant::now();
+        self.dedup.tail.lock().write_forgotten_again();
+    }
+
+    /// The file's path, to be broken by tests.
+    #[cfg(test)]
+    pub(super) fn file(&mut self) -> &mut File {
+        &mut self.idle.file
+    }
+}

@@ -1,0 +1,148 @@
+//! One extent of one feed, taken in full: all its pages fetched, each handed over and durable before the next is asked for.
+//! `Ok` means that whoever asked may move a cursor over it. Neighbours: `feed` and backfills ask, `host` makes the calls.
+
+use std::time::Duration;
+
+use super::Clock;
+use super::bucket::Class;
+use super::fault::Fault;
+use super::host::{Host, Page};
+use super::plan::{Extent, Size};
+use super::request::Endpoint;
+use crate::event::{AccountId, Millis};
+use crate::intake::accept::{Errand, Pulled, Receipt, Refusal};
+use crate::provider::{Feed, PullApi};
+
+/// Pages of one extent; where there are more, a shorter window is asked for. As many calls as V3 saves up.
+const PAGES: usize = 200;
+
+/// Who fetches what from whom.
+pub struct Fetch<'a> {
+    /// The host that is called.
+    pub host: &'a Host,
+    /// What is asked of it.
+    pub endpoint: Endpoint,
+    /// Whose rows they are.
+    pub account: &'a AccountId,
+    /// The API.
+    pub api: PullApi,
+    /// The feed.
+    pub feed: Feed,
+    /// Whether live feeds go first.
+    pub class: Class,
+    /// What events are to say about why they were fetched.
+    pub errand: Errand,
+    /// Our clock.
+    pub clock: &'a Clock,
+}
+
+/// What is happening, for those who watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// A page is asked for.
+    Calling,
+    /// So many rows are handed over.
+    HandingOver(u64),
+}
+
+/// An extent that was taken in full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Taken {
+    /// Rows, all of them durable or known.
+    pub rows: u64,
+    /// The earliest time that an answer says it was sent.
+    pub sent_at: Option<Millis>,
+    /// Whether a longer window would do.
+    pub size: Size,
+}
+
+/// Why an extent was not taken in full.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// The provider's side.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// Ours.
+    #[error("the rows were not taken: {0}")]
+    Refusal(Refusal),
+}
+
+impl Trouble {
+    /// A stable word for logs and metrics.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Fault(fault) => fault.kind(),
+            Self::Refusal(_) => "not-kept",
+        }
+    }
+}
+
+impl Fetch<'_> {
+    /// Takes an extent. May be dropped at any await: what was handed over is delivered, and nobody was told that it is all.
+    ///
+    /// # Errors
+    /// See [`Trouble`]: no cursor may move.
+    pub async fn take<A, F>(
+        &self,
+        extent: Extent,
+        accept: &A,
+        watch: impl Fn(Moment) + Send,
+    ) -> Result<Taken, Trouble>
+    where
+        A: Fn(Pulled) -> F + Sync,
+        F: Future<Output = Result<Receipt, Refusal>> + Send,
+    {
+        let mut taken = Taken::default();
+        let mut before = Vec::new();
+        for number in 0..PAGES {
+            watch(Moment::Calling);
+            let request = self.endpoint.request(extent, number);
+            let Page { rows, sent_at, bytes, held } = self.host.page(self.feed, &request, self.class).await?;
+            let count = rows.len();
+            let is_last = self.endpoint.page().is_none_or(|full| count < full);
+            if number > 0 && count > 0 && rows == before {
+                // Perhaps pages are not known here: what fits into one is taken by a shorter window.
+                return Err(Fault::TooLarge("one page, and the pages repeat".to_owned()).into());
+            }
+            taken.rows += count as u64;
+            if number >= PAGES / 3 || bytes >= self.host.largest() / 3 {
+                taken.size = Size::Large;
+            }
+            // An older time is the safer one.
+            taken.sent_at = match (taken.sent_at, sent_at) {
+                (Some(first), Some(now)) => Some(first.min(now)),
+                (first, now) => first.or(now),
+            };
+            if !is_last {
+                before.clone_from(&rows);
+            }
+            if count > 0 {
+                watch(Moment::HandingOver(count as u64));
+                let pulled = Pulled {
+                    account: self.account.clone(),
+                    api: self.api,
+                    feed: self.feed,
+                    rows,
+                    received_at: (self.clock)(),
+                    errand: self.errand,
+                };
+                accept(pulled).await.map_err(Trouble::Refusal)?;
+            }
+            drop(held);
+            if is_last {
+                return Ok(taken);
+            }
+        }
+        Err(Fault::TooLarge(format!("{PAGES} pages")).into())
+    }
+}
+
+/// How long the side that refused asks to wait.
+#[must_use]
+pub const fn refused_for(refusal: &Refusal) -> Option<Duration> {
+    match refusal {
+        Refusal::QuotaSpent { retry_after } | Refusal::NotKept { retry_after } => Some(*retry_after),
+        Refusal::NotJson { .. } | Refusal::Empty | Refusal::TooMany(_) | Refusal::Stopping => None,
+    }
+}

@@ -1,0 +1,231 @@
+//! One HTTP exchange with a polled host: deadlines, a body that is bounded while it streams, no redirect to another host, and
+//! faults that carry no secret. Invariant: bodies in memory are bounded together, whoever polls whom. Neighbours: `host`
+//! says what to send, `fault` says what an answer means.
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::redirect::Policy;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use super::fault::Fault;
+use super::request::{Request, Verb};
+use crate::event::Millis;
+
+/// The beginning of a failed answer's body, which may say why it failed.
+const REASON: usize = 16 << 10;
+/// What a permit stands for.
+const GRAIN: usize = 16 << 10;
+/// Redirects within a host.
+const REDIRECTS: usize = 3;
+
+/// The bounds of one exchange.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// Until the connection is there.
+    pub connect: Duration,
+    /// Between two pieces of the answer, and until the first.
+    pub silence: Duration,
+    /// The whole exchange.
+    pub total: Duration,
+    /// The largest answer, decompressed.
+    pub size: usize,
+    /// All answers that are being read or handed over, together.
+    pub memory: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            silence: Duration::from_secs(30),
+            total: Duration::from_secs(120),
+            size: 64 << 20,
+            memory: 256 << 20,
+        }
+    }
+}
+
+/// The client of all pollers. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    bounds: Bounds,
+    memory: Arc<Semaphore>,
+}
+
+/// An answer with a status of success.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// All of its body.
+    pub body: Bytes,
+    /// The body's share of the memory: kept until its rows are handed over.
+    pub held: Held,
+}
+
+/// A share of the memory for bodies.
+#[derive(Debug, Default)]
+pub struct Held {
+    permit: Option<OwnedSemaphorePermit>,
+    bytes: usize,
+}
+
+/// What an exchange led to, and what its headers say in any case.
+#[derive(Debug)]
+pub struct Exchange {
+    /// The answer, or why there is none.
+    pub answer: Result<Answer, Fault>,
+    /// The headers, where there were any.
+    pub headers: HeaderMap,
+}
+
+impl Client {
+    /// Builds it.
+    ///
+    /// # Errors
+    /// Where TLS cannot be set up.
+    pub fn new(bounds: Bounds) -> Result<Self, reqwest::Error> {
+        let same_host = Policy::custom(|attempt| {
+            let origin =
+                |url: &reqwest::Url| (url.scheme().to_owned(), url.host_str().map(str::to_owned), url.port());
+            let first = attempt.previous().first().map(origin);
+            if attempt.previous().len() > REDIRECTS {
+                attempt.error("too many redirects")
+            } else if first.as_ref() == Some(&origin(attempt.url())) {
+                attempt.follow()
+            } else {
+                attempt.error("a redirect to another host is not followed")
+            }
+        });
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("fleetbus/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(bounds.connect)
+            .read_timeout(bounds.silence)
+            .timeout(bounds.total)
+            .redirect(same_host)
+            .gzip(true)
+            .build()?;
+        // A body that is over the bound must not wait for memory that there can never be.
+        let memory = bounds.memory.max(bounds.size + GRAIN) / GRAIN;
+        Ok(Self { http, bounds, memory: Arc::new(Semaphore::new(memory)) })
+    }
+
+    /// The largest answer that is read.
+    #[must_use]
+    pub const fn largest(&self) -> usize {
+        self.bounds.size
+    }
+
+    /// Sends one request, and reads its answer.
+    pub async fn exchange(
+        &self,
+        base_url: &str,
+        request: &Request,
+        opener: (HeaderName, HeaderValue),
+        now: Millis,
+    ) -> Exchange {
+        let mut headers = HeaderMap::new();
+        // The client has its own deadline; this one also covers waiting for memory.
+        let whole = timeout(self.bounds.total, self.send(base_url, request, opener, now, &mut headers));
+        let answer = match whole.await {
+            Ok(answer) => answer,
+            Err(_) => Err(Fault::TimedOut(self.bounds.total)),
+        };
+        Exchange { answer, headers }
+    }
+
+    async fn send(
+        &self,
+        base_url: &str,
+        request: &Request,
+        (name, mut secret): (HeaderName, HeaderValue),
+        now: Millis,
+        headers: &mut HeaderMap,
+    ) -> Result<Answer, Fault> {
+        secret.set_sensitive(true);
+        let url = format!("{base_url}{}", request.path);
+        let builder = match &request.verb {
+            Verb::Get => self.http.get(url),
+            Verb::Post(body) => {
+                self.http.post(url).header(http::header::CONTENT_TYPE, "application/json").body(body.clone())
+            }
+        };
+        let sent = builder
+            .query(&request.query)
+            .header(http::header::ACCEPT, "application/json")
+            .header(name, secret)
+            .send()
+            .await;
+        let mut response = sent.map_err(|error| self.fault_of(error))?;
+        *headers = response.headers().clone();
+        let status = response.status();
+        if !status.is_success() {
+            let mut reason = BytesMut::new();
+            while reason.len() < REASON
+                && let Ok(Some(piece)) = response.chunk().await
+            {
+                reason.extend_from_slice(&piece[..piece.len().min(REASON)]);
+            }
+            return Err(Fault::of_status(status, headers, &reason, now));
+        }
+        let too_large = || Fault::TooLarge(format!("{} MiB", self.bounds.size >> 20));
+        let announced = response.content_length().unwrap_or(0);
+        if announced > self.bounds.size as u64 {
+            return Err(too_large());
+        }
+        let mut held = Held::default();
+        let mut body = BytesMut::new();
+        while let Some(piece) = response.chunk().await.map_err(|error| self.fault_of(error))? {
+            if body.len() + piece.len() > self.bounds.size {
+                return Err(too_large());
+            }
+            held.grow(&self.memory, body.len() + piece.len()).await;
+            body.extend_from_slice(&piece);
+        }
+        Ok(Answer { headers: headers.clone(), body: body.freeze(), held })
+    }
+
+    /// The client's error without its URL, whose causes say what is wrong.
+    fn fault_of(&self, error: reqwest::Error) -> Fault {
+        if error.is_timeout() {
+            return Fault::TimedOut(self.bounds.total);
+        }
+        let is_redirect = error.is_redirect();
+        let error = error.without_url();
+        let mut said = error.to_string();
+        let mut cause = error.source();
+        while let Some(source) = cause {
+            let text = source.to_string();
+            if !said.contains(&text) {
+                said = format!("{said}: {text}");
+            }
+            cause = source.source();
+        }
+        if is_redirect { Fault::Refused(said) } else { Fault::Host(said) }
+    }
+}
+
+impl Held {
+    /// Waits for the memory that a body of so many bytes takes. The deadline is the caller's.
+    async fn grow(&mut self, memory: &Arc<Semaphore>, bytes: usize) {
+        let missing = bytes.div_ceil(GRAIN).saturating_sub(self.bytes / GRAIN);
+        let Ok(grains) = u32::try_from(missing) else { return };
+        if grains == 0 {
+            return;
+        }
+        // The semaphore is never closed.
+        if let Ok(more) = Arc::clone(memory).acquire_many_owned(grains).await {
+            self.bytes += missing * GRAIN;
+            match &mut self.permit {
+                Some(permit) => permit.merge(more),
+                None => self.permit = Some(more),
+            }
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Pollers against a stand-in for the provider: windows, cursors, limits, and what goes wrong with hosts, answers and clocks.
+
+#[path = "poll/bench.rs"]
+mod bench;
+#[path = "poll/faults.rs"]
+mod faults;
+#[path = "poll/hosts.rs"]
+mod hosts;
+#[path = "poll/windows.rs"]
+mod windows;

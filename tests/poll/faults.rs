@@ -1,0 +1,217 @@
+//! What goes wrong with one answer, with our own side, and with stopping.
+
+use std::time::Duration;
+
+use fleetbus::intake::accept::Refusal;
+use fleetbus::intake::poll::feed::Doing;
+use fleetbus::intake::poll::http::Bounds;
+use fleetbus::provider::Feed;
+
+use crate::bench::{Asked, Bench, HOUR, MINUTE, Reply, SECOND, SECRET, Stand, T, array, ok, status, v2};
+
+/// A first answer that worked, one that did not, and then ones that do.
+async fn check(wrong: impl Fn() -> Reply + Send + Sync + 'static, says: &str) {
+    let stand = Stand::start(move |call| match call.nth {
+        1 => wrong(),
+        _ => v2(1),
+    })
+    .await;
+    let bench = Bench::one(&stand, false, Feed::Trips, 60);
+    bench.settle().await;
+    let before = bench.saved();
+    bench.pass(60, 1).await;
+    assert_eq!(bench.saved(), before, "{says}");
+    assert!(bench.said().contains(says), "{:?} does not say {says:?}", bench.said());
+    assert!(!bench.said().contains(SECRET) && !bench.said().contains("127.0.0.1"), "{}", bench.said());
+    assert_eq!(bench.status().failed_in_a_row, 1);
+    bench.pass(90, 1).await;
+    assert_eq!((bench.said(), bench.status().failed_in_a_row), (String::new(), 0));
+    let calls = stand.calls();
+    assert_eq!(calls[2].window().0, calls[1].window().0, "the same is asked for again: {says}");
+    assert!(bench.position() > before.unwrap().position.map(|at| at.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_failed_moves_no_cursor_and_is_asked_for_again() {
+    let html = "<html><body>Not Found</body></html>";
+    check(|| status(500), "status 500").await;
+    check(move || Reply::Is(404, vec![], html.to_owned()), "status 404").await;
+    check(|| status(405), "status 405").await;
+    check(move || ok(html), "not json").await;
+    check(|| ok(""), "empty").await;
+    check(|| ok(r#"{"responseType":"Success","data":{"trips":[{"imei"#), "not json").await;
+    check(|| ok(r#"{"responseType":"Success","data":{}}"#), "no list").await;
+    let error = r#"{"responseType":"Error","data":{"message":"Date range cannot be more than 48 hours."}}"#;
+    check(move || ok(error), "cannot be more than 48 hours").await;
+    check(move || Reply::Is(422, vec![], error.to_owned()), "status 422, \"Date range").await;
+    check(|| status(204), "empty").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_were_not_taken_move_no_cursor() {
+    let stand = Stand::start(|_| v2(1)).await;
+    let bench = Bench::one(&stand, false, Feed::Trips, 60);
+    bench.refusals.lock().push_back(Refusal::NotKept { retry_after: Duration::from_secs(7) });
+    bench.refusals.lock().push_back(Refusal::Stopping);
+    bench.settle().await;
+    assert_eq!((bench.saved(), bench.position()), (None, None));
+    assert!(bench.said().contains("delivered or kept"), "{}", bench.said());
+    bench.pass(6, 1).await;
+    assert_eq!(stand.calls().len(), 1);
+    bench.pass(30, 1).await;
+    let windows: Vec<i64> = stand.calls().iter().map(|call| call.window().0).collect();
+    assert_eq!(windows, [windows[0]; 3]);
+    assert_eq!(bench.rows(), [1]);
+    assert!(bench.saved().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_was_not_taken_holds_the_whole_window() {
+    let stand = Stand::start(|call| match call.what.as_str() {
+        "POST /jwts" => ok("a.b.c"),
+        _ => ok(array(call.nth * 100, if call.number("page") == 1 { 5 } else { 100 })),
+    })
+    .await;
+    let bench = Bench::one(&stand, true, Feed::Positions, 600);
+    bench.pass(3, 1).await;
+    bench.refusals.lock().push_back(Refusal::NotKept { retry_after: Duration::from_secs(1) });
+    bench.pass(3, 1).await;
+    assert_eq!((bench.rows(), bench.saved()), (vec![100], None));
+    bench.pass(12, 1).await;
+    assert_eq!(bench.rows(), [100, 100, 5]);
+    assert!(bench.saved().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cursor_that_cannot_be_written_is_said_and_written_with_the_next() {
+    let stand = Stand::start(|_| v2(1)).await;
+    let bench = Bench::one(&stand, false, Feed::Trips, 60);
+    *bench.cursors.broken.lock() = true;
+    bench.pass(60, 60).await;
+    assert_eq!(bench.saved(), None);
+    assert!(bench.said().contains("cursor"), "{}", bench.said());
+    *bench.cursors.broken.lock() = false;
+    bench.pass(60, 60).await;
+    assert_eq!(bench.saved().and_then(|cursor| cursor.position).map(|at| at.0), bench.position());
+    assert_eq!(bench.said(), "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_does_not_end_is_given_up_and_a_shorter_window_asked_for() {
+    let stand = Stand::start(|call| if call.nth == 0 { Reply::Stuck } else { v2(1) }).await;
+    let bench = Bench::one(&stand, false, Feed::Trips, 60);
+    bench.settle_but(1).await;
+    assert_eq!(bench.status().doing, Doing::Calling);
+    tokio::time::advance(Duration::from_secs(29)).await;
+    bench.settle_but(1).await;
+    tokio::time::advance(Duration::from_secs(2)).await;
+    bench.settle().await;
+    assert!(bench.said().contains("no full answer"), "{}", bench.said());
+    bench.pass(20, 1).await;
+    let length = |nth: usize| stand.calls()[nth].window().1 - stand.calls()[nth].window().0;
+    assert_eq!(length(1), length(0) / 2);
+    assert!(bench.position() > Some(T - MINUTE), "and the rest after it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_hangs_delays_no_other_and_its_calls_end() {
+    let hangs = Stand::start(|_| Reply::Never).await;
+    let works = Stand::start(|_| v2(1)).await;
+    let feeds = || {
+        vec![
+            (Feed::Trips, 60),
+            (Feed::Stops, 60),
+            (Feed::Alerts, 60),
+            (Feed::History, 60),
+            (Feed::UsageHours, 60),
+        ]
+    };
+    let asked = [
+        Asked { account: "hangs", v3: false, stand: &hangs, feeds: feeds() },
+        Asked { account: "works", v3: false, stand: &works, feeds: vec![(Feed::Trips, 5)] },
+    ];
+    let bench = Bench::start(&asked);
+    bench.settle_but(4).await;
+    assert_eq!(hangs.calls().len(), 4, "no more than four calls at once");
+    for _ in 0..5 {
+        tokio::time::advance(Duration::from_secs(5)).await;
+        bench.settle_but(4).await;
+    }
+    assert_eq!(works.calls().len(), 6);
+    let status = bench.statuses[0].1.lock().clone();
+    assert_eq!((status.doing, status.succeeded_at), (Doing::Calling, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_ends_every_feed_at_once_and_moves_no_cursor() {
+    let stand = Stand::start(|call| if call.what == "POST /trips" { Reply::Stuck } else { v2(1) }).await;
+    let feeds = vec![(Feed::Trips, 60), (Feed::Alerts, 60)];
+    let bench = Bench::start(&[Asked { account: "acme", v3: false, stand: &stand, feeds }]);
+    bench.settle_but(1).await;
+    assert!(bench.tracker.len() >= 2);
+    bench.stop.cancel();
+    bench.tracker.close();
+    bench.tracker.wait().await;
+    let keys: Vec<String> = bench.cursors.entries.lock().iter().map(|entry| entry.key.clone()).collect();
+    assert_eq!(keys, [format!("v2/alerts {}", stand.url())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_bus_is_unavailable_nothing_is_asked_for() {
+    let stand = Stand::start(|_| v2(1)).await;
+    let asked = || Asked { account: "acme", v3: false, stand: &stand, feeds: vec![(Feed::Trips, 60)] };
+    let bench = Bench::with(&[asked()], Bounds::default(), Vec::new(), false);
+    bench.pass(7 * 3_600, 60).await;
+    assert_eq!((stand.calls().len(), bench.status().doing), (0, Doing::WaitingForBus));
+    assert_eq!(bench.status().sweeping, Doing::WaitingForBus);
+    bench.bus.send_replace(true);
+    bench.settle().await;
+    assert_eq!(stand.calls().len(), 2, "the window since the last, and the sweep that was due");
+    bench.bus.send_replace(false);
+    bench.pass(3_600, 60).await;
+    assert_eq!(stand.calls().len(), 2);
+    let before = bench.position().unwrap();
+    bench.bus.send_replace(true);
+    bench.settle().await;
+    assert_eq!(stand.calls()[2].window().0, before - 15 * MINUTE, "what came meanwhile is not missed");
+    assert_eq!(bench.position(), Some(T + 8 * HOUR - 30 * SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_feeds_wait_without_turning() {
+    let stand = Stand::start(|_| v2(1)).await;
+    let names: Vec<String> = (0..1_250).map(|n| format!("account-{n}")).collect();
+    let feeds = [
+        Feed::Locations,
+        Feed::History,
+        Feed::Trips,
+        Feed::Stops,
+        Feed::Alerts,
+        Feed::UsageHours,
+        Feed::GeofenceActivity,
+        Feed::Trackers,
+    ];
+    let asked: Vec<Asked<'_>> = names
+        .iter()
+        .map(|name| Asked {
+            account: name,
+            v3: false,
+            stand: &stand,
+            feeds: feeds.map(|feed| (feed, 60)).to_vec(),
+        })
+        .collect();
+    let bench = Bench::with(&asked, Bounds::default(), Vec::new(), false);
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(bench.statuses.len(), 10_000);
+    let waits = || bench.statuses.iter().filter(|(_, s)| s.lock().doing == Doing::WaitingForBus).count();
+    while waits() < 10_000 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!((waits(), stand.calls().len()), (10_000, 0));
+    bench.stop.cancel();
+    bench.tracker.close();
+    bench.tracker.wait().await;
+}

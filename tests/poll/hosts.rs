@@ -1,0 +1,239 @@
+//! What feeds of one token or key share: JWT, limits, pauses, the breaker; and what never leaves a host.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use fleetbus::provider::Feed;
+
+use crate::bench::{Asked, Bench, Call, Reply, SECRET, Stand, array, ok, status, v2};
+
+fn v3<'a>(stand: &'a Stand, feeds: &[(Feed, u64)]) -> Asked<'a> {
+    Asked { account: "acme", v3: true, stand, feeds: feeds.to_vec() }
+}
+
+fn v2_feeds<'a>(stand: &'a Stand, feeds: &[(Feed, u64)]) -> Asked<'a> {
+    Asked { account: "acme", v3: false, stand, feeds: feeds.to_vec() }
+}
+
+fn seconds(calls: &[Call]) -> Vec<u64> {
+    calls.iter().map(|call| (call.at - calls[0].at).as_secs()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_sent_once_as_a_bearer_however_it_was_pasted() {
+    let stand = Stand::start(|_| v2(1)).await;
+    let bench = Bench::one(&stand, false, Feed::Trips, 60);
+    bench.settle().await;
+    assert_eq!(stand.calls()[0].authorization, format!("Bearer {SECRET}"));
+    assert_eq!(stand.calls()[0].key, "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_jwt_serves_all_feeds_and_is_bought_anew_before_it_ends() {
+    let stand = Stand::start(|call| match call.what.as_str() {
+        "POST /jwts" => ok(format!(r#"{{"token":"jwt.{}"}}"#, call.nth)),
+        _ => ok("[]"),
+    })
+    .await;
+    let feeds = [(Feed::Positions, 60), (Feed::Stops, 60), (Feed::Trackers, 60)];
+    let bench = Bench::start(&[v3(&stand, &feeds)]);
+    bench.pass(12 * 60, 10).await;
+    let bought = stand.calls_of("POST /jwts");
+    assert_eq!(bought.len(), 1);
+    assert_eq!(bought[0].key, format!("Bearer {SECRET}"));
+    assert!(stand.calls_of("GET /stops").iter().all(|call| call.authorization == "Bearer jwt.0"));
+    bench.pass(3 * 60, 10).await;
+    assert_eq!(seconds(&stand.calls_of("POST /jwts")), [0, 780]);
+    assert_eq!(stand.calls_of("GET /stops").last().unwrap().authorization, "Bearer jwt.1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_jwt_that_is_refused_is_bought_anew_once_for_all() {
+    let stand = Stand::start(|call| match call.what.as_str() {
+        "POST /jwts" => ok(format!("\"jwt.{}\"", call.nth)),
+        _ if call.authorization == "Bearer jwt.0" => status(401),
+        _ => ok("[]"),
+    })
+    .await;
+    let bench = Bench::start(&[v3(&stand, &[(Feed::Positions, 60), (Feed::Stops, 60)])]);
+    bench.pass(20, 1).await;
+    assert_eq!(stand.calls_of("POST /jwts").len(), 2);
+    for (_, status) in &bench.statuses {
+        let status = status.lock().clone();
+        assert_eq!((status.failed_polls, status.succeeded_polls), (0, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_refused_is_tried_at_growing_pauses_until_it_works() {
+    let mended = Arc::new(AtomicBool::new(false));
+    let works = Arc::clone(&mended);
+    let stand = Stand::start(move |_| if works.load(Ordering::SeqCst) { v2(1) } else { status(403) }).await;
+    let bench = Bench::start(&[v2_feeds(&stand, &[(Feed::Trips, 5)])]);
+    bench.pass(3_600, 5).await;
+    assert_eq!(seconds(&stand.calls()), [0, 60, 180, 420, 900, 1_800, 2_700, 3_600]);
+    assert!(bench.said().contains("not accepted"), "{}", bench.said());
+    mended.store(true, Ordering::SeqCst);
+    bench.pass(905, 5).await;
+    assert_eq!(bench.said(), "");
+    assert!(!bench.hosts[0].is_slowed(), "a refused token says nothing about the host");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_jwt_refused_twice_is_a_key_that_is_refused() {
+    let stand = Stand::start(|call| match call.what.as_str() {
+        "POST /jwts" => ok("jwt"),
+        _ => status(401),
+    })
+    .await;
+    let bench = Bench::start(&[v3(&stand, &[(Feed::Positions, 60)])]);
+    bench.pass(30, 1).await;
+    assert_eq!((stand.calls_of("POST /jwts").len(), stand.calls_of("GET /positions").len()), (2, 2));
+    assert!(bench.said().contains("not accepted"), "{}", bench.said());
+    assert!(!bench.said().contains(SECRET));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_that_the_host_asks_for_holds_for_all_who_share_it() {
+    let limited = |headers: Vec<(&'static str, String)>| {
+        move |call: &Call| match (call.what.as_str(), call.nth) {
+            ("POST /trips", 1) => Reply::Is(429, headers.clone(), String::new()),
+            _ => v2(1),
+        }
+    };
+    for (headers, pause) in [
+        (vec![("retry-after", "95".to_owned())], 95),
+        (vec![], 60),
+        (
+            vec![
+                ("date", "Mon, 29 Dec 2025 11:00:00 GMT".to_owned()),
+                ("retry-after", "Mon, 29 Dec 2025 11:00:40 GMT".to_owned()),
+            ],
+            40,
+        ),
+    ] {
+        let stand = Stand::start(limited(headers)).await;
+        let bench = Bench::start(&[v2_feeds(&stand, &[(Feed::Trips, 30), (Feed::Alerts, 10)])]);
+        bench.pass(30, 1).await;
+        let (trips, alerts) = (stand.calls_of("POST /trips").len(), stand.calls_of("POST /alerts").len());
+        assert_eq!(trips, 2);
+        bench.pass(pause - 1, 1).await;
+        assert_eq!(stand.calls_of("POST /trips").len(), trips);
+        assert!(stand.calls_of("POST /alerts").len() <= alerts + 1);
+        bench.pass(2, 1).await;
+        assert_eq!(stand.calls_of("POST /trips").len(), trips + 1);
+        assert!(stand.calls_of("POST /alerts").len() > alerts);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn v3_is_called_25_times_a_minute_and_feeds_take_turns() {
+    // Positions have pages without end, stops one each time.
+    let stand = Stand::start(|call| match call.what.as_str() {
+        "POST /jwts" => ok("jwt"),
+        "GET /positions" => ok(array(call.nth * 100, 100)),
+        _ => ok("[]"),
+    })
+    .await;
+    let bench = Bench::start(&[v3(&stand, &[(Feed::Positions, 60), (Feed::Stops, 1)])]);
+    bench.pass(240, 1).await;
+    let (positions, stops) = (stand.calls_of("GET /positions").len(), stand.calls_of("GET /stops").len());
+    assert!((90..=100).contains(&(positions + stops)), "{positions} + {stops}");
+    assert!(stops >= 40 && positions >= 40, "{positions} and {stops}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn v3_is_led_by_what_the_provider_says_is_left() {
+    let left = |call: &Call| if call.nth == 0 { "190" } else { "0" };
+    let stand = Stand::start(move |call| match call.what.as_str() {
+        "POST /jwts" => ok("jwt"),
+        _ => {
+            let rows = if call.nth < 2 { 100 } else { 1 };
+            let headers = vec![("X-Rate-Limit-Remaining", left(call).to_owned())];
+            Reply::Is(200, headers, array(call.nth * 100, rows))
+        }
+    })
+    .await;
+    let bench = Bench::start(&[v3(&stand, &[(Feed::Positions, 600)])]);
+    bench.pass(3, 1).await;
+    assert_eq!(stand.calls_of("GET /positions").len(), 2, "the second at once, for 190 are left");
+    bench.pass(3, 1).await;
+    assert_eq!(stand.calls_of("GET /positions").len(), 3, "the third when there is one again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_takes_only_what_live_feeds_leave() {
+    let stand = Stand::start(|call| match call.what.as_str() {
+        "POST /jwts" => ok("jwt"),
+        _ => Reply::Is(200, vec![("X-Rate-Limit-Remaining", "5".to_owned())], "[]".to_owned()),
+    })
+    .await;
+    let bench = Bench::start(&[v3(&stand, &[(Feed::Positions, 5)])]);
+    bench.pass(6 * 3_600 + 1_800, 5).await;
+    let calls = stand.calls_of("GET /positions");
+    let long = calls.iter().filter(|call| call.window().1 - call.window().0 > 40 * 3_600_000).count();
+    assert_eq!(long, 1, "the first window alone");
+    assert!(calls.len() > 4_500, "{}", calls.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_fails_is_slowed_until_it_recovers_and_no_other_is() {
+    let works = Arc::new(AtomicBool::new(false));
+    let mended = Arc::clone(&works);
+    let fails = Stand::start(move |_| if mended.load(Ordering::SeqCst) { v2(1) } else { status(502) }).await;
+    let other = Stand::start(|_| v2(1)).await;
+    let feeds = [(Feed::Trips, 5), (Feed::Stops, 5), (Feed::Alerts, 5), (Feed::History, 5)];
+    let bench = Bench::start(&[
+        v2_feeds(&fails, &feeds),
+        Asked { account: "other", v3: false, stand: &other, feeds: vec![(Feed::Trips, 5)] },
+    ]);
+    bench.pass(3_600, 5).await;
+    assert!((10..25).contains(&fails.calls().len()), "{}", fails.calls().len());
+    assert_eq!(other.calls().len(), 721);
+    assert_eq!(bench.hosts.iter().filter(|host| host.is_slowed()).count(), 1);
+    works.store(true, Ordering::SeqCst);
+    bench.pass(660, 5).await;
+    let before = fails.calls().len();
+    bench.pass(60, 5).await;
+    assert!(fails.calls().len() - before >= 44, "{}", fails.calls().len() - before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_feed_that_is_refused_slows_no_other_of_its_host() {
+    let stand = Stand::start(|call| if call.what == "POST /usagehours" { status(404) } else { v2(1) }).await;
+    let bench = Bench::start(&[v2_feeds(&stand, &[(Feed::UsageHours, 5), (Feed::Trips, 60)])]);
+    bench.pass(600, 5).await;
+    assert_eq!(stand.calls_of("POST /trips").len(), 11);
+    assert!(stand.calls_of("POST /usagehours").len() < 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redirect_never_leaves_the_host() {
+    let elsewhere = Stand::start(|_| v2(1)).await;
+    let target = format!("{}/trips", elsewhere.url());
+    let stand = Stand::start(move |call| match call.what.as_str() {
+        "POST /trips" => Reply::Is(307, vec![("location", target.clone())], String::new()),
+        "POST /stops" => Reply::Is(307, vec![("location", "/moved".to_owned())], String::new()),
+        _ => v2(1),
+    })
+    .await;
+    let bench = Bench::start(&[v2_feeds(&stand, &[(Feed::Trips, 600), (Feed::Stops, 600)])]);
+    bench.settle().await;
+    assert!(bench.said().contains("another host"), "{}", bench.said());
+    assert_eq!(elsewhere.calls_of("POST /trips").len() + elsewhere.calls_of("GET /company").len(), 0);
+    assert_eq!(stand.calls_of("POST /moved").len(), 1, "within the host it is followed");
+    assert_eq!(bench.statuses[1].1.lock().succeeded_polls, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_cannot_be_reached_is_said_without_its_address() {
+    let stand = Stand::start(|_| v2(1)).await;
+    let mut gone = stand.clone();
+    gone.address.set_port(1);
+    let bench = Bench::one(&gone, false, Feed::Trips, 60);
+    bench.settle().await;
+    assert!(bench.said().contains("host fails"), "{}", bench.said());
+    assert!(bench.said().to_lowercase().contains("refused"), "{}", bench.said());
+    tokio::time::advance(Duration::from_secs(1)).await;
+}

@@ -1,0 +1,287 @@
+//! The promises, by their names, against the real binary and real brokers: 2xx means durable, one fact has one id, order
+//! per vehicle holds, through kills, hangs and hang-ups.
+
+#[path = "support/bridge.rs"]
+mod bridge;
+#[path = "support/brokers.rs"]
+mod brokers;
+#[path = "support/checker.rs"]
+mod checker;
+#[path = "support/fleet.rs"]
+mod fleet;
+
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use fleetbus::event::pb;
+use futures_util::StreamExt as _;
+use prost::Message as _;
+
+use bridge::{Bridge, TOKEN, acme, configure};
+use brokers::{Kafka, Nats, shared_kafka, shared_nats, unique};
+use checker::{Fact, Report, Seen, check};
+use fleet::{Address, Ledger, client, drive, flat, imei, start};
+
+/// A position on the topic, as a consumer that knows only the schema reads it.
+fn seen(payload: &[u8]) -> Seen {
+    let event = pb::FleetEvent::decode(payload).expect("a FleetEvent");
+    let at = event.occur_time.map(|t| t.seconds * 1_000 + i64::from(t.nanos) / 1_000_000);
+    Seen { fact: Fact { subject: event.subject, at: at.expect("a time") }, id: event.id }
+}
+
+fn kafka_config(kafka: &Kafka, dir: &Path, prefix: &str, rest: &str) -> std::path::PathBuf {
+    let bus = format!(
+        "bus: {{ kafka: {{ brokers: \"{}\", topic: \"{prefix}.{{type}}\", create: true }} }}",
+        kafka.brokers
+    );
+    configure(dir, &bus, acme(), rest)
+}
+
+fn nats_config(nats: &Nats, dir: &Path, prefix: &str, drain_delay: &str) -> std::path::PathBuf {
+    let bus = format!(
+        "bus: {{ nats: {{ url: \"{}\", subject: \"{prefix}.{{type}}.{{account}}.{{subject}}\", stream: \"{prefix}\", create: true }} }}",
+        nats.url
+    );
+    configure(dir, &bus, acme(), &format!("delivery: {{ drain_delay: {drain_delay} }}"))
+}
+
+/// Everything in a stream, oldest first: what a stock consumer reads.
+async fn read_stream(url: &str, stream: &str) -> Vec<Seen> {
+    let client = async_nats::connect(url).await.expect("NATS");
+    let context = async_nats::jetstream::new(client);
+    let mut stream = context.get_stream(stream).await.expect("the stream");
+    let last = stream.info().await.expect("its state").state.last_sequence;
+    let config = async_nats::jetstream::consumer::pull::OrderedConfig::default();
+    let consumer = stream.create_consumer(config).await.expect("a consumer");
+    let mut messages = consumer.messages().await.expect("messages");
+    let mut read = Vec::new();
+    while (read.len() as u64) < last {
+        let message = messages.next().await.expect("a message").expect("a message");
+        if message.subject.contains(".position.") {
+            read.push(seen(&message.payload));
+        }
+        if message.info().expect("its place").stream_sequence == last {
+            break;
+        }
+    }
+    read
+}
+
+/// Everything in a topic, in the order of each partition.
+fn read_topic(kafka: &Kafka, topic: &str) -> Vec<Seen> {
+    kafka.read(topic).iter().map(|message| seen(&message.payload)).collect()
+}
+
+/// A fleet that pushes in the background.
+struct Driving {
+    address: Address,
+    ledger: Arc<Mutex<Ledger>>,
+    fleet: tokio::task::JoinSet<()>,
+}
+
+impl Driving {
+    fn begin(bridge: &Bridge, vehicles: usize, positions: usize) -> Self {
+        let address: Address = Arc::new(Mutex::new(bridge.webhook.clone()));
+        let ledger = Arc::new(Mutex::new(Ledger::default()));
+        let (client, from) = (client(), start());
+        let mut fleet = tokio::task::JoinSet::new();
+        for vehicle in 0..vehicles {
+            let (client, address, ledger) = (client.clone(), Arc::clone(&address), Arc::clone(&ledger));
+            fleet.spawn(drive(client, address, ledger, vehicle, positions, from));
+        }
+        Self { address, ledger, fleet }
+    }
+
+    fn moved(&self, bridge: &Bridge) {
+        self.address.lock().unwrap().clone_from(&bridge.webhook);
+    }
+
+    /// Until so many positions have been answered.
+    async fn answered(&self, count: usize) {
+        let begun = Instant::now();
+        while self.ledger.lock().unwrap().answered.len() < count {
+            let ledger = self.ledger.lock().unwrap();
+            let stuck = begun.elapsed() >= Duration::from_secs(90);
+            assert!(!stuck, "{} answered; refused: {:?}", ledger.answered.len(), ledger.refused.last());
+            drop(ledger);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn end(mut self) -> Ledger {
+        while let Some(ended) = self.fleet.join_next().await {
+            ended.expect("a vehicle that drives on");
+        }
+        let ledger = std::mem::take(&mut *self.ledger.lock().unwrap());
+        ledger
+    }
+}
+
+/// Reads until every answered fact is there, or the patience is over; then compares.
+async fn compare(ledger: &Ledger, mut read: impl AsyncFnMut() -> Vec<Seen>) -> Report {
+    let begun = Instant::now();
+    loop {
+        let report = check(&ledger.sent, &ledger.answered, &read().await);
+        if report.lost.is_empty() || begun.elapsed() > Duration::from_secs(60) {
+            return report;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_gone_hung_and_back_loses_nothing_and_keeps_order() {
+    let (kafka, dir, prefix) =
+        (Kafka::start(1, brokers::Guard::Open, ""), tempfile::tempdir().unwrap(), unique("gone"));
+    let config = kafka_config(&kafka, dir.path(), &prefix, "delivery: { drain_delay: 0s }");
+    let bridge = Bridge::start(&config);
+    let driving = Driving::begin(&bridge, 24, 80);
+    driving.answered(300).await;
+    kafka.pause(0);
+    driving.answered(700).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    kafka.resume(0);
+    driving.answered(1_000).await;
+    kafka.kill9(0);
+    driving.answered(1_300).await;
+    kafka.restart(0);
+    let ledger = driving.end().await;
+    let topic = format!("{prefix}.position");
+    let report = compare(&ledger, async || read_topic(&kafka, &topic)).await;
+    assert!(report.holds(), "{report}\n{}", bridge.log_text());
+    assert_eq!((report.distinct, report.duplicates), (24 * 80, 0), "each event once");
+    assert_eq!(ledger.refused, Vec::<u16>::new(), "no sender was refused");
+    assert!(bridge.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nats_gone_hung_and_back_loses_nothing_and_keeps_order() {
+    let (nats, dir, prefix) =
+        (Nats::start(brokers::Guard::Open, ""), tempfile::tempdir().unwrap(), unique("gone"));
+    let bridge = Bridge::start(&nats_config(&nats, dir.path(), &prefix, "0s"));
+    let driving = Driving::begin(&bridge, 24, 80);
+    driving.answered(300).await;
+    nats.pause();
+    driving.answered(700).await;
+    nats.resume();
+    driving.answered(1_000).await;
+    nats.kill9();
+    driving.answered(1_300).await;
+    nats.restart();
+    let ledger = driving.end().await;
+    let report = compare(&ledger, async || read_stream(&nats.url, &prefix).await).await;
+    assert!(report.holds(), "{report}\n{}", bridge.log_text());
+    assert_eq!((report.distinct, report.duplicates), (24 * 80, 0), "each event once");
+    assert_eq!(ledger.refused, Vec::<u16>::new(), "no sender was refused");
+    assert!(bridge.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_killed_three_times_loses_nothing_that_it_answered() {
+    let (kafka, dir, prefix) = (shared_kafka(), tempfile::tempdir().unwrap(), unique("kill"));
+    let config = kafka_config(kafka, dir.path(), &prefix, "delivery: { drain_delay: 0s }");
+    let mut bridge = Bridge::start(&config);
+    let driving = Driving::begin(&bridge, 24, 80);
+    for kill in 1..=3 {
+        driving.answered(kill * 400).await;
+        bridge.kill9();
+        bridge = Bridge::start(&config);
+        driving.moved(&bridge);
+    }
+    let ledger = driving.end().await;
+    let topic = format!("{prefix}.position");
+    let report = compare(&ledger, async || read_topic(kafka, &topic)).await;
+    assert!(report.holds(), "{report}\n{}", bridge.log_text());
+    assert_eq!(report.distinct, 24 * 80);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_under_load_answers_what_it_took_and_exits_zero() {
+    let (nats, dir, prefix) = (shared_nats(), tempfile::tempdir().unwrap(), unique("term"));
+    let config = nats_config(nats, dir.path(), &prefix, "1s");
+    let mut bridge = Bridge::start(&config);
+    let driving = Driving::begin(&bridge, 64, 40);
+    for stop in 1..=3 {
+        driving.answered(stop * 500).await;
+        bridge.signal(nix::sys::signal::Signal::SIGTERM);
+        // Endpoints are removed late: requests still come for a while.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        driving.address.lock().unwrap().clear();
+        let status = bridge.ended(Duration::from_secs(60));
+        assert!(status.success(), "{status}\n{}", bridge.log_text());
+        bridge = Bridge::start(&config);
+        driving.moved(&bridge);
+    }
+    let ledger = driving.end().await;
+    let report = compare(&ledger, async || read_stream(&nats.url, &prefix).await).await;
+    assert!(report.holds(), "{report}\n{}", bridge.log_text());
+    assert_eq!((report.distinct, report.duplicates), (64 * 40, 0), "each event once");
+    assert_eq!(ledger.cut, 0, "no request was cut without an answer");
+}
+
+/// Opens a connection, sends so much of a request, and hangs up.
+fn hang_up(address: &str, body: &str, upto: usize) {
+    let request = format!(
+        "POST /webhooks/acme HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut socket = TcpStream::connect(address.trim_start_matches("http://")).expect("it listens");
+    socket.write_all(&request.as_bytes()[..upto.min(request.len())]).expect("it reads");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_that_hangs_up_changes_nothing_and_the_next_event_follows() {
+    let (kafka, dir, prefix) = (shared_kafka(), tempfile::tempdir().unwrap(), unique("hang"));
+    let config = kafka_config(kafka, dir.path(), &prefix, "delivery: { drain_delay: 0s }");
+    let bridge = Bridge::start(&config);
+    let (from, client) = (start(), client());
+    let mut ledger = Ledger::default();
+    for round in 0..60_i64 {
+        let (first, second) = (from + round * 2_000, from + round * 2_000 + 1_000);
+        // Now whole, now in the middle of the body, now in the headers.
+        let body = flat(1, first).to_string();
+        let upto = [usize::MAX, 150 + body.len() / 2, 40][round as usize % 3];
+        hang_up(&bridge.webhook, &body, upto);
+        for at in [first, second] {
+            let url = format!("{}/webhooks/acme", bridge.webhook);
+            let answer = client.post(url).bearer_auth(TOKEN).json(&flat(1, at)).send().await.unwrap();
+            assert_eq!(answer.status(), 201);
+            let fact = Fact { subject: imei(1), at };
+            ledger.sent.insert(fact.clone());
+            ledger.answered.push(fact);
+        }
+    }
+    let topic = format!("{prefix}.position");
+    let report = compare(&ledger, async || read_topic(kafka, &topic)).await;
+    assert!(report.holds(), "{report}\n{}", bridge.log_text());
+    assert_eq!((report.distinct, report.duplicates), (120, 0), "each event once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_full_refuses_what_the_bus_does_not_take_and_recovers() {
+    let (nats, dir, prefix) =
+        (Nats::start(brokers::Guard::Open, ""), tempfile::tempdir().unwrap(), unique("full"));
+    let bus = format!(
+        "bus: {{ nats: {{ url: \"{}\", subject: \"{prefix}.{{type}}.{{account}}.{{subject}}\", stream: \"{prefix}\", create: true }} }}",
+        nats.url
+    );
+    let accounts = format!("{}    limits: {{ parked: 64KiB }}\n", acme());
+    let config = configure(dir.path(), &bus, &accounts, "delivery: { drain_delay: 0s }");
+    let bridge = Bridge::start(&config);
+    let driving = Driving::begin(&bridge, 16, 60);
+    driving.answered(200).await;
+    nats.kill9();
+    let begun = Instant::now();
+    while !driving.ledger.lock().unwrap().refused.contains(&503) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "a full store says so");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    nats.restart();
+    let ledger = driving.end().await;
+    let report = compare(&ledger, async || read_stream(&nats.url, &prefix).await).await;
+    assert!(report.holds(), "{report}\n{}", bridge.log_text());
+    assert_eq!(report.distinct, 16 * 60);
+}
