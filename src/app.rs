@@ -459,12 +459,12 @@ fn reading(name: &feed::Name, status: &feed::Status) -> FeedReading {
         account: name.account.clone(),
         api: name.api,
         feed: name.feed,
-        succeeded: status.polls_succeeded,
-        failed: status.polls_failed,
-        failed_in_a_row: status.failed_in_a_row,
+        succeeded: status.succeeded_polls,
+        failed: status.failed_polls,
+        failed_in_a_row: u64::from(status.failed_in_a_row),
         rows: status.rows,
         last_success: status.succeeded_at,
-        cursor: status.cursor.position.map(Millis),
+        cursor: status.cursor.position,
     }
 }
 

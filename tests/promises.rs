@@ -3,6 +3,7 @@
 
 #[path = "support/bridge.rs"]
 mod bridge;
+#[expect(dead_code, reason = "shared with the tests of the buses")]
 #[path = "support/brokers.rs"]
 mod brokers;
 #[path = "support/checker.rs"]
@@ -115,8 +116,7 @@ impl Driving {
         while let Some(ended) = self.fleet.join_next().await {
             ended.expect("a vehicle that drives on");
         }
-        let ledger = std::mem::take(&mut *self.ledger.lock().unwrap());
-        ledger
+        std::mem::take(&mut *self.ledger.lock().unwrap())
     }
 }
 

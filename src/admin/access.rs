@@ -86,11 +86,12 @@ fn is_loopback(host: &str) -> bool {
 mod tests {
     use super::*;
     use axum::body::Body;
+    use axum::http::HeaderName;
 
     fn ask(method: &str, peer: &str, headers: &[(&str, &str)]) -> Request {
         let mut request = Request::builder().method(method).uri("/v1/parked").body(Body::empty()).unwrap();
         for (name, value) in headers {
-            let name = axum::http::HeaderName::from_bytes(name.as_bytes()).unwrap();
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
             request.headers_mut().insert(name, value.parse().unwrap());
         }
         request.extensions_mut().insert(ConnectInfo(peer.parse::<SocketAddr>().unwrap()));

@@ -375,7 +375,7 @@ impl World {
             }
             let goal = PLACES[place as usize].1;
             let driving = blocks(stands, goal) * BLOCK_MS;
-            let waiting = if hash % 3 == 0 { (3 + (hash >> 8) as i64 % 5) * FIX_MS } else { 0 };
+            let waiting = if hash.is_multiple_of(3) { (3 + (hash >> 8) as i64 % 5) * FIX_MS } else { 0 };
             let waits = (driving / BLOCK_MS / 2 * BLOCK_MS, waiting);
             let arrives = starts + driving + waiting;
             let leaves = arrives + 120_000 + (hash >> 16) as i64 % 180 * 1_000;

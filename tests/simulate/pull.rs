@@ -101,7 +101,8 @@ async fn v2_answers_a_token_the_right_verb_and_a_window_of_at_most_48_hours() {
 #[tokio::test]
 async fn v2_lists_hold_what_happened() {
     let desk = Desk::open(Duration::ZERO).await;
-    let lists: [(&str, &str, fn(&What) -> bool); 5] = [
+    type Wanted = fn(&What) -> bool;
+    let lists: [(&str, &str, Wanted); 5] = [
         ("locations/all", "locations", |what| matches!(what, What::Position { .. })),
         ("trips", "trips", |what| matches!(what, What::Trip { .. })),
         ("stops", "stops", |what| matches!(what, What::Stop { .. })),

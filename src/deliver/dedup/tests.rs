@@ -355,7 +355,7 @@ fn every_interleaving(
                     match std::mem::replace(way, Way::Remembered) {
                         Way::Holding(reservation) => reservation.remember(),
                         other @ (Way::Reserving(_) | Way::Remembered | Way::Known | Way::Waiting) => {
-                            *way = other
+                            *way = other;
                         }
                     }
                 }
