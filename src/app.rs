@@ -461,7 +461,7 @@ fn reading(name: &feed::Name, status: &feed::Status) -> FeedReading {
         feed: name.feed,
         succeeded: status.polls_succeeded,
         failed: status.polls_failed,
-        failed_in_a_row: u64::from(status.failed_in_a_row),
+        failed_in_a_row: status.failed_in_a_row,
         rows: status.rows,
         last_success: status.succeeded_at,
         cursor: status.cursor.position,
