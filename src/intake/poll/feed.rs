@@ -80,11 +80,11 @@ pub struct Status {
     /// The same of its sweep.
     pub sweep_failed: Option<(Millis, String)>,
     /// Polls and sweeps that were taken in full.
-    pub polls_succeeded: u64,
+    pub succeeded_polls: u64,
     /// Those that were not.
-    pub polls_failed: u64,
+    pub failed_polls: u64,
     /// Polls that were not, since one was.
-    pub failed_in_a_row: u64,
+    pub failed_in_a_row: u32,
     /// Calls.
     pub calls: u64,
     /// Rows.
@@ -338,7 +338,7 @@ where
     fn succeeded(&self, side: Side) {
         let now = (self.clock)();
         let mut status = self.status.lock();
-        status.polls_succeeded += 1;
+        status.succeeded_polls += 1;
         let failed = match side {
             Side::Live => {
                 status.succeeded_at = Some(now);
@@ -358,7 +358,7 @@ where
     fn failed(&self, side: Side, kind: &'static str, why: &str) {
         let now = (self.clock)();
         let mut status = self.status.lock();
-        status.polls_failed += 1;
+        status.failed_polls += 1;
         let said = match side {
             Side::Live => {
                 status.failed_in_a_row = status.failed_in_a_row.saturating_add(1);
