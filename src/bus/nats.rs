@@ -82,7 +82,7 @@ impl Shared {
                     if violations.len() >= REFUSED {
                         violations.clear();
                     }
-                    violations.insert(subject.to_owned(), Instant::now());
+                    violations.insert(subject.to_ascii_lowercase(), Instant::now());
                     drop(violations);
                     self.refusals.send_modify(|count| *count += 1);
                 }
@@ -99,7 +99,7 @@ impl Shared {
     }
 }
 
-/// The subject of a `Permissions Violation for Publish to "subject"`, in lower case as the client gives it.
+/// The subject of a `Permissions Violation for Publish to "subject"`. Kept in lower case, as servers and clients differ.
 fn violated_subject(text: &str) -> Option<&str> {
     let rest = text.split_once("ublish to ").map(|(_, rest)| rest)?;
     Some(rest.trim_matches(|c: char| c == '"' || c == '\'' || c.is_whitespace()))
@@ -191,7 +191,9 @@ impl NatsBus {
     async fn connect(&self) -> Result<Arc<Connection>, String> {
         let mut options = self.options.lock().await;
         let Some(options) = options.take() else {
-            return self.shared.connection.load_full().ok_or_else(|| "NATS is closed".to_owned());
+            // Whoever comes second waits for the first one's connection.
+            let made = self.shared.connection.load_full();
+            return made.ok_or_else(|| "the connection could not be made, or is closed".to_owned());
         };
         let addresses: Vec<String> = self.config.url.split(',').map(|url| url.trim().to_owned()).collect();
         let client = options.connect(addresses).await.map_err(|error| error.to_string())?;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use fleetbus::bus::{Awaiting, Bus, Failure, Message, Outcome, Ticket};
 use fleetbus::config;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -22,13 +22,13 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub struct Outcomes {
     ended: Mutex<HashMap<u64, Vec<Outcome>>>,
-    rang: Notify,
+    rang: watch::Sender<u64>,
 }
 
 impl Awaiting for Outcomes {
     fn resolve(&self, entry: u64, outcome: Outcome) {
         self.ended.lock().entry(entry).or_default().push(outcome);
-        self.rang.notify_one();
+        self.rang.send_modify(|rung| *rung += 1);
     }
 }
 
@@ -72,13 +72,14 @@ impl Desk {
 
     /// The one outcome of an attempt.
     pub async fn outcome(&self, number: u64) -> Outcome {
+        let mut rang = self.outcomes.rang.subscribe();
         let ended = async {
             loop {
                 if let Some(ended) = self.outcomes.ended.lock().get(&number) {
                     assert_eq!(ended.len(), 1, "a ticket is resolved once: {ended:?}");
                     return ended[0].clone();
                 }
-                self.outcomes.rang.notified().await;
+                rang.changed().await.expect("we hold it");
             }
         };
         timeout(PATIENCE, ended).await.unwrap_or_else(|_| panic!("no outcome for {number}"))
@@ -86,9 +87,10 @@ impl Desk {
 
     /// Waits until so many attempts have ended.
     pub async fn ended(&self, count: usize) {
+        let mut rang = self.outcomes.rang.subscribe();
         let all = async {
             while self.outcomes.ended.lock().len() < count {
-                self.outcomes.rang.notified().await;
+                rang.changed().await.expect("we hold it");
             }
         };
         let has = || self.outcomes.ended.lock().len();

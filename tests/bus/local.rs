@@ -101,3 +101,24 @@ async fn size_and_age_bound_the_log_and_offsets_go_on() {
     let file = std::fs::metadata(dir.path().join("local.db")).expect("a file").len();
     assert!(file < bound * 3, "freed pages are used again: {file} bytes");
 }
+
+/// A transaction that fails takes what queued behind it along: a later message must not overtake an earlier one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_written_is_unavailability_for_all_that_queued() {
+    let dir = TempDir::new().expect("a folder");
+    let desk = desk(dir.path(), ample());
+    assert_eq!(desk.attempt(0, &message("t", "key", 0)).await, Outcome::Delivered);
+    let other = rusqlite::Connection::open(dir.path().join("local.db")).expect("the same file");
+    other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+    for number in 1..100 {
+        desk.submit(number, &message("t", "key", number)).expect("taken");
+    }
+    desk.ended(100).await;
+    assert_eq!(desk.tally(), [("delivered", 1), ("unavailable", 99)].into());
+    other.execute_batch("ROLLBACK").expect("the lock is given back");
+    assert_eq!(desk.attempt(100, &message("t", "key", 100)).await, Outcome::Delivered);
+    let log = desk.bus.as_local().expect("the local bus");
+    let rows = log.read(None, 0, 1_000).expect("readable");
+    assert_eq!(rows.iter().map(|row| row.payload.as_ref()).collect::<Vec<_>>(), [&b"0"[..], b"100"]);
+    desk.close().await;
+}

@@ -1,6 +1,7 @@
-//! Apache Kafka through librdkafka: idempotent, every in-sync replica, keyed, batched by load. Invariants: nothing expires
-//! inside the client (`message.timeout.ms=0`, bounded queue), so that an attempt ends in an acknowledgement, a definite
-//! failure, or with the client; what is submitted first for a key is produced first. ADR 0008 has what was tried.
+//! Apache Kafka through librdkafka: idempotent, every in-sync replica, keyed. Invariants: nothing expires inside the client
+//! (`message.timeout.ms=0`, bounded queue), so that an attempt ends in an acknowledgement, a definite failure, or with the
+//! client; what is submitted first for a key is produced first, and nothing is taken after a message that failed until its
+//! lane knows. Batches form by themselves while requests are in flight. ADR 0008 and 0009 have what was tried.
 
 mod errors;
 mod topics;
@@ -25,10 +26,10 @@ use super::{Failure, Message, OpenError, Outcome, Ticket};
 use crate::config;
 use errors::failure_of;
 
-/// Messages gathered outside of the client while a send is in flight; what they weigh is bounded by the memory permits.
-const GATHERED: usize = 65_536;
-/// A send in flight this long does not hold back what was gathered: a partition may hang.
-const STALE: Duration = Duration::from_millis(3);
+/// Messages that wait for their turn while they are sent one by one; what they weigh is bounded by the memory permits.
+const WAITING: usize = 65_536;
+/// A message in flight this long does not hold back those that wait: a partition may hang.
+const STALE: Duration = Duration::from_millis(100);
 /// How long messages are sent one by one after a batch was refused for what is in it.
 const ALONE: Duration = Duration::from_secs(10);
 /// First and last pause between two clients.
@@ -49,8 +50,8 @@ type Client = ThreadedProducer<Context>;
 /// What the client's threads and the callers share.
 struct Shared {
     client: ArcSwapOption<Client>,
-    gather: Mutex<Gather>,
-    /// Rung when something was gathered, failed or broke.
+    turns: Mutex<Turns>,
+    /// Rung when something waits, failed or broke.
     ring: Notify,
     broken: AtomicBool,
     /// A broker failed, and none has been seen up since.
@@ -58,8 +59,10 @@ struct Shared {
     down: AtomicBool,
 }
 
+/// Who is sent when. Normally everything, at once.
 #[derive(Default)]
-struct Gather {
+struct Turns {
+    /// In order: those that wait while messages are sent one by one.
     waiting: VecDeque<(Message, Ticket)>,
     in_flight: usize,
     sent_at: Option<Instant>,
@@ -71,7 +74,7 @@ struct Gather {
     fenced: bool,
 }
 
-impl Gather {
+impl Turns {
     fn is_stale(&self) -> bool {
         self.sent_at.is_none_or(|at| at.elapsed() >= STALE)
     }
@@ -131,12 +134,12 @@ impl ProducerContext for Context {
             Err((error, _)) => self.shared.outcome_of(error, flight.alone),
         };
         flight.ticket.resolve(outcome);
-        let mut gather = self.shared.gather.lock();
-        gather.in_flight = gather.in_flight.saturating_sub(1);
-        if gather.in_flight == 0 {
-            self.shared.flush(&mut gather);
+        let mut turns = self.shared.turns.lock();
+        turns.in_flight = turns.in_flight.saturating_sub(1);
+        if turns.in_flight == 0 || !turns.sends_alone() {
+            self.shared.flush(&mut turns);
         }
-        drop(gather);
+        drop(turns);
         self.shared.tell_failed();
     }
 }
@@ -167,7 +170,7 @@ impl Shared {
         }
         Outcome::Failed(match failure_of(error) {
             Failure::Unfit(why) if !alone => {
-                self.gather.lock().alone_until = Some(Instant::now() + ALONE);
+                self.turns.lock().alone_until = Some(Instant::now() + ALONE);
                 Failure::Unavailable(format!("a batch was refused, its messages are sent one by one: {why}"))
             }
             Failure::Broken(why) => {
@@ -178,15 +181,15 @@ impl Shared {
         })
     }
 
-    /// Produces what was gathered, in order: all of it, or the first where messages are sent alone.
-    fn flush(&self, gather: &mut Gather) {
-        while let Some((message, ticket)) = gather.waiting.pop_front() {
-            let alone = gather.sends_alone();
-            let only = alone && gather.in_flight == 0;
+    /// Produces what waits, in order: all of it, or the first where messages are sent one by one.
+    fn flush(&self, turns: &mut Turns) {
+        while let Some((message, ticket)) = turns.waiting.pop_front() {
+            let alone = turns.sends_alone();
+            let only = alone && turns.in_flight == 0;
             match self.produce(&message, ticket, only) {
                 Ok(()) => {
-                    gather.in_flight += 1;
-                    gather.sent_at = Some(Instant::now());
+                    turns.in_flight += 1;
+                    turns.sent_at = Some(Instant::now());
                     if alone {
                         break;
                     }
@@ -199,30 +202,30 @@ impl Shared {
                         }
                         Failure::Unavailable(_) | Failure::Broken(_) => Some(failure.clone()),
                     };
-                    gather.failed.push((failure, ticket));
+                    turns.failed.push((failure, ticket));
                     if let Some(rest) = rest {
-                        let waiting = std::mem::take(&mut gather.waiting);
-                        gather.failed.extend(waiting.into_iter().map(|(_, ticket)| (rest.clone(), ticket)));
+                        let waiting = std::mem::take(&mut turns.waiting);
+                        turns.failed.extend(waiting.into_iter().map(|(_, ticket)| (rest.clone(), ticket)));
                     }
                 }
             }
         }
-        if !gather.failed.is_empty() {
-            gather.fenced = true;
+        if !turns.failed.is_empty() {
+            turns.fenced = true;
             self.ring.notify_one();
         }
     }
 
     /// Tells what failed before it was sent, and lifts the fence. Never called inside a lane's critical section.
     fn tell_failed(&self) {
-        let failed = std::mem::take(&mut self.gather.lock().failed);
+        let failed = std::mem::take(&mut self.turns.lock().failed);
         if failed.is_empty() {
             return;
         }
         for (failure, ticket) in failed {
             ticket.resolve(Outcome::Failed(failure));
         }
-        self.gather.lock().fenced = false;
+        self.turns.lock().fenced = false;
     }
 
     fn produce(&self, message: &Message, ticket: Ticket, alone: bool) -> Result<(), (Failure, Ticket)> {
@@ -278,7 +281,7 @@ impl KafkaBus {
             .set("log.connection.close", "false");
         let shared = Arc::new(Shared {
             client: ArcSwapOption::empty(),
-            gather: Mutex::default(),
+            turns: Mutex::default(),
             ring: Notify::new(),
             broken: AtomicBool::new(false),
             troubled: AtomicBool::new(false),
@@ -294,25 +297,22 @@ impl KafkaBus {
     }
 
     pub(super) fn submit(&self, message: &Message, ticket: Ticket) -> Result<(), (Failure, Ticket)> {
-        let mut gather = self.shared.gather.lock();
-        if gather.fenced {
+        let mut turns = self.shared.turns.lock();
+        if turns.fenced {
             return Err((Failure::Unavailable("messages before it failed".to_owned()), ticket));
         }
-        let free = gather.in_flight == 0 || gather.is_stale();
-        if free && gather.waiting.is_empty() {
-            let alone = gather.sends_alone() && gather.in_flight == 0;
+        let alone = turns.sends_alone();
+        if turns.waiting.is_empty() && (!alone || turns.in_flight == 0) {
             self.shared.produce(message, ticket, alone)?;
-            gather.in_flight += 1;
-            gather.sent_at = Some(Instant::now());
+            turns.in_flight += 1;
+            turns.sent_at = alone.then(Instant::now);
             return Ok(());
         }
-        if gather.waiting.len() >= GATHERED {
-            return Err((Failure::Unavailable("the client's queue is full".to_owned()), ticket));
+        if turns.waiting.len() >= WAITING {
+            return Err((Failure::Unavailable("too many messages wait for their turn".to_owned()), ticket));
         }
-        gather.waiting.push_back((message.clone(), ticket));
-        if free {
-            self.shared.flush(&mut gather);
-        } else if gather.waiting.len() == 1 {
+        turns.waiting.push_back((message.clone(), ticket));
+        if turns.waiting.len() == 1 {
             self.shared.ring.notify_one();
         }
         Ok(())
@@ -340,21 +340,21 @@ impl KafkaBus {
             }
             pause = REBUILD_PAUSE.0;
             self.shared.tell_failed();
-            // A burst in flight normally brings what was gathered along when it ends; this is for one that hangs.
-            while self.gathered_waits() {
+            // An acknowledgement brings the next along; this is for one that does not come.
+            while self.somebody_waits() {
                 sleep(STALE).await;
-                let mut gather = self.shared.gather.lock();
-                if gather.is_stale() {
-                    self.shared.flush(&mut gather);
+                let mut turns = self.shared.turns.lock();
+                if turns.is_stale() {
+                    self.shared.flush(&mut turns);
                 }
-                drop(gather);
+                drop(turns);
                 self.shared.tell_failed();
             }
         }
     }
 
-    fn gathered_waits(&self) -> bool {
-        !self.shared.gather.lock().waiting.is_empty()
+    fn somebody_waits(&self) -> bool {
+        !self.shared.turns.lock().waiting.is_empty()
     }
 
     /// The client is beyond repair: what it holds is given up, and a new one is made.
@@ -371,12 +371,12 @@ impl KafkaBus {
             }
         });
         purged.await.unwrap_or_default();
-        // There is no client: what was gathered fails.
-        self.shared.flush(&mut self.shared.gather.lock());
+        // There is no client: what waits fails.
+        self.shared.flush(&mut self.shared.turns.lock());
         self.shared.tell_failed();
         match self.client() {
             Ok(client) => {
-                self.shared.gather.lock().in_flight = 0;
+                self.shared.turns.lock().in_flight = 0;
                 self.shared.client.store(Some(Arc::new(client)));
                 self.shared.broken.store(false, Ordering::Relaxed);
             }
