@@ -449,7 +449,7 @@ async fn v3(
     headers: &HeaderMap,
     path: &str,
     page: usize,
-    rows: impl FnOnce() -> Vec<Value>,
+    rows: impl FnOnce(usize) -> Vec<Value>,
 ) -> Response {
     let page = match provider.faulty(path).await {
         Some(Ok(fault)) => return fault,
@@ -459,10 +459,7 @@ async fn v3(
     let (mut answer, left) = match provider.v3_open(headers) {
         Err(StatusCode::TOO_MANY_REQUESTS) => (provider.dated(StatusCode::TOO_MANY_REQUESTS), 0),
         Err(status) => return provider.dated(status),
-        Ok(left) => {
-            let rows: Vec<Value> = rows().into_iter().skip(page * PAGE).take(PAGE).collect();
-            (provider.dated(axum::Json(rows)), left)
-        }
+        Ok(left) => (provider.dated(axum::Json(rows(page.saturating_mul(PAGE)))), left),
     };
     // Their hyphens differ, as the provider's do.
     let headers = answer.headers_mut();
@@ -498,9 +495,9 @@ async fn v3_window(
     if end != i64::MAX && end - asked.start_date > WINDOWS.1 {
         return provider.dated(StatusCode::BAD_REQUEST);
     }
-    v3(provider, headers, path, asked.page, || {
+    v3(provider, headers, path, asked.page, |skip| {
         let facts = provider.facts(asked.start_date - 1, end);
-        let facts = facts.iter().filter(|fact| wanted(&fact.what));
+        let facts = facts.iter().filter(|fact| wanted(&fact.what)).skip(skip).take(PAGE);
         facts.filter_map(render::v3_row).collect()
     })
     .await
@@ -511,11 +508,11 @@ async fn v3_current(
     headers: HeaderMap,
     Query(asked): Query<Pages>,
 ) -> Response {
-    v3(&provider, &headers, "positions/current", asked.page, || {
+    v3(&provider, &headers, "positions/current", asked.page, |skip| {
         let inner = &provider.inner;
         let to = inner.clock.now() - inner.late;
         let fixes = (0..inner.world.vehicles).filter_map(|vehicle| inner.world.last_fix(vehicle, to));
-        fixes.filter_map(|fact| render::v3_row(&fact)).collect()
+        fixes.skip(skip).take(PAGE).filter_map(|fact| render::v3_row(&fact)).collect()
     })
     .await
 }
@@ -525,8 +522,9 @@ async fn v3_trackers(
     headers: HeaderMap,
     Query(asked): Query<Pages>,
 ) -> Response {
-    v3(&provider, &headers, "trackers", asked.page, || {
-        (0..provider.inner.world.vehicles).map(render::v3_tracker).collect()
+    v3(&provider, &headers, "trackers", asked.page, |skip| {
+        let vehicles = 0..provider.inner.world.vehicles;
+        vehicles.skip(skip).take(PAGE).map(render::v3_tracker).collect()
     })
     .await
 }

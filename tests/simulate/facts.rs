@@ -13,7 +13,7 @@ use super::support::{Run, Said, pull, push};
 
 const BEGINS: i64 = 1_767_009_600_000;
 const WORLD: World = World { seed: 3, vehicles: 12, begins: BEGINS };
-const HOURS: i64 = 4 * 3_600_000;
+const HOURS: i64 = 2 * 3_600_000;
 
 fn facts() -> Vec<Fact> {
     WORLD.facts(BEGINS, BEGINS + HOURS)
