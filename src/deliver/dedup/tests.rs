@@ -352,11 +352,10 @@ fn every_interleaving(
                 }
                 Turn::Finish(which) => {
                     let way = &mut ways[*which];
-                    match std::mem::replace(way, Way::Remembered) {
-                        Way::Holding(reservation) => reservation.remember(),
-                        other @ (Way::Reserving(_) | Way::Remembered | Way::Known | Way::Waiting) => {
-                            *way = other;
-                        }
+                    if matches!(way, Way::Holding(_))
+                        && let Way::Holding(reservation) = std::mem::replace(way, Way::Remembered)
+                    {
+                        reservation.remember();
                     }
                 }
                 Turn::Answer => stepped.worker.answer_waiting(),
