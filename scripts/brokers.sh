@@ -19,7 +19,7 @@ if [ ! -f "$cache/kafka-$kafka_version/.complete" ]; then
 fi
 
 if [ ! -x "$cache/bin/nats-server-$nats_version" ]; then
-  command -v go >/dev/null || apt golang-go
+  need_go
   step "building nats-server $nats_version (about a minute)" \
     env GOBIN="$cache/gobin" GOFLAGS=-mod=mod go install "github.com/nats-io/nats-server/v2@$nats_version"
   cp "$cache/gobin/nats-server" "$cache/bin/nats-server-$nats_version"

@@ -261,6 +261,8 @@ async fn the_local_log_is_read_from_any_place_in_either_form() {
     assert_eq!(read("/v1/events?after=1&limit=1").await[0]["offset"], 2);
     assert_eq!(read("/v1/events?after=0&follow=false&topic=fleet.trip").await, Vec::<Value>::new());
     assert_eq!(read("/v1/events?follow=false").await, Vec::<Value>::new());
+    assert_eq!(read("/v1/events?last=1&follow=false").await, all[all.len() - 1..]);
+    assert_eq!(read("/v1/events?last=999&follow=false").await, all);
     assert_eq!(bridge.get("/v1/events?form=x").await.0, 422);
 
     let sse = bridge.request(Method::GET, "/v1/events?after=0&limit=1").header("accept", "text/event-stream");

@@ -567,14 +567,16 @@ fn the_committed_schema_is_the_one_that_is_printed() {
 }
 
 #[test]
-fn the_examples_of_the_reference_are_valid() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
-    let text = fs::read_to_string(&path).expect("committed");
-    let examples: Vec<&str> =
-        text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert!(examples.len() >= 3, "{}", examples.len());
-    for example in examples {
-        check(example, &[]);
+fn the_examples_of_the_documentation_are_valid() {
+    for (name, count) in [("docs/configuration.md", 3), ("README.md", 1)] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+        let text = fs::read_to_string(&path).expect("committed");
+        let examples: Vec<&str> =
+            text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        assert_eq!(examples.len(), count, "{name}");
+        for example in examples {
+            check(example, &[]);
+        }
     }
 }
 

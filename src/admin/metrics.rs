@@ -342,3 +342,62 @@ impl Page {
         self.counter(name, help, [(Alone::new(), value)]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::snapshot::WebhookReading;
+    use crate::event::{AccountId, EventType};
+    use crate::provider::Feed;
+
+    fn page(snapshot: &Snapshot) -> String {
+        render(snapshot).unwrap()
+    }
+
+    #[test]
+    fn received_is_the_sum_of_all_that_can_become_of_an_event() {
+        let reading = Reading { received: 21, delivered: 1, parked: 2, duplicates: 3, rejected: 4 };
+        let events = vec![(AccountId::new("acme"), EventType::Trip, reading)];
+        let page = page(&Snapshot { events, ..Snapshot::well() });
+        let value = |name: &str| -> f64 {
+            let line = format!("fleetbus_events_{name}{{account=\"acme\",type=\"trip\"}} ");
+            page.lines().find_map(|l| l.strip_prefix(&line)).unwrap().parse().unwrap()
+        };
+        let fates = ["delivered_total", "parked_total", "duplicate_total", "rejected_total", "in_flight"];
+        assert!((value("received_total") - fates.map(value).iter().sum::<f64>()).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn a_page_is_well_formed_and_its_times_are_seconds() {
+        let feed = FeedReading {
+            account: AccountId::new("acme"),
+            api: PullApi::V2,
+            feed: Feed::UsageHours,
+            succeeded: 5,
+            failed: 1,
+            failed_in_a_row: 0,
+            rows: 9,
+            last_success: Some(Millis(1_500)),
+            cursor: Some(Millis(-500)),
+        };
+        let webhooks = vec![WebhookReading {
+            account: "_unknown".to_owned(),
+            answers: vec![(404, 2)],
+            hang_ups: 0,
+            last_taken: None,
+        }];
+        let page = page(&Snapshot { now: Millis(2_000), feeds: vec![feed], webhooks, ..Snapshot::well() });
+        let labels = "{account=\"acme\",api=\"v2\",feed=\"usage-hours\"}";
+        for line in [
+            format!("fleetbus_feed_last_success_timestamp_seconds{labels} 1.5"),
+            format!("fleetbus_feed_lag_seconds{labels} 2.5"),
+            "fleetbus_webhook_answers_total{account=\"_unknown\",status=\"404\"} 2".to_owned(),
+            "# EOF".to_owned(),
+        ] {
+            assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
+        }
+        let families = page.lines().filter(|line| line.starts_with("# TYPE ")).collect::<Vec<_>>();
+        let distinct: std::collections::HashSet<_> = families.iter().collect();
+        assert_eq!(families.len(), distinct.len(), "a metric is written twice");
+    }
+}

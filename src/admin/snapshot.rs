@@ -209,3 +209,47 @@ impl From<webhook::Reading<'_>> for WebhookReading {
         Self { account: account.to_owned(), answers, hang_ups, last_taken }
     }
 }
+
+#[cfg(test)]
+impl Snapshot {
+    /// A bridge at rest, whose store may hold 10,000 bytes.
+    pub(super) fn well() -> Self {
+        use crate::replay::StoreHealth;
+        let store = StoreStats {
+            depths: Vec::new(),
+            oldest_for_bus: None,
+            oldest_for_operator: None,
+            expiring_for_bus: 0,
+            expiring_for_operator: 0,
+            queued_parks: 0,
+            queued_changes: 0,
+            file_bytes: 0,
+            commits: 0,
+            evicted: 0,
+            expired: 0,
+            discarded: 0,
+            health: StoreHealth::Well,
+        };
+        Self {
+            now: Millis(0),
+            phase: Phase::Running,
+            bus: BusState::Available,
+            breaker_open: false,
+            refused_topics: 0,
+            lanes_behind: 0,
+            events_behind: 0,
+            events: Vec::new(),
+            late_acknowledgements: 0,
+            drained: 0,
+            beyond_horizon: 0,
+            dedup_look_ups: 0,
+            dedup_look_ups_failed: 0,
+            dedup_not_written: 0,
+            store,
+            store_max_bytes: 10_000,
+            webhooks: Vec::new(),
+            connections: Vec::new(),
+            feeds: Vec::new(),
+        }
+    }
+}

@@ -118,3 +118,73 @@ fn findings(snapshot: &Snapshot, accounts: &[Account]) -> Vec<Finding> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Limits;
+    use crate::event::AccountId;
+    use crate::provider::Provider;
+    use crate::replay::{Count, Kind, Reason};
+
+    type Change = fn(&mut Snapshot);
+
+    #[track_caller]
+    fn check(changes: &[Change], not_ready: Option<&str>, codes: &[&str]) {
+        let mut snapshot = Snapshot::well();
+        changes.iter().for_each(|change| change(&mut snapshot));
+        let account = Account {
+            id: AccountId::new("acme"),
+            provider: Provider::Linxup,
+            webhook: None,
+            poll: Vec::new(),
+            limits: Limits { in_flight: 1, parked: 1_000, rate: None },
+        };
+        let readiness = Readiness::of(&snapshot, &[account]);
+        assert_eq!(readiness.not_ready, not_ready);
+        let found: Vec<_> = readiness.findings.iter().map(|finding| finding.code).collect();
+        assert_eq!(found, codes);
+    }
+
+    fn parked(snapshot: &mut Snapshot, bytes: u64) {
+        let kind = Kind::Event(Reason::Unavailable);
+        snapshot.store.depths = vec![(AccountId::new("acme"), kind, Count { rows: 1, bytes })];
+    }
+
+    const BOTH: Option<&str> = Some("the bus is unavailable and the store takes nothing");
+
+    #[test]
+    fn one_open_way_is_enough_to_be_ready() {
+        let away: Change = |s| s.bus = BusState::Unavailable;
+        let open: Change = |s| s.breaker_open = true;
+        let full: Change = |s| s.store.health = StoreHealth::Full;
+        let failing: Change = |s| s.store.health = StoreHealth::Failing;
+        let spent: Change = |s| parked(s, 9_000);
+        check(&[], None, &[]);
+        check(&[away], None, &["bus-unavailable"]);
+        check(&[open], None, &["breaker-open"]);
+        check(&[full], None, &["disk-full"]);
+        check(&[spent], None, &["store-nearly-full", "quota-nearly-spent"]);
+        check(&[away, full], BOTH, &["disk-full", "bus-unavailable"]);
+        check(&[open, failing], BOTH, &["store-failing", "breaker-open"]);
+        check(&[away, spent], BOTH, &["bus-unavailable", "store-nearly-full", "quota-nearly-spent"]);
+    }
+
+    #[test]
+    fn neither_before_all_runs_nor_while_stopping_nor_on_a_broken_store() {
+        check(&[|s| s.phase = Phase::Starting], Some("starting"), &[]);
+        check(&[|s| s.phase = Phase::Stopping], Some("stopping"), &[]);
+        let broken: Change = |s| s.store.health = StoreHealth::Broken;
+        check(&[broken], Some("the store cannot be trusted"), &["store-broken"]);
+    }
+
+    #[test]
+    fn what_is_degraded_is_found() {
+        check(&[|s| s.refused_topics = 2], None, &["topics-refused"]);
+        check(&[|s| s.lanes_behind = 1], None, &["lanes-behind"]);
+        check(&[|s| s.store.expiring_for_operator = 1], None, &["parked-expires"]);
+        check(&[|s| s.connections = vec![("webhook", 5, 5)]], None, &["connections-full"]);
+        check(&[|s| parked(s, 799)], None, &[]);
+        check(&[|s| parked(s, 800)], None, &["quota-nearly-spent"]);
+    }
+}

@@ -237,10 +237,10 @@ impl Thread {
         match self.write(&batch) {
             Ok(offset) => {
                 self.bytes += bytes as u64 + batch.len() as u64 * ROW_BYTES;
+                newest.send_replace(offset);
                 for (_, ticket) in batch {
                     ticket.resolve(Outcome::Delivered);
                 }
-                newest.send_replace(offset);
             }
             Err(error) => self.fail(batch, &error),
         }

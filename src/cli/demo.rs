@@ -17,7 +17,7 @@ use crate::config::load::ThisProcess;
 use crate::config::{self, Config};
 use crate::simulate::Clock;
 use crate::simulate::demo::{Log, crumbs, frame, sums};
-use crate::simulate::push::{self, Format, Pushed, Target};
+use crate::simulate::push::{self, Faults, Format, Pushed, Target};
 use crate::simulate::serve::Provider;
 use crate::simulate::world::{World, is_newer};
 
@@ -132,7 +132,13 @@ async fn show(args: &Args, data_dir: &Path) -> anyhow::Result<Exit> {
 
     let (drive_stops, pushed) = (CancellationToken::new(), Arc::new(Pushed::default()));
     let url = format!("http://{}/webhooks/demo", handle.webhook_address);
-    let target = Target { url, token, format: Format::Both, after: begins, lose_per_mille: LOST };
+    let target = Target {
+        url,
+        token,
+        format: Format::Both,
+        after: begins,
+        faults: Faults { lost: LOST, ..Faults::default() },
+    };
     let driving = tracker.spawn(push::run(
         world,
         clock.clone(),

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Exit, complain};
 use crate::simulate::Clock;
-use crate::simulate::push::{self, Format, Pushed, Target};
+use crate::simulate::push::{self, Faults, Format, Pushed, Target};
 use crate::simulate::serve::Provider;
 use crate::simulate::world::World;
 
@@ -55,8 +55,14 @@ struct Linxup {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Of a thousand webhooks, how many are never sent: the pull APIs have them.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_name = "PER_MILLE")]
     lose: u64,
+    /// Of a thousand webhooks, how many are sent twice.
+    #[arg(long, default_value_t = 0, value_name = "PER_MILLE")]
+    double: u64,
+    /// Of a thousand webhooks, how many are followed by a broken copy.
+    #[arg(long, default_value_t = 0, value_name = "PER_MILLE")]
+    garble: u64,
     /// Where the pull APIs are served.
     #[arg(long, default_value = "127.0.0.1:8081")]
     listen: SocketAddr,
@@ -107,8 +113,9 @@ async fn simulate(args: Linxup, token: String) -> anyhow::Result<Exit> {
         axum::serve(listener, provider.router()).with_graceful_shutdown(served.cancelled_owned()).await
     });
     let pushed = Arc::new(Pushed::default());
+    let faults = Faults { lost: args.lose, doubled: args.double, garbled: args.garble };
     let pushing = args.to.map(|url| {
-        let target = Target { url, token, format: args.format, after: begins, lose_per_mille: args.lose };
+        let target = Target { url, token, format: args.format, after: begins, faults };
         tracker.spawn(push::run(world, clock, target, Arc::clone(&pushed), tracker.clone(), stop.clone()))
     });
     let ends = async {
@@ -137,10 +144,12 @@ async fn simulate(args: Linxup, token: String) -> anyhow::Result<Exit> {
 fn sums(pushed: &Pushed) -> String {
     let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     format!(
-        "{} messages: {} answered 2xx, {} tries repeated, {} left out on purpose",
+        "{} messages: {} answered 2xx, {} tries repeated; on purpose {} left out, {} doubled, {} garbled",
         read(&pushed.happened),
         read(&pushed.answered),
         read(&pushed.again),
-        read(&pushed.lost)
+        read(&pushed.lost),
+        read(&pushed.doubled),
+        read(&pushed.garbled)
     )
 }

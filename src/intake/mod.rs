@@ -5,5 +5,6 @@ pub mod accept;
 pub mod auth;
 pub mod limit;
 pub mod poll;
+pub mod receipt;
 pub mod serve;
 pub mod webhook;

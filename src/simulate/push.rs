@@ -1,10 +1,13 @@
 //! Pushes what happens as webhooks, as a faithful sender: per vehicle in order, each message only once the one before was
-//! answered 2xx, again with growing pauses until it is. Messages may be left out on purpose, for the pull APIs to heal.
+//! answered 2xx, again with growing pauses until it is. Messages may be left out on purpose, for the pull
+//! APIs to heal, sent twice, or garbled.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use reqwest::Response;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -42,8 +45,27 @@ pub struct Target {
     pub format: Format,
     /// What happened until then is not sent.
     pub after: i64,
-    /// Of a thousand messages, how many are never sent.
-    pub lose_per_mille: u64,
+    /// What goes wrong on the way.
+    pub faults: Faults,
+}
+
+/// What goes wrong on the way: of a thousand messages, how many. Decided by the message alone.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Faults {
+    /// Are never sent, of those that the pull APIs have.
+    pub lost: u64,
+    /// Are sent again after they were answered.
+    pub doubled: u64,
+    /// Are followed by the first half of themselves, which no receiver can read, and nobody sends again.
+    pub garbled: u64,
+}
+
+/// The faults, as what they are decided by.
+#[derive(Clone, Copy)]
+enum Fault {
+    Lost = 1,
+    Doubled,
+    Garbled,
 }
 
 /// What was pushed.
@@ -59,6 +81,10 @@ pub struct Pushed {
     pub again: AtomicU64,
     /// Left out on purpose.
     pub lost: AtomicU64,
+    /// Sent a second time on purpose.
+    pub doubled: AtomicU64,
+    /// Garbled on purpose.
+    pub garbled: AtomicU64,
     /// Left out because the vehicle's queue was full.
     pub dropped: AtomicU64,
 }
@@ -121,26 +147,44 @@ async fn send_all(
         pushed.happened.fetch_add(1, Ordering::Relaxed);
         let crumbs = message.get("batchedPositions").and_then(|crumbs| crumbs.as_str());
         let crumbs = crumbs.map_or(0, |crumbs| crumbs.matches(';').count());
-        if is_lost(&fact, target.lose_per_mille) {
+        let heals = !is_newer(fact.vehicle) && fact.what.is_pulled();
+        let Faults { lost, doubled, garbled } = target.faults;
+        // Breadcrumbs are not in the pull APIs: only what is in them may be lost.
+        if heals && befalls(&fact, Fault::Lost, lost) {
             pushed.lost.fetch_add(1, Ordering::Relaxed);
             continue;
         }
         pushed.crumbs.fetch_add(crumbs as u64, Ordering::Relaxed);
-        send(&client, &target, &message, &pushed).await;
+        let body = Bytes::from(message.to_string());
+        send(&client, &target, body.clone(), &pushed).await;
+        if befalls(&fact, Fault::Doubled, doubled) {
+            pushed.doubled.fetch_add(1, Ordering::Relaxed);
+            send(&client, &target, body.clone(), &pushed).await;
+        }
+        if befalls(&fact, Fault::Garbled, garbled) {
+            pushed.garbled.fetch_add(1, Ordering::Relaxed);
+            // Whatever the answer is, or none.
+            let _answer = request(&client, &target, body.slice(..body.len() / 2)).await;
+        }
     }
 }
 
-/// Whether a message is left out: decided by the fact alone. Only what the pull APIs have is: breadcrumbs are not in them.
-fn is_lost(fact: &Fact, per_mille: u64) -> bool {
-    let heals = !is_newer(fact.vehicle) && fact.what.is_pulled();
-    let hash = (fact.at.unsigned_abs() / 1_000).wrapping_mul(0x9e37_79b9) ^ u64::from(fact.vehicle);
-    heals && hash % 1_000 < per_mille
+/// Whether a fault befalls a message: decided by the fact alone.
+fn befalls(fact: &Fact, fault: Fault, per_mille: u64) -> bool {
+    let salt = 0x9e37_79b9 * (2 * fault as u64 - 1);
+    let hash = (fact.at.unsigned_abs() / 1_000).wrapping_mul(salt) ^ u64::from(fact.vehicle);
+    hash % 1_000 < per_mille
 }
 
-async fn send(client: &reqwest::Client, target: &Target, message: &serde_json::Value, pushed: &Pushed) {
+async fn request(client: &reqwest::Client, target: &Target, body: Bytes) -> reqwest::Result<Response> {
+    let request = client.post(&target.url).bearer_auth(&target.token);
+    request.header("content-type", "application/json").body(body).send().await
+}
+
+async fn send(client: &reqwest::Client, target: &Target, body: Bytes, pushed: &Pushed) {
     let mut pause = PAUSE.0;
     loop {
-        let sent = client.post(&target.url).bearer_auth(&target.token).json(message).send().await;
+        let sent = request(client, target, body.clone()).await;
         if sent.is_ok_and(|answer| answer.status().is_success()) {
             pushed.answered.fetch_add(1, Ordering::Relaxed);
             return;

@@ -61,7 +61,7 @@ async fn a_jwt_that_is_refused_is_bought_anew_once_for_all() {
     assert_eq!(stand.calls_of("POST /jwts").len(), 2);
     for (_, status) in &bench.statuses {
         let status = status.lock().clone();
-        assert_eq!((status.failed_polls, status.succeeded_polls), (0, 1));
+        assert_eq!((status.polls_failed, status.polls_succeeded), (0, 1));
     }
 }
 
@@ -223,7 +223,7 @@ async fn a_redirect_never_leaves_the_host() {
     assert!(bench.said().contains("another host"), "{}", bench.said());
     assert_eq!(elsewhere.calls_of("POST /trips").len() + elsewhere.calls_of("GET /company").len(), 0);
     assert_eq!(stand.calls_of("POST /moved").len(), 1, "within the host it is followed");
-    assert_eq!(bench.statuses[1].1.lock().succeeded_polls, 1);
+    assert_eq!(bench.statuses[1].1.lock().polls_succeeded, 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
-use fleetbus::simulate::push::{self, Format, Pushed, Target};
+use fleetbus::simulate::push::{self, Faults, Format, Pushed, Target};
 use fleetbus::simulate::world::{World, is_newer};
 use fleetbus::simulate::{Clock, render};
 use parking_lot::Mutex;
@@ -28,6 +28,7 @@ const ANY: &str = "127.0.0.1:0";
 struct Receiver {
     taken: Arc<Mutex<Vec<Value>>>,
     tries: Arc<AtomicU64>,
+    unreadable: Arc<AtomicU64>,
 }
 
 impl Receiver {
@@ -38,7 +39,11 @@ impl Receiver {
             if receiver.tries.fetch_add(1, Ordering::Relaxed) % 3 == 2 {
                 return StatusCode::SERVICE_UNAVAILABLE;
             }
-            receiver.taken.lock().push(serde_json::from_slice(&body).expect("JSON"));
+            let Ok(message) = serde_json::from_slice(&body) else {
+                receiver.unreadable.fetch_add(1, Ordering::Relaxed);
+                return StatusCode::BAD_REQUEST;
+            };
+            receiver.taken.lock().push(message);
             StatusCode::CREATED
         };
         let routes = Router::new().route("/webhooks/acme", post(take));
@@ -46,9 +51,9 @@ impl Receiver {
     }
 }
 
-fn target(address: std::net::SocketAddr, lose_per_mille: u64) -> Target {
+fn target(address: std::net::SocketAddr, faults: Faults) -> Target {
     let url = format!("http://{address}/webhooks/acme");
-    Target { url, token: "secret".to_owned(), format: Format::Both, after: BEGINS, lose_per_mille }
+    Target { url, token: "secret".to_owned(), format: Format::Both, after: BEGINS, faults }
 }
 
 async fn until(what: &str, condition: impl Fn() -> bool) {
@@ -77,7 +82,7 @@ async fn each_vehicle_sends_everything_in_order_though_it_is_refused() {
     drop(listener);
     let (receiver, pushed) = (Receiver::default(), Arc::new(Pushed::default()));
     let clock = Clock::new(BEGINS, 300.0);
-    let (target, sums) = (target(address, 0), Arc::clone(&pushed));
+    let (target, sums) = (target(address, Faults::default()), Arc::clone(&pushed));
     let run = push::run(WORLD, clock.clone(), target, sums, tracker.clone(), stop.clone());
     let running = tracker.spawn(run);
     until("it tries again while nobody listens", || pushed.again.load(Ordering::Relaxed) > 3).await;
@@ -97,6 +102,7 @@ async fn each_vehicle_sends_everything_in_order_though_it_is_refused() {
     assert!(left.values().all(Vec::is_empty));
     assert_eq!(pushed.answered.load(Ordering::Relaxed), all as u64);
     assert_eq!(pushed.dropped.load(Ordering::Relaxed), 0);
+    assert_eq!(receiver.unreadable.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]
@@ -104,7 +110,7 @@ async fn what_it_leaves_out_is_counted_and_can_be_pulled() {
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let listener = TcpListener::bind(ANY).await.expect("a port");
     let (receiver, pushed) = (Receiver::default(), Arc::new(Pushed::default()));
-    let target = target(listener.local_addr().expect("bound"), 500);
+    let target = target(listener.local_addr().expect("bound"), Faults { lost: 500, ..Faults::default() });
     receiver.listen(listener, &tracker);
     let clock = Clock::new(BEGINS, 300.0);
     let sums = Arc::clone(&pushed);
@@ -121,4 +127,32 @@ async fn what_it_leaves_out_is_counted_and_can_be_pulled() {
     assert_eq!(lost.len() as u64, pushed.lost.load(Ordering::Relaxed));
     assert_eq!(taken.len() as u64, pushed.answered.load(Ordering::Relaxed));
     assert!(lost.iter().all(|message| message.get("pushType").is_some()), "only of what V2 has");
+}
+
+#[tokio::test]
+async fn what_it_doubles_and_garbles_is_counted_and_harms_nothing_else() {
+    let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+    let listener = TcpListener::bind(ANY).await.expect("a port");
+    let (receiver, pushed) = (Receiver::default(), Arc::new(Pushed::default()));
+    let faults = Faults { doubled: 300, garbled: 300, ..Faults::default() };
+    let target = target(listener.local_addr().expect("bound"), faults);
+    receiver.listen(listener, &tracker);
+    let clock = Clock::new(BEGINS, 300.0);
+    let sums = Arc::clone(&pushed);
+    let run = push::run(WORLD, clock.clone(), target, sums, tracker.clone(), stop.clone());
+    let running = tracker.spawn(run);
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    until("it errs", || read(&pushed.doubled) > 5 && read(&receiver.unreadable) > 5).await;
+    let to = clock.stop();
+    stop.cancel();
+    running.await.expect("no panic").expect("a client");
+
+    let mut taken = receiver.taken.lock().clone();
+    assert_eq!(taken.len() as u64, read(&pushed.happened) + read(&pushed.doubled));
+    assert!(read(&receiver.unreadable) <= read(&pushed.garbled), "some were refused before they were read");
+    taken.sort_by_key(Value::to_string);
+    taken.dedup();
+    let mut all: Vec<Value> = expected(to).into_values().flatten().collect();
+    all.sort_by_key(Value::to_string);
+    assert!(taken == all);
 }

@@ -518,30 +518,44 @@ fn ten_thousand_ids_an_hour_are_known_after_folds_and_a_kill_and_gone_beyond_the
 }
 
 #[test]
-fn a_file_that_breaks_while_it_is_used_is_replaced_and_what_memory_holds_is_not_lost() {
+fn a_stop_in_flight_is_waited_for_though_another_version_of_it_has_ended() {
     let mut stepped = Stepped::new();
-    let old = |minute| Fact::Fix { subject: 1, minute };
-    for minute in -3_000..-1 {
-        stepped.remember(old(minute));
+    let stop = |end| Fact::Stop { subject: 1, minute: -5, end };
+    let Verdict::New(first) = stepped.reserve(stop(0)) else { panic!("not new") };
+    let Verdict::New(second) = stepped.reserve(stop(1)) else { panic!("not new") };
+    drop(first);
+    let inexact = Fact::InexactStop { subject: 1, minute: -5, end: 2 };
+    assert!(matches!(stepped.reserve(inexact), Verdict::InFlight(_)));
+    second.remember();
+    assert!(stepped.is_known(inexact));
+}
+
+#[test]
+fn a_file_that_breaks_while_it_is_used_is_replaced_and_what_memory_holds_is_not_lost() {
+    const PAGE: usize = 4_096;
+    let mut stepped = Stepped::new();
+    let fact = |subject| Fact::Fix { subject, minute: -5 };
+    for subject in 0..3_000 {
+        stepped.remember(fact(subject));
     }
     stepped.worker.fold();
-    stepped.remember(old(-1));
-    stepped.worker.write();
+    stepped.kill();
+    // The pages on which large values go on, so that opening finds nothing wrong: where they go on leads nowhere.
     let path = stepped.dir.path().join("seen.db");
-    stepped.kill();
-    // All but the first page, which opening reads; and the log, which would mend it.
-    let length = std::fs::metadata(&path).expect("there").len() as usize;
     let mut bytes = std::fs::read(&path).expect("read");
-    bytes[4_096..length].fill(0xa5);
+    for page in bytes.chunks_exact_mut(PAGE).skip(1).filter(|page| page[0] == 0) {
+        page[..4].fill(0xff);
+    }
     std::fs::write(&path, bytes).expect("written");
+    let aside = stepped.dir.path().join("seen.db.broken");
     stepped.kill();
-    assert!(!stepped.is_known(old(-2_000)), "it went with the file");
-    stepped.remember(old(1));
+    assert!(!aside.exists(), "nothing has been read yet");
+    stepped.remember(Fact::Fix { subject: 1, minute: -4 });
+    stepped.remember(fact(7));
+    assert!(aside.exists());
     stepped.worker.fold();
-    stepped.worker.fold();
-    assert!(stepped.dir.path().join("seen.db.broken").exists());
     stepped.kill();
-    assert!(stepped.is_known(old(1)));
+    assert!(stepped.is_known(fact(7)) && stepped.is_known(Fact::Fix { subject: 1, minute: -4 }));
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub(super) async fn confirm(account: &AccountId, base_url: &str, host: &Host) {
                 tracing::info!(%account, base_url, error = %fault, "poll.host_unconfirmed");
                 return;
             }
-            Err(Fault::Host(_) | Fault::TimedOut(_) | Fault::Unauthorized(_) | Fault::Limited(_)) => {}
+            Err(Fault::Host(_) | Fault::TimedOut | Fault::Unauthorized(_) | Fault::Limited(_)) => {}
         }
         sleep(pause).await;
         pause = (pause * 2).min(PAUSE.1);

@@ -24,8 +24,8 @@ pub enum Fault {
     #[error("the host fails: {0}")]
     Host(String),
     /// No answer in time: it counts against the host, and a shorter window may do.
-    #[error("no full answer within {} s", .0.as_secs())]
-    TimedOut(Duration),
+    #[error("no full answer in time")]
+    TimedOut,
     /// The host is well, and does not do what was asked: the feed alone is concerned.
     #[error("the request failed: {0}")]
     Refused(String),
@@ -46,7 +46,7 @@ impl Fault {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Host(_) => "host",
-            Self::TimedOut(_) => "timed-out",
+            Self::TimedOut => "timed-out",
             Self::Refused(_) => "refused",
             Self::Unauthorized(_) => "unauthorized",
             Self::Limited(_) => "limited",

@@ -77,12 +77,14 @@ pub struct Status {
     pub succeeded_at: Option<Millis>,
     /// What went wrong last, in words for the operator, and when; none once it works again.
     pub failed: Option<(Millis, String)>,
+    /// The same of its sweep.
+    pub sweep_failed: Option<(Millis, String)>,
     /// Polls and sweeps that were taken in full.
-    pub succeeded_polls: u64,
+    pub polls_succeeded: u64,
     /// Those that were not.
-    pub failed_polls: u64,
-    /// Those that were not, since one was.
-    pub failed_in_a_row: u32,
+    pub polls_failed: u64,
+    /// Polls that were not, since one was.
+    pub failed_in_a_row: u64,
     /// Calls.
     pub calls: u64,
     /// Rows.
@@ -91,15 +93,6 @@ pub struct Status {
     pub doing: Doing,
     /// What its sweep is doing.
     pub sweeping: Doing,
-}
-
-impl Status {
-    /// How far behind it is; for a list, how long ago it was taken.
-    #[must_use]
-    pub fn lag(&self, now: Millis) -> Option<Duration> {
-        let at = self.cursor.position.or(self.succeeded_at)?;
-        Some(Duration::from_millis(u64::try_from(now.0.saturating_sub(at.0)).unwrap_or(0)))
-    }
 }
 
 /// Where cursors are kept.
@@ -137,6 +130,15 @@ pub struct FeedLoop<A, C> {
 enum Side {
     Live,
     Sweep,
+}
+
+impl Side {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Sweep => "sweep",
+        }
+    }
 }
 
 /// The bus is gone for good: the process is stopping.
@@ -278,8 +280,8 @@ where
         let taken = fetch.take(extent, &self.accept, watch).await;
         self.doing(side, Doing::Resting);
         match &taken {
-            Ok(_) => self.succeeded(),
-            Err(trouble) => self.failed(trouble.kind(), &trouble.to_string()),
+            Ok(_) => self.succeeded(side),
+            Err(trouble) => self.failed(side, trouble.kind(), &trouble.to_string()),
         }
         taken
     }
@@ -304,7 +306,7 @@ where
         let failed = (FAILED.0, FAILED.1.max(self.interval));
         match fault {
             Fault::Host(_) | Fault::Refused(_) => self.growing(failed, failures),
-            Fault::TimedOut(_) => {
+            Fault::TimedOut => {
                 // A shorter window may be answered in time.
                 halve();
                 self.growing(failed, failures)
@@ -328,42 +330,54 @@ where
         let saved = self.cursors.save(&self.name, cursor).await;
         if !saved {
             // What it says is durable all the same: another run would only ask again.
-            self.failed("cursor", "the cursor could not be written down");
+            self.failed(Side::Live, "cursor", "the cursor could not be written down");
         }
         saved
     }
 
-    fn succeeded(&self) {
+    fn succeeded(&self, side: Side) {
         let now = (self.clock)();
         let mut status = self.status.lock();
-        status.succeeded_at = Some(now);
-        status.succeeded_polls += 1;
-        status.failed_in_a_row = 0;
-        if status.failed.take().is_some() {
-            drop(status);
-            let (api, feed) = (api_name(self.name.api), self.name.feed.as_str());
-            tracing::info!(account = %self.name.account, api, feed, "feed.recovered");
+        status.polls_succeeded += 1;
+        let failed = match side {
+            Side::Live => {
+                status.succeeded_at = Some(now);
+                status.failed_in_a_row = 0;
+                status.failed.take()
+            }
+            Side::Sweep => status.sweep_failed.take(),
+        };
+        drop(status);
+        if failed.is_some() {
+            let (account, api, feed) = (&self.name.account, api_name(self.name.api), self.name.feed.as_str());
+            tracing::info!(%account, api, feed, side = side.as_str(), "feed.recovered");
         }
     }
 
     /// Says what went wrong: when it changes, and then ever more rarely.
-    fn failed(&self, kind: &'static str, why: &str) {
+    fn failed(&self, side: Side, kind: &'static str, why: &str) {
         let now = (self.clock)();
         let mut status = self.status.lock();
-        let is_news = status.failed.as_ref().is_none_or(|(_, known)| known != why);
-        status.failed = Some((now, why.to_owned()));
-        status.failed_polls += 1;
-        status.failed_in_a_row = status.failed_in_a_row.saturating_add(1);
+        status.polls_failed += 1;
+        let said = match side {
+            Side::Live => {
+                status.failed_in_a_row = status.failed_in_a_row.saturating_add(1);
+                status.failed.replace((now, why.to_owned()))
+            }
+            Side::Sweep => status.sweep_failed.replace((now, why.to_owned())),
+        };
         let times = status.failed_in_a_row;
         drop(status);
-        if !is_news && !times.is_power_of_two() {
+        let is_news = said.is_none_or(|(_, known)| known != why);
+        if !is_news && (side == Side::Sweep || !times.is_power_of_two()) {
             return;
         }
         let (account, api, feed) = (&self.name.account, api_name(self.name.api), self.name.feed.as_str());
+        let side = side.as_str();
         if kind == "unauthorized" {
-            tracing::error!(%account, api, feed, kind, times, error = why, "feed.failed");
+            tracing::error!(%account, api, feed, side, kind, times, error = why, "feed.failed");
         } else {
-            tracing::warn!(%account, api, feed, kind, times, error = why, "feed.failed");
+            tracing::warn!(%account, api, feed, side, kind, times, error = why, "feed.failed");
         }
     }
 }

@@ -226,7 +226,7 @@ impl Host {
         let now = Instant::now();
         let verdict = match fault {
             None | Some(Fault::Refused(_) | Fault::Unauthorized(_) | Fault::TooLarge(_)) => Verdict::Well,
-            Some(Fault::Host(_) | Fault::TimedOut(_)) => Verdict::Failing,
+            Some(Fault::Host(_) | Fault::TimedOut) => Verdict::Failing,
             Some(Fault::Limited(pause)) => {
                 let mut gate = self.gate.lock();
                 gate.paused_until = gate.paused_until.max(Some(now + *pause));

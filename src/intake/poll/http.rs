@@ -135,7 +135,7 @@ impl Client {
         let whole = timeout(self.bounds.total, self.send(base_url, request, opener, now, &mut headers));
         let answer = match whole.await {
             Ok(answer) => answer,
-            Err(_) => Err(Fault::TimedOut(self.bounds.total)),
+            Err(_) => Err(Fault::TimedOut),
         };
         Exchange { answer, headers }
     }
@@ -162,7 +162,7 @@ impl Client {
             .header(name, secret)
             .send()
             .await;
-        let mut response = sent.map_err(|error| self.fault_of(error))?;
+        let mut response = sent.map_err(fault_of)?;
         *headers = response.headers().clone();
         let status = response.status();
         if !status.is_success() {
@@ -181,7 +181,7 @@ impl Client {
         }
         let mut held = Held::default();
         let mut body = BytesMut::new();
-        while let Some(piece) = response.chunk().await.map_err(|error| self.fault_of(error))? {
+        while let Some(piece) = response.chunk().await.map_err(fault_of)? {
             if body.len() + piece.len() > self.bounds.size {
                 return Err(too_large());
             }
@@ -190,25 +190,25 @@ impl Client {
         }
         Ok(Answer { headers: headers.clone(), body: body.freeze(), held })
     }
+}
 
-    /// The client's error without its URL, whose causes say what is wrong.
-    fn fault_of(&self, error: reqwest::Error) -> Fault {
-        if error.is_timeout() {
-            return Fault::TimedOut(self.bounds.total);
-        }
-        let is_redirect = error.is_redirect();
-        let error = error.without_url();
-        let mut said = error.to_string();
-        let mut cause = error.source();
-        while let Some(source) = cause {
-            let text = source.to_string();
-            if !said.contains(&text) {
-                said = format!("{said}: {text}");
-            }
-            cause = source.source();
-        }
-        if is_redirect { Fault::Refused(said) } else { Fault::Host(said) }
+/// The client's error without its URL, whose causes say what is wrong.
+fn fault_of(error: reqwest::Error) -> Fault {
+    if error.is_timeout() {
+        return Fault::TimedOut;
     }
+    let is_redirect = error.is_redirect();
+    let error = error.without_url();
+    let mut said = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        let text = source.to_string();
+        if !said.contains(&text) {
+            said = format!("{said}: {text}");
+        }
+        cause = source.source();
+    }
+    if is_redirect { Fault::Refused(said) } else { Fault::Host(said) }
 }
 
 impl Held {

@@ -3,6 +3,8 @@
 //! sequence numbers are given out under it; while a lane has parked rows, later events queue behind them. Only lanes with
 //! either are held: the bound is what is in flight plus the lanes that the store's quota can hold, about 200 bytes each.
 
+mod backlog;
+
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -12,18 +14,16 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::breaker::{Breaker, Change, Verdict};
-use super::counts::Counts;
-use super::slot::{Group, Outgoing, Slot};
-use super::topics::Topics;
 use crate::bus::{Awaiting, Bus, Failure, Outcome, Ticket, Window};
+use crate::deliver::breaker::{Breaker, Change, Verdict};
+use crate::deliver::counts::Counts;
+use crate::deliver::slot::{Group, Outgoing, Slot};
+use crate::deliver::topics::Topics;
 use crate::event::Millis;
 use crate::replay::{LaneKey, ParkError, Parked, Reason, RecoveredLane, Seq, Store};
 
 /// Shards of the lane map: far more than threads that meet in it.
 const SHARDS: usize = 64;
-/// Refused topics that are probed at once.
-const PROBES: usize = 64;
 
 /// How a request's events enter their lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -242,138 +242,6 @@ impl Lanes {
                 },
             )
         })
-    }
-
-    // What the drain asks and tells.
-
-    /// Lanes that wait for the bus with nothing unresolved, oldest head first, at most `limit`.
-    #[must_use]
-    pub fn ready(&self, limit: usize) -> Vec<Ready> {
-        let refused = self.topics.lock().list();
-        let mut ready = Vec::new();
-        for shard in &self.shards {
-            for (key, lane) in shard.lock().iter() {
-                let free = lane.entries.is_empty() && !lane.draining;
-                if let (true, Some(head)) = (free, lane.head)
-                    && !refused.iter().any(|(topic, _)| *topic == key.topic)
-                {
-                    ready.push(Ready { head, key: key.clone() });
-                }
-            }
-        }
-        ready.sort_by_key(|lane| lane.head);
-        ready.truncate(limit);
-        ready
-    }
-
-    /// One lane of each refused topic whose probe is due; the probe is spent.
-    #[must_use]
-    pub fn topic_probes(&self) -> Vec<Ready> {
-        let refused = self.topics.lock().list();
-        refused
-            .iter()
-            .filter_map(|(topic, _)| {
-                let lane = self.shards.iter().find_map(|shard| {
-                    shard.lock().iter().find_map(|(key, lane)| {
-                        let free = key.topic == *topic && lane.entries.is_empty() && !lane.draining;
-                        lane.head.filter(|_| free).map(|head| Ready { head, key: key.clone() })
-                    })
-                })?;
-                self.topics.lock().take_probe(topic, Instant::now()).then_some(lane)
-            })
-            .take(PROBES)
-            .collect()
-    }
-
-    /// Topics were looked up or made: what was refused may be probed at once.
-    pub fn probe_topics_now(&self) {
-        self.topics.lock().probe_now(Instant::now());
-        self.ready.notify_one();
-    }
-
-    /// Whether the breaker's probe may be sent now; the probe is spent.
-    #[must_use]
-    pub fn take_probe(&self) -> bool {
-        self.breaker.lock().take_probe(Instant::now())
-    }
-
-    /// The drain begins with a lane. False where it has been taken, or is live.
-    #[must_use]
-    pub fn begin_drain(&self, key: &LaneKey) -> bool {
-        let mut shard = self.shard(key).lock();
-        let Some(lane) = shard.get_mut(key) else { return false };
-        let free = lane.rows > 0 && lane.entries.is_empty() && !lane.draining;
-        lane.draining |= free;
-        free
-    }
-
-    /// One row has left the lane's books; `next` is the row after it, where known. True once the lane is live.
-    pub fn drained(&self, key: &LaneKey, how: &Drained, next: Option<Seq>) -> bool {
-        let mut shard = self.shard(key).lock();
-        let Some(lane) = shard.get_mut(key) else { return true };
-        lane.take_rows(1);
-        if lane.rows > 0 && next.is_some() {
-            lane.head = next;
-        }
-        match how {
-            Drained::Delivered => {
-                self.counts.drained.fetch_add(1, Ordering::Relaxed);
-                self.succeed(&key.topic);
-            }
-            Drained::SetAside => {}
-        }
-        let live = lane.rows == 0;
-        if live {
-            lane.draining = false;
-        }
-        self.tidy(&mut shard, key);
-        live
-    }
-
-    /// The drain leaves a lane that is not live yet.
-    pub fn end_drain(&self, key: &LaneKey) {
-        let mut shard = self.shard(key).lock();
-        if let Some(lane) = shard.get_mut(key) {
-            lane.draining = false;
-        }
-        self.tidy(&mut shard, key);
-    }
-
-    /// A row that waited for the operator waits for the bus again, at the end of its lane.
-    pub fn requeue(&self, key: &LaneKey, seq: Seq) {
-        let mut shard = self.shard(key).lock();
-        shard.entry(key.clone()).or_default().add_row(seq);
-        self.tidy(&mut shard, key);
-    }
-
-    /// How many rows the lane ever had: taken before its rows are read, for [`Self::exhausted`].
-    #[must_use]
-    pub fn rows_ever(&self, key: &LaneKey) -> u64 {
-        self.shard(key).lock().get(key).map_or(0, |lane| lane.rows_ever)
-    }
-
-    /// The store has no row of the lane left: what the operator or age removed leaves its books here, unless rows came
-    /// since `rows_ever`. True where the lane is live.
-    pub fn exhausted(&self, key: &LaneKey, rows_ever: u64) -> bool {
-        let mut shard = self.shard(key).lock();
-        let Some(lane) = shard.get_mut(key) else { return true };
-        if lane.rows_ever != rows_ever {
-            return false;
-        }
-        let rows = lane.rows;
-        lane.take_rows(rows);
-        lane.draining = false;
-        self.tidy(&mut shard, key);
-        true
-    }
-
-    /// The drain's attempt failed so.
-    pub fn drain_failed(&self, key: &LaneKey, failure: &Failure) {
-        match failure {
-            Failure::Unavailable(_) | Failure::Broken(_) => self.record(Verdict::Failure),
-            Failure::Refused(why) => self.refuse(&key.topic, why),
-            Failure::Unfit(_) => {}
-        }
     }
 
     fn shard(&self, key: &LaneKey) -> &Mutex<HashMap<LaneKey, Lane>> {
