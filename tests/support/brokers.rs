@@ -21,8 +21,10 @@ use tempfile::TempDir;
 
 /// A broker on a busy machine is up by then.
 const UP: Duration = Duration::from_secs(60);
-/// Kills its child, named by its process id on standard output, when standard input ends.
-const KEEPER: &str = r#""$@" </dev/null >>"$LOG" 2>&1 & p=$!; echo $p; cat >/dev/null; kill -9 $p"#;
+/// Kills its child, named by its process id on standard output, once it reads a line. Where standard input ends instead,
+/// we are gone: it clears away after us.
+const KEEPER: &str = r#""$@" </dev/null >>"$LOG" 2>&1 & p=$!; echo $p
+read -r line || gone=yes; kill -9 $p; wait; [ -z "$gone" ] || rm -rf "$DIR""#;
 
 /// The user that a secured broker knows, and its password.
 pub const USER: (&str, &str) = ("bridge", "a-password-of-the-tests");
@@ -68,11 +70,12 @@ struct Process {
 }
 
 impl Process {
-    fn start(command: &[String], log: &Path) -> Self {
+    fn start(command: &[String], log: &Path, dir: &Path) -> Self {
         let mut keeper = Command::new("sh")
             .args(["-c", KEEPER, "keeper"])
             .args(command)
             .env("LOG", log)
+            .env("DIR", dir)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0)
@@ -92,7 +95,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        drop(self.pipe.take());
+        if let Some(mut pipe) = self.pipe.take() {
+            pipe.write_all(b"end\n").ok();
+        }
         killpg(Pid::from_raw(self.keeper.id().cast_signed()), Signal::SIGKILL).ok();
         self.keeper.wait().ok();
         until("the broker is gone", UP, || kill(self.pid, None).is_err());
@@ -103,13 +108,14 @@ impl Drop for Process {
 struct Node {
     command: Vec<String>,
     log: PathBuf,
+    dir: PathBuf,
     process: Mutex<Option<Process>>,
 }
 
 impl Node {
-    fn start(command: Vec<String>, log: PathBuf) -> Self {
-        let process = Mutex::new(Some(Process::start(&command, &log)));
-        Self { command, log, process }
+    fn start(command: Vec<String>, log: PathBuf, dir: &Path) -> Self {
+        let process = Mutex::new(Some(Process::start(&command, &log, dir)));
+        Self { command, log, dir: dir.to_owned(), process }
     }
 
     fn signal(&self, signal: Signal) {
@@ -121,7 +127,7 @@ impl Node {
     }
 
     fn again(&self) {
-        *self.process.lock().expect("no panic") = Some(Process::start(&self.command, &self.log));
+        *self.process.lock().expect("no panic") = Some(Process::start(&self.command, &self.log, &self.dir));
     }
 }
 
@@ -269,7 +275,7 @@ impl Kafka {
             assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
             let mut command = java("-Xmx512m", "kafka.Kafka");
             command.push(file.display().to_string());
-            Node::start(command, home.join("broker.log"))
+            Node::start(command, home.join("broker.log"), dir.path())
         });
         let kafka = Self {
             nodes: nodes.collect(),
@@ -458,7 +464,7 @@ impl Nats {
         let file = dir.path().join("nats.conf");
         std::fs::write(&file, text).expect("a writable folder");
         let command = vec![server.display().to_string(), "-c".to_owned(), file.display().to_string()];
-        let node = Node::start(command, dir.path().join("nats.log"));
+        let node = Node::start(command, dir.path().join("nats.log"), dir.path());
         let scheme = if guard == Guard::Secured { "tls" } else { "nats" };
         let nats =
             Self { node, url: format!("{scheme}://127.0.0.1:{port}"), certificates, port, guard, _dir: dir };
