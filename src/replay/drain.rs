@@ -2,6 +2,7 @@
 //! lane is drained by one future at a time and only while nothing of it is unresolved; a row is deleted only once the bus
 //! acknowledged it; what is unacknowledged at once is bounded by a window. Neighbours: `deliver::lanes` keeps the books.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ use crate::route::BusKind;
 const CHUNK: (usize, u64) = (256, 1 << 20);
 /// Lanes drained at once, those that wait for a slow acknowledgement not counted.
 const LANES: usize = 64;
+/// Lanes looked for at once.
+const QUEUE: usize = 1_024;
 /// Lanes that wait for a slow acknowledgement: beyond it no new lane is begun.
 const SLOW_LANES: usize = 1024;
 /// How long an acknowledgement may take before the lane counts as slow and the bus as failing.
@@ -103,6 +106,7 @@ impl Drain {
             free_at: Mutex::new(Instant::now()),
         };
         let mut working = FuturesUnordered::new();
+        let mut queue = VecDeque::new();
         let mut pause = PAUSE.0;
         let mut not_before = Instant::now();
         loop {
@@ -112,7 +116,7 @@ impl Drain {
             } else {
                 LANES.saturating_sub(active)
             };
-            for (lane, extent) in self.choose(wanted) {
+            for (lane, extent) in self.choose(wanted, &mut queue) {
                 if self.lanes.begin_drain(&lane.key) {
                     working.push(self.lane(lane, extent, &shared));
                 }
@@ -132,19 +136,25 @@ impl Drain {
         }
     }
 
-    fn choose(&self, wanted: usize) -> Vec<(Ready, Extent)> {
+    /// What to work on next. Lanes are looked for when the queue has run out, not at every turn: there may be many.
+    fn choose(&self, wanted: usize, queue: &mut VecDeque<Ready>) -> Vec<(Ready, Extent)> {
         if wanted == 0 {
             return Vec::new();
         }
         if self.lanes.is_breaker_open() {
+            queue.clear();
             let mut lanes = self.lanes.ready(1);
             return match lanes.pop() {
                 Some(lane) if self.lanes.take_probe() => vec![(lane, Extent::Probe)],
                 Some(_) | None => Vec::new(),
             };
         }
+        if queue.is_empty() {
+            queue.extend(self.lanes.ready(QUEUE));
+        }
         let probes = self.lanes.topic_probes().into_iter().map(|lane| (lane, Extent::Probe));
-        probes.chain(self.lanes.ready(wanted).into_iter().map(|lane| (lane, Extent::Whole))).collect()
+        let whole = queue.drain(..wanted.min(queue.len())).map(|lane| (lane, Extent::Whole));
+        probes.chain(whole).collect()
     }
 
     async fn lane(&self, lane: Ready, extent: Extent, shared: &Shared) -> Ended {
@@ -181,6 +191,11 @@ impl Drain {
                     self.lanes.end_drain(key);
                     return Ended::Failed;
                 }
+                // The topic's own affair: other lanes go on at once.
+                Chunk::Refused => {
+                    self.lanes.end_drain(key);
+                    return Ended::Done;
+                }
             }
         }
     }
@@ -201,7 +216,7 @@ impl Drain {
             self.pace(now.len(), shared).await;
             let outcomes = self.send(key, now, shared).await;
             match self.settle(key, now, &outcomes, next) {
-                Chunk::Stuck => return Chunk::Stuck,
+                stopped @ (Chunk::Stuck | Chunk::Refused) => return stopped,
                 Chunk::Live => live = true,
                 Chunk::More => live = false,
             }
@@ -285,6 +300,7 @@ impl Drain {
     ) -> Chunk {
         let mut delivered = Vec::with_capacity(rows.len());
         let mut stuck = false;
+        let mut refused = false;
         let mut live = false;
         for (at, row) in rows.iter().enumerate() {
             let follower = rows.get(at + 1).map(|row| row.seq).or(next);
@@ -302,6 +318,7 @@ impl Drain {
                 Some(Outcome::Failed(failure)) => {
                     if !stuck {
                         self.lanes.drain_failed(key, failure);
+                        refused = matches!(failure, Failure::Refused(_));
                     }
                     stuck = true;
                 }
@@ -311,10 +328,11 @@ impl Drain {
         if !delivered.is_empty() {
             self.store.delete(delivered);
         }
-        match (stuck, live) {
-            (_, true) => Chunk::Live,
-            (true, false) => Chunk::Stuck,
-            (false, false) => Chunk::More,
+        match (live, stuck, refused) {
+            (true, ..) => Chunk::Live,
+            (false, true, true) => Chunk::Refused,
+            (false, true, false) => Chunk::Stuck,
+            (false, false, _) => Chunk::More,
         }
     }
 }
@@ -328,6 +346,8 @@ enum Chunk {
     More,
     /// The bus failed.
     Stuck,
+    /// The bus refuses the topic.
+    Refused,
 }
 
 /// The outcomes of one send.

@@ -1,6 +1,7 @@
 //! What the drain and the operator ask of the lanes, and tell them: which lanes wait with nothing unresolved, that a row
 //! was delivered, set aside or is gone. The other half of `lanes`, under the same locks and the same invariants.
 
+use std::collections::BinaryHeap;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -16,40 +17,46 @@ impl Lanes {
     /// Lanes that wait for the bus with nothing unresolved, oldest head first, at most `limit`.
     #[must_use]
     pub fn ready(&self, limit: usize) -> Vec<Ready> {
-        let refused = self.topics.lock().list();
-        let mut ready = Vec::new();
+        let mut ready = BinaryHeap::new();
         for shard in &self.shards {
             for (key, lane) in shard.lock().iter() {
-                let free = lane.entries.is_empty() && !lane.draining;
-                if let (true, Some(head)) = (free, lane.head)
-                    && !refused.iter().any(|(topic, _)| *topic == key.topic)
-                {
-                    ready.push(Ready { head, key: key.clone() });
+                let Some(head) = lane.head.filter(|_| lane.entries.is_empty() && !lane.draining) else {
+                    continue;
+                };
+                let late = ready.len() >= limit && ready.peek().is_some_and(|last: &Ready| last.head <= head);
+                if late || self.topics.lock().is_refused(&key.topic) {
+                    continue;
+                }
+                ready.push(Ready { head, key: key.clone() });
+                if ready.len() > limit {
+                    ready.pop();
                 }
             }
         }
-        ready.sort_by_key(|lane| lane.head);
-        ready.truncate(limit);
-        ready
+        ready.into_sorted_vec()
     }
 
     /// One lane of each refused topic whose probe is due; the probe is spent.
     #[must_use]
     pub fn topic_probes(&self) -> Vec<Ready> {
-        let refused = self.topics.lock().list();
-        refused
-            .iter()
-            .filter_map(|(topic, _)| {
-                let lane = self.shards.iter().find_map(|shard| {
-                    shard.lock().iter().find_map(|(key, lane)| {
-                        let free = key.topic == *topic && lane.entries.is_empty() && !lane.draining;
-                        lane.head.filter(|_| free).map(|head| Ready { head, key: key.clone() })
-                    })
-                })?;
-                self.topics.lock().take_probe(topic, Instant::now()).then_some(lane)
-            })
-            .take(PROBES)
-            .collect()
+        let now = Instant::now();
+        let mut due = self.topics.lock().due(now, PROBES);
+        let mut probes = Vec::new();
+        for shard in &self.shards {
+            if due.is_empty() {
+                break;
+            }
+            for (key, lane) in shard.lock().iter() {
+                let free = lane.entries.is_empty() && !lane.draining;
+                if let (true, Some(head)) = (free, lane.head)
+                    && due.remove(&key.topic)
+                    && self.topics.lock().take_probe(&key.topic, now)
+                {
+                    probes.push(Ready { head, key: key.clone() });
+                }
+            }
+        }
+        probes
     }
 
     /// Topics were looked up or made: what was refused may be probed at once.

@@ -96,7 +96,7 @@ struct Parking {
 }
 
 /// A lane that the drain may work on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ready {
     /// Its oldest row.
     pub head: Seq,
