@@ -65,6 +65,12 @@ impl Lanes {
         self.ready.notify_one();
     }
 
+    /// The client says that the bus is there again.
+    pub fn probe_bus_now(&self) {
+        self.breaker.lock().probe_now(Instant::now());
+        self.ready.notify_one();
+    }
+
     /// Whether the breaker's probe may be sent now; the probe is spent.
     #[must_use]
     pub fn take_probe(&self) -> bool {
