@@ -110,6 +110,9 @@ impl Drain {
         let mut pause = PAUSE.0;
         let mut not_before = Instant::now();
         loop {
+            if self.lanes.take_hurry() {
+                (pause, not_before) = (PAUSE.0, Instant::now());
+            }
             let active = working.len().saturating_sub(shared.slow.load(Ordering::Relaxed));
             let wanted = if Instant::now() < not_before || working.len() >= SLOW_LANES {
                 0

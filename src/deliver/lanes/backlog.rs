@@ -68,7 +68,14 @@ impl Lanes {
     /// The client says that the bus is there again.
     pub fn probe_bus_now(&self) {
         self.breaker.lock().probe_now(Instant::now());
+        self.hurry.store(true, Ordering::Relaxed);
         self.ready.notify_one();
+    }
+
+    /// Whether the bus came back since this was asked last: what the drain paused for is over.
+    #[must_use]
+    pub fn take_hurry(&self) -> bool {
+        self.hurry.swap(false, Ordering::Relaxed)
     }
 
     /// Whether the breaker's probe may be sent now; the probe is spent.

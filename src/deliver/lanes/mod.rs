@@ -8,7 +8,7 @@ mod backlog;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -124,6 +124,8 @@ pub struct Lanes {
     counts: Arc<Counts>,
     retries: u32,
     numbers: AtomicU64,
+    /// The bus came back.
+    hurry: AtomicBool,
     /// Rung when a lane may have become ready for the drain.
     pub(crate) ready: Notify,
 }
@@ -161,6 +163,7 @@ impl Lanes {
             counts,
             retries,
             numbers: AtomicU64::new(0),
+            hurry: AtomicBool::new(false),
             ready: Notify::new(),
         };
         for RecoveredLane { key, rows, head } in behind {
