@@ -149,6 +149,7 @@ async fn kafka_gone_hung_and_back_loses_nothing_and_keeps_order() {
     driving.answered(1_300).await;
     kafka.restart(0);
     let ledger = driving.end().await;
+    kafka.wait();
     let topic = format!("{prefix}.position");
     let report = compare(&ledger, async || read_topic(&kafka, &topic)).await;
     assert!(report.holds(), "{report}\n{}", bridge.log_text());
@@ -172,6 +173,7 @@ async fn nats_gone_hung_and_back_loses_nothing_and_keeps_order() {
     driving.answered(1_300).await;
     nats.restart();
     let ledger = driving.end().await;
+    nats.wait();
     let report = compare(&ledger, async || read_stream(&nats.url, &prefix).await).await;
     assert!(report.holds(), "{report}\n{}", bridge.log_text());
     assert_eq!((report.distinct, report.duplicates), (24 * 80, 0), "each event once");
@@ -281,6 +283,7 @@ async fn a_store_that_is_full_refuses_what_the_bus_does_not_take_and_recovers() 
     }
     nats.restart();
     let ledger = driving.end().await;
+    nats.wait();
     let report = compare(&ledger, async || read_stream(&nats.url, &prefix).await).await;
     assert!(report.holds(), "{report}\n{}", bridge.log_text());
     assert_eq!(report.distinct, 16 * 60);
