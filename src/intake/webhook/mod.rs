@@ -149,7 +149,8 @@ where
 fn finish(state: &WebhookState, account: &AccountId, answer: Answer) -> Response {
     let status = answer.status();
     state.counts.answered(account, status, now());
-    tracing::debug!(account = %account, http.status = status.as_u16(), "webhook.answered");
+    let label = state.counts.label(account);
+    tracing::debug!(account = label, http.status = status.as_u16(), "webhook.answered");
     answer.into_response()
 }
 
