@@ -98,6 +98,30 @@ impl StartError {
             | Self::Thread(_) => Exit::Failed,
         }
     }
+
+    /// What to do, where the error itself does not say it.
+    #[must_use]
+    pub const fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::DataDir(LockError::Held { .. }) => {
+                Some("stop that process, or give this one a data_dir and ports of its own")
+            }
+            Self::DataDir(LockError::Unwritable { .. }) | Self::Store(StoreError::Unwritable { .. }) => Some(
+                "let this user write there, or name another folder on a local disk as data_dir in the configuration",
+            ),
+            Self::Store(StoreError::NoRoom { .. }) => Some("make room on the volume of data_dir"),
+            Self::Store(
+                StoreError::Newer { .. } | StoreError::Damaged { .. } | StoreError::Unusable { .. },
+            )
+            | Self::Dedup(_)
+            | Self::Bus(_)
+            | Self::Listen(_)
+            | Self::Tls(_)
+            | Self::Token(_)
+            | Self::Poll(_)
+            | Self::Thread(_) => None,
+        }
+    }
 }
 
 /// What the operator's side and the demo see of a running bridge. Cheap to clone.
@@ -347,7 +371,9 @@ impl Bridge {
         look(Box::pin(look_at_bus(Arc::clone(&bus), Arc::clone(&deliverer.lanes), available)));
         look(Box::pin(look_at_ages(store.clone())));
         look(Box::pin(look_at_tokens(config.accounts.clone(), hooks.clone())));
-        if let (Some(source @ SecretSource::File(_)), Access::Token(live)) = (&config.admin.token, &self.access) {
+        if let (Some(source @ SecretSource::File(_)), Access::Token(live)) =
+            (&config.admin.token, &self.access)
+        {
             look(Box::pin(look_at_admin_token(source.clone(), Arc::clone(live))));
         }
 

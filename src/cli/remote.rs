@@ -201,8 +201,9 @@ impl Remote {
     fn unanswered(&self, error: &reqwest::Error) -> anyhow::Error {
         if error.is_connect() {
             let base = &self.base;
-            anyhow::Error::from(NoAnswer)
-                .context(format!("no bridge answers at {base}: --admin names another"))
+            anyhow::Error::from(NoAnswer).context(format!(
+                "no bridge answers at {base}; start one, or name its admin.address with --admin URL"
+            ))
         } else {
             let mut cause: &dyn std::error::Error = error;
             while let Some(source) = cause.source() {

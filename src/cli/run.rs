@@ -71,8 +71,11 @@ async fn serve(loaded: Loaded) -> anyhow::Result<Exit> {
     let bridge = match app::build(loaded.config).await {
         Ok(bridge) => bridge,
         Err(error) => {
-            let exit = error.exit();
+            let (exit, advice) = (error.exit(), error.advice());
             complain(&format!("{:#}", anyhow::Error::from(error)));
+            if let Some(advice) = advice {
+                complain(advice);
+            }
             return Ok(exit);
         }
     };

@@ -115,7 +115,10 @@ mod tests {
         log.take("fleet.alert", Uuid::from_u128(1));
         assert!(sums(&facts, 0, &log, &reading, done).1);
         assert!(!sums(&facts, 0, &log, &reading, Later { waiting: 1, ..done }).1, "something waits");
-        assert!(!sums(&facts, 0, &log, &Reading { received: 3, ..reading }, done).1, "something is in flight");
+        assert!(
+            !sums(&facts, 0, &log, &Reading { received: 3, ..reading }, done).1,
+            "something is in flight"
+        );
         log.take("fleet.alert", Uuid::from_u128(1));
         assert!(!sums(&facts, 0, &log, &reading, done).1, "something is doubled");
     }
