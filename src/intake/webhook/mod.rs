@@ -1,5 +1,5 @@
 //! Webhooks: `POST /webhooks/{account}` and `/webhooks/{account}/{hint}`. Authenticates, reads the body within its bounds,
-//! hands it to `accept` and maps what came of it to a status (design section 3). Invariants: no handler runs without an
+//! hands it to `accept` and maps what came of it to a status. Invariants: no handler runs without an
 //! `Authenticated` account; the body of an unauthenticated request is not read; a dropped handler takes nothing back.
 
 mod answer;
