@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -95,6 +96,30 @@ impl StartError {
             | Self::Token(_)
             | Self::Poll(_)
             | Self::Thread(_) => Exit::Failed,
+        }
+    }
+
+    /// What to do, where the error itself does not say it.
+    #[must_use]
+    pub const fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::DataDir(LockError::Held { .. }) => {
+                Some("stop that process, or give this one a data_dir and ports of its own")
+            }
+            Self::DataDir(LockError::Unwritable { .. }) | Self::Store(StoreError::Unwritable { .. }) => Some(
+                "let this user write there, or name another folder on a local disk as data_dir in the configuration",
+            ),
+            Self::Store(StoreError::NoRoom { .. }) => Some("make room on the volume of data_dir"),
+            Self::Store(
+                StoreError::Newer { .. } | StoreError::Damaged { .. } | StoreError::Unusable { .. },
+            )
+            | Self::Dedup(_)
+            | Self::Bus(_)
+            | Self::Listen(_)
+            | Self::Tls(_)
+            | Self::Token(_)
+            | Self::Poll(_)
+            | Self::Thread(_) => None,
         }
     }
 }
@@ -346,6 +371,11 @@ impl Bridge {
         look(Box::pin(look_at_bus(Arc::clone(&bus), Arc::clone(&deliverer.lanes), available)));
         look(Box::pin(look_at_ages(store.clone())));
         look(Box::pin(look_at_tokens(config.accounts.clone(), hooks.clone())));
+        if let (Some(source @ SecretSource::File(_)), Access::Token(live)) =
+            (&config.admin.token, &self.access)
+        {
+            look(Box::pin(look_at_admin_token(source.clone(), Arc::clone(live))));
+        }
 
         let polled = acceptance.clone();
         let pull = move |pulled: Pulled| {
@@ -426,7 +456,7 @@ fn admin_state(
         store: handle.store.clone(),
         store_max_bytes: config.replay.max_size,
         webhooks: Arc::clone(&handle.hooks.counts),
-        ports: vec![("webhook", webhooks)],
+        ports: vec![("webhooks", webhooks)],
         feeds: Arc::new(move || feeds.iter().map(|(name, status)| reading(name, &status.lock())).collect()),
     };
     let log = handle.bus.as_local().map(|local| {
@@ -488,6 +518,30 @@ async fn look_at_tokens(accounts: Vec<config::Account>, hooks: WebhookState) {
                     if said.insert(account.id.clone()) {
                         tracing::error!(account = %account.id, error = %error, "token.unreadable");
                     }
+                }
+            }
+        }
+    }
+}
+
+/// The same for the operator's token. One that cannot be read leaves the last one in force.
+async fn look_at_admin_token(source: SecretSource, live: Arc<ArcSwap<TokenDigest>>) {
+    let mut failing = false;
+    loop {
+        sleep(READ_AGAIN).await;
+        match source.read() {
+            Ok(token) => {
+                failing = false;
+                if let Some(digest) = TokenDigest::of(token.reveal())
+                    && **live.load() != digest
+                {
+                    live.store(Arc::new(digest));
+                    tracing::info!("admin.token_changed");
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::error!(error = %error, "admin.token_unreadable");
                 }
             }
         }
