@@ -137,8 +137,14 @@ impl Fields {
         self.left
             .into_iter()
             .filter(|(key, value)| !is_nothing(value) && !key.starts_with("formatted"))
+            .filter(|(key, value)| key != "customData" || !is_empty(value))
             .collect()
     }
+}
+
+/// Empty custom data are how the provider says that there are none, also where they have no object to belong to.
+fn is_empty(value: &Value) -> bool {
+    matches!(value, Value::Object(members) if members.is_empty())
 }
 
 /// Null and the empty string are how the provider says nothing.
@@ -181,6 +187,8 @@ mod tests {
         assert_eq!(some.within("asset", |inner| inner.id(&["id"])), "");
         assert!(some.some_unreadable());
         assert_eq!(some.rest().into_keys().collect::<Vec<_>>(), ["asset", "tracker"]);
+        let empty = fields(r#"{"customData":{},"a":{}}"#);
+        assert_eq!(empty.rest().into_keys().collect::<Vec<_>>(), ["a"]);
     }
 
     #[test]
