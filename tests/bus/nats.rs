@@ -267,7 +267,7 @@ async fn a_nats_that_asks_for_a_token_takes_who_has_it() {
     let dir = TempDir::new().expect("a folder");
     let token = dir.path().join("token");
     std::fs::write(&token, "a-token-of-the-tests\n").expect("a writable folder");
-    let with = |token| config::Nats { token, create: config::Create::Missing, ..config(&nats, "TOKEN") };
+    let with = |token| config::Nats { token, create: Create::Missing, ..config(&nats, "TOKEN") };
     let allowed = Desk::open(&config::Bus::Nats(with(Some(SecretSource::File(token)))), dir.path());
     let made = allowed.bus.check(&[Arc::from("token.a")]).await;
     assert!(matches!(made[..], [Finding::Made(_)]), "{made:?}");
