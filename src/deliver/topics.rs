@@ -38,6 +38,12 @@ impl Topics {
         !self.refused.is_empty() && self.refused.remove(topic).is_some()
     }
 
+    /// Whether none is refused.
+    #[must_use]
+    pub fn all_accepted(&self) -> bool {
+        self.refused.is_empty()
+    }
+
     /// Whether it is refused.
     #[must_use]
     pub fn is_refused(&self, topic: &str) -> bool {

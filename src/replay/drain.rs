@@ -20,8 +20,8 @@ use crate::deliver::lanes::{Drained, Lanes, Ready};
 use crate::encode;
 use crate::route::BusKind;
 
-/// Rows of one lane read at once, and their bytes.
-const CHUNK: (usize, u64) = (256, 1 << 20);
+/// Rows of one lane read at once, and their bytes: with `SLOW_LANES`, the bound of what the drain holds in memory.
+const CHUNK: (usize, u64) = (256, 256 << 10);
 /// Lanes drained at once, those that wait for a slow acknowledgement not counted.
 const LANES: usize = 64;
 /// Lanes that wait for a slow acknowledgement: beyond it no new lane is begun.
@@ -30,6 +30,12 @@ const SLOW_LANES: usize = 1024;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often lanes are looked for when nothing rang.
 const TICK: Duration = Duration::from_millis(250);
+/// Looking for lanes looks at all of them: of a hundred thousand, a pass takes milliseconds. The next one comes so many
+/// times later as it took.
+const LOOK_PAUSE: u32 = 4;
+/// What is in flight when the drain is told to stop may still be acknowledged, so that it is not sent again after the
+/// restart.
+const LAST: Duration = Duration::from_secs(4);
 /// First and last pause after the bus was found unavailable.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 /// The window of unacknowledged events: fewest, first and most.
@@ -66,6 +72,8 @@ enum Extent {
 enum Ended {
     /// Live, or as far as was wanted.
     Done,
+    /// The topic is refused: a state of the topic, which holds no other lane up.
+    Refused,
     /// The bus failed.
     Failed,
 }
@@ -90,10 +98,11 @@ struct Shared {
     slow: AtomicUsize,
     room: Notify,
     free_at: Mutex<Instant>,
+    stop: CancellationToken,
 }
 
 impl Drain {
-    /// Drains until `stop`.
+    /// Drains until `stop`; then begins nothing more, and books what is still acknowledged.
     pub async fn run(self, stop: CancellationToken) {
         let shared = Shared {
             opening: Mutex::new(Opening { size: WINDOW.1 }),
@@ -101,35 +110,46 @@ impl Drain {
             slow: AtomicUsize::new(0),
             room: Notify::new(),
             free_at: Mutex::new(Instant::now()),
+            stop: stop.clone(),
         };
         let mut working = FuturesUnordered::new();
         let mut pause = PAUSE.0;
         let mut not_before = Instant::now();
+        let mut look_at = Instant::now();
         loop {
             let active = working.len().saturating_sub(shared.slow.load(Ordering::Relaxed));
-            let wanted = if Instant::now() < not_before || working.len() >= SLOW_LANES {
+            let begun = Instant::now();
+            let wanted = if begun < not_before || begun < look_at || working.len() >= SLOW_LANES {
                 0
             } else {
                 LANES.saturating_sub(active)
             };
-            for (lane, extent) in self.choose(wanted) {
+            let chosen = self.choose(wanted);
+            if wanted > 0 {
+                look_at = Instant::now() + begun.elapsed() * LOOK_PAUSE;
+            }
+            for (lane, extent) in chosen {
                 if self.lanes.begin_drain(&lane.key) {
                     working.push(self.lane(lane, extent, &shared));
                 }
             }
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
                 Some(ended) = working.next(), if !working.is_empty() => match ended {
                     Ended::Done => pause = PAUSE.0,
+                    Ended::Refused => {}
                     Ended::Failed => {
                         not_before = Instant::now() + pause;
                         pause = (pause * 2).min(PAUSE.1);
                     }
                 },
                 () = self.lanes.ready.notified() => {}
+                // What ended or rang just before the next look is due is found by it.
+                () = sleep_until(look_at.into()), if begun < look_at => {}
                 () = sleep(TICK) => {}
             }
         }
+        timeout(LAST, async { while working.next().await.is_some() {} }).await.ok();
     }
 
     fn choose(&self, wanted: usize) -> Vec<(Ready, Extent)> {
@@ -137,10 +157,16 @@ impl Drain {
             return Vec::new();
         }
         if self.lanes.is_breaker_open() {
-            let mut lanes = self.lanes.ready(1);
-            return match lanes.pop() {
+            if !self.lanes.is_probe_due() {
+                return Vec::new();
+            }
+            return match self.lanes.ready(1).pop() {
                 Some(lane) if self.lanes.take_probe() => vec![(lane, Extent::Probe)],
-                Some(_) | None => Vec::new(),
+                Some(_) => Vec::new(),
+                None => {
+                    self.lanes.close_breaker_for_want_of_probes();
+                    Vec::new()
+                }
             };
         }
         let probes = self.lanes.topic_probes().into_iter().map(|lane| (lane, Extent::Probe));
@@ -155,7 +181,11 @@ impl Drain {
             Extent::Whole => CHUNK.0,
         };
         loop {
-            let rows_ever = self.lanes.rows_ever(key);
+            let last_came = self.lanes.last_came(key).filter(|_| !shared.stop.is_cancelled());
+            let Some(last_came) = last_came else {
+                self.lanes.end_drain(key);
+                return Ended::Done;
+            };
             let rows = match self.store.read_lane(key.clone(), after, limit, CHUNK.1).await {
                 Ok(rows) => rows,
                 Err(error) => {
@@ -165,7 +195,8 @@ impl Drain {
                 }
             };
             let Some(last) = rows.last().map(|row| row.seq) else {
-                if self.lanes.exhausted(key, rows_ever) {
+                // The books have rows that were not read: before they are forgotten, the lane is read from its beginning.
+                if after.take().is_none() && self.lanes.exhausted(key, last_came) {
                     return Ended::Done;
                 }
                 continue;
@@ -177,6 +208,10 @@ impl Drain {
                     return Ended::Done;
                 }
                 Chunk::More => after = Some(last),
+                Chunk::Refused => {
+                    self.lanes.end_drain(key);
+                    return Ended::Refused;
+                }
                 Chunk::Stuck => {
                     self.lanes.end_drain(key);
                     return Ended::Failed;
@@ -193,7 +228,7 @@ impl Drain {
         };
         let mut rest = rows.as_slice();
         let mut live = false;
-        while !rest.is_empty() {
+        while !rest.is_empty() && !shared.stop.is_cancelled() {
             let room = self.room(step.min(rest.len()), shared).await;
             let (now, later) = rest.split_at(room);
             rest = later;
@@ -201,7 +236,7 @@ impl Drain {
             self.pace(now.len(), shared).await;
             let outcomes = self.send(key, now, shared).await;
             match self.settle(key, now, &outcomes, next) {
-                Chunk::Stuck => return Chunk::Stuck,
+                ended @ (Chunk::Stuck | Chunk::Refused) => return ended,
                 Chunk::Live => live = true,
                 Chunk::More => live = false,
             }
@@ -285,6 +320,7 @@ impl Drain {
     ) -> Chunk {
         let mut delivered = Vec::with_capacity(rows.len());
         let mut stuck = false;
+        let mut refused = false;
         let mut live = false;
         for (at, row) in rows.iter().enumerate() {
             let follower = rows.get(at + 1).map(|row| row.seq).or(next);
@@ -302,6 +338,7 @@ impl Drain {
                 Some(Outcome::Failed(failure)) => {
                     if !stuck {
                         self.lanes.drain_failed(key, failure);
+                        refused = matches!(failure, Failure::Refused(_));
                     }
                     stuck = true;
                 }
@@ -313,6 +350,7 @@ impl Drain {
         }
         match (stuck, live) {
             (_, true) => Chunk::Live,
+            (true, false) if refused => Chunk::Refused,
             (true, false) => Chunk::Stuck,
             (false, false) => Chunk::More,
         }
@@ -326,6 +364,8 @@ enum Chunk {
     Live,
     /// The lane has more.
     More,
+    /// The topic is refused.
+    Refused,
     /// The bus failed.
     Stuck,
 }
