@@ -414,7 +414,14 @@ impl Awaiting for Run {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+
     use super::*;
+    use crate::config;
+    use crate::deliver::breaker::Breaker;
+    use crate::deliver::counts::Counts;
+    use crate::event::{AccountId, EventType, Millis, pb};
+    use crate::replay::{DataDir, StoreLimits};
 
     #[test]
     fn the_window_opens_while_acknowledgements_are_quick_and_halves_when_they_are_not() {
@@ -441,5 +448,62 @@ mod tests {
         run.resolve(1, Outcome::Unresolved);
         run.settled().await;
         assert_eq!(run.outcomes(), [Some(Outcome::Delivered), Some(Outcome::Unresolved), None]);
+    }
+
+    #[tokio::test]
+    async fn what_is_acknowledged_after_the_stop_is_booked_and_not_sent_again_by_the_next_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::lock(dir.path()).await.unwrap();
+        let limits = StoreLimits { reserve: 4_096, ..StoreLimits::default() };
+        let (store, writer, _) = Store::open(&data_dir, limits, None).unwrap();
+        let thread = std::thread::spawn(move || writer.run(|_| {}));
+        let hour = Duration::from_secs(3_600);
+        let local = config::Bus::Local(config::Local { retention: hour, max_size: 1 << 30 });
+        let bus = Arc::new(Bus::open(&local, dir.path()).unwrap());
+        let account = AccountId::new("acme");
+        let counts = Arc::new(Counts::new([&account]));
+        let breaker = Breaker::new(config::Breaker { failure_rate: 0.5, window: hour });
+        let lanes = Lanes::new(Arc::clone(&bus), store.clone(), breaker, Arc::clone(&counts), 3, Vec::new());
+        let lane = LaneKey { account, topic: "fleet.position".into(), subject: "vehicle".into() };
+        let id = uuid::Uuid::now_v7();
+        let event = pb::FleetEvent { id: id.to_string(), ..pb::FleetEvent::default() };
+        let row = Parked {
+            seq: Seq(0),
+            lane: lane.clone(),
+            event_type: EventType::Position,
+            id,
+            enters: Vec::new(),
+            payload: event.encode_to_vec().into(),
+            trace: None,
+            reason: Reason::Unfit,
+            error: String::new(),
+            provisional: false,
+            parked_at: Millis(jiff::Timestamp::now().as_millisecond()),
+        };
+        lanes.requeue(row, Box::new(|kept| assert!(kept.is_ok()))).unwrap();
+        let stop = CancellationToken::new();
+        let kind = BusKind::Local;
+        let (lanes_of, store_of, bus_of) = (Arc::clone(&lanes), store.clone(), Arc::clone(&bus));
+        let drain = Drain { lanes: lanes_of, store: store_of, bus: bus_of, kind, rate: None };
+        let drains = drain.run(stop.clone());
+        let stops = async {
+            while !lanes.ready(1).is_empty() {
+                tokio::task::yield_now().await;
+            }
+            // Answered after the drain's own question; then its message is with the bus, whose thread does not run yet.
+            assert_eq!(store.read_lane(lane.clone(), None, 9, 1 << 20).await.unwrap().len(), 1);
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            stop.cancel();
+            tokio::task::yield_now().await;
+            tokio::join!(bus.run(CancellationToken::new()), bus.close(Duration::ZERO));
+        };
+        tokio::join!(drains, stops);
+        assert_eq!(bus.as_local().unwrap().read(None, 0, 9).unwrap().len(), 1);
+        assert_eq!(counts.drained.load(Ordering::Relaxed), 1);
+        assert_eq!(store.read_lane(lane, None, 9, 1 << 20).await.unwrap().len(), 0);
+        store.close();
+        thread.join().unwrap();
     }
 }

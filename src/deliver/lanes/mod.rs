@@ -4,6 +4,8 @@
 //! either are held: the bound is what is in flight plus the lanes that the store's quota can hold, about 200 bytes each.
 
 mod backlog;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
