@@ -522,8 +522,14 @@ async fn ask_for_topics(bus: Arc<Bus>, lanes: Arc<Lanes>, topics: Vec<Arc<str>>)
 
 /// Tells the pollers whether the bus takes events: while it does not, the provider is their store.
 async fn look_at_bus(bus: Arc<Bus>, lanes: Arc<Lanes>, available: watch::Sender<bool>) {
+    let mut connected = true;
     loop {
-        let is = bus.is_available() && !lanes.is_breaker_open();
+        let reached = bus.is_available();
+        if reached && !std::mem::replace(&mut connected, reached) {
+            lanes.probe_bus_now();
+        }
+        connected = reached;
+        let is = reached && !lanes.is_breaker_open();
         available.send_if_modified(|was| std::mem::replace(was, is) != is);
         sleep(LOOK).await;
     }

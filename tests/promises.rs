@@ -149,6 +149,7 @@ async fn kafka_gone_hung_and_back_loses_nothing_and_keeps_order() {
     driving.answered(1_300).await;
     kafka.restart(0);
     let ledger = driving.end().await;
+    kafka.wait();
     let topic = format!("{prefix}.position");
     let report = compare(&ledger, async || read_topic(&kafka, &topic)).await;
     assert!(report.holds(), "{report}\n{}", bridge.log_text());
@@ -172,6 +173,7 @@ async fn nats_gone_hung_and_back_loses_nothing_and_keeps_order() {
     driving.answered(1_300).await;
     nats.restart();
     let ledger = driving.end().await;
+    nats.wait();
     let report = compare(&ledger, async || read_stream(&nats.url, &prefix).await).await;
     assert!(report.holds(), "{report}\n{}", bridge.log_text());
     assert_eq!((report.distinct, report.duplicates), (24 * 80, 0), "each event once");
@@ -281,7 +283,39 @@ async fn a_store_that_is_full_refuses_what_the_bus_does_not_take_and_recovers() 
     }
     nats.restart();
     let ledger = driving.end().await;
+    nats.wait();
     let report = compare(&ledger, async || read_stream(&nats.url, &prefix).await).await;
     assert!(report.holds(), "{report}\n{}", bridge.log_text());
     assert_eq!(report.distinct, 16 * 60);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_missing_stops_its_own_lanes_and_nothing_else() {
+    let (kafka, dir, prefix) = (shared_kafka(), tempfile::tempdir().unwrap(), unique("topic"));
+    let (positions, trips) = (format!("{prefix}.position"), format!("{prefix}.trip"));
+    kafka.create(&positions, 2, 1, &[]).await;
+    let bus = format!("bus: {{ kafka: {{ brokers: \"{}\", topic: \"{prefix}.{{type}}\" }} }}", kafka.brokers);
+    let config = configure(dir.path(), &bus, acme(), "delivery: { drain_delay: 0s }");
+    let bridge = Bridge::start(&config);
+    let (from, client, url) = (start(), client(), format!("{}/webhooks/acme", bridge.webhook));
+    let mut ledger = Ledger::default();
+    for round in 0..40_i64 {
+        let at = from + round * 60_000;
+        let trip = serde_json::json!({
+            "pushType": "TRIP", "deviceNumber": imei(1), "startDateTime": at - 30_000, "endDateTime": at
+        });
+        for body in [flat(1, at), trip] {
+            let answer = client.post(&url).bearer_auth(TOKEN).json(&body).send().await.unwrap();
+            assert_eq!(answer.status(), 201);
+        }
+        let fact = Fact { subject: imei(1), at };
+        ledger.sent.insert(fact.clone());
+        ledger.answered.push(fact);
+    }
+    let report = compare(&ledger, async || read_topic(kafka, &positions)).await;
+    assert!(report.holds(), "positions go on: {report}");
+    kafka.create(&trips, 2, 1, &[]).await;
+    let report = compare(&ledger, async || read_topic(kafka, &trips)).await;
+    assert!(report.holds(), "trips are drained in order: {report}\n{}", bridge.log_text());
+    assert_eq!((report.distinct, report.duplicates), (40, 0), "each event once");
 }

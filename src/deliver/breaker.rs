@@ -85,6 +85,14 @@ impl Breaker {
         }
     }
 
+    /// The client says that the bus is there again: the next probe may go at once, and the pauses begin anew.
+    pub fn probe_now(&mut self, now: Instant) {
+        if let State::Open { next_probe, pause } = &mut self.state {
+            *next_probe = now;
+            *pause = PROBE_PAUSE.0;
+        }
+    }
+
     /// Counts one attempt.
     pub fn record(&mut self, now: Instant, verdict: Verdict) -> Option<Change> {
         if let State::Open { .. } = self.state {
@@ -192,6 +200,8 @@ mod tests {
         }
         assert_eq!(taken[..5], [300, 800, 1_800, 3_800, 7_800]);
         assert!(taken.windows(2).all(|pair| pair[1] - pair[0] <= 5_000));
+        breaker.probe_now(start);
+        assert!(breaker.take_probe(start));
         assert_eq!(breaker.record(start, Verdict::Failure), None);
         assert_eq!(breaker.record(start, Verdict::Success), Some(Change::Closed));
         assert!(!breaker.is_open());

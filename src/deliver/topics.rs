@@ -38,12 +38,6 @@ impl Topics {
         !self.refused.is_empty() && self.refused.remove(topic).is_some()
     }
 
-    /// Whether none is refused.
-    #[must_use]
-    pub fn all_accepted(&self) -> bool {
-        self.refused.is_empty()
-    }
-
     /// Whether it is refused.
     #[must_use]
     pub fn is_refused(&self, topic: &str) -> bool {
@@ -59,6 +53,12 @@ impl Topics {
         refused.pause = (refused.pause * 2).min(PAUSE.1);
         refused.next_probe = now + refused.pause;
         true
+    }
+
+    /// Whether the probe of any is due.
+    #[must_use]
+    pub fn is_any_due(&self, now: Instant) -> bool {
+        self.refused.values().any(|refused| now >= refused.next_probe)
     }
 
     /// Something about the topics has changed: all may be probed at once.
@@ -95,6 +95,7 @@ mod tests {
         assert_eq!(probes[..5], [1, 3, 7, 15, 31]);
         assert!(probes.windows(2).all(|p| p[1] - p[0] <= 300));
         topics.probe_now(start);
+        assert!(topics.is_any_due(start));
         assert!(topics.take_probe(&topic, start));
         assert_eq!(topics.list(), [(Arc::clone(&topic), "still none".to_owned())]);
         assert!(topics.take("fleet.trip"));

@@ -2,6 +2,7 @@
 //! lane is drained by one future at a time and only while nothing of it is unresolved; a row is deleted only once the bus
 //! acknowledged it; what is unacknowledged at once is bounded by a window. Neighbours: `deliver::lanes` keeps the books.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ use crate::route::BusKind;
 const CHUNK: (usize, u64) = (256, 256 << 10);
 /// Lanes drained at once, those that wait for a slow acknowledgement not counted.
 const LANES: usize = 64;
+/// Lanes looked for at once.
+const QUEUE: usize = 1_024;
 /// Lanes that wait for a slow acknowledgement: beyond it no new lane is begun.
 const SLOW_LANES: usize = 1024;
 /// How long an acknowledgement may take before the lane counts as slow and the bus as failing.
@@ -113,18 +116,23 @@ impl Drain {
             stop: stop.clone(),
         };
         let mut working = FuturesUnordered::new();
+        let mut queue = VecDeque::new();
         let mut pause = PAUSE.0;
         let mut not_before = Instant::now();
         let mut look_at = Instant::now();
         loop {
+            if self.lanes.take_hurry() {
+                (pause, not_before) = (PAUSE.0, Instant::now());
+            }
             let active = working.len().saturating_sub(shared.slow.load(Ordering::Relaxed));
             let begun = Instant::now();
-            let wanted = if begun < not_before || begun < look_at || working.len() >= SLOW_LANES {
+            let postponed = begun < look_at;
+            let wanted = if begun < not_before || postponed || working.len() >= SLOW_LANES {
                 0
             } else {
                 LANES.saturating_sub(active)
             };
-            let chosen = self.choose(wanted);
+            let chosen = self.choose(wanted, &mut queue);
             if wanted > 0 {
                 look_at = Instant::now() + begun.elapsed() * LOOK_PAUSE;
             }
@@ -145,18 +153,20 @@ impl Drain {
                 },
                 () = self.lanes.ready.notified() => {}
                 // What ended or rang just before the next look is due is found by it.
-                () = sleep_until(look_at.into()), if begun < look_at => {}
+                () = sleep_until(look_at.into()), if postponed => {}
                 () = sleep(TICK) => {}
             }
         }
         timeout(LAST, async { while working.next().await.is_some() {} }).await.ok();
     }
 
-    fn choose(&self, wanted: usize) -> Vec<(Ready, Extent)> {
+    /// What to work on next. Lanes are looked for when the queue has run out, not at every turn: there may be many.
+    fn choose(&self, wanted: usize, queue: &mut VecDeque<Ready>) -> Vec<(Ready, Extent)> {
         if wanted == 0 {
             return Vec::new();
         }
         if self.lanes.is_breaker_open() {
+            queue.clear();
             if !self.lanes.is_probe_due() {
                 return Vec::new();
             }
@@ -169,8 +179,16 @@ impl Drain {
                 }
             };
         }
+        if queue.is_empty() {
+            queue.extend(self.lanes.ready(QUEUE));
+        }
         let probes = self.lanes.topic_probes().into_iter().map(|lane| (lane, Extent::Probe));
-        probes.chain(self.lanes.ready(wanted).into_iter().map(|lane| (lane, Extent::Whole))).collect()
+        let whole = queue.drain(..wanted.min(queue.len()));
+        // A topic may have been refused since its lanes were looked for.
+        let whole = whole
+            .filter(|lane| !self.lanes.is_topic_refused(&lane.key.topic))
+            .map(|lane| (lane, Extent::Whole));
+        probes.chain(whole).collect()
     }
 
     async fn lane(&self, lane: Ready, extent: Extent, shared: &Shared) -> Ended {

@@ -19,20 +19,23 @@ impl Lanes {
     /// keeps only those that it will hand out: a recovery has many.
     #[must_use]
     pub fn ready(&self, limit: usize) -> Vec<Ready> {
-        let mut oldest: BinaryHeap<(Seq, LaneKey)> = BinaryHeap::with_capacity(limit + 1);
+        let mut ready = BinaryHeap::new();
         for shard in &self.shards {
             for (key, lane) in shard.lock().iter() {
-                let Some(head) = lane.head.filter(|_| lane.is_free()) else { continue };
-                let wanted = oldest.len() < limit || oldest.peek().is_some_and(|(newest, _)| head < *newest);
-                if wanted && !self.topics.lock().is_refused(&key.topic) {
-                    oldest.push((head, key.clone()));
-                    if oldest.len() > limit {
-                        oldest.pop();
-                    }
+                let Some(head) = lane.head.filter(|_| lane.entries.is_empty() && !lane.draining) else {
+                    continue;
+                };
+                let late = ready.len() >= limit && ready.peek().is_some_and(|last: &Ready| last.head <= head);
+                if late || self.topics.lock().is_refused(&key.topic) {
+                    continue;
+                }
+                ready.push(Ready { head, key: key.clone() });
+                if ready.len() > limit {
+                    ready.pop();
                 }
             }
         }
-        oldest.into_sorted_vec().into_iter().map(|(head, key)| Ready { head, key }).collect()
+        ready.into_sorted_vec()
     }
 
     /// One lane of each refused topic whose probe is due; the probe is spent. On NATS each lane is a topic of its own:
@@ -40,10 +43,10 @@ impl Lanes {
     #[must_use]
     pub fn topic_probes(&self) -> Vec<Ready> {
         let mut probes = Vec::new();
-        if self.topics.lock().all_accepted() {
+        let now = Instant::now();
+        if !self.topics.lock().is_any_due(now) {
             return probes;
         }
-        let now = Instant::now();
         for shard in &self.shards {
             for (key, lane) in shard.lock().iter() {
                 if probes.len() >= PROBES {
@@ -59,6 +62,12 @@ impl Lanes {
         probes
     }
 
+    /// Whether only probes may go to this topic.
+    #[must_use]
+    pub fn is_topic_refused(&self, topic: &str) -> bool {
+        self.topics.lock().is_refused(topic)
+    }
+
     /// Topics were looked up or made: what was refused may be probed at once.
     pub fn probe_topics_now(&self) {
         self.topics.lock().probe_now(Instant::now());
@@ -69,6 +78,19 @@ impl Lanes {
     #[must_use]
     pub fn is_probe_due(&self) -> bool {
         self.breaker.lock().is_probe_due(Instant::now())
+    }
+
+    /// The client says that the bus is there again.
+    pub fn probe_bus_now(&self) {
+        self.breaker.lock().probe_now(Instant::now());
+        self.hurry.store(true, Ordering::Relaxed);
+        self.ready.notify_one();
+    }
+
+    /// Whether the bus came back since this was asked last: what the drain paused for is over.
+    #[must_use]
+    pub fn take_hurry(&self) -> bool {
+        self.hurry.swap(false, Ordering::Relaxed)
     }
 
     /// Whether the breaker's probe may be sent now; the probe is spent.

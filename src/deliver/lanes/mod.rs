@@ -10,7 +10,7 @@ mod tests;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -104,7 +104,7 @@ struct Parking {
 }
 
 /// A lane that the drain may work on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ready {
     /// Its oldest row.
     pub head: Seq,
@@ -132,6 +132,8 @@ pub struct Lanes {
     counts: Arc<Counts>,
     retries: u32,
     numbers: AtomicU64,
+    /// The bus came back.
+    hurry: AtomicBool,
     /// Rung when a lane may have become ready for the drain.
     pub(crate) ready: Notify,
 }
@@ -169,6 +171,7 @@ impl Lanes {
             counts,
             retries,
             numbers: AtomicU64::new(1),
+            hurry: AtomicBool::new(false),
             ready: Notify::new(),
         };
         for RecoveredLane { key, rows, head } in behind {
