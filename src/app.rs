@@ -2,9 +2,10 @@
 //! not ready → accept for `drain_delay` (endpoints are removed late) → refuse new connections, stop polling → finish or
 //! park what is in flight → stop the drain → flush the bus → close the store; within 60 s.
 
-use std::collections::{HashMap, HashSet};
+mod look;
+
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -14,16 +15,18 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use look::{Looking, ask_for_topics, look_at_admin_token, look_at_ages, look_at_bus, look_at_tokens};
+
 use crate::admin::{self, Access, AdminState, Again, FeedReading, LocalLog, LogRow, Phase, Sources};
-use crate::bus::{self, Bus, Finding};
+use crate::bus::{self, Bus};
 use crate::cli::Exit;
-use crate::config::{self, Config, SecretError, SecretSource};
+use crate::config::{Config, SecretError, SecretSource};
 use crate::deliver::Deliverer;
 use crate::deliver::breaker::Breaker;
 use crate::deliver::counts::Counts;
 use crate::deliver::dedup::{self, Dedup, system_clock};
 use crate::deliver::lanes::Lanes;
-use crate::event::{AccountId, Millis};
+use crate::event::AccountId;
 use crate::intake::accept::{Acceptance, Known, Parts, Pulled, Pushed};
 use crate::intake::auth::{Origin, TokenDigest};
 use crate::intake::poll::{Pollers, Statuses, StoredCursors, feed};
@@ -39,14 +42,6 @@ use crate::route::Router;
 const FINISH: Duration = Duration::from_secs(20);
 /// The bus's last flush.
 const FLUSH: Duration = Duration::from_secs(5);
-/// How often the bus's state is looked at for the pollers and for readiness.
-const LOOK: Duration = Duration::from_millis(200);
-/// How often an unreachable bus is asked for its topics again.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
-/// How often tokens in files are read again.
-const READ_AGAIN: Duration = Duration::from_secs(5);
-/// How often ages in the store are looked at.
-const AGES: Duration = Duration::from_secs(600);
 
 /// The bridge could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +90,30 @@ impl StartError {
             | Self::Token(_)
             | Self::Poll(_)
             | Self::Thread(_) => Exit::Failed,
+        }
+    }
+
+    /// What to do, where the error itself does not say it.
+    #[must_use]
+    pub const fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::DataDir(LockError::Held { .. }) => {
+                Some("stop that process, or give this one a data_dir and ports of its own")
+            }
+            Self::DataDir(LockError::Unwritable { .. }) | Self::Store(StoreError::Unwritable { .. }) => Some(
+                "let this user write there, or name another folder on a local disk as data_dir in the configuration",
+            ),
+            Self::Store(StoreError::NoRoom { .. }) => Some("make room on the volume of data_dir"),
+            Self::Store(
+                StoreError::Newer { .. } | StoreError::Damaged { .. } | StoreError::Unusable { .. },
+            )
+            | Self::Dedup(_)
+            | Self::Bus(_)
+            | Self::Listen(_)
+            | Self::Tls(_)
+            | Self::Token(_)
+            | Self::Poll(_)
+            | Self::Thread(_) => None,
         }
     }
 }
@@ -346,6 +365,11 @@ impl Bridge {
         look(Box::pin(look_at_bus(Arc::clone(&bus), Arc::clone(&deliverer.lanes), available)));
         look(Box::pin(look_at_ages(store.clone())));
         look(Box::pin(look_at_tokens(config.accounts.clone(), hooks.clone())));
+        if let (Some(source @ SecretSource::File(_)), Access::Token(live)) =
+            (&config.admin.token, &self.access)
+        {
+            look(Box::pin(look_at_admin_token(source.clone(), Arc::clone(live))));
+        }
 
         let polled = acceptance.clone();
         let pull = move |pulled: Pulled| {
@@ -426,7 +450,7 @@ fn admin_state(
         store: handle.store.clone(),
         store_max_bytes: config.replay.max_size,
         webhooks: Arc::clone(&handle.hooks.counts),
-        ports: vec![("webhook", webhooks)],
+        ports: vec![("webhooks", webhooks)],
         feeds: Arc::new(move || feeds.iter().map(|(name, status)| reading(name, &status.lock())).collect()),
     };
     let log = handle.bus.as_local().map(|local| {
@@ -465,84 +489,5 @@ fn reading(name: &feed::Name, status: &feed::Status) -> FeedReading {
         rows: status.rows,
         last_success: status.succeeded_at,
         cursor: status.cursor.position,
-    }
-}
-
-/// Something that is looked at again and again, until the process stops.
-type Looking = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// Tokens from files are read again: a secret may be rotated without a restart.
-async fn look_at_tokens(accounts: Vec<config::Account>, hooks: WebhookState) {
-    let mut said: HashSet<AccountId> = HashSet::new();
-    loop {
-        sleep(READ_AGAIN).await;
-        for account in &accounts {
-            let Some(source @ SecretSource::File(_)) = &account.webhook else { continue };
-            match source.read() {
-                Ok(token) => {
-                    said.remove(&account.id);
-                    let digest = TokenDigest::of(token.reveal());
-                    hooks.tokens.replace(&account.id, Origin::Config, digest.as_slice());
-                }
-                Err(error) => {
-                    if said.insert(account.id.clone()) {
-                        tracing::error!(account = %account.id, error = %error, "token.unreadable");
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Looks the topics up until the bus answers, and says what is missing or weak.
-async fn ask_for_topics(bus: Arc<Bus>, lanes: Arc<Lanes>, topics: Vec<Arc<str>>) {
-    loop {
-        let findings = bus.check(&topics).await;
-        let mut reached = true;
-        for finding in &findings {
-            match finding {
-                Finding::Fine(what) => tracing::debug!(what, "bus.fine"),
-                Finding::Made(what) => tracing::info!(what, "bus.made"),
-                Finding::Weak(what) => tracing::warn!(what, "bus.weak"),
-                Finding::Missing { what, command } => tracing::warn!(what, command, "bus.missing"),
-                Finding::Unreachable(what) => {
-                    tracing::warn!(what, "bus.unreachable");
-                    reached = false;
-                }
-            }
-        }
-        if reached {
-            lanes.probe_topics_now();
-            tracing::info!("bus.checked");
-            return;
-        }
-        sleep(ASK_AGAIN).await;
-    }
-}
-
-/// Tells the pollers whether the bus takes events: while it does not, the provider is their store.
-async fn look_at_bus(bus: Arc<Bus>, lanes: Arc<Lanes>, available: watch::Sender<bool>) {
-    let mut connected = true;
-    loop {
-        let reached = bus.is_available();
-        if reached && !std::mem::replace(&mut connected, reached) {
-            lanes.probe_bus_now();
-        }
-        connected = reached;
-        let is = reached && !lanes.is_breaker_open();
-        available.send_if_modified(|was| std::mem::replace(was, is) != is);
-        sleep(LOOK).await;
-    }
-}
-
-/// An alert a day before age removes what is parked.
-async fn look_at_ages(store: Store) {
-    loop {
-        let stats = store.stats(Millis(jiff::Timestamp::now().as_millisecond()));
-        let (bus, operator) = (stats.expiring_for_bus, stats.expiring_for_operator);
-        if bus + operator > 0 {
-            tracing::error!(for_bus = bus, for_operator = operator, "parked.expires_within_a_day");
-        }
-        sleep(AGES).await;
     }
 }

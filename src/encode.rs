@@ -1,5 +1,5 @@
-//! Headers and bytes: a bare `fleetbus.v1.FleetEvent` with CloudEvents attributes in binary mode (design section 3,
-//! "Topics, keys, headers"). Pure. No name, VIN or coordinate enters a header: ids, types and times only.
+//! Headers and bytes: a bare `fleetbus.v1.FleetEvent` with CloudEvents attributes in binary mode, as `docs/formats.md`
+//! lists them. Pure. No name, VIN or coordinate enters a header: ids, types and times only.
 
 use std::sync::Arc;
 

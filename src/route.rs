@@ -9,7 +9,7 @@ use crate::config;
 use crate::event::{AccountId, EventType};
 use crate::provider::Provider;
 
-/// All but `A-Z a-z 0-9 _ -` (design section 3, "Topics, keys, headers").
+/// All but `A-Z a-z 0-9 _ -`.
 const TOKEN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-');
 
 /// Which encoding and header names a bus asks for.

@@ -183,7 +183,7 @@ mod tests {
         check(&[|s| s.refused_topics = 2], None, &["topics-refused"]);
         check(&[|s| s.lanes_behind = 1], None, &["lanes-behind"]);
         check(&[|s| s.store.expiring_for_operator = 1], None, &["parked-expires"]);
-        check(&[|s| s.connections = vec![("webhook", 5, 5)]], None, &["connections-full"]);
+        check(&[|s| s.connections = vec![("webhooks", 5, 5)]], None, &["connections-full"]);
         check(&[|s| parked(s, 799)], None, &[]);
         check(&[|s| parked(s, 800)], None, &["quota-nearly-spent"]);
     }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -16,7 +17,7 @@ use crate::app::{self, Handle};
 use crate::config::load::ThisProcess;
 use crate::config::{self, Config};
 use crate::simulate::Clock;
-use crate::simulate::demo::{Log, crumbs, frame, sums};
+use crate::simulate::demo::{Later, Log, crumbs, frame, sums};
 use crate::simulate::push::{self, Faults, Format, Pushed, Target};
 use crate::simulate::serve::Provider;
 use crate::simulate::world::{World, is_newer};
@@ -171,9 +172,9 @@ async fn show(args: &Args, data_dir: &Path) -> anyhow::Result<Exit> {
     complain("the vehicles stop; the last polls and the drain come to an end");
     let facts = world.facts(world.begins, to);
     let expected = crumbs(&facts, is_newer);
-    let (text, right) = settle(&handle, |log, waiting| {
+    let (text, right) = settle(&handle, |log, later| {
         let reading = handle.deliverer.counts.total(None);
-        sums(&facts, expected, log, &reading, waiting)
+        sums(&facts, expected, log, &reading, later)
     })
     .await?;
     complain(&text);
@@ -198,7 +199,7 @@ async fn show(args: &Args, data_dir: &Path) -> anyhow::Result<Exit> {
 /// Waits until the sums add up, or half a minute.
 async fn settle(
     handle: &Handle,
-    check: impl Fn(&Log, u64) -> (String, bool),
+    check: impl Fn(&Log, Later) -> (String, bool),
 ) -> anyhow::Result<(String, bool)> {
     let Some(local) = handle.bus.as_local() else { bail!("the demo runs on the local bus") };
     let begun = Instant::now();
@@ -210,7 +211,8 @@ async fn settle(
             offset = last.offset;
             rows.iter().for_each(|row| log.take(&row.topic, row.id));
         }
-        let checked = check(&log, handle.deliverer.lanes.behind().1);
+        let drained = handle.deliverer.counts.drained.load(Ordering::Relaxed);
+        let checked = check(&log, Later { drained, waiting: handle.deliverer.lanes.behind().1 });
         if checked.1 || begun.elapsed() > Duration::from_secs(30) {
             return Ok(checked);
         }

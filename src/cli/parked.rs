@@ -165,8 +165,14 @@ async fn show(args: ShowArgs) -> anyhow::Result<Exit> {
 }
 
 async fn discard(args: DiscardArgs) -> anyhow::Result<Exit> {
-    let remote = Remote::new(&args.at)?;
     let mut query = args.filter.pairs();
+    if query.is_empty() != args.all {
+        complain(
+            "say what to discard: either by a filter such as --reason not-json, or --all for everything",
+        );
+        return Ok(Exit::Usage);
+    }
+    let remote = Remote::new(&args.at)?;
     query.extend(args.all.then(|| ("all", "true".to_owned())));
     if args.dry_run {
         query.push(("dry_run", "true".to_owned()));

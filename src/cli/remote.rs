@@ -199,24 +199,24 @@ impl Remote {
     }
 
     fn unanswered(&self, error: &reqwest::Error) -> anyhow::Error {
-        if error.is_connect() {
-            let base = &self.base;
-            anyhow::Error::from(NoAnswer)
-                .context(format!("no bridge answers at {base}: --admin names another"))
+        let base = &self.base;
+        let sentence = if error.is_connect() {
+            format!("no bridge answers at {base}; start one, or name its admin.address with --admin URL")
         } else {
             let mut cause: &dyn std::error::Error = error;
             while let Some(source) = cause.source() {
                 cause = source;
             }
-            anyhow::Error::from(NoAnswer).context(format!("{} does not answer: {cause}", self.base))
-        }
+            format!("{base} does not answer: {cause}")
+        };
+        NoAnswer(sentence).into()
     }
 }
 
 /// The bridge did not answer; it may do so later.
 #[derive(Debug, thiserror::Error)]
-#[error("no answer")]
-pub struct NoAnswer;
+#[error("{0}")]
+pub struct NoAnswer(String);
 
 /// Lines of a stream.
 pub struct Lines {

@@ -68,11 +68,22 @@ pub fn read_config(said: Option<PathBuf>) -> anyhow::Result<Result<Loaded, Exit>
 async fn serve(loaded: Loaded) -> anyhow::Result<Exit> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be awaited")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be awaited")?;
-    let bridge = match app::build(loaded.config).await {
+    let built = tokio::select! {
+        built = app::build(loaded.config) => built,
+        // Nothing was accepted yet: it may have waited for data_dir.
+        () = either(&mut terminate, &mut interrupt) => {
+            tracing::info!("app.stopped");
+            return Ok(Exit::Done);
+        }
+    };
+    let bridge = match built {
         Ok(bridge) => bridge,
         Err(error) => {
-            let exit = error.exit();
+            let (exit, advice) = (error.exit(), error.advice());
             complain(&format!("{:#}", anyhow::Error::from(error)));
+            if let Some(advice) = advice {
+                complain(advice);
+            }
             return Ok(exit);
         }
     };

@@ -17,6 +17,9 @@ use crate::simulate::push::{self, Faults, Format, Pushed, Target};
 use crate::simulate::serve::Provider;
 use crate::simulate::world::World;
 
+/// A fast fleet begins at most so long ago: what is older than dedup remembers would be told twice.
+const HEAD_START_MS: i64 = 24 * 3_600_000;
+
 /// Arguments of `fleetbus simulate`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -36,7 +39,7 @@ struct Linxup {
     /// Push webhooks to this URL, e.g. http://127.0.0.1:8080/webhooks/acme. Loopback only.
     #[arg(long, value_name = "URL")]
     to: Option<String>,
-    /// The webhook's token: a variable's name. The pull APIs take the same.
+    /// The webhook's token: a variable's name; where it is not set, the token is `simulated`. The pull APIs take the same.
     #[arg(long, value_name = "VARIABLE", default_value = "FLEETBUS_SIMULATED_TOKEN")]
     token_env: String,
     /// The webhook's token: a file.
@@ -48,7 +51,7 @@ struct Linxup {
     /// How many vehicles.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     vehicles: u32,
-    /// How much faster than the clock on the wall.
+    /// How much faster than the clock on the wall: the fleet begins in the past, and is at most as far as the present.
     #[arg(long, default_value_t = 1.0)]
     speed: f64,
     /// What decides everything that happens.
@@ -98,8 +101,14 @@ fn is_loopback(url: &str) -> bool {
     })
 }
 
+/// How long ago a fleet begins that is faster than the clock, in ms: nothing may happen in the future.
+fn head_start(speed: f64, seconds: Option<u64>) -> i64 {
+    let lasts = seconds.unwrap_or(3_600).min(86_400);
+    ((lasts as f64 * (speed - 1.0) * 1_000.0) as i64).clamp(0, HEAD_START_MS)
+}
+
 async fn simulate(args: Linxup, token: String) -> anyhow::Result<Exit> {
-    let begins = jiff::Timestamp::now().as_millisecond();
+    let begins = jiff::Timestamp::now().as_millisecond() - head_start(args.speed, args.seconds);
     let world = World { seed: args.seed, vehicles: args.vehicles, begins };
     let clock = Clock::new(begins, args.speed);
     let provider = Provider::new(world, clock.clone(), token.clone(), Duration::from_secs(5));
@@ -152,4 +161,22 @@ fn sums(pushed: &Pushed) -> String {
         read(&pushed.doubled),
         read(&pushed.garbled)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(speed: f64, seconds: Option<u64>, expected: i64) {
+        assert_eq!(head_start(speed, seconds), expected);
+    }
+
+    #[test]
+    fn a_fast_fleet_begins_so_early_that_it_reaches_the_present_at_its_end() {
+        check(1.0, None, 0);
+        check(0.5, Some(10), 0);
+        check(60.0, Some(10), 590_000);
+        check(1_000.0, None, HEAD_START_MS);
+    }
 }

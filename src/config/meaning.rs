@@ -16,7 +16,7 @@ pub struct Config {
     pub listen: Listen,
     /// The operator's port.
     pub admin: Admin,
-    /// Replay store, cursors, tokens, custom data, what was seen.
+    /// Replay store, cursors, what was seen, the local bus.
     pub data_dir: PathBuf,
     /// Where events go.
     pub bus: Bus,

@@ -13,7 +13,7 @@ pub fn schema() -> Value {
         &[
             ("listen", listen()),
             ("admin", admin()),
-            ("data_dir", text("Replay store, cursors, tokens, custom data, what was seen", "./data")),
+            ("data_dir", text("Replay store, cursors, what was seen, the local bus", "./data")),
             ("bus", bus()),
             ("accounts", list(account(), "Whose events")),
             ("delivery", delivery()),

@@ -1,4 +1,4 @@
-//! The circuit breaker of the bus connection (design section 5, "Breaker"): opens when more than a share of the
+//! The circuit breaker of the bus connection: opens when more than a share of the
 //! attempts of a window failed for want of the bus, lets one probe through at growing intervals, and closes on the first
 //! success. Pure: the caller brings "now". Only unavailability counts: a refused topic or a poison event never does.
 

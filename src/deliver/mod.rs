@@ -1,4 +1,4 @@
-//! The policy of delivery (design section 5): dedup, lanes, deadline, retry, breaker. `bus` makes attempts and knows no
+//! The policy of delivery: dedup, lanes, deadline, retry, breaker. `bus` makes attempts and knows no
 //! policy; `replay` keeps what could not be delivered. Invariant: a [`Sums`] without `rejected` means that every event is
 //! acknowledged by the bus, fsynced in the store, or was known.
 

@@ -1,4 +1,4 @@
-//! Event and record ids (design section 4): UUIDv5 over the parts of a fact, joined by U+001F. Pure.
+//! Event and record ids: UUIDv5 over the parts of a fact, joined by U+001F. Pure.
 //!
 //! Invariant: a part never contains the joint, nor any other control character, so two facts with different parts never
 //! have one id. What the parts are, type by type, is decided in `provider`.

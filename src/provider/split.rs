@@ -75,10 +75,13 @@ pub fn elements(document: &str) -> Result<Vec<&str>, SplitError> {
 }
 
 /// The array of an envelope `{"messages": […]}`. A message that has such a field among its own is no envelope: it has other
-/// content, and what its `messages` are is not known.
+/// content, and what its `messages` are is not known. Of two keys of that name the last counts, as everywhere.
 fn messages(document: &str) -> Option<&str> {
     let members = Walk::of(document).members();
-    let (_, found) = members.iter().rev().find(|(key, value)| key == "messages" && value.starts_with('['))?;
+    let (_, found) = members.iter().rev().find(|(key, _)| key == "messages")?;
+    if !found.starts_with('[') {
+        return None;
+    }
     let alone = members.iter().all(|(key, _)| key == "messages");
     let of_objects = || {
         let inner = Walk::of(found).elements();
@@ -131,6 +134,8 @@ mod tests {
         check(br#"{"date":1,"messages":[]}"#, Ok(&[r#"{"date":1,"messages":[]}"#]));
         check(br#"{"date":1,"messages":["x"]}"#, Ok(&[r#"{"date":1,"messages":["x"]}"#]));
         check(br#"{"messages":"x"}"#, Ok(&[r#"{"messages":"x"}"#]));
+        check(br#"{"messages":[{}],"messages":null}"#, Ok(&[r#"{"messages":[{}],"messages":null}"#]));
+        check(br#"{"messages":null,"messages":[{}]}"#, Ok(&["{}"]));
     }
 
     #[test]

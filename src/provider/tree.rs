@@ -14,8 +14,9 @@ const MAX_DEPTH: usize = 16;
 /// How deeply a field's value may nest in an event; decoders of protobuf refuse depth.
 pub(crate) const MAX_STRUCT_DEPTH: usize = 8;
 
-/// Doubles hold every integer up to this one; beyond it consumers get text.
-const MAX_EXACT: u64 = 1 << 53;
+/// Doubles hold every integer up to this one, 2^53; beyond it consumers get text.
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+const MAX_EXACT_DIGITS: &str = "9007199254740992";
 
 /// The members of an object, sorted, so that nothing depends on the order in which they came.
 pub(crate) type Members = BTreeMap<String, Value>;
@@ -110,19 +111,24 @@ fn write_text(text: &str, out: &mut String) {
 }
 
 /// The number as a double, where that loses nothing that its writer meant: a fraction is always an approximation, an integer
-/// beyond 2^53 or a number beyond a double's range is not for doubles.
+/// beyond 2^53, however it is written, or a number beyond a double's range is not for doubles.
 fn exact(text: &str) -> Option<f64> {
     let number: f64 = text.parse().ok()?;
-    let digits = text.strip_prefix('-').unwrap_or(text);
-    let whole = digits.bytes().all(|byte| byte.is_ascii_digit());
-    let fits = if whole {
-        digits.parse::<u64>().is_ok_and(|integer| integer <= MAX_EXACT)
-    } else {
-        let mantissa = digits.split(['e', 'E']).next().unwrap_or_default();
-        let zero = mantissa.bytes().all(|byte| matches!(byte, b'0' | b'.'));
-        number.is_finite() && (zero || number != 0.0)
-    };
-    fits.then_some(number)
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (integer, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{}{fraction}", integer.trim_start_matches('-'));
+    let significant = digits.trim_matches('0');
+    if number == 0.0 {
+        return significant.is_empty().then_some(number);
+    }
+    if number.abs() < MAX_EXACT {
+        return Some(number);
+    }
+    let zeros = i64::try_from(digits.len() - digits.trim_end_matches('0').len()).ok()?;
+    let places = i64::try_from(fraction.len()).ok()?;
+    let is_integer = exponent.parse::<i64>().ok()?.checked_add(zeros)? >= places;
+    let is_limit = number.abs() == MAX_EXACT && significant == MAX_EXACT_DIGITS;
+    (number.is_finite() && (is_limit || !is_integer)).then_some(number)
 }
 
 /// A walk over one valid document.
@@ -395,6 +401,15 @@ mod tests {
             ("9007199254740992", true),
             ("9007199254740993", false),
             ("-9007199254740993", false),
+            ("9007199254740992.0", true),
+            ("9007199254740993.0", false),
+            ("-9.007199254740993e15", false),
+            ("90071992547409930e-1", false),
+            ("9007199254740991.00", true),
+            ("9007199254740993.5", true),
+            ("1e23", false),
+            ("1e3", true),
+            ("0.000", true),
             ("1e999", false),
             ("-1e-999", false),
             ("0.1", true),

@@ -33,7 +33,7 @@ struct Held {
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another process has it, and kept it: exit 75, for it may be free later.
-    #[error("another process has the data directory {path}")]
+    #[error("the data directory {path} is held by another process")]
     Held {
         /// The directory.
         path: PathBuf,
@@ -85,7 +85,7 @@ impl DataDir {
             }
             if matches!(told, Told::NotYet) {
                 told = Told::Once;
-                tracing::info!(data_dir.path = %path.display(), wait.seconds = patience.as_secs(), "data directory is held, waiting");
+                tracing::info!(data_dir.path = %path.display(), wait.seconds = patience.as_secs(), "data_dir.held");
             }
             tokio::time::sleep(LOCK_POLL).await;
         }

@@ -260,3 +260,21 @@ async fn a_secured_nats_takes_what_it_allows() {
     assert_eq!(kind(&stranger.attempt(1, &message("ok.a", "key", 9)).await), "unavailable");
     stranger.close().await;
 }
+
+#[tokio::test]
+async fn a_nats_that_asks_for_a_token_takes_who_has_it() {
+    let nats = Nats::start(Guard::Open, "authorization { token: \"a-token-of-the-tests\" }");
+    let dir = TempDir::new().expect("a folder");
+    let token = dir.path().join("token");
+    std::fs::write(&token, "a-token-of-the-tests\n").expect("a writable folder");
+    let with = |token| config::Nats { token, create: config::Create::Missing, ..config(&nats, "TOKEN") };
+    let allowed = Desk::open(&config::Bus::Nats(with(Some(SecretSource::File(token)))), dir.path());
+    let made = allowed.bus.check(&[Arc::from("token.a")]).await;
+    assert!(matches!(made[..], [Finding::Made(_)]), "{made:?}");
+    assert_eq!(allowed.attempt(1, &message("token.a", "key", 1)).await, Outcome::Delivered);
+    allowed.close().await;
+    let stranger = Desk::open(&config::Bus::Nats(with(None)), dir.path());
+    let findings = stranger.bus.check(&[Arc::from("token.a")]).await;
+    assert!(matches!(findings[..], [Finding::Unreachable(_)]), "{findings:?}");
+    stranger.close().await;
+}

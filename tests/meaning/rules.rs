@@ -239,6 +239,32 @@ fn sentinels_are_absence() {
 }
 
 #[test]
+fn what_is_said_twice_or_is_empty_is_not_repeated() {
+    let said = |changes: Value| {
+        let raw = with(fixture("push-v3/position_live_like_sparse.json"), changes);
+        event(&push(), &raw)["providerFields"].clone()
+    };
+    let plain = said(json!({}));
+    let beside = json!({ "tracker": { "trackerId": "18000100017", "deviceNumber": "35" }, "trackerId": 18_000_100_017_i64, "deviceNumber": "35", "customData": {} });
+    assert_eq!(said(beside), plain);
+    let other = said(
+        json!({ "tracker": { "trackerId": 5, "deviceNumber": "35" }, "trackerId": 6, "customData": { "a": 1 } }),
+    );
+    assert_eq!((&other["trackerId"], &other["customData"]), (&json!(6.0), &json!({ "a": 1.0 })));
+}
+
+#[test]
+fn the_end_of_a_pulled_stop_is_exact_where_a_double_is_not() {
+    // 2.01 × 60,000 is 120,599.99… in doubles.
+    for (minutes, millis) in [(json!(2.01), 120_600), (json!("4.35"), 261_000), (json!(60), 3_600_000)] {
+        let row = json!({ "stopDateTime": T, "durationMinutes": minutes, "tracker": { "deviceNumber": "350000000000017" } });
+        let pushed = json!({ "stopType": "OFF", "startDateTime": T, "endDateTime": T + millis, "tracker": { "deviceNumber": "350000000000017" } });
+        let pulled = event(&pull(PullApi::V3, Feed::Stops), &row);
+        assert_eq!(pulled["id"], event(&push(), &pushed)["id"], "{minutes}");
+    }
+}
+
+#[test]
 fn custom_data_belongs_to_its_object() {
     let raw = json!({
         "tracker": { "trackerId": 1, "customData": { "a": 1 } },

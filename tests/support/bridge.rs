@@ -43,11 +43,17 @@ pub fn acme() -> &'static str {
 impl Bridge {
     /// Starts it and waits until it says where it listens.
     pub fn start(config: &Path) -> Self {
+        Self::start_with(config, &[])
+    }
+
+    /// The same, with variables of its environment.
+    pub fn start_with(config: &Path, environment: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_fleetbus"))
             .arg("run")
             .arg("--config")
             .arg(config)
             .env("TEST_TOKEN", TOKEN)
+            .envs(environment.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

@@ -1,4 +1,4 @@
-//! From a file's text to what it means (design section 3, "Configuration"): every error at once, each with its path and
+//! From a file's text to what it means: every error at once, each with its path and
 //! line. Pure but for the two questions that it is given: an environment variable's value, and what is in a file.
 //! `run` and `check` both come through here. `bus` and `accounts` read those parts, `values` the forms of single values;
 //! contradictions between parts are found at the end, here.

@@ -1,4 +1,4 @@
-//! Dedup: reserve → publish → remember (design section 5, "Dedup"). An id is remembered only once its event is
+//! Dedup: reserve → publish → remember. An id is remembered only once its event is
 //! acknowledged or parked; a copy that arrives meanwhile shares the outcome. Invariants: of two copies at once exactly one
 //! is new; what cannot be looked up in time counts as new, for a duplicate costs an upsert and a swallowed fact the fact.
 //!

@@ -1,4 +1,4 @@
-//! Lanes: the unit of order (design section 5). A lane is *live*, with events that the bus has not yet acknowledged, or
+//! Lanes: the unit of order. A lane is *live*, with events that the bus has not yet acknowledged, or
 //! *behind*, with parked ones. Invariants: every change happens under the lane's shard lock, which never spans an await;
 //! sequence numbers are given out under it; while a lane has parked rows, later events queue behind them. Only lanes with
 //! either are held: the bound is what is in flight plus the lanes that the store's quota can hold, about 200 bytes each.

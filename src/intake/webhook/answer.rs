@@ -1,4 +1,4 @@
-//! What a sender is told: each case of design section 3, and its status. Pure. Exhaustive, so that a new case needs one.
+//! What a sender is told: each case, and its status (`docs/operate.md` lists them). Pure. Exhaustive, so that a new case needs one.
 
 use std::time::Duration;
 

@@ -96,8 +96,7 @@ impl Counts {
 
     /// Counts a refusal, and tells where it is time to say so.
     pub(super) fn refused(&self, account: &AccountId, now: Millis) -> Option<Refused<'_>> {
-        let (label, account) =
-            self.accounts.get_key_value(account).map_or((UNKNOWN, &self.unknown), |(id, a)| (id.as_str(), a));
+        let (label, account) = (self.label(account), self.of(account));
         account.refused.fetch_add(1, Ordering::Relaxed);
         let said = account.last_said_ms.load(Ordering::Relaxed);
         if now.0.saturating_sub(said) < QUIET_MS {
@@ -111,6 +110,11 @@ impl Counts {
     /// Counts a hang-up, unless the request is [`Waiting::answered`].
     pub(super) fn waiting(&self, account: &AccountId) -> Waiting<'_> {
         Waiting { hang_ups: Some(&self.of(account).hang_ups) }
+    }
+
+    /// The account's id, or [`UNKNOWN`]: what stands in a URL that nobody configured may be a token put in the wrong place.
+    pub(super) fn label(&self, account: &AccountId) -> &str {
+        self.accounts.get_key_value(account).map_or(UNKNOWN, |(id, _)| id.as_str())
     }
 
     fn of(&self, account: &AccountId) -> &Account {

@@ -1,5 +1,5 @@
 //! Webhooks: `POST /webhooks/{account}` and `/webhooks/{account}/{hint}`. Authenticates, reads the body within its bounds,
-//! hands it to `accept` and maps what came of it to a status (design section 3). Invariants: no handler runs without an
+//! hands it to `accept` and maps what came of it to a status. Invariants: no handler runs without an
 //! `Authenticated` account; the body of an unauthenticated request is not read; a dropped handler takes nothing back.
 
 mod answer;
@@ -149,7 +149,8 @@ where
 fn finish(state: &WebhookState, account: &AccountId, answer: Answer) -> Response {
     let status = answer.status();
     state.counts.answered(account, status, now());
-    tracing::debug!(account = %account, http.status = status.as_u16(), "webhook.answered");
+    let label = state.counts.label(account);
+    tracing::debug!(account = label, http.status = status.as_u16(), "webhook.answered");
     answer.into_response()
 }
 

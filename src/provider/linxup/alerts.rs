@@ -98,7 +98,8 @@ pub(super) fn speed_in(description: &str) -> Option<f64> {
     let lower = description.to_lowercase();
     let mut words = lower.split_whitespace();
     while let Some(word) = words.next() {
-        if word != "traveling" {
+        // Perhaps after a bracket or a quotation mark.
+        if !word.ends_with("traveling") {
             continue;
         }
         let mut ahead = words.clone();
@@ -153,6 +154,7 @@ mod tests {
         assert_eq!(mph("Van 17 was traveling 83 mph."), Some(83.0));
         assert_eq!(mph("TRAVELING 83.5  MPH in a 55 mph zone"), Some(83.5));
         assert_eq!(mph("traveling fast, then traveling 60 mph"), Some(60.0));
+        assert_eq!(mph("Van 17 (traveling 83 mph)"), Some(83.0));
         assert_eq!(mph("83 mph"), None);
         assert_eq!(mph("traveling 83 mphs"), None);
         assert_eq!(mph("traveling inf mph"), None);

@@ -127,6 +127,8 @@ fn feed_of_row(api: PullApi, members: &[(String, &str)]) -> Option<Feed> {
             (Feed::History, has("date") && has("latitude")),
             (Feed::Geofences, has("geofenceUUID") && (has("points") || has("type"))),
             (Feed::Trackers, has("imei") && has("driverId")),
+            // A timeline of no feed: its rows are refused as such, whichever feed they are taken for.
+            (Feed::Trips, has("rowType")),
         ],
         PullApi::V3 => &[
             (Feed::Alerts, has("alertCode") || has("alertId")),
@@ -299,6 +301,7 @@ mod tests {
         assert_eq!(feed(r#"{"data":{"usageHours":[]}}"#), Some(Feed::UsageHours));
         assert_eq!(feed(r#"{"data":{"locations":[]}}"#), Some(Feed::Locations));
         assert_eq!(feed("[]"), None);
+        assert_eq!(feed(r#"{"data":{"advancedTrips":[{"rowType":"ignitionOn"}]}}"#), Some(Feed::Trips));
         assert_eq!(feed(r#"[{"geofenceUUID":"u","type":"Circle","trackers":[]}]"#), Some(Feed::Geofences));
         assert_eq!(feed(r#"{"geofenceUUID":"u","type":"Circle","trackers":[]}"#), Some(Feed::Geofences));
         assert_eq!(feed(r#"{"imei":"1","date":1,"latitude":1,"sensorData":[]}"#), Some(Feed::History));

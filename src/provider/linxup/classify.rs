@@ -52,6 +52,17 @@ const FLAT_UPDATE: [&str; 16] = [
 /// What an update of V3 has, and nothing else.
 const NESTED_UPDATE: [&str; 6] = ["tracker", "person", "company", "fleet", "asset", "customData"];
 
+/// The keys of the miles of a trip.
+const MILES: [&str; 7] = [
+    "distanceMiles",
+    "distanceMilesDetailed",
+    "authorizedMiles",
+    "authorizedMilesDetailed",
+    "authorized Miles",
+    "unauthorizedMiles",
+    "unauthorizedMilesDetailed",
+];
+
 /// The keys of the time of a fix.
 const FIX_TIMES: [&str; 3] = ["date", "positionDate", "reportDateTime"];
 
@@ -71,11 +82,14 @@ fn shape(members: &Members, hinted: &[Kind]) -> Shape {
     if has(members, "pushType") {
         return flat(members).map_or(Shape::Unknown, Shape::Flat);
     }
-    let mut kinds = nested(members);
-    if kinds.contains(&Kind::Usage) {
-        kinds.extend(like_usage(members));
-    }
-    if let Some(kind) = kinds.iter().find(|kind| hinted.contains(kind)).or(kinds.first()) {
+    let kinds = nested(members);
+    let by_hint = if kinds.contains(&Kind::Usage) || (kinds.is_empty() && has_miles(members)) {
+        like_usage(members).collect()
+    } else {
+        Vec::new()
+    };
+    let hint_fits = kinds.iter().chain(&by_hint).find(|kind| hinted.contains(kind));
+    if let Some(kind) = hint_fits.or(kinds.first()) {
         return Shape::Nested(*kind);
     }
     let only = |keys: &[&str]| members.keys().all(|key| keys.contains(&key.as_str()));
@@ -117,7 +131,7 @@ fn nested(members: &Members) -> Vec<Kind> {
         (Kind::Definition, has("action") && has("geofenceId")),
         (Kind::Stop, has("stopType")),
         (Kind::Trip, miles && has("startDateTime")),
-        (Kind::Usage, start && (has("durationMinutes") || end) && !has("stopType") && !miles),
+        (Kind::Usage, start && (has("durationMinutes") || end) && !has("stopType") && !has_miles(members)),
         (
             Kind::Position,
             is_there("latitude") && is_there("longitude") && FIX_TIMES.iter().any(|key| is_there(key)),
@@ -130,7 +144,8 @@ fn nested(members: &Members) -> Vec<Kind> {
 /// What looks like usage may be a stop or a trip whose mark is null: ties that only a hint breaks.
 fn like_usage(members: &Members) -> impl Iterator<Item = Kind> {
     let is_there = |key: &str| members.contains_key(key);
-    let stop = is_there("stopType") || (is_there("latitude") && is_there("longitude"));
+    let place = is_there("latitude") && is_there("longitude");
+    let stop = (is_there("stopType") || place) && !has_miles(members);
     let trip = has(members, "startDateTime") && !is_there("stopType");
     [(Kind::Stop, stop), (Kind::Trip, trip)].into_iter().filter(|(_, holds)| *holds).map(|(kind, _)| kind)
 }
@@ -147,6 +162,11 @@ fn incomplete(members: &Members) -> Option<Kind> {
     } else {
         None
     }
+}
+
+/// What an asset's session never has, whichever way a trip spells them.
+fn has_miles(members: &Members) -> bool {
+    MILES.iter().any(|key| has(members, key))
 }
 
 fn has(members: &Members, key: &str) -> bool {
@@ -206,6 +226,8 @@ mod tests {
             (r#"{"startDateTime":1,"endDate":2}"#, Shape::Nested(Usage)),
             (r#"{"startDate":1,"durationMinutes":2,"stopType":null}"#, Shape::Nested(Usage)),
             (r#"{"startDate":1}"#, Shape::Unknown),
+            (r#"{"startDateTime":1,"endDateTime":2,"unauthorizedMiles":0}"#, Shape::Unknown),
+            (r#"{"startDateTime":1,"endDateTime":2,"distanceMilesDetailed":"1"}"#, Shape::Unknown),
             (r#"{"latitude":null,"longitude":null,"reportDateTime":1}"#, Shape::Nested(Position)),
             (r#"{"latitude":1,"date":1}"#, Shape::Unknown),
             (r#"{"latitude":1,"longitude":1,"date":1,"distanceMiles":3}"#, Shape::Nested(Position)),
@@ -229,6 +251,10 @@ mod tests {
         check(markless, None, (Shape::Nested(Kind::Usage), Hint::None));
         check(markless, Some("stop"), (Shape::Nested(Kind::Stop), Hint::Fits));
         check(markless, Some("trip"), (Shape::Nested(Kind::Trip), Hint::Fits));
+        let odd_miles = r#"{"startDateTime":1,"endDateTime":2,"unauthorizedMiles":0,"distanceMiles":null}"#;
+        check(odd_miles, None, (Shape::Unknown, Hint::None));
+        check(odd_miles, Some("trips"), (Shape::Nested(Kind::Trip), Hint::Fits));
+        check(odd_miles, Some("usage"), (Shape::Unknown, Hint::None));
         check(markless, Some("alert"), (Shape::Nested(Kind::Usage), Hint::Contradicts));
         let miles = r#"{"startDateTime":1,"endDateTime":2,"distanceMiles":3}"#;
         check(miles, Some("usage-hours"), (Shape::Nested(Kind::Trip), Hint::Contradicts));

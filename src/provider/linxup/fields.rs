@@ -100,12 +100,16 @@ impl Fields {
         keys: &[&str],
         known: impl Fn(&str) -> Option<T>,
     ) -> (String, Option<T>) {
+        let came: Vec<(&str, Value)> =
+            keys.iter().filter_map(|key| Some((*key, self.left.get(*key)?.clone()))).collect();
         let Some((key, word)) = self.read_like(keys, values::text, |a, b| a.eq_ignore_ascii_case(b)) else {
             return (String::new(), None);
         };
         let meaning = known(&word);
-        if meaning.is_none() {
-            self.leave(key, Value::Text(word.clone()));
+        if meaning.is_none()
+            && let Some((key, value)) = came.into_iter().find(|(name, _)| *name == key)
+        {
+            self.leave(key, value);
         }
         (word, meaning)
     }
@@ -137,8 +141,14 @@ impl Fields {
         self.left
             .into_iter()
             .filter(|(key, value)| !is_nothing(value) && !key.starts_with("formatted"))
+            .filter(|(key, value)| key != "customData" || !is_empty(value))
             .collect()
     }
+}
+
+/// Empty custom data are how the provider says that there are none, also where they have no object to belong to.
+fn is_empty(value: &Value) -> bool {
+    matches!(value, Value::Object(members) if members.is_empty())
 }
 
 /// Null and the empty string are how the provider says nothing.
@@ -181,14 +191,19 @@ mod tests {
         assert_eq!(some.within("asset", |inner| inner.id(&["id"])), "");
         assert!(some.some_unreadable());
         assert_eq!(some.rest().into_keys().collect::<Vec<_>>(), ["asset", "tracker"]);
+        let empty = fields(r#"{"customData":{},"a":{}}"#);
+        assert_eq!(empty.rest().into_keys().collect::<Vec<_>>(), ["a"]);
     }
 
     #[test]
     fn a_word_that_is_not_known_stays() {
         let known = |word: &str| word.eq_ignore_ascii_case("circle").then_some(1);
-        let mut some = fields(r#"{"type":"CIRCLE","kind":"Blob"}"#);
+        let mut some = fields(r#"{"type":"CIRCLE","kind":"Blob","number":7}"#);
         assert_eq!(some.word(&["type"], known), ("CIRCLE".to_owned(), Some(1)));
         assert_eq!(some.word(&["kind"], known), ("Blob".to_owned(), None));
-        assert_eq!(some.rest().into_keys().collect::<Vec<_>>(), ["kind"]);
+        assert_eq!(some.word(&["none", "number"], known), ("7".to_owned(), None));
+        let left = some.rest();
+        assert_eq!(left.get("number"), Some(&Value::Number("7".to_owned())), "as it came");
+        assert_eq!(left.into_keys().collect::<Vec<_>>(), ["kind", "number"]);
     }
 }

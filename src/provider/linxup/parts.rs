@@ -105,7 +105,7 @@ pub(super) fn nested(fields: &mut Fields, tracker_key: &str) -> Parts {
         customer_number: String::new(),
         custom_data: inner.read(&["customData"], values::custom_data),
     });
-    // Beside the object, where it has none of them.
+    // Beside the object, where it has none of them; what says the same there is not repeated.
     let beside: [(&mut String, &[&str]); 4] = [
         (&mut tracker.id, &["trackerId"]),
         (&mut tracker.imei, &["deviceNumber", "imei", "deviceNbr"]),
@@ -115,6 +115,12 @@ pub(super) fn nested(fields: &mut Fields, tracker_key: &str) -> Parts {
     for (slot, keys) in beside {
         if slot.is_empty() {
             *slot = fields.id(keys);
+            continue;
+        }
+        for key in keys {
+            if fields.peek(key).is_some_and(|value| values::id(value) == Read::Is(slot.clone())) {
+                fields.take(key);
+            }
         }
     }
     let mut vehicle = fields.within("asset", |inner| pb::Vehicle {

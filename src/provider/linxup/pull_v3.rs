@@ -45,15 +45,13 @@ pub(super) fn decode(message: &mut Message<'_>, feed: Feed) -> Result<Row, Missi
 /// A stop whose end is known to the minute at best: any exact version of it will do.
 fn stop(message: &mut Message<'_>) -> Result<Draft, Missing> {
     let start = message.key_time(&["stopDateTime"], "no start time")?;
-    let Some(Read::Is(minutes)) = message.fields.peek("durationMinutes").map(values::number) else {
-        return Err(Missing::because("no duration, so no end time"));
+    let lasted = message.fields.peek("durationMinutes").map_or(Read::Absent, values::minutes_in_millis);
+    let lasted = match lasted {
+        Read::Is(millis) => millis,
+        Read::Absent => return Err(Missing::because("no duration, so no end time")),
+        Read::Unreadable => return Err(Missing::because("no usable duration, so no end time")),
     };
-    let lasted = (minutes * 60_000.0).trunc();
-    if !(0.0..=1e14).contains(&lasted) {
-        return Err(Missing::because("no usable duration, so no end time"));
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "within the bound above")]
-    let end = Millis(start.0.saturating_add(lasted as i64));
+    let end = Millis(start.0.saturating_add(lasted));
     settled(message, end)?;
     bodies::stop(message, &Span { start, end }, Sameness::InexactStop)
 }

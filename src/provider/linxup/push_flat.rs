@@ -26,7 +26,7 @@ pub(super) fn decode(message: &mut Message<'_>, kind: Kind) -> Result<Vec<Draft>
             Ok(vec![bodies::trip(message, &span)?])
         }
         Kind::Usage => {
-            let span = bodies::span(message, &STARTS, &ENDS)?;
+            let span = bodies::span(message, &["startDate", "startDateTime"], &["endDate", "endDateTime"])?;
             Ok(vec![bodies::usage(message, &span)?])
         }
         Kind::Alert => Ok(vec![bodies::alert(message)?]),

@@ -170,6 +170,24 @@ pub(super) fn minutes(value: &Value) -> Read<prost_types::Duration> {
     number(value).and_then(|minutes| Read::of(duration(minutes * 60.0)))
 }
 
+/// Minutes as milliseconds, exactly; a fraction of a millisecond is cut. Identity stands on it, so no double comes between.
+pub(super) fn minutes_in_millis(value: &Value) -> Read<i64> {
+    let text = match value {
+        Value::Number(text) | Value::Text(text) => text.trim(),
+        Value::Null => return Read::Absent,
+        Value::Bool(_) | Value::List(_) | Value::Object(_) | Value::Deep(_) => return Read::Unreadable,
+    };
+    if text.is_empty() {
+        return Read::Absent;
+    }
+    let exactly = || {
+        let minutes = Decimal::parse(text).filter(|decimal| !decimal.negative || decimal.digits == 0)?;
+        let (millis, _) = Decimal { digits: minutes.digits.checked_mul(60_000)?, ..minutes }.shifted(0)?;
+        i64::try_from(millis).ok()
+    };
+    Read::of(exactly().filter(|millis| *millis <= MAX_MILLIS))
+}
+
 pub(super) fn hours(value: &Value) -> Read<prost_types::Duration> {
     number(value).and_then(|hours| Read::of(duration(hours * 3600.0)))
 }
@@ -412,6 +430,19 @@ mod tests {
     fn durations_and_directions() {
         assert_eq!(minutes(&json("7.5")), Read::Is(prost_types::Duration { seconds: 450, nanos: 0 }));
         assert_eq!(minutes(&json("1e300")), Read::Unreadable);
+        for (value, expected) in [
+            ("60", Read::Is(3_600_000)),
+            ("2.01", Read::Is(120_600)),
+            ("\" 4.35 \"", Read::Is(261_000)),
+            ("1.00009", Read::Is(60_005)),
+            ("-0.0", Read::Is(0)),
+            ("-1", Read::Unreadable),
+            ("1e300", Read::Unreadable),
+            ("{}", Read::Unreadable),
+            ("\"\"", Read::Absent),
+        ] {
+            assert_eq!(minutes_in_millis(&json(value)), expected, "{value}");
+        }
         assert_eq!(degrees(&json("360")), Read::Is(0.0));
         assert_eq!(degrees(&json("361")), Read::Unreadable);
         assert!(

@@ -1,1 +1,0 @@
-//! Custom data onto the objects.
