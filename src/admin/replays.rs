@@ -25,10 +25,10 @@ use uuid::Uuid;
 use super::AdminState;
 use super::filter::{Written, time_text};
 use super::problem::{Problem, Sent};
-use crate::deliver::lanes::{Drained, Lanes};
+use crate::deliver::lanes::Lanes;
 use crate::event::Millis;
 use crate::intake::accept::{Acceptance, Receipt, Refusal};
-use crate::replay::{Filter, Kind, ParkError, Parked, ParkedRaw, Reason, Seq, Store, Stored, WaitsFor};
+use crate::replay::{Filter, Kind, ParkError, Parked, ParkedRaw, Seq, Store, Stored, WaitsFor};
 
 /// Replays that are remembered.
 const REMEMBERED: usize = 100;
@@ -62,20 +62,15 @@ impl Again {
     }
 }
 
-/// The new row is queued before the lane counts it, and nothing that reads the lane afterwards can miss it.
 async fn requeue(store: Store, lanes: Arc<Lanes>, parked: Parked) -> Result<(), ParkError> {
-    let (old, lane, seq) = (parked.seq, parked.lane.clone(), store.next_seq());
+    let old = parked.seq;
     let (tell, told) = oneshot::channel();
-    let row = Parked { seq, reason: Reason::Unavailable, provisional: false, ..parked };
     // Whoever waits may have given up: then both rows stay, and the event is published twice with one id.
     let done = Box::new(move |kept: Result<(), ParkError>| tell.send(kept).unwrap_or_default());
-    store.park(vec![row], done)?;
-    lanes.requeue(&lane, seq);
+    lanes.requeue(parked, done)?;
     let kept = told.await.unwrap_or(Err(ParkError::Closed));
     if kept.is_ok() {
         store.delete(vec![old]);
-    } else {
-        lanes.drained(&lane, &Drained::SetAside, None);
     }
     kept
 }
@@ -417,7 +412,7 @@ fn now() -> Millis {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replay::RawReason;
+    use crate::replay::{RawReason, Reason};
 
     #[test]
     fn a_replay_is_of_what_waits_for_the_operator() {

@@ -66,6 +66,12 @@ impl Breaker {
         matches!(self.state, State::Open { .. })
     }
 
+    /// Whether a probe may be sent now.
+    #[must_use]
+    pub fn is_probe_due(&self, now: Instant) -> bool {
+        matches!(self.state, State::Open { next_probe, .. } if now >= next_probe)
+    }
+
     /// Whether a probe may be sent now; taken, it is spent, and the next one comes later.
     pub fn take_probe(&mut self, now: Instant) -> bool {
         match &mut self.state {

@@ -11,14 +11,14 @@ pub mod retry;
 pub mod slot;
 pub mod topics;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use counts::{Counts, Fate};
@@ -28,10 +28,14 @@ use retry::Pauses;
 use slot::{Group, Outgoing, Slot, Tally};
 
 use crate::config;
+use crate::event::AccountId;
 use crate::replay::LaneKey;
 
-/// Places in which requests about the same subject take their turn.
-const TURNS: usize = 256;
+/// Places in which an account's requests about the same subject take their turn.
+const TURNS: usize = 64;
+/// What part of the deadline the bus has at least, when dedup or another request's turn took the rest: a slow disk must
+/// not look like a slow bus, open the breaker and park everything.
+const LEAST_SHARE: u32 = 4;
 /// How long the store may take to say what became of a park before its event counts as not kept.
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
 /// How often an event may find that the copy which it waited for was not kept.
@@ -83,9 +87,12 @@ pub struct Deliverer {
     /// What became of every event.
     pub counts: Arc<Counts>,
     settings: config::Delivery,
-    turns: Vec<Mutex<()>>,
+    /// Of each account its own, for one's look-ups must not hold up another; made when it is first heard of.
+    turns: parking_lot::Mutex<HashMap<AccountId, Turns>>,
     hasher: RandomState,
 }
+
+type Turns = Arc<[Arc<Mutex<()>>]>;
 
 impl Deliverer {
     /// Puts the parts together.
@@ -96,7 +103,7 @@ impl Deliverer {
         counts: Arc<Counts>,
         settings: config::Delivery,
     ) -> Self {
-        let turns = (0..TURNS).map(|_| Mutex::new(())).collect();
+        let turns = parking_lot::Mutex::default();
         Self { lanes, dedup, counts, settings, turns, hasher: RandomState::new() }
     }
 
@@ -132,6 +139,7 @@ impl Deliverer {
                 }
             }
             let mut driven = Vec::with_capacity(fresh.len());
+            let admitted = deadline.max(Instant::now() + self.settings.publish_deadline / LEAST_SHARE);
             for (key, mut events) in fresh {
                 events.sort_by_key(|(outgoing, _)| outgoing.occur_ms);
                 let group = Group::new(events.len());
@@ -143,7 +151,7 @@ impl Deliverer {
                     })
                     .collect();
                 self.lanes.admit(&key, slots, admission);
-                driven.push(self.drive(key, group, deadline));
+                driven.push(self.drive(key, group, admitted));
             }
             drop(turn);
             let waits = copied
@@ -157,17 +165,17 @@ impl Deliverer {
     }
 
     /// Requests about one subject enter their lanes in the order in which they came, whatever dedup has to look up.
-    async fn turn(&self, arrivals: &[Arrival]) -> Vec<MutexGuard<'_, ()>> {
-        let place = |arrival: &Arrival| {
-            let lane = &arrival.outgoing.lane;
-            (self.hasher.hash_one((&lane.account, &lane.subject)) as usize) % TURNS
-        };
-        let mut places: Vec<usize> = arrivals.iter().map(place).collect();
-        places.sort_unstable();
-        places.dedup();
+    async fn turn(&self, arrivals: &[Arrival]) -> Vec<OwnedMutexGuard<()>> {
+        // In one order for all, so that no two requests ever wait for each other.
+        let places: BTreeSet<(&AccountId, usize)> = arrivals
+            .iter()
+            .map(|arrival| &arrival.outgoing.lane)
+            .map(|lane| (&lane.account, (self.hasher.hash_one(&lane.subject) as usize) % TURNS))
+            .collect();
         let mut guards = Vec::with_capacity(places.len());
-        for place in places {
-            guards.push(self.turns[place].lock().await);
+        for (account, place) in places {
+            let turns = Arc::clone(self.turns.lock().entry(account.clone()).or_insert_with(new_turns));
+            guards.push(Arc::clone(&turns[place]).lock_owned().await);
         }
         guards
     }
@@ -220,4 +228,8 @@ impl Deliverer {
         self.counts.of(&outgoing.lane.account, outgoing.event_type).met(Fate::Duplicate);
         1
     }
+}
+
+fn new_turns() -> Turns {
+    (0..TURNS).map(|_| Arc::new(Mutex::new(()))).collect()
 }

@@ -2,7 +2,7 @@
 //! refused its lanes are behind, and one parked event probes it, one second growing to five minutes. Pure: "now" comes
 //! in. Bound: the topics that the configuration's template can make of accounts and types.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -55,11 +55,10 @@ impl Topics {
         true
     }
 
-    /// Refused topics whose probe is due, at most `limit`.
+    /// Whether the probe of any is due.
     #[must_use]
-    pub fn due(&self, now: Instant, limit: usize) -> HashSet<Arc<str>> {
-        let due = self.refused.iter().filter(|(_, refused)| now >= refused.next_probe);
-        due.map(|(topic, _)| Arc::clone(topic)).take(limit).collect()
+    pub fn is_any_due(&self, now: Instant) -> bool {
+        self.refused.values().any(|refused| now >= refused.next_probe)
     }
 
     /// Something about the topics has changed: all may be probed at once.
@@ -96,7 +95,7 @@ mod tests {
         assert_eq!(probes[..5], [1, 3, 7, 15, 31]);
         assert!(probes.windows(2).all(|p| p[1] - p[0] <= 300));
         topics.probe_now(start);
-        assert!(topics.due(start, 1).contains(&topic) && topics.due(start, 0).is_empty());
+        assert!(topics.is_any_due(start));
         assert!(topics.take_probe(&topic, start));
         assert_eq!(topics.list(), [(Arc::clone(&topic), "still none".to_owned())]);
         assert!(topics.take("fleet.trip"));

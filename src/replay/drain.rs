@@ -21,8 +21,8 @@ use crate::deliver::lanes::{Drained, Lanes, Ready};
 use crate::encode;
 use crate::route::BusKind;
 
-/// Rows of one lane read at once, and their bytes.
-const CHUNK: (usize, u64) = (256, 1 << 20);
+/// Rows of one lane read at once, and their bytes: with `SLOW_LANES`, the bound of what the drain holds in memory.
+const CHUNK: (usize, u64) = (256, 256 << 10);
 /// Lanes drained at once, those that wait for a slow acknowledgement not counted.
 const LANES: usize = 64;
 /// Lanes looked for at once.
@@ -33,6 +33,12 @@ const SLOW_LANES: usize = 1024;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often lanes are looked for when nothing rang.
 const TICK: Duration = Duration::from_millis(250);
+/// Looking for lanes looks at all of them: of a hundred thousand, a pass takes milliseconds. The next one comes so many
+/// times later as it took.
+const LOOK_PAUSE: u32 = 4;
+/// What is in flight when the drain is told to stop may still be acknowledged, so that it is not sent again after the
+/// restart.
+const LAST: Duration = Duration::from_secs(4);
 /// First and last pause after the bus was found unavailable.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 /// The window of unacknowledged events: fewest, first and most.
@@ -69,6 +75,8 @@ enum Extent {
 enum Ended {
     /// Live, or as far as was wanted.
     Done,
+    /// The topic is refused: a state of the topic, which holds no other lane up.
+    Refused,
     /// The bus failed.
     Failed,
 }
@@ -93,10 +101,11 @@ struct Shared {
     slow: AtomicUsize,
     room: Notify,
     free_at: Mutex<Instant>,
+    stop: CancellationToken,
 }
 
 impl Drain {
-    /// Drains until `stop`.
+    /// Drains until `stop`; then begins nothing more, and books what is still acknowledged.
     pub async fn run(self, stop: CancellationToken) {
         let shared = Shared {
             opening: Mutex::new(Opening { size: WINDOW.1 }),
@@ -104,39 +113,51 @@ impl Drain {
             slow: AtomicUsize::new(0),
             room: Notify::new(),
             free_at: Mutex::new(Instant::now()),
+            stop: stop.clone(),
         };
         let mut working = FuturesUnordered::new();
         let mut queue = VecDeque::new();
         let mut pause = PAUSE.0;
         let mut not_before = Instant::now();
+        let mut look_at = Instant::now();
         loop {
             if self.lanes.take_hurry() {
                 (pause, not_before) = (PAUSE.0, Instant::now());
             }
             let active = working.len().saturating_sub(shared.slow.load(Ordering::Relaxed));
-            let wanted = if Instant::now() < not_before || working.len() >= SLOW_LANES {
+            let begun = Instant::now();
+            let postponed = begun < look_at;
+            let wanted = if begun < not_before || postponed || working.len() >= SLOW_LANES {
                 0
             } else {
                 LANES.saturating_sub(active)
             };
-            for (lane, extent) in self.choose(wanted, &mut queue) {
+            let chosen = self.choose(wanted, &mut queue);
+            if wanted > 0 {
+                look_at = Instant::now() + begun.elapsed() * LOOK_PAUSE;
+            }
+            for (lane, extent) in chosen {
                 if self.lanes.begin_drain(&lane.key) {
                     working.push(self.lane(lane, extent, &shared));
                 }
             }
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
                 Some(ended) = working.next(), if !working.is_empty() => match ended {
                     Ended::Done => pause = PAUSE.0,
+                    Ended::Refused => {}
                     Ended::Failed => {
                         not_before = Instant::now() + pause;
                         pause = (pause * 2).min(PAUSE.1);
                     }
                 },
                 () = self.lanes.ready.notified() => {}
+                // What ended or rang just before the next look is due is found by it.
+                () = sleep_until(look_at.into()), if postponed => {}
                 () = sleep(TICK) => {}
             }
         }
+        timeout(LAST, async { while working.next().await.is_some() {} }).await.ok();
     }
 
     /// What to work on next. Lanes are looked for when the queue has run out, not at every turn: there may be many.
@@ -146,17 +167,27 @@ impl Drain {
         }
         if self.lanes.is_breaker_open() {
             queue.clear();
-            let mut lanes = self.lanes.ready(1);
-            return match lanes.pop() {
+            if !self.lanes.is_probe_due() {
+                return Vec::new();
+            }
+            return match self.lanes.ready(1).pop() {
                 Some(lane) if self.lanes.take_probe() => vec![(lane, Extent::Probe)],
-                Some(_) | None => Vec::new(),
+                Some(_) => Vec::new(),
+                None => {
+                    self.lanes.close_breaker_for_want_of_probes();
+                    Vec::new()
+                }
             };
         }
         if queue.is_empty() {
             queue.extend(self.lanes.ready(QUEUE));
         }
         let probes = self.lanes.topic_probes().into_iter().map(|lane| (lane, Extent::Probe));
-        let whole = queue.drain(..wanted.min(queue.len())).map(|lane| (lane, Extent::Whole));
+        let whole = queue.drain(..wanted.min(queue.len()));
+        // A topic may have been refused since its lanes were looked for.
+        let whole = whole
+            .filter(|lane| !self.lanes.is_topic_refused(&lane.key.topic))
+            .map(|lane| (lane, Extent::Whole));
         probes.chain(whole).collect()
     }
 
@@ -168,7 +199,11 @@ impl Drain {
             Extent::Whole => CHUNK.0,
         };
         loop {
-            let rows_ever = self.lanes.rows_ever(key);
+            let last_came = self.lanes.last_came(key).filter(|_| !shared.stop.is_cancelled());
+            let Some(last_came) = last_came else {
+                self.lanes.end_drain(key);
+                return Ended::Done;
+            };
             let rows = match self.store.read_lane(key.clone(), after, limit, CHUNK.1).await {
                 Ok(rows) => rows,
                 Err(error) => {
@@ -178,7 +213,8 @@ impl Drain {
                 }
             };
             let Some(last) = rows.last().map(|row| row.seq) else {
-                if self.lanes.exhausted(key, rows_ever) {
+                // The books have rows that were not read: before they are forgotten, the lane is read from its beginning.
+                if after.take().is_none() && self.lanes.exhausted(key, last_came) {
                     return Ended::Done;
                 }
                 continue;
@@ -190,14 +226,13 @@ impl Drain {
                     return Ended::Done;
                 }
                 Chunk::More => after = Some(last),
+                Chunk::Refused => {
+                    self.lanes.end_drain(key);
+                    return Ended::Refused;
+                }
                 Chunk::Stuck => {
                     self.lanes.end_drain(key);
                     return Ended::Failed;
-                }
-                // The topic's own affair: other lanes go on at once.
-                Chunk::Refused => {
-                    self.lanes.end_drain(key);
-                    return Ended::Done;
                 }
             }
         }
@@ -211,7 +246,7 @@ impl Drain {
         };
         let mut rest = rows.as_slice();
         let mut live = false;
-        while !rest.is_empty() {
+        while !rest.is_empty() && !shared.stop.is_cancelled() {
             let room = self.room(step.min(rest.len()), shared).await;
             let (now, later) = rest.split_at(room);
             rest = later;
@@ -219,7 +254,7 @@ impl Drain {
             self.pace(now.len(), shared).await;
             let outcomes = self.send(key, now, shared).await;
             match self.settle(key, now, &outcomes, next) {
-                stopped @ (Chunk::Stuck | Chunk::Refused) => return stopped,
+                ended @ (Chunk::Stuck | Chunk::Refused) => return ended,
                 Chunk::Live => live = true,
                 Chunk::More => live = false,
             }
@@ -331,11 +366,11 @@ impl Drain {
         if !delivered.is_empty() {
             self.store.delete(delivered);
         }
-        match (live, stuck, refused) {
-            (true, ..) => Chunk::Live,
-            (false, true, true) => Chunk::Refused,
-            (false, true, false) => Chunk::Stuck,
-            (false, false, _) => Chunk::More,
+        match (stuck, live) {
+            (_, true) => Chunk::Live,
+            (true, false) if refused => Chunk::Refused,
+            (true, false) => Chunk::Stuck,
+            (false, false) => Chunk::More,
         }
     }
 }
@@ -347,10 +382,10 @@ enum Chunk {
     Live,
     /// The lane has more.
     More,
+    /// The topic is refused.
+    Refused,
     /// The bus failed.
     Stuck,
-    /// The bus refuses the topic.
-    Refused,
 }
 
 /// The outcomes of one send.
@@ -397,7 +432,14 @@ impl Awaiting for Run {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+
     use super::*;
+    use crate::config;
+    use crate::deliver::breaker::Breaker;
+    use crate::deliver::counts::Counts;
+    use crate::event::{AccountId, EventType, Millis, pb};
+    use crate::replay::{DataDir, StoreLimits};
 
     #[test]
     fn the_window_opens_while_acknowledgements_are_quick_and_halves_when_they_are_not() {
@@ -424,5 +466,62 @@ mod tests {
         run.resolve(1, Outcome::Unresolved);
         run.settled().await;
         assert_eq!(run.outcomes(), [Some(Outcome::Delivered), Some(Outcome::Unresolved), None]);
+    }
+
+    #[tokio::test]
+    async fn what_is_acknowledged_after_the_stop_is_booked_and_not_sent_again_by_the_next_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::lock(dir.path()).await.unwrap();
+        let limits = StoreLimits { reserve: 4_096, ..StoreLimits::default() };
+        let (store, writer, _) = Store::open(&data_dir, limits, None).unwrap();
+        let thread = std::thread::spawn(move || writer.run(|_| {}));
+        let hour = Duration::from_secs(3_600);
+        let local = config::Bus::Local(config::Local { retention: hour, max_size: 1 << 30 });
+        let bus = Arc::new(Bus::open(&local, dir.path()).unwrap());
+        let account = AccountId::new("acme");
+        let counts = Arc::new(Counts::new([&account]));
+        let breaker = Breaker::new(config::Breaker { failure_rate: 0.5, window: hour });
+        let lanes = Lanes::new(Arc::clone(&bus), store.clone(), breaker, Arc::clone(&counts), 3, Vec::new());
+        let lane = LaneKey { account, topic: "fleet.position".into(), subject: "vehicle".into() };
+        let id = uuid::Uuid::now_v7();
+        let event = pb::FleetEvent { id: id.to_string(), ..pb::FleetEvent::default() };
+        let row = Parked {
+            seq: Seq(0),
+            lane: lane.clone(),
+            event_type: EventType::Position,
+            id,
+            enters: Vec::new(),
+            payload: event.encode_to_vec().into(),
+            trace: None,
+            reason: Reason::Unfit,
+            error: String::new(),
+            provisional: false,
+            parked_at: Millis(jiff::Timestamp::now().as_millisecond()),
+        };
+        lanes.requeue(row, Box::new(|kept| assert!(kept.is_ok()))).unwrap();
+        let stop = CancellationToken::new();
+        let kind = BusKind::Local;
+        let (lanes_of, store_of, bus_of) = (Arc::clone(&lanes), store.clone(), Arc::clone(&bus));
+        let drain = Drain { lanes: lanes_of, store: store_of, bus: bus_of, kind, rate: None };
+        let drains = drain.run(stop.clone());
+        let stops = async {
+            while !lanes.ready(1).is_empty() {
+                tokio::task::yield_now().await;
+            }
+            // Answered after the drain's own question; then its message is with the bus, whose thread does not run yet.
+            assert_eq!(store.read_lane(lane.clone(), None, 9, 1 << 20).await.unwrap().len(), 1);
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            stop.cancel();
+            tokio::task::yield_now().await;
+            tokio::join!(bus.run(CancellationToken::new()), bus.close(Duration::ZERO));
+        };
+        tokio::join!(drains, stops);
+        assert_eq!(bus.as_local().unwrap().read(None, 0, 9).unwrap().len(), 1);
+        assert_eq!(counts.drained.load(Ordering::Relaxed), 1);
+        assert_eq!(store.read_lane(lane, None, 9, 1 << 20).await.unwrap().len(), 0);
+        store.close();
+        thread.join().unwrap();
     }
 }

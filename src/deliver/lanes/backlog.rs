@@ -2,19 +2,21 @@
 //! was delivered, set aside or is gone. The other half of `lanes`, under the same locks and the same invariants.
 
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::super::breaker::Verdict;
 use super::{Drained, Lanes, Ready};
 use crate::bus::Failure;
-use crate::replay::{LaneKey, Seq};
+use crate::replay::{Done, LaneKey, ParkError, Parked, Reason, Seq};
 
 /// Refused topics that are probed at once.
 const PROBES: usize = 64;
 
 impl Lanes {
-    /// Lanes that wait for the bus with nothing unresolved, oldest head first, at most `limit`.
+    /// Lanes that wait for the bus with nothing unresolved, oldest head first, at most `limit`. Looks at every lane, and
+    /// keeps only those that it will hand out: a recovery has many.
     #[must_use]
     pub fn ready(&self, limit: usize) -> Vec<Ready> {
         let mut ready = BinaryHeap::new();
@@ -36,20 +38,21 @@ impl Lanes {
         ready.into_sorted_vec()
     }
 
-    /// One lane of each refused topic whose probe is due; the probe is spent.
+    /// One lane of each refused topic whose probe is due; the probe is spent. On NATS each lane is a topic of its own:
+    /// one pass over the lanes, whatever is refused.
     #[must_use]
     pub fn topic_probes(&self) -> Vec<Ready> {
-        let now = Instant::now();
-        let mut due = self.topics.lock().due(now, PROBES);
         let mut probes = Vec::new();
+        let now = Instant::now();
+        if !self.topics.lock().is_any_due(now) {
+            return probes;
+        }
         for shard in &self.shards {
-            if due.is_empty() {
-                break;
-            }
             for (key, lane) in shard.lock().iter() {
-                let free = lane.entries.is_empty() && !lane.draining;
-                if let (true, Some(head)) = (free, lane.head)
-                    && due.remove(&key.topic)
+                if probes.len() >= PROBES {
+                    return probes;
+                }
+                if let Some(head) = lane.head.filter(|_| lane.is_free())
                     && self.topics.lock().take_probe(&key.topic, now)
                 {
                     probes.push(Ready { head, key: key.clone() });
@@ -59,10 +62,22 @@ impl Lanes {
         probes
     }
 
+    /// Whether only probes may go to this topic.
+    #[must_use]
+    pub fn is_topic_refused(&self, topic: &str) -> bool {
+        self.topics.lock().is_refused(topic)
+    }
+
     /// Topics were looked up or made: what was refused may be probed at once.
     pub fn probe_topics_now(&self) {
         self.topics.lock().probe_now(Instant::now());
         self.ready.notify_one();
+    }
+
+    /// Whether the breaker's probe is due.
+    #[must_use]
+    pub fn is_probe_due(&self) -> bool {
+        self.breaker.lock().is_probe_due(Instant::now())
     }
 
     /// The client says that the bus is there again.
@@ -89,7 +104,7 @@ impl Lanes {
     pub fn begin_drain(&self, key: &LaneKey) -> bool {
         let mut shard = self.shard(key).lock();
         let Some(lane) = shard.get_mut(key) else { return false };
-        let free = lane.rows > 0 && lane.entries.is_empty() && !lane.draining;
+        let free = lane.rows > 0 && lane.is_free();
         lane.draining |= free;
         free
     }
@@ -126,25 +141,47 @@ impl Lanes {
         self.tidy(&mut shard, key);
     }
 
-    /// A row that waited for the operator waits for the bus again, at the end of its lane.
-    pub fn requeue(&self, key: &LaneKey, seq: Seq) {
-        let mut shard = self.shard(key).lock();
-        shard.entry(key.clone()).or_default().add_row(seq);
-        self.tidy(&mut shard, key);
+    /// A row that waited for the operator waits for the bus again, at the end of its lane: a new row, counted in the
+    /// section in which it gets its place, so that no drain passes it over or finds it before it is counted.
+    ///
+    /// # Errors
+    /// At once, where the store has no room for it; `done` is not called then.
+    pub fn requeue(self: &Arc<Self>, parked: Parked, done: Done) -> Result<(), ParkError> {
+        let key = parked.lane.clone();
+        let mut shard = self.shard(&key).lock();
+        let seq = self.store.next_seq();
+        let row = Parked { seq, reason: Reason::Unavailable, provisional: false, ..parked };
+        let (lanes, told) = (Arc::clone(self), key.clone());
+        let done = Box::new(move |kept: Result<(), ParkError>| {
+            if kept.is_err() {
+                let mut shard = lanes.shard(&told).lock();
+                if let Some(lane) = shard.get_mut(&told) {
+                    lane.take_rows(1);
+                }
+                lanes.tidy(&mut shard, &told);
+            }
+            done(kept);
+        });
+        self.store.park(vec![row], done)?;
+        shard.entry(key.clone()).or_default().add_row(seq, &self.numbers);
+        self.tidy(&mut shard, &key);
+        Ok(())
     }
 
-    /// How many rows the lane ever had: taken before its rows are read, for [`Self::exhausted`].
+    /// The drain is about to read the lane's rows: which came last, for [`Self::exhausted`]. None where the lane is not the
+    /// drain's any more: it turned live meanwhile, and something is in flight again.
     #[must_use]
-    pub fn rows_ever(&self, key: &LaneKey) -> u64 {
-        self.shard(key).lock().get(key).map_or(0, |lane| lane.rows_ever)
+    pub fn last_came(&self, key: &LaneKey) -> Option<u64> {
+        let shard = self.shard(key).lock();
+        shard.get(key).filter(|lane| lane.draining && lane.entries.is_empty()).map(|lane| lane.last_came)
     }
 
     /// The store has no row of the lane left: what the operator or age removed leaves its books here, unless rows came
-    /// since `rows_ever`. True where the lane is live.
-    pub fn exhausted(&self, key: &LaneKey, rows_ever: u64) -> bool {
+    /// since `last_came`. True where the lane is live.
+    pub fn exhausted(&self, key: &LaneKey, last_came: u64) -> bool {
         let mut shard = self.shard(key).lock();
         let Some(lane) = shard.get_mut(key) else { return true };
-        if lane.rows_ever != rows_ever {
+        if lane.last_came != last_came {
             return false;
         }
         let rows = lane.rows;

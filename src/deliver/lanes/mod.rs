@@ -4,6 +4,8 @@
 //! either are held: the bound is what is in flight plus the lanes that the store's quota can hold, about 200 bytes each.
 
 mod backlog;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -62,7 +64,8 @@ struct Lane {
     entries: VecDeque<Entry>,
     /// Rows in the store, or on their way to it, without an attempt.
     rows: u64,
-    rows_ever: u64,
+    /// Which row came last: unlike that of any lane, also of one that had this key before.
+    last_came: u64,
     head: Option<Seq>,
     stalled: bool,
     draining: bool,
@@ -74,9 +77,14 @@ impl Lane {
         self.rows > 0 || first.is_some_and(|entry| entry.row.is_some())
     }
 
-    fn add_row(&mut self, seq: Seq) {
+    /// Nothing of it is unresolved, and no drain has it.
+    fn is_free(&self) -> bool {
+        self.entries.is_empty() && !self.draining
+    }
+
+    fn add_row(&mut self, seq: Seq, numbers: &AtomicU64) {
         self.rows += 1;
-        self.rows_ever += 1;
+        self.last_came = numbers.fetch_add(1, Ordering::Relaxed);
         self.head = Some(self.head.map_or(seq, |head| head.min(seq)));
     }
 
@@ -162,7 +170,7 @@ impl Lanes {
             topics: Mutex::default(),
             counts,
             retries,
-            numbers: AtomicU64::new(0),
+            numbers: AtomicU64::new(1),
             hurry: AtomicBool::new(false),
             ready: Notify::new(),
         };
@@ -219,6 +227,17 @@ impl Lanes {
             }
         }
         self.tidy(&mut shard, key);
+    }
+
+    /// The breaker is open, no lane can carry its probe, and nothing is in flight that could close it: what is parked
+    /// belongs to refused topics, or nothing could be kept. The next events try the bus; else it would stay open for
+    /// ever, for pollers wait for it, too.
+    pub fn close_breaker_for_want_of_probes(&self) {
+        let busy = |lane: &Lane| lane.draining || !lane.entries.is_empty();
+        if !self.shards.iter().any(|shard| shard.lock().values().any(busy)) {
+            tracing::info!("breaker.nothing_to_probe_with");
+            self.record(Verdict::Success);
+        }
     }
 
     /// Whether events are parked at once for want of the bus.
@@ -321,6 +340,8 @@ impl Lanes {
             Outcome::Unresolved => {
                 lane.entries[at].attempt = Attempt::Waiting;
                 self.free_or_park(key, lane, at, "the client lost track of the attempt");
+                // Where it was an orphan, the lane may be live, and the next one's turn has come.
+                self.send(key, lane);
             }
         }
         self.tidy(&mut shard, key);
@@ -369,7 +390,7 @@ impl Lanes {
         {
             entry.slot.free();
             self.store.free(vec![row]);
-            lane.add_row(row);
+            lane.add_row(row, &self.numbers);
         }
     }
 
@@ -419,7 +440,7 @@ impl Lanes {
                 entry.row = Some(seq);
                 kept.push_back(entry);
             } else {
-                lane.add_row(seq);
+                lane.add_row(seq, &self.numbers);
             }
         }
         lane.entries = kept;
