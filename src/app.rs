@@ -39,7 +39,7 @@ use crate::replay::{
 use crate::route::Router;
 
 /// What is in flight when connections are refused: its deadlines, and the store's.
-const FINISH: Duration = Duration::from_secs(20);
+const FINISH: Duration = Duration::from_secs(12);
 /// The bus's last flush.
 const FLUSH: Duration = Duration::from_secs(5);
 
@@ -166,6 +166,8 @@ pub enum Ended {
     Stopped,
     /// The store cannot be trusted any more.
     StoreBroken,
+    /// The drain ended: a bug.
+    DrainDied,
 }
 
 /// Builds a bridge: opens what it keeps, binds its ports. Nothing is accepted yet, and the bus need not be up.
@@ -356,7 +358,7 @@ impl Bridge {
         let running = Arc::clone(&bus);
         let stops = bus_stops.clone();
         work.spawn(async move { running.run(stops).await });
-        work.spawn(drain.run(drain_stops.clone()));
+        let mut draining = work.spawn(drain.run(drain_stops.clone()));
         let look = |looking: Looking| {
             let stops = looking_stops.clone();
             work.spawn(async move { stops.run_until_cancelled(looking).await });
@@ -395,6 +397,8 @@ impl Bridge {
         let ended = tokio::select! {
             () = stop.cancelled() => Ended::Stopped,
             _ = broken => Ended::StoreBroken,
+            // Only a panic ends it early. Without it nothing parked would ever leave: better to be started again.
+            _ = &mut draining => Ended::DrainDied,
         };
         phase.send_replace(Phase::Stopping);
         tracing::info!(reason = ?ended, "app.stopping");

@@ -105,6 +105,10 @@ async fn serve(loaded: Loaded) -> anyhow::Result<Exit> {
     };
     Ok(match ended {
         Ended::Stopped => Exit::Done,
+        Ended::DrainDied => {
+            complain("the drain ended by a bug: please report it, with the log");
+            Exit::Failed
+        }
         Ended::StoreBroken => {
             complain("the replay store cannot be trusted any more: see the log, and `docs/operate.md`");
             Exit::Store
