@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{OwnedMutexGuard, oneshot};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::limit::Bucket;
@@ -37,6 +38,8 @@ const BREATH: usize = 64;
 const WEIGHT: u64 = 2;
 /// When a sender that found no room should come again.
 const COME_AGAIN: Duration = Duration::from_secs(5);
+/// How long a request may wait for another one's states: while the bus hangs that is a deadline or two.
+const TURN: Duration = Duration::from_secs(5);
 /// How long the store may take with raw bytes, states and pairs.
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -287,7 +290,8 @@ impl Inner {
         admission: Admission,
     ) -> Result<Receipt, Refusal> {
         let decoded = self.decode(account, way, elements).await;
-        let identified = self.identify(account, way, decoded.drafts).await;
+        let identified = timeout(TURN, self.identify(account, way, decoded.drafts)).await;
+        let identified = identified.map_err(|_| Refusal::NotKept { retry_after: COME_AGAIN })?;
         let Identified { arrivals, same, states, held } = identified;
         let Sums { delivered, parked, duplicates, rejected } =
             self.deliverer.deliver(arrivals, admission).await;
@@ -463,7 +467,7 @@ impl Inner {
         // Whoever waits may have given up: the rows are kept all the same.
         let done = Box::new(move |kept: Result<(), ParkError>| tell.send(kept.is_ok()).unwrap_or_default());
         let kept = match self.store.park_raw(raws, done) {
-            Ok(()) => tokio::time::timeout(STORE_PATIENCE, told).await.is_ok_and(|kept| kept == Ok(true)),
+            Ok(()) => timeout(STORE_PATIENCE, told).await.is_ok_and(|kept| kept == Ok(true)),
             Err(_) => false,
         };
         if kept { Ok(()) } else { Err(Refusal::NotKept { retry_after: COME_AGAIN }) }
@@ -482,7 +486,7 @@ impl Inner {
         if entries.is_empty() {
             return;
         }
-        match tokio::time::timeout(STORE_PATIENCE, self.store.put(table, entries)).await {
+        match timeout(STORE_PATIENCE, self.store.put(table, entries)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(account = %account.id, error = %error, "account.not_saved"),
             Err(_) => tracing::warn!(account = %account.id, "account.not_saved"),
