@@ -20,11 +20,12 @@ use look::{Looking, ask_for_topics, look_at_admin_token, look_at_ages, look_at_b
 use crate::admin::{self, Access, AdminState, Again, FeedReading, LocalLog, LogRow, Phase, Sources};
 use crate::bus::{self, Bus};
 use crate::cli::Exit;
+use crate::clock;
 use crate::config::{Config, SecretError, SecretSource};
 use crate::deliver::Deliverer;
 use crate::deliver::breaker::Breaker;
 use crate::deliver::counts::Counts;
-use crate::deliver::dedup::{self, Dedup, system_clock};
+use crate::deliver::dedup::{self, Dedup};
 use crate::deliver::lanes::Lanes;
 use crate::event::AccountId;
 use crate::intake::accept::{Acceptance, Known, Parts, Pulled, Pushed};
@@ -195,7 +196,7 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
     }
     let router = Router::new(&config.bus);
     let (store, writer, recovered) = open_store(&config, &data_dir, &router)?;
-    let (dedup, seen) = Dedup::open(data_dir.path(), &config.dedup, system_clock)?;
+    let (dedup, seen) = Dedup::open(data_dir.path(), &config.dedup, clock::now)?;
     let bus = Arc::new(Bus::open(&config.bus, data_dir.path())?);
 
     let seen_stops = CancellationToken::new();

@@ -20,6 +20,7 @@ pub mod cli;
 pub mod config;
 
 pub mod app;
+pub mod clock;
 pub mod intake;
 pub mod provider;
 

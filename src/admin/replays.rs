@@ -13,7 +13,6 @@ use axum::http::header::LOCATION;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -25,6 +24,7 @@ use uuid::Uuid;
 use super::AdminState;
 use super::filter::{Written, time_text};
 use super::problem::{Problem, Sent};
+use crate::clock;
 use crate::deliver::lanes::Lanes;
 use crate::event::Millis;
 use crate::intake::accept::{Acceptance, Receipt, Refusal};
@@ -258,7 +258,7 @@ impl Replays {
             filter: written,
             rate,
             found,
-            began_at: now(),
+            began_at: clock::now(),
             cancelled: self.stop.child_token(),
             progress: Mutex::default(),
         });
@@ -300,7 +300,7 @@ impl Replay {
         if progress.state == Phase::Running {
             progress.state = state;
             progress.error = error;
-            progress.ended_at = Some(now());
+            progress.ended_at = Some(clock::now());
             let (id, sent, left) = (self.id, progress.sent, progress.left);
             tracing::info!(replay.id = %id, replay.state = ?state, sent, left, "replay.ended");
         }
@@ -403,10 +403,6 @@ impl Run {
             },
         }
     }
-}
-
-fn now() -> Millis {
-    Millis(Timestamp::now().as_millisecond())
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::bus::Bus;
@@ -169,7 +168,7 @@ impl Sources {
     /// Reads everything.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let now = Millis(Timestamp::now().as_millisecond());
+        let now = crate::clock::now();
         let lanes = &self.deliverer.lanes;
         let counts = &self.deliverer.counts;
         let dedup = &self.deliverer.dedup.stats;

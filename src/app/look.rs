@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use crate::bus::{Bus, Finding};
 use crate::config::{self, SecretSource};
 use crate::deliver::lanes::Lanes;
-use crate::event::{AccountId, Millis};
+use crate::event::AccountId;
 use crate::intake::auth::{Origin, TokenDigest};
 use crate::intake::webhook::WebhookState;
 use crate::replay::Store;
@@ -121,7 +121,7 @@ pub(super) async fn look_at_bus(bus: Arc<Bus>, lanes: Arc<Lanes>, available: wat
 /// An alert a day before age removes what is parked.
 pub(super) async fn look_at_ages(store: Store) {
     loop {
-        let stats = store.stats(Millis(jiff::Timestamp::now().as_millisecond()));
+        let stats = store.stats(crate::clock::now());
         let (bus, operator) = (stats.expiring_for_bus, stats.expiring_for_operator);
         if bus + operator > 0 {
             tracing::error!(for_bus = bus, for_operator = operator, "parked.expires_within_a_day");

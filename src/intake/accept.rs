@@ -480,7 +480,7 @@ impl Inner {
         table: Table,
         rows: impl Iterator<Item = (String, String)> + Send,
     ) {
-        let saved_at = Millis(jiff::Timestamp::now().as_millisecond());
+        let saved_at = crate::clock::now();
         let entry = |(key, value)| Entry { account: account.id.clone(), key, value, saved_at };
         let entries: Vec<Entry> = rows.map(entry).collect();
         if entries.is_empty() {

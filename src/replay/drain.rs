@@ -438,7 +438,7 @@ mod tests {
     use crate::config;
     use crate::deliver::breaker::Breaker;
     use crate::deliver::counts::Counts;
-    use crate::event::{AccountId, EventType, Millis, pb};
+    use crate::event::{AccountId, EventType, pb};
     use crate::replay::{DataDir, StoreLimits};
 
     #[test]
@@ -496,7 +496,7 @@ mod tests {
             reason: Reason::Unfit,
             error: String::new(),
             provisional: false,
-            parked_at: Millis(jiff::Timestamp::now().as_millisecond()),
+            parked_at: crate::clock::now(),
         };
         lanes.requeue(row, Box::new(|kept| assert!(kept.is_ok()))).unwrap();
         let stop = CancellationToken::new();

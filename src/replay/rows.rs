@@ -462,24 +462,22 @@ impl<'s> Side<'s> {
 }
 
 fn event_head(row: &Row<'_>) -> rusqlite::Result<Listed> {
-    Ok(Listed {
-        seq: seq(row, 0)?,
-        account: account(row, 1)?,
-        kind: kind(row, 2)?,
-        at: Millis(row.get(3)?),
-        bytes: unsigned(row, 4)?,
-        error: row.get(5)?,
-        what: What::Event {
-            topic: row.get(6)?,
-            subject: row.get(7)?,
-            event_type: event_type(row, 8)?,
-            id: uuid(row.get_ref(9)?.as_blob()?, 9)?,
-            provisional: row.get(10)?,
-        },
-    })
+    let what = What::Event {
+        topic: row.get(6)?,
+        subject: row.get(7)?,
+        event_type: event_type(row, 8)?,
+        id: uuid(row.get_ref(9)?.as_blob()?, 9)?,
+        provisional: row.get(10)?,
+    };
+    head(row, what)
 }
 
 fn raw_head(row: &Row<'_>) -> rusqlite::Result<Listed> {
+    head(row, What::Raw { source: row.get(6)? })
+}
+
+/// The columns that events and raw bytes have in common.
+fn head(row: &Row<'_>, what: What) -> rusqlite::Result<Listed> {
     Ok(Listed {
         seq: seq(row, 0)?,
         account: account(row, 1)?,
@@ -487,7 +485,7 @@ fn raw_head(row: &Row<'_>) -> rusqlite::Result<Listed> {
         at: Millis(row.get(3)?),
         bytes: unsigned(row, 4)?,
         error: row.get(5)?,
-        what: What::Raw { source: row.get(6)? },
+        what,
     })
 }
 

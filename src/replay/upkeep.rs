@@ -169,7 +169,7 @@ impl Writer {
 
     /// What is older than the retention goes, whatever it waits for.
     fn expire(&mut self, gone: &mut impl FnMut(Vec<Gone>)) -> Left {
-        let cutoff = self.shared.limits.cutoff(Millis(jiff::Timestamp::now().as_millisecond()));
+        let cutoff = self.shared.limits.cutoff(crate::clock::now());
         let (events, raw) = {
             let ledger = self.shared.ledger.lock();
             let older = |population| ledger.older_than(population, cutoff);

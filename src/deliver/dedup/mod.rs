@@ -136,12 +136,6 @@ impl Drop for Reservation {
     }
 }
 
-/// The process's clock.
-#[must_use]
-pub fn system_clock() -> Millis {
-    Millis(jiff::Timestamp::now().as_millisecond())
-}
-
 impl Dedup {
     /// Opens `seen.db` in `dir`; a broken one is set aside, and a new one begun. The worker runs on a thread of its own.
     ///

@@ -21,7 +21,6 @@ use crate::deliver::breaker::{Breaker, Change, Verdict};
 use crate::deliver::counts::Counts;
 use crate::deliver::slot::{Group, Outgoing, Slot};
 use crate::deliver::topics::Topics;
-use crate::event::Millis;
 use crate::replay::{LaneKey, ParkError, Parked, Reason, RecoveredLane, Seq, Store};
 
 /// Shards of the lane map: far more than threads that meet in it.
@@ -538,6 +537,6 @@ fn parked(outgoing: &Outgoing, seq: Seq, reason: Reason, why: &str, provisional:
         reason,
         error: why.to_owned(),
         provisional,
-        parked_at: Millis(jiff::Timestamp::now().as_millisecond()),
+        parked_at: crate::clock::now(),
     }
 }

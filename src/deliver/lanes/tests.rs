@@ -12,8 +12,9 @@ use uuid::Uuid;
 
 use super::*;
 use crate::bus::Message;
+use crate::clock;
 use crate::config;
-use crate::deliver::dedup::{self, Candidate, Dedup, system_clock};
+use crate::deliver::dedup::{self, Candidate, Dedup};
 use crate::deliver::slot::Tally;
 use crate::event::{AccountId, EventType};
 use crate::replay::{DataDir, Filter, StoreLimits};
@@ -45,7 +46,7 @@ impl Ground {
         let limits = StoreLimits { parked_default: parked, reserve: 4_096, ..StoreLimits::default() };
         let (store, writer, _) = Store::open(&data_dir, limits, None).unwrap();
         let horizons = config::Dedup { positions: HOUR, others: HOUR, memory: 1 << 20 };
-        let (dedup, seen) = Dedup::open(dir.path(), &horizons, system_clock).unwrap();
+        let (dedup, seen) = Dedup::open(dir.path(), &horizons, clock::now).unwrap();
         let stops = CancellationToken::new();
         let stop = stops.clone();
         let seen = Some(std::thread::spawn(move || seen.run(|| stop.is_cancelled())));
@@ -89,7 +90,7 @@ impl Ground {
             event_type: EventType::Position,
             subject: Arc::clone(&self.key.subject),
             key_time: None,
-            received_at: system_clock(),
+            received_at: clock::now(),
             checks: vec![uuid],
             enters: vec![uuid],
         };
@@ -112,7 +113,7 @@ impl Ground {
             event_type: EventType::Position,
             subject: Arc::clone(&self.key.subject),
             key_time: None,
-            received_at: system_clock(),
+            received_at: clock::now(),
             checks: vec![uuid],
             enters: vec![uuid],
         };

@@ -25,8 +25,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::clock;
 use crate::config::{self, PollApi};
-use crate::deliver::dedup::system_clock;
 use crate::event::{AccountId, Millis};
 use crate::intake::accept::{Pulled, Receipt, Refusal};
 use crate::provider::PullApi;
@@ -60,7 +60,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         let spread: Spread = |most| most.mul_f64(rand::random::<f64>());
-        Self { bounds: Bounds::default(), clock: Arc::new(system_clock), spread }
+        Self { bounds: Bounds::default(), clock: Arc::new(clock::now), spread }
     }
 }
 
@@ -73,7 +73,7 @@ pub struct StoredCursors {
 impl Cursors for StoredCursors {
     async fn save(&self, name: &Name, cursor: &Cursor) -> bool {
         let Ok(value) = serde_json::to_string(cursor) else { return false };
-        let entry = Entry { account: name.account.clone(), key: name.key(), value, saved_at: system_clock() };
+        let entry = Entry { account: name.account.clone(), key: name.key(), value, saved_at: clock::now() };
         let saved = tokio::time::timeout(SAVE, self.store.put(Table::Cursors, vec![entry])).await;
         saved.is_ok_and(|saved| saved.is_ok())
     }

@@ -16,14 +16,14 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
-use jiff::Timestamp;
 
 pub use answer::Answer;
 pub use counts::{Counts, Reading, UNKNOWN};
 
 use super::accept::{Pushed, Receipt, Refusal};
 use super::auth::{self, Tokens};
-use crate::event::{AccountId, Millis};
+use crate::clock;
+use crate::event::AccountId;
 use body::Budget;
 
 /// A hint longer than this is none.
@@ -105,7 +105,7 @@ fn refuse(state: &WebhookState, account: &AccountId, refusal: auth::Refusal) -> 
         auth::Refusal::Unauthorized(seen) => Answer::Unauthorized(seen),
         auth::Refusal::UnknownAccount => Answer::UnknownAccount,
     };
-    if let Some(refused) = state.counts.refused(account, now()) {
+    if let Some(refused) = state.counts.refused(account, clock::now()) {
         tracing::warn!(account = refused.account, refused.count = refused.count, reason = %refusal, "webhook.refused");
     }
     finish(state, account, answer)
@@ -135,7 +135,7 @@ where
         Err(unread) => Answer::from(unread),
         Ok((body, reserved)) => {
             let trace = traceparent(&parts.headers);
-            let pushed = Pushed { account: account.clone(), hint, body, received_at: now(), trace };
+            let pushed = Pushed { account: account.clone(), hint, body, received_at: clock::now(), trace };
             let answer = Answer::from((shared.accept)(pushed).await);
             drop(reserved);
             answer
@@ -148,7 +148,7 @@ where
 /// Counts the answer and writes it down.
 fn finish(state: &WebhookState, account: &AccountId, answer: Answer) -> Response {
     let status = answer.status();
-    state.counts.answered(account, status, now());
+    state.counts.answered(account, status, clock::now());
     let label = state.counts.label(account);
     tracing::debug!(account = label, http.status = status.as_u16(), "webhook.answered");
     answer.into_response()
@@ -158,10 +158,6 @@ fn traceparent(headers: &HeaderMap) -> Option<String> {
     let mut values = headers.get_all("traceparent").iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
     trace::well_formed(value.to_str().ok()?)
-}
-
-fn now() -> Millis {
-    Millis(Timestamp::now().as_millisecond())
 }
 
 #[cfg(test)]
