@@ -2,6 +2,8 @@
 //! eviction, versions and locks here; a model of it, kills and full disks in `store/`.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails, and children speak")]
 
+#[path = "store/audit.rs"]
+mod audit;
 #[path = "store/crash.rs"]
 mod crash;
 #[path = "store/disk.rs"]

@@ -6,8 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::{ConnectInfo, FromRequestParts, Request};
 use axum::http::header::{CONTENT_TYPE, HOST};
+use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 
 use super::problem::Problem;
@@ -29,16 +30,35 @@ impl Access {
         Self::Token(Arc::new(ArcSwap::from_pointee(digest)))
     }
 
-    /// Whether the request may go on.
-    pub(super) fn admits(&self, request: &Request) -> Result<(), Problem> {
+    /// Who asks, where the request may go on.
+    pub(super) fn admits(&self, request: &Request) -> Result<Caller, Problem> {
         match self {
-            Self::Token(digest) if auth::carries(request.headers(), &digest.load()) => Ok(()),
+            Self::Token(digest) if auth::carries(request.headers(), &digest.load()) => {
+                Ok(Caller { name: Arc::from("admin") })
+            }
             Self::Token(_) => Err(Problem::new(
                 StatusCode::UNAUTHORIZED,
                 "the admin token is needed, as Authorization: Bearer TOKEN",
             )),
-            Self::Loopback => from_loopback(request),
+            Self::Loopback => from_loopback(request).map(|()| Caller { name: Arc::from("loopback") }),
         }
+    }
+}
+
+/// Who asks: what the audit log names. Each `/v1` request carries one that `Access` let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Caller {
+    /// The name of the admin token, or `loopback`.
+    pub(super) name: Arc<str>,
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let unguarded =
+            || Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the request was not let in by anybody");
+        parts.extensions.get().cloned().ok_or_else(unguarded)
     }
 }
 
@@ -100,7 +120,8 @@ mod tests {
 
     #[track_caller]
     fn check(access: &Access, request: &Request, expected: Result<(), u16>) {
-        assert_eq!(access.admits(request).map_err(|problem| problem.status().as_u16()), expected);
+        let got = access.admits(request).map(|_| ()).map_err(|problem| problem.status().as_u16());
+        assert_eq!(got, expected);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod access;
 mod accounts;
+mod audit;
 pub mod console;
 mod events;
 mod filter;
@@ -93,6 +94,7 @@ impl AdminState {
 pub fn router(state: AdminState) -> Router {
     let guarded = Router::new()
         .merge(accounts::routes())
+        .merge(audit::routes())
         .merge(parked::routes())
         .merge(replays::routes())
         .merge(events::routes())
@@ -110,9 +112,10 @@ pub fn router(state: AdminState) -> Router {
         .with_state(state)
 }
 
-async fn guard(State(state): State<AdminState>, request: Request, next: Next) -> Response {
+async fn guard(State(state): State<AdminState>, mut request: Request, next: Next) -> Response {
     match state.inner.access.admits(&request) {
-        Ok(()) => {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
             let mut answer = next.run(request).await;
             answer.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
             answer

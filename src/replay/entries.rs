@@ -18,6 +18,10 @@ pub enum Table {
     CustomData,
     /// Webhook tokens, hashed: key is the token's id.
     Tokens,
+    /// Replays and backfills that go on after a restart: key `KIND/ID`, value JSON; the account is empty where it is of all.
+    Jobs,
+    /// What an operator switched: key such as `paused/API/FEED`.
+    Switches,
 }
 
 impl Table {
@@ -28,6 +32,8 @@ impl Table {
             Self::States => "states",
             Self::CustomData => "custom_data",
             Self::Tokens => "tokens",
+            Self::Jobs => "jobs",
+            Self::Switches => "switches",
         }
     }
 }

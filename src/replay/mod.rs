@@ -4,6 +4,7 @@
 //! [`Writer`] owns `store.db` and its thread. Invariant: a row whose park was answered `Ok` is on disk, and stays until
 //! it is delivered, discarded, evicted or too old; what waits for the bus is never evicted.
 
+mod audit;
 mod data_dir;
 pub mod drain;
 mod entries;
@@ -22,6 +23,7 @@ mod upkeep;
 mod view;
 mod writer;
 
+pub use audit::{Act, Acts, Change, Recorded};
 pub use data_dir::{DataDir, LockError};
 pub use entries::{Entry, Table};
 pub use error::{AskError, ParkError, StoreError};

@@ -52,6 +52,16 @@ CREATE TABLE custom_data (account TEXT, key TEXT, value TEXT NOT NULL, saved_at 
     PRIMARY KEY (account, key)) STRICT;
 CREATE TABLE tokens (account TEXT, key TEXT, value TEXT NOT NULL, saved_at INTEGER NOT NULL,
     PRIMARY KEY (account, key)) STRICT, WITHOUT ROWID;
+", "
+-- What an operator did, in the order in which it was done; never changed, oldest cut off beyond a bound.
+CREATE TABLE audit (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, who TEXT NOT NULL, act TEXT NOT NULL,
+    account TEXT NOT NULL, object TEXT NOT NULL, before TEXT, after TEXT) STRICT;
+-- Long work that goes on after a restart (replays, backfills), and what an operator switched (paused feeds).
+CREATE TABLE jobs (account TEXT, key TEXT, value TEXT NOT NULL, saved_at INTEGER NOT NULL,
+    PRIMARY KEY (account, key)) STRICT, WITHOUT ROWID;
+CREATE TABLE switches (account TEXT, key TEXT, value TEXT NOT NULL, saved_at INTEGER NOT NULL,
+    PRIMARY KEY (account, key)) STRICT, WITHOUT ROWID;
 "];
 
 /// Pages in memory: lanes are inserted all over their index.

@@ -14,9 +14,9 @@ use super::error::Trouble;
 use super::queue::{ParkJob, Phase, Queue, RawRow, Rows, Task};
 use super::tally::{Ledger, NoRoom, Population};
 use super::{
-    AskError, Count, DataDir, Discarded, Done, Entry, Filter, LaneKey, Listed, Page, ParkError, Parked,
-    ParkedRaw, Reason, Recovered, Routing, Seq, StoreError, StoreHealth, StoreLimits, StoreStats, Stored,
-    Table, WaitsFor, Writer, entries, rows,
+    Act, Acts, AskError, Change, Count, DataDir, Discarded, Done, Entry, Filter, LaneKey, Listed, Page,
+    ParkError, Parked, ParkedRaw, Reason, Recorded, Recovered, Routing, Seq, StoreError, StoreHealth,
+    StoreLimits, StoreStats, Stored, Table, WaitsFor, Writer, audit, entries, rows,
 };
 use crate::event::{AccountId, Millis};
 
@@ -318,6 +318,32 @@ impl Store {
     pub async fn remove(&self, table: Table, account: AccountId, keys: Vec<String>) -> Result<(), AskError> {
         self.change(move |conn| keys.iter().try_for_each(|key| entries::remove(conn, table, &account, key)))
             .await
+    }
+
+    /// Makes changes and records the act that tells of them, all or nothing; returns when that is on disk.
+    ///
+    /// # Errors
+    /// Where the store cannot write, or is closed.
+    pub async fn act(&self, changes: Vec<Change>, act: Act) -> Result<(), AskError> {
+        self.change(move |conn| {
+            changes.iter().try_for_each(|change| change.make(conn))?;
+            audit::record(conn, &act)
+        })
+        .await
+    }
+
+    /// Up to 1,000 acts before a place, newest first.
+    ///
+    /// # Errors
+    /// Where the store cannot read, or is closed.
+    pub async fn acts(
+        &self,
+        acts: &Acts,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<Recorded>, AskError> {
+        let acts = acts.clone();
+        self.ask(move |conn| audit::page(conn, &acts, before, limit.clamp(1, PAGE_ROWS))).await
     }
 
     /// An entry.
