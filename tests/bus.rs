@@ -10,3 +10,5 @@ mod kafka;
 mod local;
 #[path = "bus/nats.rs"]
 mod nats;
+#[path = "support/trust.rs"]
+mod trust;

@@ -128,8 +128,9 @@ impl NatsBus {
             });
         if let Some(source) = &nats.credentials {
             let credentials = source.read()?;
+            // The client knows the last line only by the line break that a secret is read without.
             options = options
-                .credentials(credentials.reveal())
+                .credentials(&format!("{}\n", credentials.reveal()))
                 .map_err(|_| OpenError::Nats("the credentials are not a NATS credentials file".to_owned()))?;
         }
         if let Some((user, password)) = &nats.user {

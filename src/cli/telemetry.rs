@@ -5,11 +5,15 @@ use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
 
-/// Starts logging to standard error. `FLEETBUS_LOG` sets the filter; the default is `info`, with the client libraries at
-/// `warn`.
+/// What is logged where nobody says: the client libraries speak of every retry, and fleetbus says what they end in.
+const FILTER: &str = "warn,fleetbus=info,librdkafka=error,async_nats=error";
+
+/// Starts logging to standard error. `FLEETBUS_LOG` sets the filter; one that cannot be read is said, and the default taken.
 pub fn start() {
-    let filter = EnvFilter::try_from_env("FLEETBUS_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("warn,fleetbus=info,librdkafka=error,async_nats=error"));
+    let said = std::env::var("FLEETBUS_LOG").ok().filter(|said| !said.is_empty());
+    let read = EnvFilter::try_new(said.as_deref().unwrap_or(FILTER));
+    let unread = read.as_ref().err().map(ToString::to_string);
+    let filter = read.unwrap_or_else(|_| EnvFilter::new(FILTER));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let colour = std::env::var_os("NO_COLOR").is_none();
     // A subscriber is set once a process; a second call changes nothing.
@@ -19,4 +23,7 @@ pub fn start() {
         builder.json().flatten_event(true).try_init()
     };
     started.unwrap_or_default();
+    if let Some(error) = unread {
+        tracing::warn!(error, variable = "FLEETBUS_LOG", taken = FILTER, "log.filter_unreadable");
+    }
 }

@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::brokers::{Guard, Nats, USER, shared_nats, unique};
 use crate::desk::{Desk, PATIENCE, by_key, kind, message};
+use crate::trust::Trust;
 
 fn config(nats: &Nats, stream: &str) -> config::Nats {
     config::Nats {
@@ -277,4 +278,36 @@ async fn a_nats_that_asks_for_a_token_takes_who_has_it() {
     let findings = stranger.bus.check(&[Arc::from("token.a")]).await;
     assert!(matches!(findings[..], [Finding::Unreachable(_)]), "{findings:?}");
     stranger.close().await;
+}
+
+/// What most managed NATS services hand out: a credentials file with a JWT and the seed that proves it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nats_that_trusts_an_operator_takes_who_has_credentials_of_its_account() {
+    let trust = Trust::new();
+    let nats = Nats::start(Guard::Open, trust.lines());
+    let dir = TempDir::new().expect("a folder");
+    let file = |name: &str, text: String| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).expect("a writable folder");
+        SecretSource::File(path)
+    };
+    let with =
+        |credentials| config::Nats { credentials, create: Create::Missing, ..config(&nats, "CREDENTIALS") };
+    let allowed = desk(with(Some(file("own", trust.credentials())))).await;
+    let made = allowed.bus.check(&[Arc::from("credentials.a")]).await;
+    assert!(matches!(made[..], [Finding::Made(_)]), "{made:?}");
+    assert_eq!(allowed.attempt(1, &message("credentials.a", "key", 1)).await, Outcome::Delivered);
+    // A connection that was lost is signed in again with them.
+    nats.kill9();
+    nats.restart();
+    nats.wait();
+    connected(&allowed).await;
+    allowed.delivers(1_000, &message("credentials.a", "key", 2)).await;
+    allowed.close().await;
+    for stranger in [Some(file("other", Trust::stranger())), None] {
+        let stranger = Desk::open(&config::Bus::Nats(with(stranger)), dir.path());
+        let findings = stranger.bus.check(&[Arc::from("credentials.a")]).await;
+        assert!(matches!(findings[..], [Finding::Unreachable(_)]), "{findings:?}");
+        stranger.close().await;
+    }
 }
