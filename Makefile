@@ -6,7 +6,7 @@ CACHE := $(or $(FLEETBUS_CACHE),$(HOME)/.cache/fleetbus)
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 export PATH := $(CACHE)/bin:$(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: help demo test lint fmt unit brokers tools setup clean
+.PHONY: help demo test examples lint fmt unit brokers tools setup clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -25,6 +25,9 @@ demo: setup ## Watch a simulated fleet move through a real bridge
 
 test: ## Everything: format, lints, licences, schema, docs, tests against real brokers
 	@scripts/test.sh
+
+examples: ## Subscribers in five languages: compiled; three of them read what the bridge publishes
+	@scripts/examples.sh all
 
 lint: ## Format, clippy, docs
 	cargo fmt --check

@@ -1,0 +1,3 @@
+//! The generated code of the schema.
+
+include!(concat!(env!("OUT_DIR"), "/fleetbus.v1.rs"));

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# The subscribers of examples/: builds the Python, Go and TypeScript ones and lets them read what a bridge published to a
+# real Kafka and a real NATS. With `all` it compiles the Java and the Rust ones too.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$cache/target}"
+buf="$cache/bin/buf-v1.75.0"
+
+python() (
+  set -e
+  cd examples/python
+  [ -x .venv/bin/pip ] || python3 -m venv .venv
+  cmp -s requirements.txt .venv/installed.txt || {
+    .venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+    cp requirements.txt .venv/installed.txt
+  }
+  mkdir -p gen
+  .venv/bin/python -m grpc_tools.protoc -I ../../proto --python_out=gen ../../proto/fleetbus/v1/*.proto
+)
+
+go_() (
+  set -e
+  cd examples/go
+  "$buf" generate ../..
+  go build -o bin/ ./kafka ./nats
+)
+
+typescript() (
+  set -e
+  cd examples/typescript
+  cmp -s package-lock.json node_modules/.installed || {
+    npm ci --silent --no-audit --no-fund
+    cp package-lock.json node_modules/.installed
+  }
+  "$buf" generate ../..
+  node_modules/.bin/tsc
+)
+
+java() { mvn -q -B -f examples/java/pom.xml compile; }
+rust() { CARGO_TARGET_DIR="$cache/target-examples" cargo check --quiet --bins --manifest-path examples/rust/Cargo.toml; }
+
+command -v python3 >/dev/null && python3 -c 'import ensurepip' 2>/dev/null || apt python3 python3-venv
+command -v npm >/dev/null || apt nodejs npm
+[ "$(node -p 'process.versions.node.split(".")[0]')" -ge 20 ] ||
+  fail "node $(node --version) is too old for the TypeScript subscriber. Install Node 20.19 or newer (https://nodejs.org), then run this again"
+need_go
+step "brokers" scripts/brokers.sh
+step "tools" scripts/tools.sh
+step "building the Python subscriber" python
+step "building the Go subscriber" go_
+step "building the TypeScript subscriber" typescript
+if [ "${1:-}" = all ]; then
+  step "compiling the Java subscriber" java
+  step "compiling the Rust subscriber (some minutes the first time)" rust
+fi
+step "subscribing" cargo test --test subscribers -- --include-ignored
