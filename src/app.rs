@@ -2,6 +2,7 @@
 //! not ready → accept for `drain_delay` (endpoints are removed late) → refuse new connections, stop polling → finish or
 //! park what is in flight → stop the drain → flush the bus → close the store; within 60 s.
 
+mod custom_data;
 mod look;
 
 use std::collections::HashMap;
@@ -27,6 +28,7 @@ use crate::deliver::breaker::Breaker;
 use crate::deliver::counts::Counts;
 use crate::deliver::dedup::{self, Dedup};
 use crate::deliver::lanes::Lanes;
+use crate::enrich::Shelf;
 use crate::event::AccountId;
 use crate::intake::accept::{Acceptance, Known, Parts, Pulled, Pushed};
 use crate::intake::auth::{Origin, TokenDigest};
@@ -130,6 +132,8 @@ pub struct Handle {
     pub bus: Arc<Bus>,
     /// The one entrance.
     pub acceptance: Acceptance,
+    /// What operators say about objects.
+    pub shelf: Shelf,
     /// Webhooks: tokens and counts.
     pub hooks: WebhookState,
     /// How each feed does.
@@ -214,11 +218,14 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
     let deliveries = TaskTracker::new();
     let known = known(recovered.directory, recovered.states);
     let topics = topics(&config, &router);
+    let shelf = custom_data::shelf(config.custom_data.memory, recovered.custom_data);
     let acceptance = Acceptance::new(Parts {
         accounts: config.accounts.clone(),
         known,
         deliverer: Arc::clone(&deliverer),
         router: router.clone(),
+        shelf: shelf.clone(),
+        largest: custom_data::largest(&config.bus),
         store: store.clone(),
         tracker: deliveries.clone(),
     });
@@ -241,6 +248,7 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
         store,
         bus,
         acceptance,
+        shelf,
         phase: is_phase,
         webhook_address: webhook.address(),
         admin_address: admin.address(),
@@ -469,6 +477,7 @@ fn admin_state(
         accounts: config.accounts.clone(),
         snapshot: Arc::new(move || sources.snapshot()),
         store: handle.store.clone(),
+        shelf: handle.shelf.clone(),
         again: Again::new(handle.store.clone(), lanes, handle.acceptance.clone()),
         log,
         tracker: tracker.clone(),

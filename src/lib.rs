@@ -3,10 +3,10 @@
 //! The modules stand in the order in which the bytes travel:
 //!
 //! ```text
-//! intake/ ──► provider/ ──► event/ ──► route ──► encode ──► deliver ──► bus/
-//! webhook      decode        FleetEvent  topic     bytes      lanes,      kafka | nats | local
-//! poll         (pure)                    key       headers    policy
-//!                                                               └──► replay/ ──► drain ──► deliver
+//! intake/ ──► provider/ ──► event/ ──► enrich ──► route ──► encode ──► deliver ──► bus/
+//! webhook      decode        FleetEvent  custom     topic     bytes      lanes,      kafka | nats | local
+//! poll         (pure)                    data       key       headers    policy
+//!                                                                          └──► replay/ ──► drain ──► deliver
 //! ```
 //!
 //! The call stack is the pipeline: there is no queue between intake and bus. What knows meaning is pure; async,
@@ -25,6 +25,8 @@ pub mod intake;
 pub mod provider;
 
 pub mod event;
+
+pub mod enrich;
 
 pub mod encode;
 pub mod route;

@@ -1,6 +1,7 @@
 //! The promises, by their names, against the real binary and real brokers: 2xx means durable, one fact has one id, order
 //! per vehicle holds, through kills, hangs and hang-ups.
 
+#[expect(dead_code, reason = "shared with the tests of the operator's side")]
 #[path = "support/bridge.rs"]
 mod bridge;
 #[expect(dead_code, reason = "shared with the tests of the buses")]

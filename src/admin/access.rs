@@ -1,6 +1,6 @@
 //! Who may use `/v1`: whoever has the admin token; where none is configured, processes of this machine, and no web page
 //! that a browser on it shows: the `Host` must be loopback's (a name that was bound anew is not), and a mutation must be
-//! `application/json` (which a page of another origin cannot send). Pure.
+//! JSON or CSV by its `content-type` (which a page of another origin cannot send). Pure.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,6 +13,9 @@ use axum::http::{Method, StatusCode};
 
 use super::problem::Problem;
 use crate::intake::auth::{self, TokenDigest};
+
+const DATA: [&str; 4] =
+    ["application/json", "application/merge-patch+json", "application/x-ndjson", "text/csv"];
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -75,7 +78,7 @@ fn from_loopback(request: &Request) -> Result<(), Problem> {
             "no admin token is configured, so only a loopback Host is answered: use 127.0.0.1, or set admin.token",
         );
     }
-    if !mutates(request.method()) || is_json(request) {
+    if !mutates(request.method()) || is_data(request) {
         return Ok(());
     }
     let why = "no admin token is configured, so a change must be sent as content-type: application/json";
@@ -86,9 +89,11 @@ fn mutates(method: &Method) -> bool {
     !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
 }
 
-fn is_json(request: &Request) -> bool {
+/// A content type that no form and no script of another origin sends unasked.
+fn is_data(request: &Request) -> bool {
     let value = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+    let value = value.split(';').next().unwrap_or_default().trim();
+    DATA.iter().any(|data| value.eq_ignore_ascii_case(data))
 }
 
 /// Whether a `Host` names this machine, with or without a port.

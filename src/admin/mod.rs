@@ -7,6 +7,7 @@ mod access;
 mod accounts;
 mod audit;
 pub mod console;
+mod custom_data;
 mod events;
 mod filter;
 pub mod metrics;
@@ -35,7 +36,9 @@ pub use replays::Again;
 pub use snapshot::{BusState, FeedReading, Phase, Snapshot, Sources};
 pub use status::{Finding, Readiness};
 
+use crate::enrich::Shelf;
 use crate::replay::Store;
+use custom_data::CustomData;
 use problem::{Asked, Problem};
 use replays::Replays;
 
@@ -55,6 +58,8 @@ pub struct Parts {
     pub snapshot: Arc<dyn Fn() -> Snapshot + Send + Sync>,
     /// What is parked.
     pub store: Store,
+    /// What operators say about objects.
+    pub shelf: Shelf,
     /// How parked messages are sent again.
     pub again: Again,
     /// The local bus's log, where that is the bus.
@@ -71,6 +76,7 @@ struct Inner {
     snapshot: Arc<dyn Fn() -> Snapshot + Send + Sync>,
     store: Store,
     replays: Replays,
+    custom_data: CustomData,
     log: Option<events::Streams>,
     stop: CancellationToken,
 }
@@ -79,10 +85,11 @@ impl AdminState {
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { access, accounts, snapshot, store, again, log, tracker, stop } = parts;
+        let Parts { access, accounts, snapshot, store, shelf, again, log, tracker, stop } = parts;
+        let custom_data = CustomData::new(store.clone(), shelf, tracker.clone());
         let replays = Replays::new(store.clone(), again, tracker, stop.clone());
         let log = log.map(events::Streams::new);
-        Self { inner: Arc::new(Inner { access, accounts, snapshot, store, replays, log, stop }) }
+        Self { inner: Arc::new(Inner { access, accounts, snapshot, store, replays, custom_data, log, stop }) }
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -95,6 +102,7 @@ pub fn router(state: AdminState) -> Router {
     let guarded = Router::new()
         .merge(accounts::routes())
         .merge(audit::routes())
+        .merge(custom_data::routes())
         .merge(parked::routes())
         .merge(replays::routes())
         .merge(events::routes())

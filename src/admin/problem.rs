@@ -1,6 +1,8 @@
 //! Errors as RFC 9457 problem details, and queries that are read strictly: an unknown key is an error, for a filter with
 //! a typing error in it would ask for more than was meant.
 
+use std::collections::HashMap;
+
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
@@ -10,6 +12,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::replay::AskError;
 
@@ -18,6 +21,7 @@ use crate::replay::AskError;
 pub(super) struct Problem {
     status: StatusCode,
     detail: String,
+    more: Option<(&'static str, Value)>,
 }
 
 #[derive(Serialize)]
@@ -26,11 +30,19 @@ struct Details<'a> {
     title: &'static str,
     status: u16,
     detail: &'a str,
+    #[serde(flatten)]
+    more: Option<HashMap<&'static str, Value>>,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into() }
+        Self { status, detail: detail.into(), more: None }
+    }
+
+    /// With a member beside the standard ones.
+    pub(super) fn with(mut self, name: &'static str, value: Value) -> Self {
+        self.more = Some((name, value));
+        self
     }
 
     pub(super) fn unprocessable(detail: impl Into<String>) -> Self {
@@ -59,6 +71,7 @@ impl IntoResponse for Problem {
             title: self.status.canonical_reason().unwrap_or("error"),
             status: self.status.as_u16(),
             detail: &self.detail,
+            more: self.more.map(|more| HashMap::from([more])),
         };
         let body = serde_json::to_vec(&details).unwrap_or_default();
         (self.status, headers, body).into_response()

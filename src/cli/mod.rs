@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 pub mod check;
 pub mod convert;
+pub mod custom_data;
 pub mod demo;
 pub mod parked;
 pub mod remote;
@@ -71,6 +72,8 @@ enum Command {
     Parked(parked::Args),
     /// Send parked messages again.
     Replay(replay::Args),
+    /// Say something about trackers, vehicles, people and the rest, for events to carry.
+    CustomData(custom_data::Args),
     /// Stand in for a provider.
     Simulate(simulate::Args),
     /// Watch a simulated fleet move through a real bridge.
@@ -94,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Tail(args) => tail::run(args),
         Command::Parked(args) => parked::run(args),
         Command::Replay(args) => replay::run(args),
+        Command::CustomData(args) => custom_data::run(args),
         Command::Simulate(args) => simulate::run(args),
         Command::Demo(args) => demo::run(args),
     };

@@ -86,6 +86,40 @@ pub struct Remote {
 #[derive(Deserialize)]
 struct Problem {
     detail: String,
+    #[serde(default)]
+    errors: Vec<WrongLine>,
+}
+
+#[derive(Deserialize)]
+struct WrongLine {
+    line: u64,
+    error: String,
+}
+
+impl Problem {
+    fn words(self) -> String {
+        let line = |WrongLine { line, error }: &WrongLine| format!("line {line}: {}\n", plain(error));
+        let lines = self.errors.iter().map(line).collect::<String>();
+        format!("{lines}{}", self.detail)
+    }
+}
+
+/// What is sent.
+struct Body {
+    content_type: &'static str,
+    bytes: Vec<u8>,
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self { content_type: "application/json", bytes: Vec::new() }
+    }
+}
+
+impl Body {
+    fn json(value: &impl serde::Serialize) -> anyhow::Result<Self> {
+        Ok(Self { bytes: serde_json::to_vec(value)?, ..Self::default() })
+    }
 }
 
 impl Remote {
@@ -118,7 +152,7 @@ impl Remote {
     /// # Errors
     /// Where there is no answer, or it says no.
     pub async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<T> {
-        self.ask(Method::GET, path, query, String::new()).await
+        self.ask(Method::GET, path, query, Body::default()).await
     }
 
     /// Sends a value.
@@ -130,7 +164,45 @@ impl Remote {
         path: &str,
         body: &impl serde::Serialize,
     ) -> anyhow::Result<T> {
-        self.ask(Method::POST, path, &[], serde_json::to_string(body)?).await
+        self.ask(Method::POST, path, &[], Body::json(body)?).await
+    }
+
+    /// Sends a value in place of what is there.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl serde::Serialize,
+    ) -> anyhow::Result<T> {
+        self.ask(Method::PUT, path, &[], Body::json(body)?).await
+    }
+
+    /// Sends a merge patch.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn patch<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl serde::Serialize,
+    ) -> anyhow::Result<T> {
+        self.ask(Method::PATCH, path, &[], Body::json(body)?).await
+    }
+
+    /// Sends a file.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn upload<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        content_type: &'static str,
+        bytes: Vec<u8>,
+    ) -> anyhow::Result<T> {
+        self.ask(Method::POST, path, query, Body { content_type, bytes }).await
     }
 
     /// Removes.
@@ -142,7 +214,7 @@ impl Remote {
         path: &str,
         query: &[(&str, String)],
     ) -> anyhow::Result<T> {
-        self.ask(Method::DELETE, path, query, String::new()).await
+        self.ask(Method::DELETE, path, query, Body::default()).await
     }
 
     async fn ask<T: DeserializeOwned>(
@@ -150,7 +222,7 @@ impl Remote {
         method: Method,
         path: &str,
         query: &[(&str, String)],
-        body: String,
+        body: Body,
     ) -> anyhow::Result<T> {
         let answer = self.send(method, path, query, body, Some(ANSWER)).await?;
         answer.json().await.with_context(|| format!("{} does not answer like a bridge", self.base))
@@ -161,7 +233,7 @@ impl Remote {
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn lines(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<Lines> {
-        let answer = self.send(Method::GET, path, query, String::new(), None).await?;
+        let answer = self.send(Method::GET, path, query, Body::default(), None).await?;
         Ok(Lines { answer, rest: Vec::new() })
     }
 
@@ -170,15 +242,16 @@ impl Remote {
         method: Method,
         path: &str,
         query: &[(&str, String)],
-        body: String,
+        body: Body,
         within: Option<Duration>,
     ) -> anyhow::Result<Response> {
         let encoded =
             query.iter().map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, PLAIN)));
         let query = encoded.collect::<Vec<_>>().join("&");
         let mark = if query.is_empty() { "" } else { "?" };
-        let mut request = self.client.request(method, format!("{}{path}{mark}{query}", self.base)).body(body);
-        request = request.header(CONTENT_TYPE, "application/json").header(ACCEPT, "application/json");
+        let mut request = self.client.request(method, format!("{}{path}{mark}{query}", self.base));
+        request = request.header(CONTENT_TYPE, body.content_type).body(body.bytes);
+        request = request.header(ACCEPT, "application/json");
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, token.clone());
         }
@@ -190,7 +263,7 @@ impl Remote {
         if status.is_success() {
             return Ok(answer);
         }
-        let detail = answer.json::<Problem>().await.map(|problem| problem.detail);
+        let detail = answer.json::<Problem>().await.map(Problem::words);
         let detail = detail.unwrap_or_else(|_| "it gives no reason".to_owned());
         match status.as_u16() {
             401 => bail!("{detail}: set FLEETBUS_ADMIN_TOKEN, or name a file with --token-file"),
@@ -268,6 +341,12 @@ pub fn say(line: &str) -> anyhow::Result<Reader> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Left),
         Err(error) => Err(error).context("cannot write to standard output"),
     }
+}
+
+/// Text as one segment of a path.
+#[must_use]
+pub fn segment(text: &str) -> String {
+    utf8_percent_encode(text, PLAIN).to_string()
 }
 
 /// Text for a terminal: without characters that would steer it.

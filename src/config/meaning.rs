@@ -28,6 +28,8 @@ pub struct Config {
     pub replay: Replay,
     /// The horizons of dedup.
     pub dedup: Dedup,
+    /// The bound of custom data.
+    pub custom_data: CustomData,
 }
 
 /// The webhook port.
@@ -214,6 +216,13 @@ pub struct Replay {
     pub max_size: u64,
     /// Events a second; none by default.
     pub drain_rate: Option<u32>,
+}
+
+/// What operators say about objects.
+#[derive(Debug, Clone)]
+pub struct CustomData {
+    /// Its bound in memory, in bytes.
+    pub memory: u64,
 }
 
 /// The horizons of dedup.

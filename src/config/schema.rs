@@ -19,6 +19,7 @@ pub fn schema() -> Value {
             ("delivery", delivery()),
             ("replay", replay()),
             ("dedup", dedup()),
+            ("custom_data", custom_data()),
         ],
         &[],
     );
@@ -209,6 +210,14 @@ fn dedup() -> Value {
             ("others", duration("For the rest; 46h or more where anything is polled", "7d")),
             ("memory", size("The bound of what is held in memory", "64MiB")),
         ],
+        &[],
+    )
+}
+
+fn custom_data() -> Value {
+    map(
+        "What operators say about objects",
+        &[("memory", size("The bound of what is held in memory; what does not fit is refused", "64MiB"))],
         &[],
     )
 }

@@ -1,4 +1,4 @@
-//! What a webhook request and a polled answer have in common once their bytes are here: split, decode, identify, route,
+//! What a webhook request and a polled answer have in common once their bytes are here: split, decode, identify, enrich, route,
 //! encode, deliver on a tracked task, and hand back one receipt. Invariant: the delivery outlives its caller; `Ok` means
 //! that all of it is durable. Neighbours: `webhook` and `poll` call it, `provider` and `deliver` do the work.
 
@@ -22,6 +22,7 @@ use crate::deliver::memory::Memory;
 use crate::deliver::slot::Outgoing;
 use crate::deliver::{Arrival, Deliverer, Sums};
 use crate::encode;
+use crate::enrich::{self, Shelf};
 use crate::event::{AccountId, EventType, Millis, pb};
 use crate::provider::{
     self, Context, Directory, Draft, Feed, Identity, LastState, Outcome, Pair, Provider, PullApi, Resolved,
@@ -59,6 +60,10 @@ pub struct Parts {
     pub deliverer: Arc<Deliverer>,
     /// Topics.
     pub router: Router,
+    /// What operators say about objects.
+    pub shelf: Shelf,
+    /// How large an event may become by it.
+    pub largest: usize,
     /// Raw bytes, states and pairs.
     pub store: Store,
     /// Every delivery runs here.
@@ -79,6 +84,8 @@ struct Inner {
     memory: Memory,
     deliverer: Arc<Deliverer>,
     router: Router,
+    shelf: Shelf,
+    largest: usize,
     store: Store,
     tracker: TaskTracker,
 }
@@ -136,8 +143,10 @@ impl Acceptance {
                 (account.id.clone(), Account::new(&account, known))
             })
             .collect();
-        let Parts { deliverer, router, store, tracker, .. } = parts;
-        Self { inner: Arc::new(Inner { accounts, memory, deliverer, router, store, tracker }) }
+        let Parts { deliverer, router, shelf, largest, store, tracker, .. } = parts;
+        Self {
+            inner: Arc::new(Inner { accounts, memory, deliverer, router, shelf, largest, store, tracker }),
+        }
     }
 
     /// Takes one webhook request. The caller may be dropped at any await without effect on the delivery.
@@ -388,6 +397,7 @@ impl Inner {
                     if let (Some(key), Some(last)) = (key, new_last) {
                         newer.insert(key, last);
                     }
+                    let event = enrich::enrich(*event, &account.id, &self.shelf, self.largest);
                     let arrival = self.arrival(account, way, &event, event_type, key_time, checks, enters);
                     identified.arrivals.push(arrival);
                 }

@@ -32,6 +32,8 @@ pub struct Recovered {
     pub states: Vec<Entry>,
     /// Webhook tokens, hashed.
     pub tokens: Vec<Entry>,
+    /// What operators said about objects.
+    pub custom_data: Vec<Entry>,
     /// Rows by account and kind.
     pub depths: Vec<(AccountId, Kind, Count)>,
     /// Rows that moved to another topic.

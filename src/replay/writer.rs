@@ -99,6 +99,7 @@ impl Writer {
             directory: entries::all(conn, Table::Directory)?,
             states: entries::all(conn, Table::States)?,
             tokens: entries::all(conn, Table::Tokens)?,
+            custom_data: entries::all(conn, Table::CustomData)?,
             depths: ledger.depths(),
             rerouted,
         };

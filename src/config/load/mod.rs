@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use self::values::{At, DAY, HOUR, LONGEST};
 use super::tree::{Fields, Node, Problem, Problems, parse};
-use super::{Account, Admin, Breaker, Config, Dedup, Delivery, Listen, Replay, Tls, units};
+use super::{Account, Admin, Breaker, Config, CustomData, Dedup, Delivery, Listen, Replay, Tls, units};
 
 /// What loading asks the world.
 pub trait World {
@@ -91,6 +91,7 @@ impl Walk<'_> {
         let accounts = self.accounts(&mut fields, &replay);
         let delivery = self.delivery(&mut fields);
         let dedup = self.dedup(&mut fields, &accounts);
+        let custom_data = self.custom_data(&mut fields);
         fields.finish(&mut self.problems);
         Some(Config {
             listen,
@@ -101,6 +102,7 @@ impl Walk<'_> {
             delivery,
             replay,
             dedup,
+            custom_data,
         })
     }
 
@@ -234,6 +236,16 @@ impl Walk<'_> {
         }
         map.finish(&mut self.problems);
         dedup
+    }
+
+    fn custom_data(&mut self, fields: &mut Fields<'_>) -> CustomData {
+        let mut custom_data = CustomData { memory: 64 << 20 };
+        let Some(mut map) = self.map(fields, "custom_data") else { return custom_data };
+        if let Some((size, _)) = self.size(&mut map, "memory", 1 << 20) {
+            custom_data.memory = size;
+        }
+        map.finish(&mut self.problems);
+        custom_data
     }
 }
 

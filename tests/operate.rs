@@ -1,0 +1,12 @@
+//! What an operator does to a running bridge, against the real binary: custom data, parked messages, replays and backfills,
+//! also across kill -9.
+
+#![expect(clippy::unwrap_used, reason = "what a test cannot go on without")]
+
+#[expect(dead_code, reason = "shared with the tests of the promises")]
+#[path = "support/bridge.rs"]
+mod bridge;
+#[path = "operate/custom_data.rs"]
+mod custom_data;
+#[path = "operate/desk.rs"]
+mod desk;
