@@ -6,7 +6,7 @@ CACHE := $(or $(FLEETBUS_CACHE),$(HOME)/.cache/fleetbus)
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 export PATH := $(CACHE)/bin:$(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: help demo test examples lint fmt unit brokers tools setup clean
+.PHONY: help demo test examples lint fmt unit api brokers tools setup clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -36,6 +36,9 @@ lint: ## Format, clippy, docs
 
 unit: ## The tests that need no broker
 	cargo test --lib --bins
+
+api: ## Write docs/openapi.json anew
+	FLEETBUS_WRITE=1 cargo test --quiet --lib openapi
 
 fmt: ## Format
 	cargo fmt

@@ -1,9 +1,11 @@
 //! `/v1/accounts`: the configured accounts and how they do. Names of secrets' sources are not told, let alone secrets.
 
+use axum::Json;
 use axum::extract::{Path, State};
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::AdminState;
 use super::filter::time_text;
@@ -13,16 +15,17 @@ use crate::config::{self, PollApi};
 use crate::deliver::counts::Reading;
 use crate::provider::PullApi;
 
-pub(super) fn routes() -> Router<AdminState> {
-    Router::new().route("/v1/accounts", get(list)).route("/v1/accounts/{id}", get(show))
+pub(super) fn routes() -> OpenApiRouter<AdminState> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AccountList)]
 struct List {
     accounts: Vec<Account>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Account {
     id: String,
     provider: &'static str,
@@ -33,7 +36,8 @@ struct Account {
     limits: Limits,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AccountEvents)]
 struct Events {
     received: u64,
     delivered: u64,
@@ -43,7 +47,8 @@ struct Events {
     in_flight: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AccountWebhook)]
 struct Webhook {
     path: String,
     taken: u64,
@@ -53,7 +58,8 @@ struct Webhook {
     last_taken: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AccountFeed)]
 struct Feed {
     api: &'static str,
     feed: &'static str,
@@ -65,33 +71,42 @@ struct Feed {
     fetched_until: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AccountParked)]
 struct Parked {
     messages: u64,
     bytes: u64,
     reasons: Vec<ParkedFor>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct ParkedFor {
     reason: &'static str,
     messages: u64,
     bytes: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AccountLimits)]
 struct Limits {
     in_flight_bytes: u64,
     parked_bytes: u64,
     rate: Option<u32>,
 }
 
+/// Every account, and how it does.
+#[utoipa::path(get, path = "/v1/accounts", operation_id = "listAccounts", tag = "accounts",
+    responses((status = 200, body = List)))]
 async fn list(State(state): State<AdminState>) -> Json<List> {
     let snapshot = state.snapshot();
     let accounts = state.inner.accounts.iter().map(|account| Account::of(account, &snapshot)).collect();
     Json(List { accounts })
 }
 
+/// One account, and how it does.
+#[utoipa::path(get, path = "/v1/accounts/{id}", operation_id = "showAccount", tag = "accounts",
+    params(("id" = String, Path, description = "The account's id")),
+    responses((status = 200, body = Account), (status = 404, description = "No such account")))]
 async fn show(State(state): State<AdminState>, Path(id): Path<String>) -> Result<Json<Account>, Problem> {
     let account = state.inner.accounts.iter().find(|account| account.id.as_str() == id);
     let account = account.ok_or_else(|| Problem::not_found("no account with that id is configured"))?;

@@ -7,13 +7,11 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
 use bytes::Bytes;
 use futures_util::stream;
 use prost::Message as _;
@@ -22,6 +20,9 @@ use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::AdminState;
 use super::problem::{Asked, Problem};
@@ -68,21 +69,32 @@ impl Streams {
     }
 }
 
-pub(super) fn routes() -> Router<AdminState> {
-    Router::new().route("/v1/events", get(follow))
+pub(super) fn routes() -> OpenApiRouter<AdminState> {
+    OpenApiRouter::new().routes(routes!(follow))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct EventsAsked {
+    /// Only this topic.
     topic: Option<String>,
+    /// Begin after this place; without it, with what comes from now on.
     after: Option<u64>,
     /// Without `after`: so many of the newest first.
     last: Option<u64>,
+    /// End after so many.
     limit: Option<u64>,
+    /// Whether to wait for more; true where nobody says.
     follow: Option<bool>,
 }
 
+/// The local bus's log, one event a line, or as server-sent events where those are accepted.
+#[utoipa::path(get, path = "/v1/events", operation_id = "followEvents", tag = "events", params(EventsAsked),
+    responses(
+        (status = 200, content((Line = "application/x-ndjson"), (String = "text/event-stream"))),
+        (status = 404, description = "The bus is not the local one"),
+    ))]
 async fn follow(
     State(state): State<AdminState>,
     headers: HeaderMap,
@@ -239,10 +251,12 @@ impl Reader {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = LogLine)]
 struct Line<'a> {
     offset: u64,
     topic: &'a str,
+    #[schema(value_type = Object)]
     event: Box<RawValue>,
 }
 

@@ -2,14 +2,16 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::problem::Problem;
 use crate::event::{AccountId, EventType, Millis};
 use crate::replay::{Filter, Kind};
 
 /// As written: in a query, or in a body.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ParkedFilter)]
 pub(super) struct Written {
     /// An account's id.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -11,6 +11,7 @@ mod custom_data;
 mod events;
 mod filter;
 pub mod metrics;
+mod openapi;
 mod parked;
 mod problem;
 mod replays;
@@ -29,6 +30,7 @@ use axum::{Json, Router};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use utoipa_axum::router::OpenApiRouter;
 
 pub use access::Access;
 pub use events::{LocalLog, LogRow};
@@ -97,21 +99,35 @@ impl AdminState {
     }
 }
 
-/// The operator's routes.
-pub fn router(state: AdminState) -> Router {
-    let guarded = Router::new()
+/// What `Access` guards: each part tells its routes, and what they take and answer.
+fn guarded() -> OpenApiRouter<AdminState> {
+    OpenApiRouter::new()
         .merge(accounts::routes())
         .merge(audit::routes())
-        .merge(custom_data::routes())
+        .merge(custom_data::routes().into())
         .merge(parked::routes())
         .merge(replays::routes())
         .merge(events::routes())
-        .layer(middleware::from_fn_with_state(state.clone(), guard));
+}
+
+/// The description of the operator's API: committed as `docs/openapi.json`, answered at `/openapi.json`.
+///
+/// # Errors
+/// Never: it is plain data.
+pub fn api() -> serde_json::Result<String> {
+    openapi::complete(guarded().into_openapi()).to_pretty_json()
+}
+
+/// The operator's routes.
+pub fn router(state: AdminState) -> Router {
+    let (guarded, api) = guarded().split_for_parts();
+    let guarded = guarded.layer(middleware::from_fn_with_state(state.clone(), guard));
     Router::new()
         .route("/", get(console::page))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readiness))
         .route("/metrics", get(scrape))
+        .merge(openapi::pages(api))
         .merge(guarded)
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this resource does not take that method")

@@ -1,14 +1,16 @@
 //! `/v1/parked`: what waits in the replay store. Lists are paged by sequence number; payloads are shown only on request; a
 //! discard needs a filter, or says that it means everything.
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::AdminState;
 use super::filter::{Written, time_text};
@@ -19,31 +21,42 @@ use crate::replay::{Kind, Listed, Seq, Stored, WaitsFor, What};
 /// A page, where nobody says.
 const PAGE: usize = 100;
 
-pub(super) fn routes() -> Router<AdminState> {
-    Router::new().route("/v1/parked", get(list).delete(discard)).route("/v1/parked/{seq}", get(show))
+pub(super) fn routes() -> OpenApiRouter<AdminState> {
+    OpenApiRouter::new().routes(routes!(list, discard)).routes(routes!(show))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct ListAsked {
+    /// An account's id.
     account: Option<String>,
+    /// An event type, such as `position`.
     r#type: Option<String>,
+    /// A subject: mostly an IMEI.
     subject: Option<String>,
+    /// Reasons, comma-separated.
     reason: Option<String>,
+    /// Parked at or after, RFC 3339.
     from: Option<String>,
+    /// Parked before, RFC 3339.
     until: Option<String>,
+    /// Begin after this number.
     after: Option<u64>,
+    /// At most so many, 1 to 1,000.
     limit: Option<usize>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ParkedPage)]
 struct Page {
     parked: Vec<Row>,
     next: Option<u64>,
 }
 
 /// A parked message.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ParkedMessage)]
 struct Row {
     seq: u64,
     kind: &'static str,
@@ -57,13 +70,17 @@ struct Row {
     what: OfKind,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = ParkedKind)]
 enum OfKind {
     Event { r#type: &'static str, subject: String, topic: String, id: String, unresolved: bool },
     Raw { source: String },
 }
 
+/// What waits in the replay store, oldest first, without payloads.
+#[utoipa::path(get, path = "/v1/parked", operation_id = "listParked", tag = "parked", params(ListAsked),
+    responses((status = 200, body = Page)))]
 async fn list(
     State(state): State<AdminState>,
     Asked(asked): Asked<ListAsked>,
@@ -75,15 +92,18 @@ async fn list(
     Ok(Json(Page { parked, next: page.next.map(|seq| seq.0) }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct ShowAsked {
+    /// Show the payload too, and how.
     payload: Option<Payload>,
 }
 
 /// How a payload is shown.
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = PayloadForm)]
 enum Payload {
     /// Among the rest: an event as ProtoJSON, raw bytes as text.
     Json,
@@ -91,16 +111,29 @@ enum Payload {
     Bytes,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ParkedShown)]
 struct Shown {
     #[serde(flatten)]
     row: Row,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     event: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<String>,
 }
 
+/// One parked message; its payload on request.
+#[utoipa::path(get, path = "/v1/parked/{seq}", operation_id = "showParked", tag = "parked",
+    params(("seq" = String, Path, description = "The message's number"), ShowAsked),
+    responses(
+        (status = 200, content(
+            (Shown = "application/json"),
+            (Vec<u8> = "application/protobuf"),
+            (Vec<u8> = "application/octet-stream"),
+        )),
+        (status = 404, description = "Nothing is parked under that number"),
+    ))]
 async fn show(
     State(state): State<AdminState>,
     Path(seq): Path<String>,
@@ -136,35 +169,56 @@ fn event(payload: &[u8]) -> Result<Box<RawValue>, Problem> {
     RawValue::from_string(text).map_err(|_| unreadable())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct DiscardAsked {
+    /// An account's id.
     account: Option<String>,
+    /// An event type, such as `position`.
     r#type: Option<String>,
+    /// A subject: mostly an IMEI.
     subject: Option<String>,
+    /// Reasons, comma-separated.
     reason: Option<String>,
+    /// Parked at or after, RFC 3339.
     from: Option<String>,
+    /// Parked before, RFC 3339.
     until: Option<String>,
+    /// Everything; instead of a filter.
     #[serde(default)]
     all: bool,
+    /// Only say how many.
     #[serde(default)]
     dry_run: bool,
 }
 
-#[derive(Serialize)]
+/// What a discard did, or would do.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "the two answers of one call, for the API's description")]
+enum DiscardSaid {
+    Would(WouldDiscard),
+    Did(Discarded),
+}
+
+#[derive(Serialize, ToSchema)]
 struct WouldDiscard {
     dry_run: bool,
     messages: u64,
     bytes: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Discarded {
     discarded: u64,
     events: u64,
     raw: u64,
 }
 
+/// Throws parked messages away, by a filter or all.
+#[utoipa::path(delete, path = "/v1/parked", operation_id = "discardParked", tag = "parked", params(DiscardAsked),
+    responses((status = 200, body = DiscardSaid)))]
 async fn discard(
     State(state): State<AdminState>,
     Asked(asked): Asked<DiscardAsked>,

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::replay::AskError;
 
@@ -24,13 +25,16 @@ pub(super) struct Problem {
     more: Option<(&'static str, Value)>,
 }
 
-#[derive(Serialize)]
-struct Details<'a> {
+/// RFC 9457.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Details<'a> {
     r#type: &'static str,
     title: &'static str,
     status: u16,
     detail: &'a str,
     #[serde(flatten)]
+    #[schema(ignore)]
     more: Option<HashMap<&'static str, Value>>,
 }
 

@@ -7,18 +7,20 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::AdminState;
@@ -75,10 +77,8 @@ async fn requeue(store: Store, lanes: Arc<Lanes>, parked: Parked) -> Result<(), 
     kept
 }
 
-pub(super) fn routes() -> Router<AdminState> {
-    Router::new()
-        .route("/v1/replays", post(begin).get(list))
-        .route("/v1/replays/{id}", get(show).delete(cancel))
+pub(super) fn routes() -> OpenApiRouter<AdminState> {
+    OpenApiRouter::new().routes(routes!(begin, list)).routes(routes!(show, cancel))
 }
 
 /// The replays of this process.
@@ -111,8 +111,9 @@ struct Progress {
     ended_at: Option<Millis>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = ReplayState)]
 enum Phase {
     #[default]
     Running,
@@ -121,7 +122,8 @@ enum Phase {
     Failed,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Replay)]
 struct Said {
     id: String,
     state: Phase,
@@ -145,8 +147,9 @@ struct Said {
     ended_at: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ReplayAsked)]
 struct BeginAsked {
     account: Option<String>,
     r#type: Option<String>,
@@ -161,20 +164,27 @@ struct BeginAsked {
 }
 
 /// One text with commas, or a list.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(untagged)]
 enum Reasons {
     Text(String),
     List(Vec<String>),
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct WouldReplay {
     dry_run: bool,
     messages: u64,
     bytes: u64,
 }
 
+/// Begins a replay, or says what it would send.
+#[utoipa::path(post, path = "/v1/replays", operation_id = "beginReplay", tag = "replays", request_body = BeginAsked,
+    responses(
+        (status = 200, description = "A dry run's count", body = WouldReplay),
+        (status = 201, description = "It runs", body = Said),
+        (status = 409, description = "As many run already as may"),
+    ))]
 async fn begin(State(state): State<AdminState>, Sent(asked): Sent<BeginAsked>) -> Result<Response, Problem> {
     let BeginAsked { account, r#type, subject, reason, from, until, dry_run, rate } = asked;
     let reason = reason.map(|reason| match reason {
@@ -207,20 +217,32 @@ fn for_operator(mut filter: Filter) -> Result<Filter, Problem> {
     Ok(filter)
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ReplayList)]
 struct List {
     replays: Vec<Said>,
 }
 
+/// The replays of this process, newest first.
+#[utoipa::path(get, path = "/v1/replays", operation_id = "listReplays", tag = "replays",
+    responses((status = 200, body = List)))]
 async fn list(State(state): State<AdminState>) -> Json<List> {
     let replays = state.inner.replays.known.lock().iter().rev().map(|replay| replay.said()).collect();
     Json(List { replays })
 }
 
+/// One replay, and how far it is.
+#[utoipa::path(get, path = "/v1/replays/{id}", operation_id = "showReplay", tag = "replays",
+    params(("id" = String, Path, description = "The replay's id")),
+    responses((status = 200, body = Said), (status = 404, description = "No such replay")))]
 async fn show(State(state): State<AdminState>, Path(id): Path<String>) -> Result<Json<Said>, Problem> {
     state.inner.replays.find(&id).map(|replay| Json(replay.said()))
 }
 
+/// Cancels a replay: what is left stays parked.
+#[utoipa::path(delete, path = "/v1/replays/{id}", operation_id = "cancelReplay", tag = "replays",
+    params(("id" = String, Path, description = "The replay's id")),
+    responses((status = 200, body = Said), (status = 404, description = "No such replay")))]
 async fn cancel(State(state): State<AdminState>, Path(id): Path<String>) -> Result<Json<Said>, Problem> {
     let replay = state.inner.replays.find(&id)?;
     replay.cancelled.cancel();

@@ -9,6 +9,7 @@ pub mod check;
 pub mod convert;
 pub mod custom_data;
 pub mod demo;
+pub mod output;
 pub mod parked;
 pub mod remote;
 pub mod replay;

@@ -1,0 +1,117 @@
+//! The description of the operator's API, OpenAPI 3.1: each part of `admin` annotates its own calls, here is what all have in
+//! common: who is let in, how errors look, and the pages at `/openapi.json` and `/docs`. Both are open to all and hold no
+//! secret; the pages' script and style come out of the binary, so that they work offline.
+
+use axum::Router;
+use axum::http::HeaderValue;
+use axum::http::header::{CONTENT_SECURITY_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::middleware::map_response;
+use axum::response::Response;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{Content, HttpMethod, Info, License, OpenApi, Ref, RefOr, ResponseBuilder};
+use utoipa::{PartialSchema as _, ToSchema as _};
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use super::problem::Details;
+
+/// Where the description is.
+const AT: &str = "/openapi.json";
+/// What the pages may do: Swagger UI styles by attributes, and draws with data URLs.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+                      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// What every guarded call may answer, beside its own: who is not let in, and what is misused.
+const DENIED: [(&str, &str); 3] = [
+    ("401", "No admin token, or a wrong one"),
+    ("403", "Not this caller: the token's scope lacks, or none is configured and the caller is elsewhere"),
+    ("422", "What was asked for is not understood"),
+];
+
+/// What all calls have in common is added to what the parts say of theirs.
+pub(super) fn complete(mut api: OpenApi) -> OpenApi {
+    let mut info = Info::new("fleetbus operator API", env!("CARGO_PKG_VERSION"));
+    info.description =
+        Some("What a person does to a running bridge. Errors are RFC 9457 problem details.".to_owned());
+    let mut licence = License::new("Apache-2.0");
+    licence.identifier = Some("Apache-2.0".to_owned());
+    info.license = Some(licence);
+    api.info = info;
+    let components = api.components.get_or_insert_default();
+    components.schemas.insert(Details::name().into_owned(), Details::schema());
+    let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+    components.add_security_scheme("admin", bearer);
+    api.security = Some(vec![SecurityRequirement::new("admin", std::iter::empty::<String>())]);
+    for (path, item) in &mut api.paths.paths {
+        let methods = [
+            (HttpMethod::Get, &mut item.get),
+            (HttpMethod::Put, &mut item.put),
+            (HttpMethod::Post, &mut item.post),
+            (HttpMethod::Delete, &mut item.delete),
+            (HttpMethod::Patch, &mut item.patch),
+        ];
+        for (method, operation) in methods {
+            if let Some(operation) = operation {
+                explain(operation, &method, path);
+            }
+        }
+    }
+    api
+}
+
+/// Errors are problems, and some can befall every call.
+fn explain(operation: &mut Operation, method: &HttpMethod, path: &str) {
+    let answers = &mut operation.responses.responses;
+    let mut add = |status: &str, about: &str| {
+        answers
+            .entry(status.to_owned())
+            .or_insert_with(|| RefOr::T(ResponseBuilder::new().description(about).build()));
+    };
+    DENIED.iter().for_each(|(status, about)| add(status, about));
+    add("503", "The store cannot answer now");
+    if *method != HttpMethod::Get {
+        add("415", "Without an admin token a change must be sent as application/json");
+    }
+    if operation.request_body.is_some() {
+        add("400", "The body is not JSON");
+        add("413", "The body is too large");
+    }
+    debug_assert!(path.starts_with("/v1/"), "only guarded calls are described");
+    for (status, answer) in answers {
+        if let RefOr::T(answer) = answer
+            && (status.starts_with('4') || status.starts_with('5'))
+        {
+            let problem = RefOr::Ref(Ref::from_schema_name(Details::name()));
+            let content = RefOr::T(Content::new(Some(problem)));
+            answer.content.insert("application/problem+json".to_owned(), content);
+        }
+    }
+}
+
+/// `/openapi.json` and `/docs`.
+pub(super) fn pages<S: Clone + Send + Sync + 'static>(api: OpenApi) -> Router<S> {
+    // No validator elsewhere is asked.
+    let config = Config::from(AT).validator_url("none").try_it_out_enabled(true).persist_authorization(false);
+    let pages: Router<S> = SwaggerUi::new("/docs").config(config).url(AT, complete(api)).into();
+    pages.layer(map_response(async |mut page: Response| {
+        let headers = page.headers_mut();
+        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        page
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    /// Writes what is committed where `FLEETBUS_WRITE` is set: `make api` does.
+    #[test]
+    fn the_committed_description_is_the_one_that_is_served() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
+        let served = crate::admin::api().unwrap() + "\n";
+        if std::env::var_os("FLEETBUS_WRITE").is_some() {
+            std::fs::write(path, &served).unwrap();
+        }
+        let committed = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(committed == served, "docs/openapi.json is not what is served: `make api` writes it");
+    }
+}
