@@ -6,7 +6,7 @@ CACHE := $(or $(FLEETBUS_CACHE),$(HOME)/.cache/fleetbus)
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 export PATH := $(CACHE)/bin:$(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: help demo test examples lint fmt unit api brokers tools setup clean
+.PHONY: $(shell grep -oE '^[a-z-]+:' $(firstword $(MAKEFILE_LIST)) | tr -d :)
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -33,6 +33,10 @@ lint: ## Format, clippy, docs
 	cargo fmt --check
 	cargo clippy --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
+
+docs: ## Write the reference pages anew from what they are written from
+	cargo run --quiet -- check --schema > docs/fleetbus.schema.json
+	FLEETBUS_WRITE_DOCS=1 cargo test --quiet --test docs
 
 unit: ## The tests that need no broker
 	cargo test --lib --bins

@@ -13,7 +13,13 @@ pub fn schema() -> Value {
         &[
             ("listen", listen()),
             ("admin", admin()),
-            ("data_dir", text("Replay store, cursors, what was seen, the local bus", "./data")),
+            (
+                "data_dir",
+                text(
+                    "Replay store, cursors, what was seen, the local bus. A local disk, of this process alone",
+                    "./data",
+                ),
+            ),
             ("bus", bus()),
             ("accounts", list(account(), "Whose events")),
             ("delivery", delivery()),
@@ -32,18 +38,30 @@ pub fn schema() -> Value {
 fn listen() -> Value {
     let tls = map(
         "TLS; read again when the files change",
-        &[("cert", file("Certificate chain, PEM")), ("key", file("Private key, PEM"))],
+        &[
+            ("cert", file("Certificate chain, PEM; read again when it changes")),
+            ("key", file("Private key, PEM; read again when it changes")),
+        ],
         &["cert", "key"],
     );
-    map("The webhook port", &[("address", text("Address and port", "0.0.0.0:8080")), ("tls", tls)], &[])
+    map(
+        "The webhook port",
+        &[("address", text("Address and port of the webhooks", "0.0.0.0:8080")), ("tls", tls)],
+        &[],
+    )
 }
 
 fn admin() -> Value {
     map(
         "The operator's port",
         &[
-            ("address", text("Address and port", "127.0.0.1:9090")),
-            ("token", secret("Token of the operator API; without one it answers loopback peers only")),
+            ("address", text("Address and port of the operator; not the webhooks'", "127.0.0.1:9090")),
+            (
+                "token",
+                secret(
+                    "Token of the operator API; without one it answers loopback peers only (`/healthz`, `/readyz` and `/metrics` are open)",
+                ),
+            ),
         ],
         &[],
     )
@@ -56,14 +74,20 @@ fn bus() -> Value {
         json!({ "anyOf": [{ "type": ["string", "number", "boolean"] }, { "$ref": "#/$defs/secret" }] });
     let properties = json!({
         "type": "object",
-        "description": "Properties of librdkafka; those that the promises rest on are refused",
+        "description": "Properties of librdkafka by its own names; those that the promises rest on are refused",
         "additionalProperties": value,
     });
     let kafka = map(
         "Apache Kafka",
         &[
             ("brokers", text("host:port, several with commas", "")),
-            ("topic", text("Template of {type} {provider} {account}", "fleet.{type}")),
+            (
+                "topic",
+                text(
+                    "Template of `{type}` `{provider}` `{account}`; the subject is the message's key",
+                    "fleet.{type}",
+                ),
+            ),
             ("create", create()),
             ("properties", properties),
         ],
@@ -72,14 +96,20 @@ fn bus() -> Value {
     let nats = map(
         "NATS JetStream",
         &[
-            ("url", text("nats:// or tls://, several with commas", "")),
+            ("url", text("nats:// or tls://, several with commas; no user in it", "")),
             (
                 "subject",
-                text("Template of {type} {provider} {account} {subject}", "fleet.{type}.{account}.{subject}"),
+                text(
+                    "Template of `{type}` `{provider}` `{account}` `{subject}`; what fills it in is percent-encoded but for A-Z a-z 0-9 _ -",
+                    "fleet.{type}.{account}.{subject}",
+                ),
             ),
             ("stream", text("The stream that holds the subjects", "FLEET")),
             ("create", create()),
-            ("credentials", secret("A credentials file: JWT and nkey seed")),
+            (
+                "credentials",
+                secret("A credentials file: JWT and nkey seed; this, or user with password, or token"),
+            ),
             ("user", text("User name, with `password`", "")),
             ("password", secret("Password, with `user`")),
             ("token", secret("A token")),
@@ -109,13 +139,19 @@ fn bus() -> Value {
 fn account() -> Value {
     let webhook = map(
         "What the provider pushes",
-        &[("token", secret("The token that the provider sends"))],
+        &[("token", secret("The token that the provider sends to /webhooks/{id}"))],
         &["token"],
     );
     let limits = map(
         "The account's bounds",
         &[
-            ("in_flight", size("Decoded bytes in work at once; 256MiB at most", "32MiB")),
+            (
+                "in_flight",
+                size(
+                    "Decoded bytes in work at once; at most 256MiB, which all accounts have together",
+                    "32MiB",
+                ),
+            ),
             ("parked", size("Bytes parked for want of the bus; replay.max_size at most", "2GiB")),
             ("rate", rate("Events a second; none by default")),
         ],
@@ -124,16 +160,16 @@ fn account() -> Value {
     let id = json!({
         "type": "string",
         "pattern": "^[A-Za-z0-9_-]{1,64}$",
-        "description": "Part of every event's id: chosen once",
+        "description": "1 to 64 of A-Z a-z 0-9 _ -, unique. Part of every event's id: **chosen once**, a change makes every event new",
     });
-    let provider = json!({ "enum": ["linxup"], "description": "The provider" });
+    let provider = json!({ "enum": ["linxup"], "description": "The provider; FleetSharp, AwareGPS, CommandGPS and MotoSafety are Linxup's platform" });
     let mut account = object(
         "An account with a provider",
         &[
             ("id", id),
             ("provider", provider),
             ("webhook", webhook),
-            ("poll", list(poll(), "What is polled")),
+            ("poll", list(poll(), "Pull APIs; an account has `webhook`, `poll` or both")),
             ("limits", limits),
         ],
         &["id", "provider"],
@@ -150,10 +186,23 @@ fn poll() -> Value {
         "One pull API",
         &[
             ("api", api),
-            ("base_url", text("https, or http on loopback", "")),
+            (
+                "base_url",
+                text(
+                    "https, or http on loopback; without user, query or fragment. The V2 host is the account's own (\"Your API Host\" in the portal)",
+                    "",
+                ),
+            ),
             ("token", secret("For v2: the bearer token")),
             ("key", secret("For v3: the API key")),
-            ("feeds", map("What is fetched, how often", &feeds, &[])),
+            (
+                "feeds",
+                map(
+                    "What is fetched, and how often: `1s` or more. v2: `locations` `history` `trips` `stops` `alerts` `usage-hours` `geofence-activity` `trackers` `geofences`; v3: `positions` `stops` `trackers`",
+                    &feeds,
+                    &[],
+                ),
+            ),
         ],
         &["api", "base_url", "feeds"],
     )
@@ -161,9 +210,9 @@ fn poll() -> Value {
 
 fn delivery() -> Value {
     let share = json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 1, "default": 0.5,
-        "description": "Opens above this share of failures" });
+        "description": "The breaker opens above this share of failures, of at least 20 attempts" });
     let retries = json!({ "type": "integer", "minimum": 0, "maximum": 10, "default": 3,
-        "description": "How often a definite failure is tried again within the deadline" });
+        "description": "How often a definite failure is tried again within the deadline; 0 to 10" });
     let breaker = map(
         "The bus connection's breaker",
         &[("failure_rate", share), ("window", duration("Over this time, 1s to 1h", "30s"))],
@@ -175,7 +224,7 @@ fn delivery() -> Value {
             (
                 "publish_deadline",
                 duration(
-                    "What is not acknowledged by then is parked and the sender answered; at most 30s",
+                    "What the bus has not acknowledged by then is parked, and the sender answered; 10ms to 30s",
                     "2s",
                 ),
             ),
@@ -191,8 +240,14 @@ fn replay() -> Value {
     map(
         "The replay store's bounds",
         &[
-            ("retention", duration("Age at which what is parked is removed, said and counted", "7d")),
-            ("max_size", size("Bytes in all", "10GiB")),
+            (
+                "retention",
+                duration(
+                    "Age at which what is parked is removed, said and counted; an alert comes a day before",
+                    "7d",
+                ),
+            ),
+            ("max_size", size("Bytes parked in all", "10GiB")),
             ("drain_rate", rate("Events a second that the drain sends; no cap by default")),
         ],
         &[],
@@ -205,9 +260,12 @@ fn dedup() -> Value {
         &[
             (
                 "positions",
-                duration("For positions and sightings; 46h or more where anything is polled", "48h"),
+                duration(
+                    "How long ids of positions and sightings are remembered; 46h or more where anything is polled, for that much is read again",
+                    "48h",
+                ),
             ),
-            ("others", duration("For the rest; 46h or more where anything is polled", "7d")),
+            ("others", duration("The same for all other events", "7d")),
             ("memory", size("The bound of what is held in memory", "64MiB")),
         ],
         &[],
