@@ -18,6 +18,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod version;
 
 pub mod app;
 pub mod clock;

@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::routing::get;
 use bytes::Bytes;
 use fleetbus::app::{self, Handle};
 use fleetbus::config::{self, load::ThisProcess};
@@ -178,6 +179,28 @@ fn lines(text: &str) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_health_of_a_bridge_is_an_exit_code() {
+    let bridge = Bridge::with(", token: { file: ADMIN_TOKEN_FILE }").await;
+    assert_eq!(bridge.cli(&["health"]).await, (0, "ok\n".to_owned(), String::new()));
+    let unready = axum::Router::new().route(
+        "/readyz",
+        get(async || (axum::http::StatusCode::SERVICE_UNAVAILABLE, "not ready: starting\n")),
+    );
+    let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = format!("http://{}", port.local_addr().unwrap());
+    let served = bridge.tracker.spawn(async move { axum::serve(port, unready).await });
+    let (exit, out, complaint) = bridge.cli(&["health", "--within", "20", "--admin", &at]).await;
+    assert_eq!((exit, out.as_str()), (1, ""));
+    assert_eq!(complaint, "fleetbus: not ready: starting (503 Service Unavailable)\n");
+    served.abort();
+    served.await.unwrap_err();
+    let (exit, out, complaint) = bridge.cli(&["health", "--admin", &at]).await;
+    assert_eq!((exit, out.as_str()), (1, ""));
+    assert!(complaint.starts_with(&format!("fleetbus: no bridge answers at {at}")), "{complaint}");
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn everybody_is_told_how_the_bridge_does_and_nothing_secret() {
     let bridge = Bridge::with(", token: { file: ADMIN_TOKEN_FILE }").await;
     bridge.push_positions().await;
@@ -196,6 +219,11 @@ async fn everybody_is_told_how_the_bridge_does_and_nothing_secret() {
         r#"fleetbus_parked_messages{account="acme",reason="unrecognized"} 1.0"#,
         r#"fleetbus_store_health{state="well"} 1.0"#,
         "fleetbus_ready 1.0",
+        concat!(
+            "fleetbus_build_info{version=\"",
+            env!("CARGO_PKG_VERSION"),
+            "\",revision=\"unreleased\"} 1.0"
+        ),
     ] {
         assert!(metrics.lines().any(|l| l == line), "{line} is not in\n{metrics}");
     }

@@ -18,6 +18,7 @@ use crate::deliver::counts::Reading;
 use crate::event::Millis;
 use crate::provider::PullApi;
 use crate::replay::{Kind, StoreHealth, WaitsFor};
+use crate::version::{REVISION, VERSION};
 
 /// What a scrape answers.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -100,6 +101,7 @@ struct OfPolls {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfBuild {
     version: &'static str,
+    revision: &'static str,
 }
 
 /// No labels.
@@ -123,7 +125,7 @@ pub fn render(snapshot: &Snapshot) -> Result<String, fmt::Error> {
 }
 
 fn process(page: &mut Page, snapshot: &Snapshot) {
-    let build = OfBuild { version: env!("CARGO_PKG_VERSION") };
+    let build = OfBuild { version: VERSION, revision: REVISION };
     page.gauge("build_info", "the program that runs; always 1", [(build, 1)]);
     let ready = Readiness::of(snapshot, &[]).is_ready();
     page.single("ready", "1 while /readyz answers 200", u64::from(ready));

@@ -5,10 +5,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::version;
+
 pub mod check;
 pub mod convert;
 pub mod custom_data;
 pub mod demo;
+pub mod health;
 pub mod output;
 pub mod parked;
 pub mod remote;
@@ -53,7 +56,7 @@ impl From<Exit> for ExitCode {
 
 /// The bridge from fleet telematics to a message bus.
 #[derive(Debug, Parser)]
-#[command(name = "fleetbus", version, about, propagate_version = true)]
+#[command(name = "fleetbus", version = version::LINE.as_str(), about, propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -65,6 +68,8 @@ enum Command {
     Run(run::Args),
     /// Check the configuration, all errors at once; with --connect, also what it names.
     Check(check::Args),
+    /// Ask a running bridge whether it is ready.
+    Health(health::Args),
     /// Turn a provider's payloads into events, without a server.
     Convert(convert::Args),
     /// Follow the events of a running bridge's local bus.
@@ -94,6 +99,7 @@ pub fn main() -> ExitCode {
     let ended = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Check(args) => check::run(args),
+        Command::Health(args) => health::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Tail(args) => tail::run(args),
         Command::Parked(args) => parked::run(args),
