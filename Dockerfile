@@ -1,0 +1,54 @@
+# syntax=docker/dockerfile:1
+# The image of fleetbus, for x86-64 and arm64: one binary and what it is linked to, without a shell. docs/deploy.md says how to run it.
+
+ARG RUST_VERSION=1.95
+ARG DEBIAN=bookworm
+
+FROM rust:${RUST_VERSION}-${DEBIAN} AS build
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends ca-certificates cmake g++ gcc libcurl4-openssl-dev libssl-dev make pkg-config zlib1g-dev \
+ && rm -rf /var/lib/apt/lists/*
+# What the binary is made of is written into it, so that a scanner finds it there.
+RUN cargo install --locked --root /usr/local cargo-auditable@0.7.7
+WORKDIR /src
+
+# Dependencies first: this layer is made again only when they, the toolchain or the schema change.
+COPY Cargo.toml Cargo.lock build.rs ./
+COPY proto proto
+RUN mkdir src \
+ && echo 'fn main() {}' > src/main.rs \
+ && touch src/lib.rs \
+ && cargo auditable build --release --locked \
+ && rm -r src
+
+COPY src src
+# Paths of the build machine do not belong into a release. The commit: `--build-arg FLEETBUS_REVISION=$(git rev-parse HEAD)`.
+ARG FLEETBUS_REVISION=
+RUN find src -name '*.rs' -exec touch {} + \
+ && FLEETBUS_REVISION="$FLEETBUS_REVISION" cargo auditable build --release --locked
+COPY deploy/image/root.sh deploy/image/root.sh
+RUN deploy/image/root.sh target/release/fleetbus /image
+
+FROM scratch
+ARG FLEETBUS_REVISION=
+ARG FLEETBUS_VERSION=
+LABEL org.opencontainers.image.title="fleetbus" \
+      org.opencontainers.image.description="A bridge from fleet telematics to Kafka and NATS" \
+      org.opencontainers.image.source="https://github.com/fleetbus/fleetbus" \
+      org.opencontainers.image.documentation="https://github.com/fleetbus/fleetbus/blob/main/docs/deploy.md" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${FLEETBUS_VERSION}" \
+      org.opencontainers.image.revision="${FLEETBUS_REVISION}"
+COPY --from=build /image/ /
+# The volume is the user's; all else is root's, and read-only.
+COPY --from=build --chown=65532:65532 /image/data /data
+ENV FLEETBUS_CONFIG=/etc/fleetbus/fleetbus.yaml
+WORKDIR /
+USER 65532:65532
+VOLUME ["/data"]
+# 8080: webhooks. 9090: the operator's port, on loopback unless admin.address says otherwise.
+EXPOSE 8080 9090
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=1s --retries=3 CMD ["/usr/bin/fleetbus", "health"]
+ENTRYPOINT ["/usr/bin/fleetbus"]
+CMD ["run"]
