@@ -47,5 +47,16 @@ api: ## Write docs/openapi.json anew
 fmt: ## Format
 	cargo fmt
 
+.PHONY: image-check deploy-check helm-values licenses
+image-check: setup ## Run the release binary in the image's bare root, without a container engine
+	@scripts/image-check.sh
+
+helm-values: ## Make the chart's schema and docs/helm-values.md anew
+	@scripts/deploy-tools.sh
+	@$(CACHE)/deploy-python/bin/python scripts/helm_values.py
+
+deploy-check: setup ## Validate image, compose, chart and release files, one line a check
+	@scripts/deploy-check.sh
+
 clean: ## Forget what was built (not the brokers and tools)
 	rm -rf $(CARGO_TARGET_DIR)

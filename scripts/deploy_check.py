@@ -1,0 +1,346 @@
+#!/usr/bin/env python3
+"""What `make deploy-check` checks: each check is a function that raises where something is wrong, and returns what it saw.
+
+    deploy_check.py FLEETBUS HELM STRICT
+"""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+import yaml
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CHART = ROOT / "helm/fleetbus"
+EXAMPLE = ROOT / "helm/examples/app-with-sidecar"
+FLEETBUS, HELM, STRICT = (pathlib.Path(argument) for argument in sys.argv[1:4])
+PYTHON_BIN = pathlib.Path(sys.executable).parent
+MODES = ["instances", "deployment", "sidecar"]
+# The oldest version that the chart takes, and the newest whose schemas are there.
+KUBERNETES = ["1.29", "1.37"]
+OPERATORS_KINDS = {"HTTPRoute", "ServiceMonitor", "PrometheusRule"}
+
+
+class Wrong(Exception):
+    """What a check found."""
+
+
+def run(*command, cwd=ROOT, env=None):
+    """Runs a program; its output, where it succeeds."""
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise Wrong(f"{pathlib.Path(str(command[0])).name} {' '.join(map(str, command[1:3]))}: {done.stdout}{done.stderr}".strip())
+    return done.stdout
+
+
+def render(values, *more, chart=CHART, version=KUBERNETES[-1]):
+    """The manifests of a chart with these values: (text, documents)."""
+    files = ["--values", ROOT / f"helm/checks/{values}.yaml"] if values else []
+    text = run(HELM, "template", "release", chart, "--namespace", "fleet", "--kube-version", version, *files, *more)
+    return text, [document for document in yaml.safe_load_all(text) if document]
+
+
+def pods(documents):
+    """Each pod that would run, as (name, spec)."""
+    for document in documents:
+        name = f"{document['kind']}/{document['metadata']['name']}"
+        if document["kind"] == "Pod":
+            yield name, document["spec"]
+        elif document["kind"] in ("StatefulSet", "Deployment"):
+            yield name, document["spec"]["template"]["spec"]
+
+
+def example():
+    """The example's manifests, with the chart of this checkout."""
+    run(HELM, "dependency", "update", EXAMPLE)
+    return render(None, chart=EXAMPLE)
+
+
+def rendered():
+    """Every mode, and the example."""
+    yield from ((mode, *render(mode)) for mode in MODES)
+    yield ("app-with-sidecar", *example())
+
+
+def chart_is_made():
+    run(sys.executable, ROOT / "scripts/helm_values.py", "--check")
+    return "values.schema.json, helm-values.md and the copies in files/ are what their sources say"
+
+
+def chart_lints():
+    for mode in MODES:
+        run(HELM, "lint", "--strict", CHART, "--kube-version", KUBERNETES[-1], "--values", ROOT / f"helm/checks/{mode}.yaml")
+    run(HELM, "dependency", "update", EXAMPLE)
+    run(HELM, "lint", "--strict", EXAMPLE, "--kube-version", KUBERNETES[-1])
+    return f"helm lint --strict, {len(MODES)} modes and the example"
+
+
+def manifests_are_valid():
+    seen = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for name, _, documents in rendered():
+            own = [document for document in documents if document["kind"] in OPERATORS_KINDS]
+            core = [document for document in documents if document["kind"] not in OPERATORS_KINDS]
+            for kind, part in (("own", own), ("core", core)):
+                (pathlib.Path(folder) / f"{kind}.yaml").write_text(yaml.safe_dump_all(part))
+            for version in KUBERNETES:
+                said = run(PYTHON_BIN / "kubernetes-validate", "--strict", "-k", version, f"{folder}/core.yaml")
+                if "Couldn't find schema" in said:
+                    raise Wrong(f"{name}: {said}")
+            if own:
+                run(STRICT, "kinds", f"{folder}/own.yaml")
+            seen += len(documents)
+    return f"{seen} manifests, strictly, Kubernetes {' and '.join(KUBERNETES)}, Gateway API and Prometheus operator by their own types"
+
+
+def pods_are_restricted():
+    seen = 0
+    for name, _, documents in rendered():
+        for pod, spec in pods(documents):
+            inside = spec.get("securityContext", {})
+            for host in ("hostNetwork", "hostPID", "hostIPC"):
+                if spec.get(host):
+                    raise Wrong(f"{name}: {pod}: {host}")
+            if spec.get("automountServiceAccountToken") is not False:
+                raise Wrong(f"{name}: {pod} mounts a token of Kubernetes")
+            for volume in spec.get("volumes", []):
+                if not set(volume) - {"name"} <= {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}:
+                    raise Wrong(f"{name}: {pod}: volume {volume['name']} is not of a restricted kind")
+            for container in spec["containers"] + spec.get("initContainers", []):
+                own = container.get("securityContext", {})
+                holds = {
+                    "runAsNonRoot": own.get("runAsNonRoot", inside.get("runAsNonRoot")) is True,
+                    "allowPrivilegeEscalation": own.get("allowPrivilegeEscalation") is False,
+                    "capabilities": own.get("capabilities", {}) == {"drop": ["ALL"]},
+                    "seccompProfile": (own.get("seccompProfile") or inside.get("seccompProfile")) == {"type": "RuntimeDefault"},
+                    "readOnlyRootFilesystem": own.get("readOnlyRootFilesystem") is True,
+                    "resources": "memory" in container.get("resources", {}).get("limits", {}),
+                }
+                for rule, held in holds.items():
+                    if not held:
+                        raise Wrong(f"{name}: {pod}: container {container['name']}: {rule}")
+                seen += 1
+    return f"{seen} containers at the restricted level, with a read-only root and a bound on memory"
+
+
+def configurations_are_valid():
+    """`fleetbus check` of each configuration, with the secrets that the pod mounts."""
+    seen = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for name, _, documents in rendered():
+            mounted = set()
+            for _, spec in pods(documents):
+                for volume in spec.get("volumes", []):
+                    for source in volume.get("projected", {}).get("sources", []):
+                        mounted |= {f"fleetbus/{item['path']}" for item in source["secret"]["items"]}
+                    if volume["name"] == "fleetbus-tls":
+                        mounted |= {"fleetbus-tls/tls.crt", "fleetbus-tls/tls.key"}
+            secrets = pathlib.Path(folder) / name
+            for path in mounted:
+                (secrets / path).parent.mkdir(parents=True, exist_ok=True)
+                (secrets / path).write_text("a-secret")
+            for document in documents:
+                text = document.get("data", {}).get("fleetbus.yaml") if document["kind"] == "ConfigMap" else None
+                if text is None:
+                    continue
+                if name == "sidecar":
+                    # Its pod is the application's: what it must mount is seen in the example.
+                    for path in re.findall(r"/run/secrets/([^\"]+)", text):
+                        (secrets / path).parent.mkdir(parents=True, exist_ok=True)
+                        (secrets / path).write_text("a-secret")
+                file = pathlib.Path(folder) / "fleetbus.yaml"
+                file.write_text(text.replace("/run/secrets", str(secrets)))
+                run(FLEETBUS, "check", "--config", file, env={"BETA_TOKEN": "a-secret"})
+                seen += 1
+    return f"{seen} rendered configurations pass `fleetbus check`, with no more secrets than their pod mounts"
+
+
+def nothing_but_webhooks_is_routed():
+    seen = 0
+    for _, _, documents in rendered():
+        services = {d["metadata"]["name"]: d for d in documents if d["kind"] == "Service"}
+        for document in documents:
+            backends = []
+            if document["kind"] == "Ingress":
+                for path in (path for rule in document["spec"]["rules"] for path in rule["http"]["paths"]):
+                    backends.append((path["path"], path["pathType"], path["backend"]["service"]["name"]))
+            if document["kind"] == "HTTPRoute":
+                for rule in document["spec"]["rules"]:
+                    for match in rule["matches"]:
+                        backends.append((match["path"]["value"], match["path"]["type"], rule["backendRefs"][0]["name"]))
+            for path, kind, service in backends:
+                ports = [port["name"] for port in services[service]["spec"]["ports"]]
+                if not path.startswith("/webhooks/") or kind != "Exact" or ports != ["webhooks"]:
+                    raise Wrong(f"{document['kind']} routes {kind} {path} to {service} with {ports}")
+                seen += 1
+    return f"{seen} routes, each the exact path of an account to a service of the webhook port"
+
+
+def stops_are_waited_for():
+    bounds = {}
+    source = (ROOT / "src/app.rs").read_text()
+    for name in ("FINISH", "FLUSH"):
+        found = re.search(rf"const {name}: Duration = Duration::from_secs\((\d+)\);", source)
+        if not found:
+            raise Wrong(f"src/app.rs has no {name}: look how long a stop may take, and at fleetbus.grace in _config.tpl")
+        bounds[name] = int(found.group(1))
+    # Connections, deliveries and threads have FINISH each, the bus and the tasks FLUSH each.
+    most = 3 * bounds["FINISH"] + 2 * bounds["FLUSH"]
+    if most > 55:
+        raise Wrong(f"a stop may take {most} s beside drain_delay, and the chart waits for 55")
+    for mode, expected in (("instances", 65), ("deployment", 60)):
+        for pod, spec in pods(render(mode)[1]):
+            if "-test" not in pod and spec["terminationGracePeriodSeconds"] != expected:
+                raise Wrong(f"{mode}: {pod} waits {spec['terminationGracePeriodSeconds']} s, not {expected}")
+    return f"terminationGracePeriodSeconds is drain_delay and 55 s, for a stop of {most} s at most"
+
+
+def sidecar_is_native():
+    _, documents = example()
+    (spec,) = [spec for name, spec in pods(documents) if name.startswith("StatefulSet")]
+    (sidecar,) = spec["initContainers"]
+    if sidecar.get("restartPolicy") != "Always":
+        raise Wrong("the sidecar is no native sidecar")
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        if probe not in sidecar:
+            raise Wrong(f"the sidecar has no {probe}")
+    volumes = {volume["name"] for volume in spec["volumes"]}
+    (document,) = [document for document in documents if document["kind"] == "StatefulSet"]
+    volumes |= {claim["metadata"]["name"] for claim in document["spec"]["volumeClaimTemplates"]}
+    for mount in sidecar["volumeMounts"]:
+        if mount["name"] not in volumes:
+            raise Wrong(f"the sidecar mounts {mount['name']}, which the pod has not")
+    return "the example's sidecar starts first, restarts by itself, has three probes and a claim"
+
+
+# What is refused: (values of a mode, what is set beside, what is said).
+REFUSED = [
+    ("deployment", ["replicas=2"], "an account lives in exactly one process"),
+    ("instances", ["instances[0].replicas=3"], "an account lives in exactly one process"),
+    ("instances", ["instances[1].accounts[0].id=acme"], "account acme is in north and in south"),
+    ("instances", ["instances[1].name=north"], "the name north is there twice"),
+    ("instances", ["instances[0].name=North"], "/instances/0/name"),
+    ("instances", ["replicas=-1"], "/replicas"),
+    ("instances", ["replicas=one"], "/replicas"),
+    ("instances", ["mode=cluster"], "/mode"),
+    ("instances", ["autoscaling.enabled=true"], "autoscaling"),
+    ("instances", ["image.digest=sha256:abc"], "/image/digest"),
+    ("instances", ["config.data_dir=/tmp"], "data_dir"),
+    ("instances", ["config.admin.address=0.0.0.0:1"], "address"),
+    ("instances", ["config.listen.address=0.0.0.0:1"], "listen"),
+    ("instances", ["config.delivery.publish_deadlin=1s"], "publish_deadlin"),
+    ("instances", ["config.delivery.drain_delay=5"], "/config/delivery/drain_delay"),
+    ("instances", ["config.bus.kafka.properties.sasl\\.password.value=literal"], "sasl.password"),
+    ("deployment", ["accounts[0].webhook.token=literal"], "/accounts/0/webhook/token"),
+    ("deployment", ["accounts[0].id=with space"], "/accounts/0/id"),
+    ("deployment", ["accounts[0].provider=nobody"], "/accounts/0/provider"),
+    ("deployment", ["accounts[0].webhook.token.secret.key="], "key"),
+    ("deployment", ["persistence.existingClaim="], "it takes a claim that is there"),
+    ("deployment", ["persistence.acceptLoss=true"], "for mode sidecar only"),
+    ("deployment", ["persistence.accessMode=ReadWriteMany"], "/persistence/accessMode"),
+    ("deployment", ["terminationGracePeriodSeconds=30"], "a stop may take 60 s"),
+    ("deployment", ["ingress.host="], "ingress.enabled needs ingress.host"),
+    ("deployment", ["gateway.enabled=true"], "gateway.enabled needs gateway.parentRefs"),
+    ("deployment", ["mode=instances"], "accounts belong into an entry of instances"),
+    ("deployment", ["service.type=ExternalName"], "/service/type"),
+    ("deployment", ["ports.webhook=0"], "/ports/webhook"),
+    ("deployment", ["podDisruptionBudget.maxUnavailable=2"], "/podDisruptionBudget/maxUnavailable"),
+    ("sidecar", ["persistence.acceptLoss=false"], "would be lost with the pod"),
+    ("sidecar", ["sidecar.selectorLabels=null"], "sidecar.selectorLabels must name the labels"),
+]
+
+
+def wrong_values_are_refused():
+    for mode, settings, said in REFUSED:
+        setting = [part for value in settings for part in ("--set", value)]
+        try:
+            render(mode, *setting)
+        except Wrong as refused:
+            if said not in str(refused):
+                raise Wrong(f"{mode} with {settings} is refused, but not for `{said}`: {refused}") from None
+        else:
+            raise Wrong(f"{mode} with {settings} is taken, and should be refused for `{said}`")
+    return f"{len(REFUSED)} wrong values, each refused for its reason"
+
+
+def image_copies_what_is_there():
+    text = (ROOT / "Dockerfile").read_text()
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    allowed = [line[1:] for line in ignored if line.startswith("!")]
+    if "*" not in ignored:
+        raise Wrong(".dockerignore does not begin with nothing")
+    copied = []
+    for line in re.findall(r"^COPY (?!--from)(.+)$", text, re.MULTILINE):
+        copied += line.split()[:-1]
+    for path in copied:
+        if not (ROOT / path).exists():
+            raise Wrong(f"the Dockerfile copies {path}, which is not there")
+        if not any(path == one or path.startswith(f"{one}/") for one in allowed):
+            raise Wrong(f"the Dockerfile copies {path}, which .dockerignore leaves out")
+    for instruction in ("USER 65532:65532", 'VOLUME ["/data"]', "HEALTHCHECK", "STOPSIGNAL SIGTERM", "org.opencontainers.image.revision"):
+        if instruction not in text:
+            raise Wrong(f"the Dockerfile has no {instruction}")
+    toolchain = re.search(r'rust-version = "([^"]+)"', (ROOT / "Cargo.toml").read_text()).group(1)
+    if f"ARG RUST_VERSION={toolchain}" not in text:
+        raise Wrong(f"the Dockerfile does not build with Rust {toolchain}")
+    return f"the Dockerfile copies {' '.join(copied)}, and .dockerignore lets no more in"
+
+
+def compose_starts_what_it_says():
+    file = ROOT / "docker-compose.yml"
+    always = {"grafana", "prometheus"}
+    of = {bus: {bus, f"fleetbus-{bus}", f"simulator-{bus}"} for bus in ("kafka", "nats")}
+    for profiles, expected in (([], of["kafka"] | of["nats"]), (["kafka"], of["kafka"]), (["nats"], of["nats"])):
+        services = set(run(STRICT, "compose", *profiles, file).split())
+        if services != always | expected:
+            raise Wrong(f"profiles {profiles}: {services}")
+    for bus in of:
+        run(FLEETBUS, "check", "--config", ROOT / f"deploy/compose/fleetbus-{bus}.yaml", env={"SIMULATED_TOKEN": "simulated"})
+    for path in sorted((ROOT / "deploy/compose").rglob("*.y*ml")):
+        yaml.safe_load(path.read_text())
+    services = yaml.safe_load(file.read_text())["services"]
+    for name, service in services.items():
+        for port in service.get("ports", []):
+            if not port.startswith("127.0.0.1:"):
+                raise Wrong(f"{name} is open to the network: {port}")
+        if not name.startswith("simulator") and "fleetbus" not in name and name != "grafana" and "healthcheck" not in service:
+            raise Wrong(f"{name} has no health check")
+    return "read by compose-go, with both buses, with Kafka only, with NATS only; both bridges' files pass `fleetbus check`"
+
+
+CHECKS = [
+    chart_is_made,
+    chart_lints,
+    manifests_are_valid,
+    pods_are_restricted,
+    configurations_are_valid,
+    nothing_but_webhooks_is_routed,
+    stops_are_waited_for,
+    sidecar_is_native,
+    wrong_values_are_refused,
+    image_copies_what_is_there,
+    compose_starts_what_it_says,
+]
+
+
+def main():
+    failed = 0
+    for check in CHECKS:
+        name = check.__name__.replace("_", " ")
+        try:
+            print(f"ok    {name}: {check()}", flush=True)
+        except Wrong as wrong:
+            failed += 1
+            print(f"FAIL  {name}: {wrong}", flush=True)
+    print(f"{len(CHECKS) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
