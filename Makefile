@@ -55,6 +55,9 @@ helm-values: ## Make the chart's schema and docs/helm-values.md anew
 	@scripts/deploy-tools.sh
 	@$(CACHE)/deploy-python/bin/python scripts/helm_values.py
 
+licenses: ## Collect the licence texts of the dependencies anew
+	@scripts/licenses.py
+
 deploy-check: setup ## Validate image, compose, chart and release files, one line a check
 	@scripts/deploy-check.sh
 

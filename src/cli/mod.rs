@@ -12,6 +12,7 @@ pub mod convert;
 pub mod custom_data;
 pub mod demo;
 pub mod health;
+pub mod licenses;
 pub mod output;
 pub mod parked;
 pub mod remote;
@@ -82,6 +83,8 @@ enum Command {
     CustomData(custom_data::Args),
     /// Stand in for a provider.
     Simulate(simulate::Args),
+    /// Print the licences of what this program is made of.
+    Licenses(licenses::Args),
     /// Watch a simulated fleet move through a real bridge.
     Demo(demo::Args),
 }
@@ -106,6 +109,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args),
         Command::CustomData(args) => custom_data::run(args),
         Command::Simulate(args) => simulate::run(args),
+        Command::Licenses(args) => licenses::run(args),
         Command::Demo(args) => demo::run(args),
     };
     match ended {
