@@ -22,7 +22,7 @@ RUN mkdir src \
  && rm -r src
 
 COPY src src
-# Paths of the build machine do not belong into a release. The commit: `--build-arg FLEETBUS_REVISION=$(git rev-parse HEAD)`.
+# The commit that it names itself by: `--build-arg FLEETBUS_REVISION=$(git rev-parse HEAD)`.
 ARG FLEETBUS_REVISION=
 RUN find src -name '*.rs' -exec touch {} + \
  && FLEETBUS_REVISION="$FLEETBUS_REVISION" cargo auditable build --release --locked

@@ -19,24 +19,16 @@ work=$(mktemp -d /tmp/fleetbus-image.XXXXXX)
 root=$work/root
 holder=
 tidy() {
-  [ -z "$holder" ] || kill -KILL "$holder" 2>/dev/null || true
-  [ -z "${CI_KEEP:-}" ] && rm -rf "$work"
+  [ -z "$holder" ] || { kill -KILL "$holder"; wait "$holder"; } 2>/dev/null || true
+  rm -rf "$work"
 }
 trap tidy EXIT
 
 deploy/image/root.sh "$binary" "$root"
-# What an engine adds: a configuration, a secret, the volume.
+# What an engine adds: a configuration, the volume.
 mkdir "$work/data" "$work/mounted"
 chown 65532:65532 "$work/data"
-echo "a-token-of-the-check" > "$work/mounted/acme"
-cat > "$work/mounted/fleetbus.yaml" <<'YAML'
-data_dir: /data
-delivery: { drain_delay: 0s }
-accounts:
-  - id: acme
-    provider: linxup
-    webhook: { token: { file: /etc/fleetbus/acme } }
-YAML
+cp deploy/image/check.yaml "$work/mounted/fleetbus.yaml"
 
 inside='
   mount --make-rprivate /
@@ -47,10 +39,10 @@ inside='
   mount -o remount,bind,ro "$1/root/etc/fleetbus"
   mount -o remount,bind,ro "$1/root"
   ip link set lo up
-  exec env -i FLEETBUS_CONFIG=/etc/fleetbus/fleetbus.yaml \
-    setpriv --no-new-privs chroot --userspec=65532:65532 --groups= "$1/root" /usr/bin/fleetbus run'
+  exec env -i ACME_TOKEN=a-token-of-the-check FLEETBUS_CONFIG=/etc/fleetbus/fleetbus.yaml \
+    setpriv --no-new-privs "$2" --userspec=65532:65532 --groups= "$1/root" /usr/bin/fleetbus run'
 started=$(date +%s%N)
-unshare --mount --pid --net --fork --kill-child bash -ec "$inside" inside "$work" 2> "$work/log" &
+unshare --mount --pid --net --fork --kill-child bash -ec "$inside" inside "$work" "$(command -v chroot)" 2> "$work/log" &
 holder=$!
 
 in_it() { nsenter --target "$process" --net "$@"; }
@@ -72,8 +64,7 @@ user=$(awk '/^Uid:/ { print $2 }' "/proc/$process/status")
 [ "$(awk '/^CapEff:/ { print $2 }' "/proc/$process/status")" = 0000000000000000 ] || bail "it has capabilities"
 [ "$(awk '/^NSpid:/ { print $NF }' "/proc/$process/status")" = 1 ] || bail "it is not process 1"
 awk '$5 == "/" { exit $6 !~ /(^|,)ro(,|$)/ }' "/proc/$process/mountinfo" || bail "its root can be written"
-outside=$(awk 'NF >= 6 && $6 ~ "^/" { print $6 }' "/proc/$process/maps" | sort -u |
-  while read -r mapped; do [ -e "$root$mapped" ] || [ -e "$work$mapped" ] || [[ $mapped == "/data/"* ]] || echo "$mapped"; done)
+outside=$(awk -v root="$root/" 'NF >= 6 && $6 ~ "^/" && index($6, root) != 1 { print $6 }' "/proc/$process/maps")
 [ -z "$outside" ] || bail "it maps files from elsewhere: $outside"
 answer=$(in_it curl -sS -m 20 -o "$work/answer" -w '%{http_code}' -H 'authorization: a-token-of-the-check' \
   -d '{"pushType":"POSITION","imei":"350000000000017","date":1767009600000,"latitude":35.1,"longitude":-80.8,"speed":30}' \

@@ -182,10 +182,8 @@ fn lines(text: &str) -> Vec<Value> {
 async fn the_health_of_a_bridge_is_an_exit_code() {
     let bridge = Bridge::with(", token: { file: ADMIN_TOKEN_FILE }").await;
     assert_eq!(bridge.cli(&["health"]).await, (0, "ok\n".to_owned(), String::new()));
-    let unready = axum::Router::new().route(
-        "/readyz",
-        get(async || (axum::http::StatusCode::SERVICE_UNAVAILABLE, "not ready: starting\n")),
-    );
+    let unready = axum::Router::new()
+        .route("/readyz", get(async || (StatusCode::SERVICE_UNAVAILABLE, "not ready: starting\n")));
     let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = format!("http://{}", port.local_addr().unwrap());
     let served = bridge.tracker.spawn(async move { axum::serve(port, unready).await });
