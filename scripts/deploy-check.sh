@@ -7,5 +7,6 @@ cd "$(dirname "$0")/.."
 
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$cache/target}"
 step "tools" scripts/deploy-tools.sh
+step "brokers" scripts/brokers.sh
 step "building fleetbus" cargo build --quiet
-exec "$cache/deploy-python/bin/python" scripts/deploy_check.py "$CARGO_TARGET_DIR/debug/fleetbus" "$cache/bin/helm-v3.22.0" "$cache/bin/deploy-strict"
+exec "$cache/deploy-python/bin/python" scripts/deploy_check.py "$CARGO_TARGET_DIR/debug/fleetbus" "$cache"

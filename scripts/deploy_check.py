@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """What `make deploy-check` checks: each check is a function that raises where something is wrong, and returns what it saw.
 
-    deploy_check.py FLEETBUS HELM STRICT
+    deploy_check.py FLEETBUS CACHE
+
+FLEETBUS is the binary, CACHE the folder into which scripts/deploy-tools.sh puts the tools.
 """
 
 import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +20,8 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CHART = ROOT / "helm/fleetbus"
 EXAMPLE = ROOT / "helm/examples/app-with-sidecar"
-FLEETBUS, HELM, STRICT = (pathlib.Path(argument) for argument in sys.argv[1:4])
+FLEETBUS, FLEETBUS_CACHE = (pathlib.Path(argument) for argument in sys.argv[1:3])
+HELM, STRICT, ACTIONLINT = (FLEETBUS_CACHE / "bin" / tool for tool in ("deploy-helm", "deploy-strict", "deploy-actionlint"))
 PYTHON_BIN = pathlib.Path(sys.executable).parent
 MODES = ["instances", "deployment", "sidecar"]
 # The oldest version that the chart takes, and the newest whose schemas are there.
@@ -286,6 +290,26 @@ def image_copies_what_is_there():
     for instruction in ("USER 65532:65532", 'VOLUME ["/data"]', "HEALTHCHECK", "STOPSIGNAL SIGTERM", "org.opencontainers.image.revision"):
         if instruction not in text:
             raise Wrong(f"the Dockerfile has no {instruction}")
+    with tempfile.TemporaryDirectory() as folder:
+        for path in copied:
+            target = pathlib.Path(folder) / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if path == "src":
+                target.mkdir()
+                (target / "main.rs").write_text("fn main() {}")
+                (target / "lib.rs").touch()
+            elif (ROOT / path).is_dir():
+                shutil.copytree(ROOT / path, target)
+            else:
+                shutil.copy(ROOT / path, target)
+        for edit in re.findall(r"^RUN (sed -i .+ Cargo\.toml)$", text, re.MULTILINE):
+            run("sh", "-c", edit, cwd=folder)
+        # Each target that the manifest names must be there.
+        run("cargo", "metadata", "--locked", "--offline", "--no-deps", "--format-version", "1", cwd=folder)
+    for path in (ROOT / "src").rglob("*.rs"):
+        for included in re.findall(r'include_(?:str|bytes)!\("([^"]+)"\)', path.read_text()):
+            if not (path.parent / included).resolve().is_relative_to(ROOT / "src"):
+                raise Wrong(f"{path.relative_to(ROOT)} includes {included}, which the Dockerfile does not copy")
     toolchain = re.search(r'rust-version = "([^"]+)"', (ROOT / "Cargo.toml").read_text()).group(1)
     if f"ARG RUST_VERSION={toolchain}" not in text:
         raise Wrong(f"the Dockerfile does not build with Rust {toolchain}")
@@ -314,6 +338,53 @@ def compose_starts_what_it_says():
     return "read by compose-go, with both buses, with Kafka only, with NATS only; both bridges' files pass `fleetbus check`"
 
 
+def nats_takes_its_configuration():
+    servers = sorted(FLEETBUS_CACHE.glob("bin/nats-server-*"))
+    if not servers:
+        raise Wrong("nats-server is missing: run `make brokers`")
+    run(servers[-1], "--config", ROOT / "deploy/compose/nats.conf", "-t")
+    return f"{servers[-1].name} takes deploy/compose/nats.conf"
+
+
+def alerts_and_dashboard_are_in_the_chart():
+    text, documents = render("deployment", "--set", "prometheusRule.enabled=true", "--set", "dashboard.enabled=true")
+    (rule,) = [document for document in documents if document["kind"] == "PrometheusRule"]
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(rule, file)
+        file.flush()
+        run(STRICT, "kinds", file.name)
+    alerts = [one["alert"] for group in rule["spec"]["groups"] for one in group["rules"] if "alert" in one]
+    source = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yaml").read_text())
+    if rule["spec"] != source:
+        raise Wrong("the rules of the chart are not those of deploy/prometheus/alerts.yaml")
+    (shown,) = [d for d in documents if d["kind"] == "ConfigMap" and d["metadata"]["name"].endswith("-dashboard")]
+    dashboard = json.loads(shown["data"]["fleetbus.json"])
+    if dashboard != json.loads((ROOT / "deploy/grafana/fleetbus.json").read_text()):
+        raise Wrong("the dashboard of the chart is not deploy/grafana/fleetbus.json")
+    sources = set(re.findall(r'"uid": ?"([^"]+)"', (ROOT / "deploy/grafana/fleetbus.json").read_text()))
+    return f"{len(alerts)} alerts as a PrometheusRule, and the dashboard ({len(dashboard['panels'])} panels; sources {' '.join(sorted(sources))})"
+
+
+def licences_are_collected():
+    run(sys.executable, ROOT / "scripts/licenses.py", "--check")
+    return "what `fleetbus licenses` prints is what Cargo.lock links, on x86-64 and arm64"
+
+
+def workflows_are_valid():
+    run(ACTIONLINT, cwd=ROOT)
+    names = sorted(path.name for path in (ROOT / ".github/workflows").glob("*.yml"))
+    for path in sorted((ROOT / ".github").rglob("*.yml")):
+        yaml.safe_load(path.read_text())
+    version = re.search(r'^version = "(.+)"$', (ROOT / "Cargo.toml").read_text(), re.MULTILINE).group(1)
+    run(ROOT / "scripts/release-notes.sh", f"v{version}")
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    if (chart["version"], chart["appVersion"]) != (version, version):
+        raise Wrong(f"Chart.yaml says {chart['version']} and {chart['appVersion']}, Cargo.toml {version}")
+    for path in sorted((ROOT / "scripts").glob("*.sh")) + [ROOT / "deploy/image/root.sh"]:
+        run("bash" if path.name != "root.sh" else "sh", "-n", path)
+    return f"actionlint: {' '.join(names)}; crate, chart and changelog agree on {version}; every script parses"
+
+
 CHECKS = [
     chart_is_made,
     chart_lints,
@@ -326,6 +397,10 @@ CHECKS = [
     wrong_values_are_refused,
     image_copies_what_is_there,
     compose_starts_what_it_says,
+    nats_takes_its_configuration,
+    alerts_and_dashboard_are_in_the_chart,
+    licences_are_collected,
+    workflows_are_valid,
 ]
 
 
