@@ -357,6 +357,12 @@ def alerts_and_dashboard_are_in_the_chart():
     source = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yaml").read_text())
     if rule["spec"] != source:
         raise Wrong("the rules of the chart are not those of deploy/prometheus/alerts.yaml")
+    jobs = set(re.findall(r'job="([^"]+)"', (ROOT / "deploy/prometheus/alerts.yaml").read_text()))
+    scraped = yaml.safe_load((ROOT / "deploy/compose/prometheus.yml").read_text())["scrape_configs"]
+    (monitor,) = [document for document in render("instances")[1] if document["kind"] == "ServiceMonitor"]
+    relabeled = {rule["replacement"] for rule in monitor["spec"]["endpoints"][0]["relabelings"] if rule["targetLabel"] == "job"}
+    if not jobs <= relabeled or not jobs <= {one["job_name"] for one in scraped}:
+        raise Wrong(f"the alerts ask for {jobs}; the ServiceMonitor gives {relabeled}")
     (shown,) = [d for d in documents if d["kind"] == "ConfigMap" and d["metadata"]["name"].endswith("-dashboard")]
     dashboard = json.loads(shown["data"]["fleetbus.json"])
     if dashboard != json.loads((ROOT / "deploy/grafana/fleetbus.json").read_text()):

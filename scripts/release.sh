@@ -33,6 +33,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$folder" "$work/$name"
 install -m 755 "$CARGO_TARGET_DIR/release/fleetbus" "$work/$name/fleetbus"
+"$work/$name/fleetbus" --version | grep -q "($revision)" || fail "the binary does not name its commit"
 "$work/$name/fleetbus" licenses > "$work/$name/LICENSES-OF-DEPENDENCIES.txt"
 cp LICENSE README.md CHANGELOG.md "$work/$name/"
 # The tool writes beside Cargo.toml.
