@@ -391,6 +391,28 @@ def workflows_are_valid():
     return f"actionlint: {' '.join(names)}; crate, chart and changelog agree on {version}; every script parses"
 
 
+def examples_of_the_pages_are_values():
+    """Each YAML block of the pages that is values of the chart, rendered: alone, or upon those of a mode."""
+    seen = 0
+    known = set(yaml.safe_load((CHART / "values.yaml").read_text()))
+    for page in ("deploy", "upgrade"):
+        text = (ROOT / f"docs/{page}.md").read_text()
+        for block in re.findall(r"^```yaml\n(.+?)^```", text, re.MULTILINE | re.DOTALL):
+            if "{{" in block:
+                continue
+            values = yaml.safe_load(block)
+            if not set(values) <= known:
+                continue
+            with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+                file.write(block)
+                file.flush()
+                render(None if "instances" in values else "deployment", "--values", file.name)
+            seen += 1
+    if seen < 4:
+        raise Wrong(f"only {seen} examples were found")
+    return f"{seen} examples of docs/deploy.md and docs/upgrade.md render"
+
+
 CHECKS = [
     chart_is_made,
     chart_lints,
@@ -401,6 +423,7 @@ CHECKS = [
     stops_are_waited_for,
     sidecar_is_native,
     wrong_values_are_refused,
+    examples_of_the_pages_are_values,
     image_copies_what_is_there,
     compose_starts_what_it_says,
     nats_takes_its_configuration,
