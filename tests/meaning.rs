@@ -6,6 +6,8 @@
 mod agreement;
 #[path = "meaning/convert.rs"]
 mod convert;
+#[path = "meaning/fuzzed.rs"]
+mod fuzzed;
 #[path = "meaning/mutation.rs"]
 mod mutation;
 #[path = "meaning/properties.rs"]
@@ -18,3 +20,5 @@ mod snapshots;
 mod states;
 #[path = "meaning/support.rs"]
 mod support;
+#[path = "targets/mod.rs"]
+mod targets;

@@ -166,7 +166,7 @@ fn an_inexact_stop_is_known_by_any_version_of_its_record() {
 #[test]
 fn a_breadcrumb_is_known_by_its_full_fix_and_not_the_other_way_round() {
     let said = events(&push(), &fixture("push-v3/position_documented.json"));
-    let [_, Said::Event { event, checks, enters }, _] = said.as_slice() else { panic!("{said:?}") };
+    let [_, Said::Event { event, checks, enters, .. }, _] = said.as_slice() else { panic!("{said:?}") };
     let full = with(
         fixture("push-v3/position_documented.json"),
         json!({ "date": T - 20_000, "batchedPositions": null }),
@@ -187,7 +187,7 @@ fn a_tracker_without_imei_is_known_under_each_of_its_ids() {
     run.say(&push(), fixture("push-v3/device_update.json").to_string().as_bytes());
     let row = first_row("pull-v3/positions_report_time.response.json").to_string();
     let said = run.say(&pull(PullApi::V3, Feed::Positions), row.as_bytes());
-    let [Said::Event { event, checks, enters }] = said.as_slice() else { panic!("{said:?}") };
+    let [Said::Event { event, checks, enters, .. }] = said.as_slice() else { panic!("{said:?}") };
     assert_eq!(event.id, with_imei.id(), "the directory knows its imei");
     assert_eq!(event.anomalies, Vec::<i32>::new());
     assert_eq!((checks.len(), enters.len()), (3, 3), "imei, id and serial number");

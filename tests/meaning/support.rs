@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use fleetbus::event::{AccountId, Millis, json, pb};
+use fleetbus::event::{AccountId, EventType, Millis, json, pb};
 use fleetbus::provider::{
     Context, Decoded, Directory, Feed, LastState, Outcome, Provider, PullApi, Resolved, Source, StateKey,
     decode, pulled_rows, resolve_state, split,
@@ -27,7 +27,7 @@ pub(crate) struct Run {
 /// What one element became.
 #[derive(Debug, Clone)]
 pub(crate) enum Said {
-    Event { event: Box<pb::FleetEvent>, checks: Vec<String>, enters: Vec<String> },
+    Event { event_type: EventType, event: Box<pb::FleetEvent>, checks: Vec<String>, enters: Vec<String> },
     Skipped(String),
     Refused(String),
 }
@@ -71,18 +71,18 @@ impl Run {
             }
         };
         for draft in drafts {
-            let key = draft.state_key().cloned();
+            let (event_type, key) = (draft.event_type, draft.state_key().cloned());
             let text = |ids: Vec<uuid::Uuid>| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
             match resolve_state(draft, key.as_ref().and_then(|key| self.states.get(key))) {
                 Resolved::Event { event, checks, enters, new_last } => {
                     if let Some((key, last)) = key.zip(new_last) {
                         self.states.insert(key, last);
                     }
-                    said.push(Said::Event { event, checks: text(checks), enters: text(enters) });
+                    said.push(Said::Event { event_type, event, checks: text(checks), enters: text(enters) });
                 }
                 Resolved::Duplicate { event } => {
                     let ids = vec![event.id.clone()];
-                    said.push(Said::Event { event, checks: ids.clone(), enters: ids });
+                    said.push(Said::Event { event_type, event, checks: ids.clone(), enters: ids });
                 }
                 Resolved::Silent => {}
             }
@@ -140,7 +140,7 @@ impl Said {
 
     pub(crate) fn to_value(&self) -> Value {
         match self {
-            Self::Event { event, checks, enters } => {
+            Self::Event { event, checks, enters, event_type: _ } => {
                 json!({ "event": to_value(event), "checks": checks, "enters": enters })
             }
             Self::Skipped(reason) => json!({ "skipped": reason }),
