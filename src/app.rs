@@ -108,7 +108,11 @@ impl StartError {
             ),
             Self::Store(StoreError::NoRoom { .. }) => Some("make room on the volume of data_dir"),
             Self::Store(
-                StoreError::Newer { .. } | StoreError::Damaged { .. } | StoreError::Unusable { .. },
+                StoreError::Newer { .. }
+                | StoreError::Damaged { .. }
+                | StoreError::LogDamaged { .. }
+                | StoreError::Unreadable { .. }
+                | StoreError::Unusable { .. },
             )
             | Self::Dedup(_)
             | Self::Bus(_)

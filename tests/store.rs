@@ -6,10 +6,16 @@
 mod audit;
 #[path = "store/crash.rs"]
 mod crash;
+#[path = "store/damage.rs"]
+mod damage;
 #[path = "store/disk.rs"]
 mod disk;
+#[path = "store/migrate.rs"]
+mod migrate;
 #[path = "store/model.rs"]
 mod model;
+#[path = "store/still.rs"]
+mod still;
 #[path = "store/support.rs"]
 mod support;
 

@@ -6,6 +6,7 @@
 mod access;
 mod accounts;
 mod audit;
+mod backup;
 pub mod console;
 mod custom_data;
 mod events;
@@ -28,6 +29,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use utoipa_axum::router::OpenApiRouter;
@@ -80,6 +82,7 @@ struct Inner {
     replays: Replays,
     custom_data: CustomData,
     log: Option<events::Streams>,
+    backups: Arc<Semaphore>,
     stop: CancellationToken,
 }
 
@@ -91,7 +94,10 @@ impl AdminState {
         let custom_data = CustomData::new(store.clone(), shelf, tracker.clone());
         let replays = Replays::new(store.clone(), again, tracker, stop.clone());
         let log = log.map(events::Streams::new);
-        Self { inner: Arc::new(Inner { access, accounts, snapshot, store, replays, custom_data, log, stop }) }
+        let backups = Arc::new(Semaphore::new(1));
+        let inner =
+            Inner { access, accounts, snapshot, store, replays, custom_data, log, backups, stop };
+        Self { inner: Arc::new(inner) }
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -104,6 +110,7 @@ fn guarded() -> OpenApiRouter<AdminState> {
     OpenApiRouter::new()
         .merge(accounts::routes())
         .merge(audit::routes())
+        .merge(backup::routes())
         .merge(custom_data::routes().into())
         .merge(parked::routes())
         .merge(replays::routes())

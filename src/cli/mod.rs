@@ -19,6 +19,7 @@ pub mod remote;
 pub mod replay;
 pub mod run;
 pub mod simulate;
+pub mod store;
 pub mod tail;
 pub mod telemetry;
 
@@ -81,6 +82,8 @@ enum Command {
     Replay(replay::Args),
     /// Say something about trackers, vehicles, people and the rest, for events to carry.
     CustomData(custom_data::Args),
+    /// Check a replay store, export what can be read of it, or back it up.
+    Store(store::Args),
     /// Stand in for a provider.
     Simulate(simulate::Args),
     /// Print the licences of what this program is made of.
@@ -108,6 +111,7 @@ pub fn main() -> ExitCode {
         Command::Parked(args) => parked::run(args),
         Command::Replay(args) => replay::run(args),
         Command::CustomData(args) => custom_data::run(args),
+        Command::Store(args) => store::run(args),
         Command::Simulate(args) => simulate::run(args),
         Command::Licenses(args) => licenses::run(args),
         Command::Demo(args) => demo::run(args),

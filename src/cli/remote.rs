@@ -237,6 +237,27 @@ impl Remote {
         Ok(Lines { answer, rest: Vec::new() })
     }
 
+    /// Asks for bytes, and gives each piece of them to `take`. None are missing where this returns.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get); where the answer breaks off; and those of `take`.
+    pub async fn bytes(
+        &self,
+        path: &str,
+        mut take: impl FnMut(&[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut answer = self.send(Method::POST, path, &[], Body::default(), None).await?;
+        let mut missing = answer.content_length();
+        while let Some(piece) = answer.chunk().await.context("the answer broke off")? {
+            missing = missing.map(|missing| missing.saturating_sub(piece.len() as u64));
+            take(&piece)?;
+        }
+        if missing.is_some_and(|missing| missing > 0) {
+            bail!("the answer broke off");
+        }
+        Ok(())
+    }
+
     async fn send(
         &self,
         method: Method,

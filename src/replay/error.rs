@@ -23,12 +23,24 @@ pub enum StoreError {
         known: i64,
     },
     /// The file is damaged, or is no database.
-    #[error("{path} is damaged: restore it, or move it away to start without what was parked")]
+    #[error(
+        "{path} is damaged: save what can be read with `fleetbus store export`, then restore a backup, or move the file away"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
         /// What SQLite says.
         source: rusqlite::Error,
+    },
+    /// Transactions that were committed would be passed over.
+    #[error(
+        "the log of {path} is damaged, and at least {commits} transactions in it cannot be read: save what can be read with `fleetbus store export`, then restore a backup, or move the file and its log away"
+    )]
+    LogDamaged {
+        /// The file.
+        path: PathBuf,
+        /// How many, at least.
+        commits: u64,
     },
     /// The disk is full.
     #[error("there is no room to open {path}")]
@@ -45,6 +57,14 @@ pub enum StoreError {
         path: PathBuf,
         /// What SQLite says.
         source: rusqlite::Error,
+    },
+    /// It, or its log, cannot be read.
+    #[error("{path} cannot be read")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
     },
     /// The folder or a file in it cannot be written or synced.
     #[error("{path} cannot be written")]

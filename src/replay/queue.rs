@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::error::Trouble;
-use super::{AskError, Discarded, Filter, ParkError, Parked, ParkedRaw, Reason, Seq};
+use super::{AskError, Discarded, Filter, ParkError, Parked, ParkedRaw, Reason, Seq, Still};
 use crate::event::AccountId;
 
 /// Told once, on the store's thread, after the commit or when it is clear that there will be none. Must not block.
@@ -70,6 +70,8 @@ pub(super) enum Task {
     Change { change: Change, answer: oneshot::Sender<Result<(), AskError>> },
     /// Tried once.
     Question(Question),
+    /// Holds the file still for a copy. Tried once.
+    Hold(oneshot::Sender<Result<Still, AskError>>),
     /// One slice of rows that an operator throws away. Tried once.
     Discard {
         filter: Filter,
@@ -83,7 +85,7 @@ impl Task {
     pub(super) fn rows(&self) -> usize {
         match self {
             Self::Delete(seqs) | Self::Free(seqs) | Self::Mark { seqs, .. } => seqs.len(),
-            Self::Change { .. } | Self::Question(_) | Self::Discard { .. } => 0,
+            Self::Change { .. } | Self::Question(_) | Self::Hold(_) | Self::Discard { .. } => 0,
         }
     }
 
@@ -98,7 +100,7 @@ impl Task {
             Self::Mark { seqs, reason, error } => {
                 Some(Self::Mark { seqs: seqs.split_off(room), reason: *reason, error: error.clone() })
             }
-            Self::Change { .. } | Self::Question(_) | Self::Discard { .. } => None,
+            Self::Change { .. } | Self::Question(_) | Self::Hold(_) | Self::Discard { .. } => None,
         }
     }
 }

@@ -277,34 +277,50 @@ fn event(row: &Row<'_>, lane: LaneKey) -> rusqlite::Result<Parked> {
 
 /// One row with everything.
 pub(super) fn get(conn: &Connection, at: Seq) -> rusqlite::Result<Option<Stored>> {
-    let event = conn
-        .prepare_cached(&format!(
-            "SELECT seq, type, id, reason, {HELD}, parked_at, error, trace, enters, payload, account, topic, subject
-             FROM parked WHERE seq = ?1"
-        ))?
-        .query_row([int(at.0)], |row| {
-            let lane = LaneKey {
-                account: account(row, 10)?,
-                topic: row.get_ref(11)?.as_str()?.into(),
-                subject: row.get_ref(12)?.as_str()?.into(),
-            };
-            event(row, lane)
-        })
-        .optional()?;
-    if let Some(event) = event {
-        return Ok(Some(Stored::Event(event)));
+    match get_event(conn, at)? {
+        Some(event) => Ok(Some(Stored::Event(event))),
+        None => Ok(get_raw(conn, at)?.map(|raw| Stored::Raw(at, raw))),
     }
+}
+
+/// One event.
+pub(super) fn get_event(conn: &Connection, at: Seq) -> rusqlite::Result<Option<Parked>> {
+    event_with(conn, at, HELD)
+}
+
+/// One event of a damaged file: nothing but its own row is asked for.
+pub(super) fn salvage_event(conn: &Connection, at: Seq) -> rusqlite::Result<Option<Parked>> {
+    event_with(conn, at, "0")
+}
+
+fn event_with(conn: &Connection, at: Seq, held: &str) -> rusqlite::Result<Option<Parked>> {
+    let sql = format!(
+        "SELECT seq, type, id, reason, {held}, parked_at, error, trace, enters, payload, account, topic, subject
+         FROM parked WHERE seq = ?1"
+    );
+    let read = |row: &Row<'_>| {
+        let lane = LaneKey {
+            account: account(row, 10)?,
+            topic: row.get_ref(11)?.as_str()?.into(),
+            subject: row.get_ref(12)?.as_str()?.into(),
+        };
+        event(row, lane)
+    };
+    conn.prepare_cached(&sql)?.query_row([int(at.0)], read).optional()
+}
+
+/// One message as raw bytes.
+pub(super) fn get_raw(conn: &Connection, at: Seq) -> rusqlite::Result<Option<ParkedRaw>> {
     conn.prepare_cached("SELECT account, source, received_at, reason, error, body FROM raw WHERE seq = ?1")?
         .query_row([int(at.0)], |row| {
-            let raw = ParkedRaw {
+            Ok(ParkedRaw {
                 account: account(row, 0)?,
                 source: row.get(1)?,
                 received_at: Millis(row.get(2)?),
                 reason: raw_reason(row, 3)?,
                 error: row.get(4)?,
                 body: Bytes::from(row.get::<_, Vec<u8>>(5)?),
-            };
-            Ok(Stored::Raw(at, raw))
+            })
         })
         .optional()
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::log::{self, Look};
 use super::{Routing, StoreError, rows};
 use crate::event::AccountId;
 
@@ -71,15 +72,33 @@ const WAL_LIMIT_BYTES: i64 = 64 << 20;
 /// Rows moved to another topic in one transaction.
 const REROUTE_ROWS: i64 = 5000;
 
+/// The newest format.
+pub(super) fn known() -> i64 {
+    i64::try_from(STEPS.len()).unwrap_or(i64::MAX)
+}
+
+/// A connection that cannot write, to a file that nobody else has.
+pub(super) fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
+    Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+}
+
 /// Opens the file, makes it where it is missing, and brings it forward.
 pub(super) fn open(path: &Path, page_cap: Option<u32>) -> Result<Connection, StoreError> {
     let failed = |e| StoreError::of(path, e);
     let unwritable = |source| StoreError::Unwritable { path: path.to_owned(), source };
-    let known = i64::try_from(STEPS.len()).unwrap_or(i64::MAX);
+    let known = known();
     if path.metadata().is_ok_and(|file| file.len() > 0) {
         let found = version_of(path).map_err(failed)?;
         if found > known {
             return Err(StoreError::Newer { path: path.to_owned(), found, known });
+        }
+        // SQLite would begin the log anew, and with it what is left of its evidence.
+        match log::look(path).map_err(|source| StoreError::Unreadable { path: path.to_owned(), source })? {
+            Look::Sound => {}
+            Look::Torn => tracing::warn!(store.path = %path.display(), "store.log_torn"),
+            Look::Damaged { commits } => {
+                return Err(StoreError::LogDamaged { path: path.to_owned(), commits });
+            }
         }
     } else {
         private(path).map_err(unwritable)?;
@@ -97,16 +116,12 @@ pub(super) fn open(path: &Path, page_cap: Option<u32>) -> Result<Connection, Sto
 /// Looks, and writes nothing, not even by closing: a connection that cannot write moves no log into the file. Without
 /// a log the file's own header says it, and a full disk need not make room for looking.
 fn version_of(path: &Path) -> rusqlite::Result<i64> {
-    let log = path.with_extension("db-wal");
+    let log = log::path_of(path);
     if !log.metadata().is_ok_and(|log| log.len() > 0) {
         // What cannot be read so is for the opening to complain about.
         return Ok(header_version(path).unwrap_or(0));
     }
-    let conn = Connection::open_with_flags(
-        path,
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )?;
-    conn.pragma_query_value(None, "user_version", |row| row.get(0))
+    open_to_read(path)?.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
 /// `user_version` is the big-endian number at byte 60 of a file that begins with SQLite's name.

@@ -15,7 +15,7 @@ use super::queue::{ParkJob, Phase, Queue, RawRow, Rows, Task};
 use super::tally::{Ledger, NoRoom, Population};
 use super::{
     Act, Acts, AskError, Change, Count, DataDir, Discarded, Done, Entry, Filter, LaneKey, Listed, Page,
-    ParkError, Parked, ParkedRaw, Reason, Recorded, Recovered, Routing, Seq, StoreError, StoreHealth,
+    ParkError, Parked, ParkedRaw, Reason, Recorded, Recovered, Routing, Seq, Still, StoreError, StoreHealth,
     StoreLimits, StoreStats, Stored, Table, WaitsFor, Writer, audit, entries, rows,
 };
 use crate::event::{AccountId, Millis};
@@ -371,6 +371,17 @@ impl Store {
     ) -> Result<Vec<Entry>, AskError> {
         let after = after.map_or_else(Default::default, |(account, key)| (account.as_str().to_owned(), key));
         self.ask(move |conn| entries::page(conn, table, account.as_ref(), &after, PAGE_ROWS)).await
+    }
+
+    /// Holds the file still for a copy of it, as of now. A copy that is being made is cut.
+    ///
+    /// # Errors
+    /// Where the store cannot move its log into the file, or is closed.
+    pub async fn hold_still(&self) -> Result<Still, AskError> {
+        let _place = self.shared.asks.acquire().await.map_err(|_| AskError::Closed)?;
+        let (answer, answered) = oneshot::channel();
+        self.shared.queue.task(Task::Hold(answer));
+        answered.await.map_err(|_| AskError::Closed)?
     }
 
     /// Bytes that an account may still park for the bus.

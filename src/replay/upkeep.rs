@@ -238,6 +238,12 @@ impl Writer {
 
     /// Moves the log into the file, so that it begins anew.
     fn checkpoint(&mut self) {
+        let roomy = matches!(self.upkeep.disk, Disk::Roomy);
+        if !roomy {
+            self.holding.cut();
+        } else if self.holding.is_in_the_way(self.upkeep.log_pages.load(Ordering::Relaxed)) {
+            return;
+        }
         match self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
             Ok(()) => self.upkeep.log_pages.store(0, Ordering::Relaxed),
             Err(error) => {

@@ -3,7 +3,7 @@
 //! its commit, and what was not committed is rolled back whole.
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -13,11 +13,12 @@ use tokio::sync::oneshot;
 
 use super::queue::{ParkJob, Phase, Rows, Task, Tasks};
 use super::reserve::Reserve;
+use super::still::Holding;
 use super::store::Shared;
 use super::tally::{Delta, Ledger};
 use super::upkeep::Upkeep;
 use super::{
-    AskError, DataDir, Discarded, Filter, Gone, Kind, ParkError, Recovered, Routing, Seq, StoreError,
+    AskError, DataDir, Discarded, Filter, Gone, Kind, ParkError, Recovered, Routing, Seq, Still, StoreError,
     StoreHealth, StoreLimits, Table, Why, entries, rows, schema,
 };
 
@@ -38,6 +39,8 @@ pub struct Writer {
     run: i64,
     pub(super) upkeep: Upkeep,
     ended: Ended,
+    pub(super) holding: Holding,
+    path: PathBuf,
     // Given up last: until then no other process opens the file.
     _dir: DataDir,
 }
@@ -75,6 +78,8 @@ impl Writer {
             Err(
                 error @ (StoreError::Newer { .. }
                 | StoreError::Damaged { .. }
+                | StoreError::LogDamaged { .. }
+                | StoreError::Unreadable { .. }
                 | StoreError::Unusable { .. }
                 | StoreError::Unwritable { .. }),
             ) => Err(error),
@@ -114,6 +119,8 @@ impl Writer {
             run,
             upkeep: Upkeep::new(reserve),
             ended: Ended::No,
+            holding: Holding::default(),
+            path: dir.path().join("store.db"),
             _dir: dir.clone(),
         };
         (writer, recovered)
@@ -249,6 +256,7 @@ impl Writer {
                     self.failed_question(trouble);
                 }
             }
+            Some(Task::Hold(answer)) => self.hold(answer),
             Some(Task::Discard { filter, after, answer }) => self.discard(&filter, after, answer, gone),
             Some(task @ (Task::Delete(_) | Task::Free(_) | Task::Mark { .. } | Task::Change { .. })) => {
                 self.shared.queue.put_back(task);
@@ -268,7 +276,7 @@ impl Writer {
             while room > 0 {
                 match queue.next_task() {
                     None => break,
-                    Some(task @ (Task::Question(_) | Task::Discard { .. })) => {
+                    Some(task @ (Task::Question(_) | Task::Hold(_) | Task::Discard { .. })) => {
                         queue.put_back(task);
                         break;
                     }
@@ -343,8 +351,39 @@ impl Writer {
         drop(answered);
     }
 
+    /// Moves the log into the file, and holds that still.
+    fn hold(&mut self, answer: oneshot::Sender<Result<Still, AskError>>) {
+        if answer.is_closed() {
+            return;
+        }
+        self.holding.cut();
+        let moved = self
+            .conn
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+                Ok(row.get::<_, i64>(0)? == 0 && row.get::<_, i64>(1)? == row.get::<_, i64>(2)?)
+            })
+            .and_then(|moved| {
+                let sql = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
+                Ok((moved, self.conn.query_row(sql, [], |row| row.get::<_, u64>(0))?))
+            });
+        let held = match moved {
+            Ok((true, bytes)) => {
+                let held = self.holding.hold(&self.path, bytes);
+                held.map_err(|error| AskError::Failing(format!("its file cannot be read: {error}")))
+            }
+            Ok((false, _)) => Err(AskError::Failing("its log could not be moved into its file".to_owned())),
+            Err(error) => {
+                self.failed("hold still", &error);
+                Err(AskError::from(&error))
+            }
+        };
+        // Who asked may have left.
+        drop(answer.send(held));
+    }
+
     /// The last work: everything moves from the log into the file.
     fn finish(&mut self) {
+        self.holding.cut();
         if let Err(error) = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
             self.failed("close", &error);
         }
@@ -375,7 +414,7 @@ fn apply(conn: &Connection, delta: &mut Delta, task: &Task) -> rusqlite::Result<
                 }
             }
         }
-        Task::Change { .. } | Task::Question(_) | Task::Discard { .. } => {}
+        Task::Change { .. } | Task::Question(_) | Task::Hold(_) | Task::Discard { .. } => {}
     }
     Ok(())
 }
@@ -400,6 +439,8 @@ pub(super) fn take_all(
 impl Drop for Writer {
     /// However the thread ends, nobody waits for it for ever, and an end that nobody asked for is a broken store.
     fn drop(&mut self) {
+        // Closing the file moves the log into it.
+        self.holding.cut();
         self.shared.queue.close(Phase::Broken);
         if matches!(self.ended, Ended::No) {
             self.shared.health.send_replace(StoreHealth::Broken);

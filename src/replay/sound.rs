@@ -1,0 +1,119 @@
+//! The files of a `data_dir` that no bridge has, looked at from outside: whether they are sound, and a copy of the store.
+//! Invariant: nothing is changed. What a running bridge does for a copy is in `still`.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::log::{self, Look};
+use super::{DataDir, schema};
+
+/// What a file holds, and what is wrong with it beyond its pages.
+type Contents = fn(&Connection) -> rusqlite::Result<(Option<String>, Vec<String>)>;
+
+/// The files, and what each is asked.
+const FILES: [(&str, Contents); 3] = [("store.db", of_store), ("seen.db", of_pages), ("local.db", of_pages)];
+/// The most findings of SQLite's for a file: enough to see what is wrong with it.
+const FINDINGS: usize = 20;
+
+/// Rows that the store's counts do not count, or that are not there: the one thing that SQLite cannot know.
+const MISCOUNTED: &str = "
+    SELECT count(*) FROM (SELECT account, reason AS kind, count(*) AS rows, sum(cost) AS bytes FROM
+        (SELECT account, reason, cost FROM parked UNION ALL SELECT account, reason, cost FROM raw) GROUP BY 1, 2) AS there
+    FULL JOIN (SELECT * FROM tally WHERE rows <> 0 OR bytes <> 0) AS counted USING (account, kind)
+    WHERE there.rows IS NOT counted.rows OR there.bytes IS NOT counted.bytes";
+
+/// What was found of one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// Its name.
+    pub file: &'static str,
+    /// What is worth knowing of it: what it holds, and that its last transaction was cut off.
+    pub notes: Vec<String>,
+    /// What is wrong with it, a sentence each.
+    pub findings: Vec<String>,
+}
+
+impl Checked {
+    /// Whether nothing is wrong with it.
+    #[must_use]
+    pub const fn is_sound(&self) -> bool {
+        self.findings.is_empty()
+    }
+}
+
+/// Looks at every file that is there.
+#[must_use]
+pub fn check(dir: &DataDir) -> Vec<Checked> {
+    let there = FILES.into_iter().filter(|(file, _)| dir.path().join(file).exists());
+    there.map(|(file, contents)| check_file(file, &dir.path().join(file), contents)).collect()
+}
+
+fn check_file(file: &'static str, path: &Path, contents: Contents) -> Checked {
+    let mut checked = Checked { file, notes: Vec::new(), findings: Vec::new() };
+    let (notes, findings) = (&mut checked.notes, &mut checked.findings);
+    match log::look(path) {
+        Ok(Look::Sound) => {}
+        // Nobody was told of it; the next start passes it over.
+        Ok(Look::Torn) => {
+            notes.push("its last transaction is cut off, as a kill or a power cut leaves it".to_owned())
+        }
+        Ok(Look::Damaged { commits }) => {
+            findings.push(format!("its log is damaged: at least {commits} transactions cannot be read"));
+        }
+        Err(error) => findings.push(format!("its log cannot be read: {error}")),
+    }
+    let looked = schema::open_to_read(path).and_then(|conn| {
+        findings.extend(integrity(&conn)?);
+        let (holds, more) = contents(&conn)?;
+        findings.extend(more);
+        notes.extend(holds);
+        Ok(())
+    });
+    if let Err(error) = looked {
+        findings.push(format!("it cannot be read: {error}"));
+    }
+    checked
+}
+
+fn integrity(conn: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut query = conn.prepare(&format!("PRAGMA integrity_check({FINDINGS})"))?;
+    let lines = query.query_map([], |row| row.get::<_, String>(0))?;
+    lines.filter(|line| line.as_deref() != Ok("ok")).collect()
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "one of several")]
+fn of_pages(_: &Connection) -> rusqlite::Result<(Option<String>, Vec<String>)> {
+    Ok((None, Vec::new()))
+}
+
+fn of_store(conn: &Connection) -> rusqlite::Result<(Option<String>, Vec<String>)> {
+    let version: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let count = |sql| conn.query_row(sql, [], |row| row.get::<_, u64>(0));
+    let (events, raw) = (count("SELECT count(*) FROM parked")?, count("SELECT count(*) FROM raw")?);
+    let holds = format!("format {version}, {events} events and {raw} raw messages");
+    let mut findings = Vec::new();
+    if version > schema::known() {
+        findings.push(format!("it has format {version}, and this version knows {} at most", schema::known()));
+    }
+    let miscounted = count(MISCOUNTED)?;
+    if miscounted > 0 {
+        findings.push(format!("{miscounted} of its counts are not those of its rows"));
+    }
+    Ok((Some(holds), findings))
+}
+
+/// Copies the store of a bridge that does not run, log and all, into an empty file.
+///
+/// # Errors
+/// What SQLite says: that the store is damaged, or there is no room.
+pub fn backup(dir: &DataDir, to: &Path) -> rusqlite::Result<()> {
+    let conn = schema::open_to_read(&dir.path().join("store.db"))?;
+    conn.execute("VACUUM INTO ?1", [to.to_string_lossy()]).map(|_| ())
+}
+
+/// Looks at a copy of the store.
+#[must_use]
+pub fn check_copy(path: &Path) -> Checked {
+    check_file("the copy", path, of_store)
+}

@@ -1,0 +1,18 @@
+//! What the disk holds, with the real process: sound after every kill, refused when it is damaged, copied while it is used,
+//! and never promised after a failed fsync. No broker is needed: the bus of these bridges is away, so that all is parked.
+
+#[path = "support/bridge.rs"]
+mod bridge;
+#[path = "support/checker.rs"]
+mod checker;
+#[path = "support/fleet.rs"]
+mod fleet;
+
+#[path = "durability/fsync.rs"]
+mod fsync;
+#[path = "durability/heal.rs"]
+mod heal;
+#[path = "durability/kills.rs"]
+mod kills;
+#[path = "durability/support.rs"]
+mod support;

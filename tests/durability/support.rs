@@ -1,0 +1,97 @@
+//! Bridges whose bus is away, the command line, and what is in a store.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use fleetbus::event::pb;
+use prost::Message as _;
+use serde_json::Value;
+
+use crate::bridge::{Bridge, acme, configure};
+use crate::checker::{Fact, Seen};
+use crate::fleet::{Ledger, client, drive, start};
+
+/// A configuration whose bus is never there.
+pub(crate) fn away(dir: &Path, rest: &str) -> PathBuf {
+    let bus = "bus: { kafka: { brokers: \"127.0.0.1:1\" } }";
+    let quick = "delivery: { publish_deadline: 50ms, drain_delay: 0s }";
+    configure(dir, bus, acme(), &format!("{quick}\n{rest}"))
+}
+
+/// The command line.
+pub(crate) fn fleetbus(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_fleetbus")).args(words).output().expect("the built binary")
+}
+
+/// A store's rows.
+pub(crate) fn export(data: &Path) -> Vec<Value> {
+    let output = fleetbus(&["store", "export", "--data-dir", &data.display().to_string()]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("text");
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+/// What a consumer would read of it.
+pub(crate) fn seen(rows: &[Value]) -> Vec<Seen> {
+    use base64::Engine as _;
+    let decode = |text: &str| base64::engine::general_purpose::STANDARD.decode(text).expect("base64");
+    let events = rows.iter().map(|row| decode(row["payload"].as_str().expect("an event")));
+    let events = events.map(|payload| pb::FleetEvent::decode(payload.as_slice()).expect("a FleetEvent"));
+    let seen = events.map(|event| {
+        let at = event.occur_time.map(|time| time.seconds * 1_000 + i64::from(time.nanos) / 1_000_000);
+        Seen { fact: Fact { subject: event.subject, at: at.expect("a time") }, id: event.id }
+    });
+    seen.collect()
+}
+
+/// A fleet that pushes in the background, and what it was answered.
+pub(crate) struct Driving {
+    address: Arc<Mutex<String>>,
+    pub(crate) ledger: Arc<Mutex<Ledger>>,
+    fleet: tokio::task::JoinSet<()>,
+}
+
+impl Driving {
+    pub(crate) fn begin(bridge: &Bridge, vehicles: usize, positions: usize) -> Self {
+        let address = Arc::new(Mutex::new(bridge.webhook.clone()));
+        let ledger = Arc::new(Mutex::new(Ledger::default()));
+        let mut fleet = tokio::task::JoinSet::new();
+        for vehicle in 0..vehicles {
+            fleet.spawn(drive(
+                client(),
+                Arc::clone(&address),
+                Arc::clone(&ledger),
+                vehicle,
+                positions,
+                start(),
+            ));
+        }
+        Self { address, ledger, fleet }
+    }
+
+    pub(crate) fn moved(&self, bridge: &Bridge) {
+        self.address.lock().expect("no panic").clone_from(&bridge.webhook);
+    }
+
+    pub(crate) async fn answered(&self, count: usize) {
+        until("so many are answered", || self.ledger.lock().expect("no panic").answered.len() >= count).await;
+    }
+
+    pub(crate) async fn end(mut self) -> Ledger {
+        while let Some(ended) = self.fleet.join_next().await {
+            ended.expect("a vehicle that drives on");
+        }
+        std::mem::take(&mut *self.ledger.lock().expect("no panic"))
+    }
+}
+
+/// Waits for a condition.
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "{what}: not so");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
