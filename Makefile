@@ -61,5 +61,8 @@ licenses: ## Collect the licence texts of the dependencies anew
 deploy-check: setup ## Validate image, compose, chart and release files, one line a check
 	@scripts/deploy-check.sh
 
+fuzz: ## Look for inputs that break a border: MINUTES=1 for each, with a nightly toolchain
+	@scripts/fuzz.sh
+
 clean: ## Forget what was built (not the brokers and tools)
 	rm -rf $(CARGO_TARGET_DIR)

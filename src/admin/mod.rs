@@ -95,8 +95,7 @@ impl AdminState {
         let replays = Replays::new(store.clone(), again, tracker, stop.clone());
         let log = log.map(events::Streams::new);
         let backups = Arc::new(Semaphore::new(1));
-        let inner =
-            Inner { access, accounts, snapshot, store, replays, custom_data, log, backups, stop };
+        let inner = Inner { access, accounts, snapshot, store, replays, custom_data, log, backups, stop };
         Self { inner: Arc::new(inner) }
     }
 

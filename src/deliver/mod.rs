@@ -7,6 +7,7 @@ pub mod counts;
 pub mod dedup;
 pub mod lanes;
 pub mod memory;
+mod points;
 pub mod retry;
 pub mod slot;
 pub mod topics;

@@ -6,8 +6,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use rusqlite::Connection;
 use serde::Serialize;
 use uuid::Uuid;
@@ -288,7 +287,7 @@ impl<'a> Line<'a> {
                 id: event.id.to_string(),
                 enters: event.enters.iter().map(Uuid::to_string).collect(),
                 trace: event.trace.as_deref(),
-                payload: STANDARD.encode(&event.payload),
+                payload: BASE64.encode(&event.payload),
             },
         }
     }
@@ -302,7 +301,7 @@ impl<'a> Line<'a> {
             waits_for: "operator",
             parked_at: time_text(raw.received_at),
             error: &raw.error,
-            what: What::Raw { source: &raw.source, body: STANDARD.encode(&raw.body) },
+            what: What::Raw { source: &raw.source, body: BASE64.encode(&raw.body) },
         }
     }
 }

@@ -35,8 +35,7 @@ pub(crate) fn export(data: &Path) -> Vec<Value> {
 
 /// What a consumer would read of it.
 pub(crate) fn seen(rows: &[Value]) -> Vec<Seen> {
-    use base64::Engine as _;
-    let decode = |text: &str| base64::engine::general_purpose::STANDARD.decode(text).expect("base64");
+    let decode = |text: &str| data_encoding::BASE64.decode(text.as_bytes()).expect("base64");
     let events = rows.iter().map(|row| decode(row["payload"].as_str().expect("an event")));
     let events = events.map(|payload| pb::FleetEvent::decode(payload.as_slice()).expect("a FleetEvent"));
     let seen = events.map(|event| {

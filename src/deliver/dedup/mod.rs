@@ -28,6 +28,7 @@ pub use claims::{Settled, Shared};
 pub use worker::{OpenError, Worker};
 
 use crate::config;
+use crate::deliver::points::point;
 use crate::event::{AccountId, EventType, Millis};
 use claims::{Claim, Claims};
 use front::{Front, Newness};
@@ -123,6 +124,7 @@ impl Reservation {
     pub fn remember(mut self) {
         if let Some(claim) = self.claim.take() {
             self.dedup.enter(&self.candidate);
+            point();
             self.dedup.settle(&claim, Settled::Durable);
         }
     }
@@ -173,12 +175,14 @@ impl Dedup {
             if let Some(shared) = self.claims.lock().on(&candidate.checks) {
                 return Verdict::InFlight(shared);
             }
+            point();
             let folds = self.tail.lock().folds();
             if self.is_known(candidate).await {
                 return Verdict::Known;
             }
             left -= 1;
             let last = left == 0;
+            point();
             if let Some(verdict) = self.claim(candidate, (!last).then_some(folds)) {
                 return verdict;
             }
@@ -213,6 +217,7 @@ impl Dedup {
 
     fn settle(&self, claim: &Arc<Claim>, settled: Settled) {
         self.claims.lock().remove(claim);
+        point();
         claim.settle(settled);
     }
 
@@ -220,6 +225,7 @@ impl Dedup {
         if self.is_beyond_horizon(candidate) || self.newness(candidate) == Newness::New {
             return false;
         }
+        point();
         let ids = {
             let tail = self.tail.lock();
             if tail.knows(&candidate.checks) {
@@ -278,6 +284,7 @@ impl Dedup {
         let left_out = self.tail.lock().enter(&bucket, &candidate.enters);
         self.stats.not_written.fetch_add(left_out, Ordering::Relaxed);
         let Some(time) = candidate.key_time else { return };
+        point();
         let ahead = time.0.saturating_sub(candidate.received_at.0) > AHEAD_MS;
         let mut front = self.front.lock();
         if ahead || candidate.enters.len() > 1 {

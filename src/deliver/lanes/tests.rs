@@ -2,6 +2,8 @@
 //! acknowledgement, failure and deadline is a step that the test takes by hand, between those of the drain; the store is a
 //! real one. Whatever the order of the steps: what was kept is published once, and in the order of acceptance.
 
+mod orders;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 

@@ -2,6 +2,7 @@
 //! every interleaving of two events; then with the worker on its thread.
 
 mod interleavings;
+mod schedules;
 
 use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
