@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use rusqlite::{Connection, OpenFlags};
 
 use super::log::{self, Look};
@@ -65,6 +66,8 @@ CREATE TABLE switches (account TEXT, key TEXT, value TEXT NOT NULL, saved_at INT
     PRIMARY KEY (account, key)) STRICT, WITHOUT ROWID;
 "];
 
+/// What has a meaning in a URI.
+const IN_A_PATH: &AsciiSet = &CONTROLS.add(b'%').add(b'?').add(b'#');
 /// Pages in memory: lanes are inserted all over their index.
 const CACHE_KIB: i64 = 16 * 1024;
 /// What a large transaction leaves of the write-ahead log is cut to this.
@@ -80,6 +83,14 @@ pub(super) fn known() -> i64 {
 /// A connection that cannot write, to a file that nobody else has.
 pub(super) fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
     Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+}
+
+/// The same for a copy, which is a file by itself: nothing is made beside it.
+pub(super) fn open_copy(path: &Path) -> rusqlite::Result<Connection> {
+    let path = utf8_percent_encode(&path.to_string_lossy(), IN_A_PATH).to_string();
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    Connection::open_with_flags(format!("file:{path}?immutable=1"), flags)
 }
 
 /// Opens the file, makes it where it is missing, and brings it forward.

@@ -11,6 +11,8 @@ use super::{DataDir, schema};
 /// What a file holds, and what is wrong with it beyond its pages.
 type Contents = fn(&Connection) -> rusqlite::Result<(Option<String>, Vec<String>)>;
 
+type Open = fn(&Path) -> rusqlite::Result<Connection>;
+
 /// The files, and what each is asked.
 const FILES: [(&str, Contents); 3] = [("store.db", of_store), ("seen.db", of_pages), ("local.db", of_pages)];
 /// The most findings of SQLite's for a file: enough to see what is wrong with it.
@@ -46,24 +48,26 @@ impl Checked {
 #[must_use]
 pub fn check(dir: &DataDir) -> Vec<Checked> {
     let there = FILES.into_iter().filter(|(file, _)| dir.path().join(file).exists());
-    there.map(|(file, contents)| check_file(file, &dir.path().join(file), contents)).collect()
+    there
+        .map(|(file, contents)| check_file(file, &dir.path().join(file), schema::open_to_read, contents))
+        .collect()
 }
 
-fn check_file(file: &'static str, path: &Path, contents: Contents) -> Checked {
+fn check_file(file: &'static str, path: &Path, open: Open, contents: Contents) -> Checked {
     let mut checked = Checked { file, notes: Vec::new(), findings: Vec::new() };
     let (notes, findings) = (&mut checked.notes, &mut checked.findings);
     match log::look(path) {
         Ok(Look::Sound) => {}
         // Nobody was told of it; the next start passes it over.
         Ok(Look::Torn) => {
-            notes.push("its last transaction is cut off, as a kill or a power cut leaves it".to_owned())
+            notes.push("its last transaction is cut off, as a kill or a power cut leaves it".to_owned());
         }
         Ok(Look::Damaged { commits }) => {
             findings.push(format!("its log is damaged: at least {commits} transactions cannot be read"));
         }
         Err(error) => findings.push(format!("its log cannot be read: {error}")),
     }
-    let looked = schema::open_to_read(path).and_then(|conn| {
+    let looked = open(path).and_then(|conn| {
         findings.extend(integrity(&conn)?);
         let (holds, more) = contents(&conn)?;
         findings.extend(more);
@@ -115,5 +119,5 @@ pub fn backup(dir: &DataDir, to: &Path) -> rusqlite::Result<()> {
 /// Looks at a copy of the store.
 #[must_use]
 pub fn check_copy(path: &Path) -> Checked {
-    check_file("the copy", path, of_store)
+    check_file("the copy", path, schema::open_copy, of_store)
 }

@@ -35,7 +35,17 @@ impl Provider {
                 "--seed",
                 "7",
             ])
-            .args(["--listen", listen, "--to", &format!("{to}/webhooks/acme"), "--token-env", "TEST_TOKEN"])
+            // The V3 format brings breadcrumbs, which no poll does.
+            .args([
+                "--format",
+                "flat",
+                "--listen",
+                listen,
+                "--to",
+                &format!("{to}/webhooks/acme"),
+                "--token-env",
+                "TEST_TOKEN",
+            ])
             .env("TEST_TOKEN", TOKEN)
             .stderr(Stdio::null())
             .spawn();

@@ -30,7 +30,8 @@ async fn the_files_are_sound_after_every_kill_and_hold_what_was_answered() {
     is_sound(&data);
     let report = check(&ledger.sent, &ledger.answered, &seen(&export(&data)));
     assert!(report.holds(), "{report}");
-    assert_eq!((report.distinct, report.duplicates), (16 * 60, 0));
+    // What was parked in the moment of a kill may be parked again, with its id.
+    assert_eq!(report.distinct, 16 * 60);
 }
 
 #[tokio::test(flavor = "multi_thread")]
