@@ -1,6 +1,7 @@
 //! What the disk holds, with the real process: sound after every kill, refused when it is damaged, copied while it is used,
 //! and never promised after a failed fsync. No broker is needed: the bus of these bridges is away, so that all is parked.
 
+#[expect(dead_code, reason = "shared with tests of other kinds")]
 #[path = "support/bridge.rs"]
 mod bridge;
 #[path = "support/checker.rs"]
