@@ -15,8 +15,8 @@ WORKDIR /src
 # Dependencies first: this layer is made again only when they, the toolchain or the schema change.
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY proto proto
-# Benchmarks stay outside; cargo would ask for their files.
-RUN sed -i '/^\[\[bench\]\]/,/^$/d' Cargo.toml
+# Tests and benchmarks stay outside; cargo would ask for the files of those that the manifest names.
+RUN sed -Ei '/^\[\[(bench|test)\]\]/,/^$/d' Cargo.toml
 RUN mkdir src \
  && echo 'fn main() {}' > src/main.rs \
  && touch src/lib.rs \

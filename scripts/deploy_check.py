@@ -302,7 +302,7 @@ def image_copies_what_is_there():
                 shutil.copytree(ROOT / path, target)
             else:
                 shutil.copy(ROOT / path, target)
-        for edit in re.findall(r"^RUN (sed -i .+ Cargo\.toml)$", text, re.MULTILINE):
+        for edit in re.findall(r"^RUN (sed -Ei .+ Cargo\.toml)$", text, re.MULTILINE):
             run("sh", "-c", edit, cwd=folder)
         # Each target that the manifest names must be there.
         run("cargo", "metadata", "--locked", "--offline", "--no-deps", "--format-version", "1", cwd=folder)
