@@ -44,6 +44,9 @@ unit: ## The tests that need no broker
 api: ## Write docs/openapi.json anew
 	FLEETBUS_WRITE=1 cargo test --quiet --lib openapi
 
+api-check: ## Schemathesis against the running program
+	@scripts/api-check.sh
+
 fmt: ## Format
 	cargo fmt
 

@@ -4,25 +4,33 @@
 
 mod custom_data;
 mod look;
+mod reload;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use arc_swap::ArcSwap;
+use tokio::sync::{Mutex, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use look::{Looking, ask_for_topics, look_at_admin_token, look_at_ages, look_at_bus, look_at_tokens};
+use look::{
+    Looking, admin_keys, ask_for_topics, look_at_admin_tokens, look_at_ages, look_at_bus, look_at_last_use,
+    look_at_tokens, note_last_use,
+};
+use reload::{Generation, Polls, Reloader};
 
 use crate::admin::{self, Access, AdminState, Again, FeedReading, LocalLog, LogRow, Phase, Sources};
+use crate::admin::{ReloadError, Reloaded};
 use crate::bus::{self, Bus};
 use crate::cli::Exit;
 use crate::clock;
-use crate::config::{Config, SecretError, SecretSource};
+use crate::config::{Account, Config, SecretError};
 use crate::deliver::Deliverer;
 use crate::deliver::breaker::Breaker;
 use crate::deliver::counts::Counts;
@@ -31,13 +39,15 @@ use crate::deliver::lanes::Lanes;
 use crate::enrich::Shelf;
 use crate::event::AccountId;
 use crate::intake::accept::{Acceptance, Known, Parts, Pulled, Pushed};
-use crate::intake::auth::{Origin, TokenDigest};
-use crate::intake::poll::{Pollers, Statuses, StoredCursors, feed};
+use crate::intake::auth::{Key, Origin, TokenDigest};
+use crate::intake::poll::desk::Desk;
+use crate::intake::poll::{Pollers, StoredCursors, feed};
 use crate::intake::serve::{BindError, Bounds, Connections, Port, Tls, TlsError};
+use crate::intake::tokens::Registry;
 use crate::intake::webhook::{self, WebhookState};
 use crate::replay::drain::Drain;
 use crate::replay::{
-    DataDir, Gone, LockError, Routing, Store, StoreError, StoreHealth, StoreLimits, Why, Writer,
+    AskError, DataDir, Gone, LockError, Routing, Store, StoreError, StoreHealth, StoreLimits, Why, Writer,
 };
 use crate::route::Router;
 
@@ -67,6 +77,9 @@ pub enum StartError {
     /// The certificate.
     #[error("TLS cannot be set up")]
     Tls(#[from] TlsError),
+    /// What was paused.
+    #[error("the replay store cannot be read")]
+    Ask(#[from] AskError),
     /// A token.
     #[error("a token cannot be read")]
     Token(#[from] SecretError),
@@ -84,7 +97,7 @@ impl StartError {
     pub const fn exit(&self) -> Exit {
         match self {
             Self::DataDir(LockError::Held { .. }) => Exit::Locked,
-            Self::Store(_) => Exit::Store,
+            Self::Store(_) | Self::Ask(_) => Exit::Store,
             Self::DataDir(LockError::Unwritable { .. })
             | Self::Dedup(_)
             | Self::Bus(_)
@@ -118,6 +131,7 @@ impl StartError {
             | Self::Bus(_)
             | Self::Listen(_)
             | Self::Tls(_)
+            | Self::Ask(_)
             | Self::Token(_)
             | Self::Poll(_)
             | Self::Thread(_) => None,
@@ -140,14 +154,29 @@ pub struct Handle {
     pub shelf: Shelf,
     /// Webhooks: tokens and counts.
     pub hooks: WebhookState,
-    /// How each feed does.
-    pub feeds: Statuses,
+    /// Tokens of webhooks that operators made.
+    pub tokens: Arc<Registry>,
+    /// How each feed does, and how it is steered.
+    pub desk: Arc<Desk>,
+    /// The accounts, as they are configured now.
+    pub accounts: admin::Accounts,
+    reloader: Arc<Reloader>,
     /// Where the process is in its life.
     pub phase: watch::Receiver<Phase>,
     /// Where webhooks are taken.
     pub webhook_address: SocketAddr,
     /// The operator's address.
     pub admin_address: SocketAddr,
+}
+
+impl Handle {
+    /// Reads the configuration again, on behalf of somebody. What came of it is in the log.
+    ///
+    /// # Errors
+    /// Why nothing, or not all, was reloaded.
+    pub async fn reload(&self, who: &str) -> Result<Reloaded, ReloadError> {
+        self.reloader.reload(who).await
+    }
 }
 
 /// A bridge that is built and not yet running.
@@ -199,7 +228,7 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
     for account in &config.accounts {
         if let Some(source) = &account.webhook {
             let digest = TokenDigest::of(source.read()?.reveal());
-            hooks.tokens.replace(&account.id, Origin::Config, digest.as_slice());
+            hooks.tokens.replace(&account.id, Origin::Config, digest.map(Key::of));
         }
     }
     let router = Router::new(&config.bus);
@@ -221,7 +250,7 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
     let deliverer = Arc::new(Deliverer::new(Arc::clone(&lanes), dedup, counts, config.delivery.clone()));
     let deliveries = TaskTracker::new();
     let known = known(recovered.directory, recovered.states);
-    let topics = topics(&config, &router);
+    let topics = topics(&config.accounts, &router);
     let shelf = custom_data::shelf(config.custom_data.memory, recovered.custom_data);
     let acceptance = Acceptance::new(Parts {
         accounts: config.accounts.clone(),
@@ -233,20 +262,37 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
         store: store.clone(),
         tracker: deliveries.clone(),
     });
+    let (drain_rate, is_drain_rate) = watch::channel(config.replay.drain_rate);
     let drain = Drain {
         lanes,
         store: store.clone(),
         bus: Arc::clone(&bus),
         kind: router.kind(),
-        rate: config.replay.drain_rate,
+        rate: is_drain_rate,
     };
     let pollers = Pollers::new(&config.accounts, &recovered.cursors)?;
     let (phase, is_phase) = watch::channel(Phase::Starting);
-    let access = match &config.admin.token {
-        // A secret that reads is not empty.
-        Some(source) => TokenDigest::of(source.read()?.reveal()).map_or(Access::Loopback, Access::token),
-        None => Access::Loopback,
-    };
+    let desk = Arc::new(Desk::open(store.clone(), Arc::new(clock::now)).await?);
+    desk.seat(pollers.steered()).await;
+    let access = Access::new(admin_keys(&config.admin.tokens)?);
+    let tokens = Arc::new(Registry::new(store.clone(), Arc::clone(&hooks.tokens), recovered.tokens));
+    let accounts: admin::Accounts = Arc::new(ArcSwap::from_pointee(config.accounts.clone()));
+    let reloader = Arc::new(Reloader {
+        path: OnceLock::new(),
+        running: Mutex::new(config.clone()),
+        accounts: Arc::clone(&accounts),
+        access: access.clone(),
+        admin_tokens: Arc::new(ArcSwap::from_pointee(config.admin.tokens.clone())),
+        hooks: hooks.clone(),
+        tokens: Arc::clone(&tokens),
+        acceptance: acceptance.clone(),
+        deliverer: Arc::clone(&deliverer),
+        bus: Arc::clone(&bus),
+        store: store.clone(),
+        desk: Arc::clone(&desk),
+        drain_rate,
+        polls: OnceLock::new(),
+    });
     let handle = Handle {
         deliverer,
         store,
@@ -257,7 +303,10 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
         webhook_address: webhook.address(),
         admin_address: admin.address(),
         hooks: hooks.clone(),
-        feeds: pollers.statuses(),
+        tokens,
+        desk,
+        accounts,
+        reloader,
     };
     Ok(Bridge {
         config,
@@ -342,9 +391,9 @@ fn known(directory: Vec<crate::replay::Entry>, states: Vec<crate::replay::Entry>
 }
 
 /// Every topic that the accounts can have.
-fn topics(config: &Config, router: &Router) -> Vec<Arc<str>> {
+fn topics(accounts: &[Account], router: &Router) -> Vec<Arc<str>> {
     let mut topics: Vec<Arc<str>> =
-        config.accounts.iter().flat_map(|account| router.topics(account.provider, &account.id)).collect();
+        accounts.iter().flat_map(|account| router.topics(account.provider, &account.id)).collect();
     topics.sort();
     topics.dedup();
     topics
@@ -355,6 +404,12 @@ impl Bridge {
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
+    }
+
+    /// A reload reads this file.
+    pub fn reloads_from(&self, path: PathBuf) {
+        // The first counts: a bridge has one.
+        self.handle.reloader.path.set(path).ok();
     }
 
     /// Runs until `stop`, then stops in order.
@@ -379,12 +434,9 @@ impl Bridge {
         look(Box::pin(ask_for_topics(Arc::clone(&bus), Arc::clone(&deliverer.lanes), self.topics)));
         look(Box::pin(look_at_bus(Arc::clone(&bus), Arc::clone(&deliverer.lanes), available)));
         look(Box::pin(look_at_ages(store.clone())));
-        look(Box::pin(look_at_tokens(config.accounts.clone(), hooks.clone())));
-        if let (Some(source @ SecretSource::File(_)), Access::Token(live)) =
-            (&config.admin.token, &self.access)
-        {
-            look(Box::pin(look_at_admin_token(source.clone(), Arc::clone(live))));
-        }
+        look(Box::pin(look_at_tokens(Arc::clone(&handle.accounts), hooks.clone())));
+        look(Box::pin(look_at_admin_tokens(Arc::clone(&handle.reloader.admin_tokens), self.access.clone())));
+        look(Box::pin(look_at_last_use(Arc::clone(&handle.tokens))));
 
         let polled = acceptance.clone();
         let pull = move |pulled: Pulled| {
@@ -392,7 +444,16 @@ impl Bridge {
             async move { acceptance.pull(pulled).await }
         };
         let cursors = Arc::new(StoredCursors { store: store.clone() });
-        pollers.run(pull, cursors, &bus_available, &work, &intake_stops);
+        let start = move |pollers: Pollers, tracker: &TaskTracker, stop: &CancellationToken| {
+            pollers.run(pull.clone(), Arc::clone(&cursors), &bus_available, tracker, stop);
+        };
+        let polls = handle.reloader.polls.get_or_init(|| Polls {
+            start: Box::new(start),
+            work: work.clone(),
+            stop: intake_stops.clone(),
+            generation: Mutex::new(Generation::default()),
+        });
+        polls.begin(pollers).await;
         let take = move |pushed: Pushed| {
             let acceptance = acceptance.clone();
             async move { acceptance.push(pushed).await }
@@ -436,6 +497,7 @@ impl Bridge {
         if timeout(FLUSH, work.wait()).await.is_err() {
             tracing::warn!(tasks = work.len(), "app.tasks_cut");
         }
+        note_last_use(&handle.tokens).await;
         self.seen_stops.cancel();
         store.close();
         let joined = tokio::task::spawn_blocking(move || {
@@ -459,7 +521,7 @@ fn admin_state(
     tracker: &TaskTracker,
     stop: &CancellationToken,
 ) -> AdminState {
-    let feeds = handle.feeds.clone();
+    let desk = Arc::clone(&handle.desk);
     let sources = Sources {
         phase: handle.phase.clone(),
         bus: Arc::clone(&handle.bus),
@@ -468,7 +530,9 @@ fn admin_state(
         store_max_bytes: config.replay.max_size,
         webhooks: Arc::clone(&handle.hooks.counts),
         ports: vec![("webhooks", webhooks)],
-        feeds: Arc::new(move || feeds.iter().map(|(name, status)| reading(name, &status.lock())).collect()),
+        feeds: Arc::new(move || {
+            desk.feeds().iter().map(|feed| reading(&feed.name, &feed.status.lock())).collect()
+        }),
     };
     let log = handle.bus.as_local().map(|local| {
         let bus = Arc::clone(&handle.bus);
@@ -476,10 +540,20 @@ fn admin_state(
         LocalLog { newest: local.newest(), read: Arc::new(read) }
     });
     let lanes = Arc::clone(&handle.deliverer.lanes);
+    let (reloader, work) = (Arc::clone(&handle.reloader), tracker.clone());
+    let reload: admin::Reload = Arc::new(move |who| {
+        let reloader = Arc::clone(&reloader);
+        // Seen through, though the caller hangs up.
+        let reloaded = work.spawn(async move { reloader.reload(&who).await });
+        Box::pin(async move { reloaded.await.unwrap_or(Err(ReloadError::Stopping)) })
+    });
     AdminState::new(admin::Parts {
         access,
-        accounts: config.accounts.clone(),
+        accounts: Arc::clone(&handle.accounts),
         snapshot: Arc::new(move || sources.snapshot()),
+        reload,
+        desk: Arc::clone(&handle.desk),
+        tokens: Arc::clone(&handle.tokens),
         store: handle.store.clone(),
         shelf: handle.shelf.clone(),
         again: Again::new(handle.store.clone(), lanes, handle.acceptance.clone()),

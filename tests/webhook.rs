@@ -13,7 +13,7 @@ use bytes::Bytes;
 use fleetbus::config;
 use fleetbus::event::AccountId;
 use fleetbus::intake::accept::{Pushed, Receipt, Refusal};
-use fleetbus::intake::auth::{Origin, TokenDigest};
+use fleetbus::intake::auth::{Key, Origin, TokenDigest};
 use fleetbus::intake::serve::{BindError, Bounds, Connections, Port, Tls};
 use fleetbus::intake::webhook::{WebhookState, router};
 use parking_lot::Mutex;
@@ -99,14 +99,14 @@ impl Webhooks {
     }
 
     fn hang_ups(&self) -> u64 {
-        self.state.counts.readings()[0].hang_ups
+        self.state.counts.load().readings()[0].hang_ups
     }
 }
 
 fn state() -> WebhookState {
     let acme = AccountId::new("acme");
     let state = WebhookState::new(std::slice::from_ref(&acme));
-    state.tokens.replace(&acme, Origin::Config, &[TokenDigest::of(TOKEN).unwrap()]);
+    state.tokens.replace(&acme, Origin::Config, TokenDigest::of(TOKEN).map(Key::of));
     state
 }
 
@@ -200,7 +200,7 @@ async fn each_refusal_has_its_status() {
     for (refusal, status, parts) in table {
         let webhooks = Webhooks::answering(move |_| Err(refusal.clone()));
         check(&webhooks.post("/webhooks/acme", "x").await, status, &parts);
-        assert_eq!(webhooks.state.counts.readings()[0].answered(status), 1);
+        assert_eq!(webhooks.state.counts.load().readings()[0].answered(status), 1);
     }
 }
 
@@ -219,7 +219,8 @@ async fn who_may_not_send_is_told_what_was_seen() {
     check(&send("/webhooks/nobody", "").await, 401, &[]);
     check(&send("/webhooks/nobody", "authorization: x\r\n").await, 404, &["no such account"]);
     check(&send("/webhooks/%ff", "authorization: x\r\n").await, 404, &[]);
-    let readings = webhooks.state.counts.readings();
+    let counts = webhooks.state.counts.load();
+    let readings = counts.readings();
     assert_eq!(readings[0].answered(401), 3);
     assert_eq!((readings[1].answered(401), readings[1].answered(404)), (1, 2));
     assert!(webhooks.seen.lock().is_empty());

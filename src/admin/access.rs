@@ -1,51 +1,99 @@
-//! Who may use `/v1`: whoever has the admin token; where none is configured, processes of this machine, and no web page
-//! that a browser on it shows: the `Host` must be loopback's (a name that was bound anew is not), and a mutation must be
-//! JSON or CSV by its `content-type` (which a page of another origin cannot send). Pure.
+//! Who may use `/v1`: whoever has an admin token whose scope suffices; where none is configured, processes of this machine,
+//! and no web page that a browser on it shows: the `Host` must be loopback's (a name that was bound anew is not), and a
+//! mutation must be of a content type that a page of another origin cannot send. Guesses are slowed (`throttle`).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use axum::extract::{ConnectInfo, FromRequestParts, Request};
 use axum::http::header::{CONTENT_TYPE, HOST};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
+use parking_lot::Mutex;
 
 use super::problem::Problem;
+use super::throttle::Throttle;
+use crate::config::Scope;
 use crate::intake::auth::{self, TokenDigest};
 
+/// What no form and no script of another origin sends unasked.
 const DATA: [&str; 4] =
     ["application/json", "application/merge-patch+json", "application/x-ndjson", "text/csv"];
 
-/// See the module.
+/// An admin token: of it only the digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminKey {
+    /// What the audit log calls its holder.
+    pub name: Arc<str>,
+    /// What it opens.
+    pub scope: Scope,
+    /// What proves it.
+    pub digest: TokenDigest,
+}
+
+/// See the module. Cheap to clone: all clones are one.
 #[derive(Debug, Clone)]
-pub enum Access {
-    /// Whoever has the token; it may be swapped while requests come.
-    Token(Arc<ArcSwap<TokenDigest>>),
-    /// No token is configured.
-    Loopback,
+pub struct Access {
+    keys: Arc<ArcSwap<Vec<AdminKey>>>,
+    throttle: Arc<Mutex<Throttle>>,
 }
 
 impl Access {
-    /// Whoever has this token.
+    /// Whoever has one of these; none: this machine.
     #[must_use]
-    pub fn token(digest: TokenDigest) -> Self {
-        Self::Token(Arc::new(ArcSwap::from_pointee(digest)))
+    pub fn new(keys: Vec<AdminKey>) -> Self {
+        let throttle = Throttle::new(Instant::now());
+        Self { keys: Arc::new(ArcSwap::from_pointee(keys)), throttle: Arc::new(Mutex::new(throttle)) }
+    }
+
+    /// From the next request on it is these. Whether that is news.
+    pub fn replace(&self, keys: Vec<AdminKey>) -> bool {
+        let is_news = **self.keys.load() != keys;
+        if is_news {
+            self.keys.store(Arc::new(keys));
+        }
+        is_news
     }
 
     /// Who asks, where the request may go on.
     pub(super) fn admits(&self, request: &Request) -> Result<Caller, Problem> {
-        match self {
-            Self::Token(digest) if auth::carries(request.headers(), &digest.load()) => {
-                Ok(Caller { name: Arc::from("admin") })
-            }
-            Self::Token(_) => Err(Problem::new(
+        let keys = self.keys.load();
+        if keys.is_empty() {
+            return from_loopback(request).map(|()| Caller { name: Arc::from("loopback") });
+        }
+        let peer = peer(request);
+        let slow = |wait| {
+            let why = "too many wrong admin tokens came from there lately";
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, why).after(wait)
+        };
+        self.throttle.lock().may_try(peer, Instant::now()).map_err(slow)?;
+        // Each is compared, whichever fits: the time does not tell which.
+        let fits = keys.iter().filter(|key| auth::carries(request.headers(), &key.digest));
+        let Some(key) = fits.reduce(|first, _| first) else {
+            self.throttle.lock().refused(peer, Instant::now());
+            return Err(Problem::new(
                 StatusCode::UNAUTHORIZED,
                 "the admin token is needed, as Authorization: Bearer TOKEN",
-            )),
-            Self::Loopback => from_loopback(request).map(|()| Caller { name: Arc::from("loopback") }),
+            ));
+        };
+        self.throttle.lock().let_in(peer, Instant::now());
+        match key.scope {
+            Scope::Read if mutates(request.method()) => {
+                let why =
+                    format!("the admin token {} may only read: a change needs one of scope write", key.name);
+                Err(Problem::new(StatusCode::FORBIDDEN, why))
+            }
+            Scope::Read | Scope::Write => Ok(Caller { name: Arc::clone(&key.name) }),
         }
     }
+}
+
+/// Whence it comes; who cannot be told apart is one.
+fn peer(request: &Request) -> IpAddr {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip())
 }
 
 /// Who asks: what the audit log names. Each `/v1` request carries one that `Access` let in.
@@ -67,8 +115,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
 
 fn from_loopback(request: &Request) -> Result<(), Problem> {
     let forbidden = |why| Err(Problem::new(StatusCode::FORBIDDEN, why));
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    if !peer.is_some_and(|ConnectInfo(peer)| peer.ip().to_canonical().is_loopback()) {
+    if !peer(request).to_canonical().is_loopback() {
         return forbidden("no admin token is configured, so only this machine is answered: set admin.token");
     }
     let host = request.headers().get(HOST).map(|host| host.to_str().unwrap_or_default());
@@ -129,9 +176,40 @@ mod tests {
         assert_eq!(got, expected);
     }
 
+    fn key(name: &str, scope: Scope, token: &str) -> AdminKey {
+        AdminKey { name: Arc::from(name), scope, digest: TokenDigest::of(token).unwrap() }
+    }
+
+    #[test]
+    fn a_reader_looks_and_changes_nothing() {
+        let keys = vec![key("admin", Scope::Write, "w"), key("grafana", Scope::Read, "r")];
+        let access = Access::new(keys.clone());
+        let away = "192.0.2.1:1";
+        check(&access, &ask("GET", away, &[("authorization", "Bearer r")]), Ok(()));
+        check(&access, &ask("POST", away, &[("authorization", "Bearer r")]), Err(403));
+        check(&access, &ask("DELETE", away, &[("authorization", "Bearer r")]), Err(403));
+        check(&access, &ask("POST", away, &[("authorization", "Bearer w")]), Ok(()));
+        let caller = access.admits(&ask("GET", away, &[("authorization", "r")])).unwrap();
+        assert_eq!(&*caller.name, "grafana");
+        assert!(!access.replace(keys));
+        assert!(access.replace(vec![key("admin", Scope::Write, "new")]));
+        check(&access, &ask("GET", away, &[("authorization", "Bearer r")]), Err(401));
+    }
+
+    #[test]
+    fn who_guesses_waits_and_hinders_nobody_else() {
+        let access = Access::new(vec![key("admin", Scope::Write, "admin")]);
+        let (guesser, other) = ("192.0.2.1:1", "192.0.2.2:1");
+        for _ in 0..10 {
+            check(&access, &ask("GET", guesser, &[("authorization", "Bearer guess")]), Err(401));
+        }
+        check(&access, &ask("GET", guesser, &[("authorization", "Bearer admin")]), Err(429));
+        check(&access, &ask("GET", other, &[("authorization", "Bearer admin")]), Ok(()));
+    }
+
     #[test]
     fn with_a_token_only_the_token_counts() {
-        let access = Access::token(TokenDigest::of("admin").unwrap());
+        let access = Access::new(vec![key("admin", Scope::Write, "admin")]);
         let away = "192.0.2.1:1";
         check(&access, &ask("GET", away, &[("authorization", "Bearer admin")]), Ok(()));
         check(&access, &ask("DELETE", away, &[("authorization", "admin")]), Ok(()));
@@ -141,7 +219,7 @@ mod tests {
 
     #[test]
     fn without_one_only_this_machine_is_answered_and_no_web_page() {
-        let loopback = Access::Loopback;
+        let loopback = Access::new(Vec::new());
         let local = "127.0.0.1:1";
         let json = ("content-type", "application/json; charset=utf-8");
         check(&loopback, &ask("GET", local, &[("host", "localhost:9090")]), Ok(()));

@@ -10,9 +10,12 @@ use utoipa_axum::routes;
 use super::AdminState;
 use super::filter::time_text;
 use super::problem::Problem;
-use super::snapshot::Snapshot;
+use super::snapshot::{BusState, Snapshot};
 use crate::config::{self, PollApi};
 use crate::deliver::counts::Reading;
+use crate::event::Millis;
+use crate::intake::poll::api_name;
+use crate::intake::poll::desk::Steered;
 use crate::provider::PullApi;
 
 pub(super) fn routes() -> OpenApiRouter<AdminState> {
@@ -29,6 +32,9 @@ struct List {
 struct Account {
     id: String,
     provider: &'static str,
+    /// Whether its polls are paused as a whole.
+    paused: bool,
+    bus: Bus,
     events: Events,
     webhook: Option<Webhook>,
     feeds: Vec<Feed>,
@@ -64,11 +70,38 @@ struct Feed {
     api: &'static str,
     feed: &'static str,
     every_seconds: f64,
+    /// What it is doing.
+    doing: &'static str,
+    /// Whether an operator paused it, or the account.
+    paused: bool,
+    /// Whether its host is asked less, for half of its calls or more failed.
+    host_slowed: bool,
     succeeded: u64,
     failed: u64,
     failed_in_a_row: u64,
+    calls: u64,
+    rows: u64,
     last_success: Option<String>,
+    last_error: Option<LastError>,
+    /// The cursor: up to here everything was fetched.
     fetched_until: Option<String>,
+    /// How far the cursor is behind now.
+    lag_seconds: Option<u64>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct LastError {
+    at: String,
+    error: String,
+}
+
+/// The bus, as it concerns everybody.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AccountBus)]
+struct Bus {
+    available: bool,
+    /// Events are parked at once, until a probe succeeds.
+    breaker_open: bool,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -99,28 +132,35 @@ struct Limits {
     responses((status = 200, body = List)))]
 async fn list(State(state): State<AdminState>) -> Json<List> {
     let snapshot = state.snapshot();
-    let accounts = state.inner.accounts.iter().map(|account| Account::of(account, &snapshot)).collect();
+    let mut accounts = Vec::new();
+    for account in state.accounts().iter() {
+        let paused = state.inner.desk.is_paused(&account.id).await;
+        accounts.push(Account::of(account, paused, &snapshot, &state.inner.desk.feeds()));
+    }
     Json(List { accounts })
 }
 
 /// One account, and how it does.
 #[utoipa::path(get, path = "/v1/accounts/{id}", operation_id = "showAccount", tag = "accounts",
-    params(("id" = String, Path, description = "The account's id")),
+    params(("id" = String, Path, description = "The account's id", example = "acme")),
     responses((status = 200, body = Account), (status = 404, description = "No such account")))]
 async fn show(State(state): State<AdminState>, Path(id): Path<String>) -> Result<Json<Account>, Problem> {
-    let account = state.inner.accounts.iter().find(|account| account.id.as_str() == id);
-    let account = account.ok_or_else(|| Problem::not_found("no account with that id is configured"))?;
-    Ok(Json(Account::of(account, &state.snapshot())))
+    let account = state.account(&id)?;
+    let paused = state.inner.desk.is_paused(&account.id).await;
+    Ok(Json(Account::of(&account, paused, &state.snapshot(), &state.inner.desk.feeds())))
 }
 
 impl Account {
-    fn of(account: &config::Account, snapshot: &Snapshot) -> Self {
+    fn of(account: &config::Account, paused: bool, snapshot: &Snapshot, feeds: &[Steered]) -> Self {
+        let of_poll = |poll| Feed::all(account, poll, feeds, snapshot.now);
         Self {
             id: account.id.as_str().to_owned(),
             provider: account.provider.as_str(),
+            paused,
+            bus: Bus { available: snapshot.bus == BusState::Available, breaker_open: snapshot.breaker_open },
             events: Events::of(account, snapshot),
             webhook: account.webhook.as_ref().map(|_| Webhook::of(account, snapshot)),
-            feeds: account.poll.iter().flat_map(|poll| feeds(account, poll, snapshot)).collect(),
+            feeds: account.poll.iter().flat_map(of_poll).collect(),
             parked: Parked::of(account, snapshot),
             limits: Limits {
                 in_flight_bytes: account.limits.in_flight,
@@ -158,28 +198,46 @@ impl Webhook {
     }
 }
 
-fn feeds(account: &config::Account, poll: &config::Poll, snapshot: &Snapshot) -> Vec<Feed> {
-    let (api, name) = match poll.api {
-        PollApi::V2 { .. } => (PullApi::V2, "v2"),
-        PollApi::V3 { .. } => (PullApi::V3, "v3"),
-    };
-    let feed = |(feed, every): &(config::Feed, std::time::Duration)| {
-        let reading = snapshot
-            .feeds
-            .iter()
-            .find(|reading| reading.account == account.id && reading.api == api && reading.feed == *feed);
-        Feed {
-            api: name,
-            feed: feed.as_str(),
-            every_seconds: every.as_secs_f64(),
-            succeeded: reading.map_or(0, |reading| reading.succeeded),
-            failed: reading.map_or(0, |reading| reading.failed),
-            failed_in_a_row: reading.map_or(0, |reading| reading.failed_in_a_row),
-            last_success: reading.and_then(|reading| reading.last_success).map(time_text),
-            fetched_until: reading.and_then(|reading| reading.cursor).map(time_text),
+impl Feed {
+    fn all(account: &config::Account, poll: &config::Poll, feeds: &[Steered], now: Millis) -> Vec<Self> {
+        let api = match poll.api {
+            PollApi::V2 { .. } => PullApi::V2,
+            PollApi::V3 { .. } => PullApi::V3,
+        };
+        let steered = |feed: config::Feed| {
+            let is = |steered: &&Steered| {
+                let name = &steered.name;
+                name.account == account.id && name.api == api && name.feed == feed
+            };
+            feeds.iter().find(is)
+        };
+        let every = poll.feeds.iter();
+        every.filter_map(|(feed, every)| Some(Self::of(steered(*feed)?, every.as_secs_f64(), now))).collect()
+    }
+
+    fn of(steered: &Steered, every_seconds: f64, now: Millis) -> Self {
+        let Steered { name, status, host, steering, .. } = steered;
+        let status = status.lock().clone();
+        let failed = status.failed.into_iter().chain(status.sweep_failed).max_by_key(|(at, _)| *at);
+        let lag = |at: Millis| u64::try_from(now.0.saturating_sub(at.0) / 1_000).unwrap_or(0);
+        Self {
+            api: api_name(name.api),
+            feed: name.feed.as_str(),
+            every_seconds,
+            doing: status.doing.as_str(),
+            paused: steering.is_paused(),
+            host_slowed: host.is_slowed(),
+            succeeded: status.succeeded_polls,
+            failed: status.failed_polls,
+            failed_in_a_row: u64::from(status.failed_in_a_row),
+            calls: status.calls,
+            rows: status.rows,
+            last_success: status.succeeded_at.map(time_text),
+            last_error: failed.map(|(at, error)| LastError { at: time_text(at), error }),
+            fetched_until: status.cursor.position.map(time_text),
+            lag_seconds: status.cursor.position.map(lag),
         }
-    };
-    poll.feeds.iter().map(feed).collect()
+    }
 }
 
 impl Parked {

@@ -113,10 +113,7 @@ impl Target {
 }
 
 fn configured(state: &AdminState, id: &str) -> Result<AccountId, Problem> {
-    let account = state.inner.accounts.iter().find(|account| account.id.as_str() == id);
-    account
-        .map(|account| account.id.clone())
-        .ok_or_else(|| Problem::not_found("no account with that id is configured"))
+    state.account(id).map(|account| account.id)
 }
 
 fn nothing_said() -> Problem {

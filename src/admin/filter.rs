@@ -60,7 +60,8 @@ fn kind(text: &str) -> Result<Kind, Problem> {
         .ok_or_else(|| Problem::unprocessable(format!("reason {text:?} is unknown; there are {}", known())))
 }
 
-fn time(name: &str, text: &str) -> Result<Millis, Problem> {
+/// A time as callers write it.
+pub(super) fn time(name: &str, text: &str) -> Result<Millis, Problem> {
     text.parse::<Timestamp>()
         .map(|time| Millis(time.as_millisecond()))
         .map_err(|_| Problem::unprocessable(format!("{name} is no time like 2026-01-31T12:00:00Z")))

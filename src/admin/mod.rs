@@ -14,13 +14,18 @@ mod filter;
 pub mod metrics;
 mod openapi;
 mod parked;
+mod polls;
 mod problem;
+mod reload;
 mod replays;
 mod snapshot;
 mod status;
+mod throttle;
+mod tokens;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
@@ -34,17 +39,24 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use utoipa_axum::router::OpenApiRouter;
 
-pub use access::Access;
+pub use access::{Access, AdminKey};
 pub use events::{LocalLog, LogRow};
+pub use reload::{Reload, ReloadError, Reloaded};
 pub use replays::Again;
 pub use snapshot::{BusState, FeedReading, Phase, Snapshot, Sources};
 pub use status::{Finding, Readiness};
 
+use crate::config;
 use crate::enrich::Shelf;
+use crate::intake::poll::desk::Desk;
+use crate::intake::tokens::Registry;
 use crate::replay::Store;
 use custom_data::CustomData;
 use problem::{Asked, Problem};
 use replays::Replays;
+
+/// The configured accounts: others after a reload.
+pub type Accounts = Arc<ArcSwap<Vec<config::Account>>>;
 
 /// What the operator's port stands on. Cheap to clone.
 #[derive(Clone)]
@@ -57,9 +69,15 @@ pub struct Parts {
     /// Who may ask.
     pub access: Access,
     /// The configured accounts.
-    pub accounts: Vec<crate::config::Account>,
+    pub accounts: Accounts,
     /// How everything does, now.
     pub snapshot: Arc<dyn Fn() -> Snapshot + Send + Sync>,
+    /// Reads the configuration again.
+    pub reload: Reload,
+    /// Feeds that are polled.
+    pub desk: Arc<Desk>,
+    /// Tokens of webhooks that operators made.
+    pub tokens: Arc<Registry>,
     /// What is parked.
     pub store: Store,
     /// What operators say about objects.
@@ -76,8 +94,11 @@ pub struct Parts {
 
 struct Inner {
     access: Access,
-    accounts: Vec<crate::config::Account>,
+    accounts: Accounts,
     snapshot: Arc<dyn Fn() -> Snapshot + Send + Sync>,
+    reload: Reload,
+    desk: Arc<Desk>,
+    tokens: Arc<Registry>,
     store: Store,
     replays: Replays,
     custom_data: CustomData,
@@ -90,17 +111,56 @@ impl AdminState {
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { access, accounts, snapshot, store, shelf, again, log, tracker, stop } = parts;
+        let Parts {
+            access,
+            accounts,
+            snapshot,
+            reload,
+            desk,
+            tokens,
+            store,
+            shelf,
+            again,
+            log,
+            tracker,
+            stop,
+        } = parts;
         let custom_data = CustomData::new(store.clone(), shelf, tracker.clone());
         let replays = Replays::new(store.clone(), again, tracker, stop.clone());
         let log = log.map(events::Streams::new);
         let backups = Arc::new(Semaphore::new(1));
-        let inner = Inner { access, accounts, snapshot, store, replays, custom_data, log, backups, stop };
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(Inner {
+                access,
+                accounts,
+                snapshot,
+                reload,
+                desk,
+                tokens,
+                store,
+                replays,
+                custom_data,
+                log,
+                backups,
+                stop,
+            }),
+        }
     }
 
     fn snapshot(&self) -> Snapshot {
         (self.inner.snapshot)()
+    }
+
+    /// The configured accounts, as they are now.
+    fn accounts(&self) -> Arc<Vec<config::Account>> {
+        self.inner.accounts.load_full()
+    }
+
+    /// A configured account.
+    fn account(&self, id: &str) -> Result<config::Account, Problem> {
+        let accounts = self.accounts();
+        let account = accounts.iter().find(|account| account.id.as_str() == id).cloned();
+        account.ok_or_else(|| Problem::not_found("no account with that id is configured"))
     }
 }
 
@@ -108,6 +168,9 @@ impl AdminState {
 fn guarded() -> OpenApiRouter<AdminState> {
     OpenApiRouter::new()
         .merge(accounts::routes())
+        .merge(polls::routes())
+        .merge(reload::routes())
+        .merge(tokens::routes())
         .merge(audit::routes())
         .merge(backup::routes())
         .merge(custom_data::routes().into())
@@ -169,7 +232,7 @@ struct ReadinessSaid<'a> {
 
 async fn readiness(State(state): State<AdminState>, Asked(asked): Asked<ReadinessAsked>) -> Response {
     let snapshot = state.snapshot();
-    let readiness = Readiness::of(&snapshot, &state.inner.accounts);
+    let readiness = Readiness::of(&snapshot, &state.accounts());
     let status = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     if asked.verbose.is_some_and(|verbose| verbose != "false" && verbose != "0") {
         let ready = readiness.is_ready();

@@ -22,9 +22,10 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// What every guarded call may answer, beside its own: who is not let in, and what is misused.
-const DENIED: [(&str, &str); 3] = [
+const DENIED: [(&str, &str); 4] = [
     ("401", "No admin token, or a wrong one"),
     ("403", "Not this caller: the token's scope lacks, or none is configured and the caller is elsewhere"),
+    ("429", "Too many wrong admin tokens: Retry-After says when to come again"),
     ("422", "What was asked for is not understood"),
 ];
 

@@ -2,11 +2,12 @@
 //! a typing error in it would ask for more than was meant.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
-use axum::http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -23,6 +24,7 @@ pub(super) struct Problem {
     status: StatusCode,
     detail: String,
     more: Option<(&'static str, Value)>,
+    retry_after: Option<Duration>,
 }
 
 /// RFC 9457.
@@ -40,12 +42,18 @@ pub(super) struct Details<'a> {
 
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), more: None }
+        Self { status, detail: detail.into(), more: None, retry_after: None }
     }
 
     /// With a member beside the standard ones.
     pub(super) fn with(mut self, name: &'static str, value: Value) -> Self {
         self.more = Some((name, value));
+        self
+    }
+
+    /// Says when to come again.
+    pub(super) const fn after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
         self
     }
 
@@ -69,6 +77,9 @@ impl IntoResponse for Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"fleetbus admin\""));
+        }
+        if let Some(wait) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().saturating_add(1)));
         }
         let details = Details {
             r#type: "about:blank",

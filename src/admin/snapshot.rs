@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::bus::Bus;
@@ -157,7 +158,7 @@ pub struct Sources {
     /// `replay.max_size`.
     pub store_max_bytes: u64,
     /// The webhooks' counts.
-    pub webhooks: Arc<webhook::Counts>,
+    pub webhooks: Arc<ArcSwap<webhook::Counts>>,
     /// Ports by name.
     pub ports: Vec<(&'static str, Connections)>,
     /// The pollers' readings.
@@ -191,7 +192,7 @@ impl Sources {
             dedup_not_written: dedup.not_written.load(Ordering::Relaxed),
             store: self.store.stats(now),
             store_max_bytes: self.store_max_bytes,
-            webhooks: self.webhooks.readings().into_iter().map(WebhookReading::from).collect(),
+            webhooks: self.webhooks.load().readings().into_iter().map(WebhookReading::from).collect(),
             connections: self
                 .ports
                 .iter()

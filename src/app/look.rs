@@ -10,11 +10,13 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use crate::admin::{Access, Accounts, AdminKey};
 use crate::bus::{Bus, Finding};
-use crate::config::{self, SecretSource};
+use crate::config::{AdminToken, SecretError, SecretSource};
 use crate::deliver::lanes::Lanes;
 use crate::event::AccountId;
-use crate::intake::auth::{Origin, TokenDigest};
+use crate::intake::auth::{Key, Origin, TokenDigest};
+use crate::intake::tokens::Registry;
 use crate::intake::webhook::WebhookState;
 use crate::replay::Store;
 
@@ -24,6 +26,8 @@ const LOOK: Duration = Duration::from_millis(200);
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// How often tokens in files are read again.
 const READ_AGAIN: Duration = Duration::from_secs(5);
+/// How often it is written down when tokens were last used.
+const LAST_USE: Duration = Duration::from_secs(60);
 /// How often ages in the store are looked at.
 const AGES: Duration = Duration::from_secs(600);
 
@@ -31,17 +35,17 @@ const AGES: Duration = Duration::from_secs(600);
 pub(super) type Looking = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Tokens from files are read again: a secret may be rotated without a restart.
-pub(super) async fn look_at_tokens(accounts: Vec<config::Account>, hooks: WebhookState) {
+pub(super) async fn look_at_tokens(accounts: Accounts, hooks: WebhookState) {
     let mut said: HashSet<AccountId> = HashSet::new();
     loop {
         sleep(READ_AGAIN).await;
-        for account in &accounts {
+        for account in accounts.load().iter() {
             let Some(source @ SecretSource::File(_)) = &account.webhook else { continue };
             match source.read() {
                 Ok(token) => {
                     said.remove(&account.id);
                     let digest = TokenDigest::of(token.reveal());
-                    hooks.tokens.replace(&account.id, Origin::Config, digest.as_slice());
+                    hooks.tokens.replace(&account.id, Origin::Config, digest.map(Key::of));
                 }
                 Err(error) => {
                     if said.insert(account.id.clone()) {
@@ -53,18 +57,15 @@ pub(super) async fn look_at_tokens(accounts: Vec<config::Account>, hooks: Webhoo
     }
 }
 
-/// The same for the operator's token. One that cannot be read leaves the last one in force.
-pub(super) async fn look_at_admin_token(source: SecretSource, live: Arc<ArcSwap<TokenDigest>>) {
+/// The same for the operator's tokens. While one cannot be read, those stay in force that were.
+pub(super) async fn look_at_admin_tokens(tokens: Arc<ArcSwap<Vec<AdminToken>>>, access: Access) {
     let mut failing = false;
     loop {
         sleep(READ_AGAIN).await;
-        match source.read() {
-            Ok(token) => {
+        match admin_keys(&tokens.load()) {
+            Ok(keys) => {
                 failing = false;
-                if let Some(digest) = TokenDigest::of(token.reveal())
-                    && **live.load() != digest
-                {
-                    live.store(Arc::new(digest));
+                if access.replace(keys) {
                     tracing::info!("admin.token_changed");
                 }
             }
@@ -74,6 +75,31 @@ pub(super) async fn look_at_admin_token(source: SecretSource, live: Arc<ArcSwap<
                 }
             }
         }
+    }
+}
+
+/// Reads the operator's tokens.
+pub(super) fn admin_keys(tokens: &[AdminToken]) -> Result<Vec<AdminKey>, SecretError> {
+    let key = |token: &AdminToken| {
+        // A secret that reads is not empty.
+        let digest = TokenDigest::of(token.token.read()?.reveal());
+        Ok(digest.map(|digest| AdminKey { name: Arc::from(token.name.as_str()), scope: token.scope, digest }))
+    };
+    tokens.iter().filter_map(|token| key(token).transpose()).collect()
+}
+
+/// When tokens of webhooks were last used is written down now and then: a crash forgets a minute of it.
+pub(super) async fn look_at_last_use(tokens: Arc<Registry>) {
+    loop {
+        sleep(LAST_USE).await;
+        note_last_use(&tokens).await;
+    }
+}
+
+/// Writes it down now.
+pub(super) async fn note_last_use(tokens: &Registry) {
+    if let Err(error) = tokens.flush().await {
+        tracing::warn!(error = %error, "token.last_use_not_saved");
     }
 }
 

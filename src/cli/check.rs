@@ -1,17 +1,12 @@
-//! `fleetbus check`: the code that `run` starts with, and nothing started. With `--connect` the bus is asked for its
-//! topics, stream and rights too; with `--schema` the form of a configuration is printed instead.
+//! `fleetbus check`: the code that `run` starts with, and nothing started. With `--connect` what it
+//! names is tried too (`connect`); with `--schema` the form of a configuration is printed instead.
 
-use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
-use anyhow::Context as _;
-use tokio_util::sync::CancellationToken;
-
-use super::{Exit, complain};
-use crate::bus::{Bus, Finding};
-use crate::config::{self, Account, Config, Loaded};
-use crate::route::Router;
+use super::Exit;
+use super::output::Output;
+use crate::config::{self, Account, Loaded};
 
 /// Arguments of `fleetbus check`.
 #[derive(Debug, clap::Args)]
@@ -19,9 +14,11 @@ pub struct Args {
     /// The configuration; else FLEETBUS_CONFIG, else ./fleetbus.yaml.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Ask the bus too: what is missing is listed with the command that makes it.
+    /// Try the data folder, the bus, its topics and each provider too: what fails is listed with what to do.
     #[arg(long)]
     connect: bool,
+    #[command(flatten)]
+    output: Output,
     /// Print the JSON Schema of a configuration, for editors.
     #[arg(long, conflicts_with_all = ["config", "connect"])]
     schema: bool,
@@ -41,10 +38,13 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         Ok(loaded) => loaded,
         Err(exit) => return Ok(exit),
     };
-    for line in summary(&loaded) {
-        writeln!(out, "{line}")?;
+    if args.output.is_for_people() {
+        for line in summary(&loaded) {
+            writeln!(out, "{line}")?;
+        }
     }
-    if args.connect { connect(&loaded.config, &mut out) } else { Ok(Exit::Done) }
+    drop(out);
+    if args.connect { super::connect::connect(&loaded.config, args.output) } else { Ok(Exit::Done) }
 }
 
 fn summary(loaded: &Loaded) -> Vec<String> {
@@ -74,52 +74,4 @@ fn account_line(account: &Account) -> String {
     });
     let ways: Vec<String> = webhook.into_iter().chain(polled).collect();
     format!("account {} ({}): {}", account.id, account.provider.as_str(), ways.join("; "))
-}
-
-/// Asks the bus. The local one is a file that a running bridge may hold, and needs nothing that could be missing.
-fn connect(config: &Config, out: &mut impl io::Write) -> anyhow::Result<Exit> {
-    if matches!(config.bus, config::Bus::Local(_)) {
-        writeln!(out, "bus: the local bus needs no connection")?;
-        return Ok(Exit::Done);
-    }
-    let bus = match Bus::open(&config.bus, &config.data_dir) {
-        Ok(bus) => bus,
-        Err(error) => {
-            complain(&format!("{:#}", anyhow::Error::from(error)));
-            return Ok(Exit::Failed);
-        }
-    };
-    let router = Router::new(&config.bus);
-    let accounts = config.accounts.iter();
-    let topics: BTreeSet<_> = accounts.flat_map(|one| router.topics(one.provider, &one.id)).collect();
-    let topics: Vec<_> = topics.into_iter().collect();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime")?;
-    let stop = CancellationToken::new();
-    let findings = runtime.block_on(async {
-        let checked = bus.check(&topics);
-        tokio::pin!(checked);
-        tokio::select! {
-            findings = &mut checked => findings,
-            () = bus.run(stop) => checked.await,
-        }
-    });
-    drop(bus);
-    runtime.shutdown_background();
-    let mut exit = Exit::Done;
-    for finding in findings {
-        match finding {
-            Finding::Fine(what) => writeln!(out, "fine: {what}")?,
-            Finding::Made(what) => writeln!(out, "made: {what}")?,
-            Finding::Weak(what) => writeln!(out, "warning: {what}")?,
-            Finding::Missing { what, command } => {
-                writeln!(out, "missing: {what}; make it with: {command}")?;
-                exit = Exit::Failed;
-            }
-            Finding::Unreachable(what) => {
-                writeln!(out, "unreachable: {what}")?;
-                exit = Exit::Failed;
-            }
-        }
-    }
-    Ok(exit)
 }

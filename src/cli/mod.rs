@@ -7,12 +7,16 @@ use clap::{Parser, Subcommand};
 
 use crate::version;
 
+pub mod accounts;
+pub mod audit;
 pub mod check;
+pub mod connect;
 pub mod convert;
 pub mod custom_data;
 pub mod demo;
 pub mod health;
 pub mod licenses;
+pub mod manual;
 pub mod output;
 pub mod parked;
 pub mod remote;
@@ -22,6 +26,7 @@ pub mod simulate;
 pub mod store;
 pub mod tail;
 pub mod telemetry;
+pub mod tokens;
 
 /// How a command ended, as the shell sees it (the numbers of `sysexits.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,9 +61,23 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// What the numbers mean, for `--help` and the manual.
+const EXITS: &str = "\
+Exit codes:
+   0  done
+   1  something failed; the message says what
+  64  misuse, or a configuration that is wrong
+  65  input that cannot be decoded
+  66  a file that cannot be read
+  74  the replay store failed: data at risk
+  75  another process holds data_dir
+
+A command that asks a running bridge takes its address from --admin or FLEETBUS_ADMIN, and the admin token from
+--token-file or FLEETBUS_ADMIN_TOKEN. Nothing that it prints is coloured where NO_COLOR is set or nobody looks.";
+
 /// The bridge from fleet telematics to a message bus.
 #[derive(Debug, Parser)]
-#[command(name = "fleetbus", version = version::LINE.as_str(), about, propagate_version = true)]
+#[command(name = "fleetbus", version = version::LINE.as_str(), about, propagate_version = true, after_help = EXITS)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -80,6 +99,12 @@ enum Command {
     Parked(parked::Args),
     /// Send parked messages again.
     Replay(replay::Args),
+    /// How accounts do; pause their polls, move a cursor.
+    Accounts(accounts::Args),
+    /// Make, list, end or rotate the tokens of webhooks.
+    Tokens(tokens::Args),
+    /// List what operators did.
+    Audit(audit::Args),
     /// Say something about trackers, vehicles, people and the rest, for events to carry.
     CustomData(custom_data::Args),
     /// Check a replay store, export what can be read of it, or back it up.
@@ -90,6 +115,10 @@ enum Command {
     Licenses(licenses::Args),
     /// Watch a simulated fleet move through a real bridge.
     Demo(demo::Args),
+    /// Print completions for a shell.
+    Completions(manual::CompletionsArgs),
+    /// Print the manual, or write its pages.
+    Man(manual::ManArgs),
 }
 
 /// Parses the arguments and runs the subcommand. Misuse exits 64; `--help` and `--version` exit 0.
@@ -110,11 +139,16 @@ pub fn main() -> ExitCode {
         Command::Tail(args) => tail::run(args),
         Command::Parked(args) => parked::run(args),
         Command::Replay(args) => replay::run(args),
+        Command::Accounts(args) => accounts::run(args),
+        Command::Tokens(args) => tokens::run(args),
+        Command::Audit(args) => audit::run(args),
         Command::CustomData(args) => custom_data::run(args),
         Command::Store(args) => store::run(args),
         Command::Simulate(args) => simulate::run(args),
         Command::Licenses(args) => licenses::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
     };
     match ended {
         Ok(exit) => exit.into(),

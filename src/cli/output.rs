@@ -56,6 +56,12 @@ impl Output {
         Ok(())
     }
 
+    /// Whether people read it: else nothing may stand beside it.
+    #[must_use]
+    pub fn is_for_people(self) -> bool {
+        self.form == Form::Table
+    }
+
     /// Prints one thing: its fields, each on a line.
     ///
     /// # Errors

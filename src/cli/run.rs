@@ -23,7 +23,8 @@ pub struct Args {
 /// # Errors
 /// Where the runtime cannot be made; all else is an [`Exit`] with a sentence.
 pub fn run(args: Args) -> anyhow::Result<Exit> {
-    let loaded = match read_config(args.config)? {
+    let path = config::locate(args.config);
+    let loaded = match read_config(Some(path.clone()))? {
         Ok(loaded) => loaded,
         Err(exit) => return Ok(exit),
     };
@@ -32,7 +33,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         tracing::warn!(note, "config.note");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime")?;
-    let exit = runtime.block_on(serve(loaded))?;
+    let exit = runtime.block_on(serve(loaded, path))?;
     // What still blocks a thread (a broker that hangs) must not hold the exit back.
     runtime.shutdown_background();
     Ok(exit)
@@ -65,7 +66,7 @@ pub fn read_config(said: Option<PathBuf>) -> anyhow::Result<Result<Loaded, Exit>
     }
 }
 
-async fn serve(loaded: Loaded) -> anyhow::Result<Exit> {
+async fn serve(loaded: Loaded, path: PathBuf) -> anyhow::Result<Exit> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be awaited")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be awaited")?;
     let built = tokio::select! {
@@ -87,11 +88,21 @@ async fn serve(loaded: Loaded) -> anyhow::Result<Exit> {
             return Ok(exit);
         }
     };
+    let mut hangup = signal(SignalKind::hangup()).context("SIGHUP cannot be awaited")?;
+    bridge.reloads_from(path);
+    let handle = bridge.handle();
+    // What came of it is in the log.
+    let reloading = async {
+        while hangup.recv().await.is_some() {
+            handle.reload("SIGHUP").await.ok();
+        }
+    };
     let stop = CancellationToken::new();
     let running = bridge.run(stop.clone());
-    tokio::pin!(running);
+    tokio::pin!(running, reloading);
     let ended = tokio::select! {
         ended = &mut running => ended,
+        () = &mut reloading => (&mut running).await,
         () = either(&mut terminate, &mut interrupt) => {
             stop.cancel();
             tokio::select! {

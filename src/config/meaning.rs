@@ -10,7 +10,7 @@ use crate::event::AccountId;
 use crate::provider::Provider;
 
 /// The whole configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Webhooks.
     pub listen: Listen,
@@ -33,7 +33,7 @@ pub struct Config {
 }
 
 /// The webhook port.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Listen {
     /// Address and port.
     pub address: SocketAddr,
@@ -42,7 +42,7 @@ pub struct Listen {
 }
 
 /// PEM files.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Tls {
     /// Certificate chain.
     pub cert: PathBuf,
@@ -51,16 +51,47 @@ pub struct Tls {
 }
 
 /// The operator's port.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Admin {
     /// Address and port.
     pub address: SocketAddr,
-    /// Without one, loopback peers only.
-    pub token: Option<SecretSource>,
+    /// Who may ask, and what; where nobody is named, loopback peers only.
+    pub tokens: Vec<AdminToken>,
+}
+
+/// Somebody who may ask the operator's port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminToken {
+    /// What the audit log calls them.
+    pub name: String,
+    /// What they may do.
+    pub scope: Scope,
+    /// What proves that it is they.
+    pub token: SecretSource,
+}
+
+/// What an admin token opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Looking.
+    Read,
+    /// Changing, too.
+    Write,
+}
+
+impl Scope {
+    /// The spelling in configurations.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+        }
+    }
 }
 
 /// Where events go: exactly one.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Bus {
     /// Apache Kafka.
     Kafka(Kafka),
@@ -80,7 +111,7 @@ pub enum Create {
 }
 
 /// Apache Kafka.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Kafka {
     /// `host:port`, comma-separated.
     pub brokers: String,
@@ -93,7 +124,7 @@ pub struct Kafka {
 }
 
 /// A librdkafka property's value.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Property {
     /// As written.
     Plain(String),
@@ -102,7 +133,7 @@ pub enum Property {
 }
 
 /// NATS JetStream.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Nats {
     /// `nats://` or `tls://`, comma-separated.
     pub url: String,
@@ -123,7 +154,7 @@ pub struct Nats {
 }
 
 /// The embedded log.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Local {
     /// How long events are kept.
     pub retention: Duration,
@@ -132,7 +163,7 @@ pub struct Local {
 }
 
 /// One customer's account with a provider.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Account {
     /// Part of every event id.
     pub id: AccountId,
@@ -147,7 +178,7 @@ pub struct Account {
 }
 
 /// One pull API of an account.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Poll {
     /// Which, with its secret.
     pub api: PollApi,
@@ -158,7 +189,7 @@ pub struct Poll {
 }
 
 /// A pull API and what opens it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum PollApi {
     /// A long-lived bearer token.
     V2 {
@@ -175,7 +206,7 @@ pub enum PollApi {
 pub use crate::provider::Feed;
 
 /// An account's bounds.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
     /// Decoded bytes in work at once.
     pub in_flight: u64,
@@ -186,7 +217,7 @@ pub struct Limits {
 }
 
 /// The policy of delivery.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Delivery {
     /// After this, what the bus has not acknowledged is parked and the sender is answered.
     pub publish_deadline: Duration,
@@ -199,7 +230,7 @@ pub struct Delivery {
 }
 
 /// The bus connection's breaker.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Breaker {
     /// Opens above this share of failures, 0 to 1.
     pub failure_rate: f64,
@@ -208,7 +239,7 @@ pub struct Breaker {
 }
 
 /// The replay store's bounds.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Replay {
     /// Age at which what is parked is removed, said and counted.
     pub retention: Duration,
@@ -219,14 +250,14 @@ pub struct Replay {
 }
 
 /// What operators say about objects.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CustomData {
     /// Its bound in memory, in bytes.
     pub memory: u64,
 }
 
 /// The horizons of dedup.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Dedup {
     /// For positions and sightings.
     pub positions: Duration,

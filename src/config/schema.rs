@@ -52,9 +52,21 @@ fn listen() -> Value {
 }
 
 fn admin() -> Value {
+    let name = json!({
+        "type": "string",
+        "pattern": "^[A-Za-z0-9_.@-]{1,64}$",
+        "description": "Whose it is: the audit log names it",
+    });
+    let scope = json!({ "enum": ["read", "write"], "description": "Whether it may change something" });
+    let one = map(
+        "Somebody who may ask the operator API",
+        &[("name", name), ("scope", scope), ("token", secret("What proves that it is they"))],
+        &["name", "scope", "token"],
+    );
     map(
         "The operator's port",
         &[
+<<<<<<< HEAD
             ("address", text("Address and port of the operator; not the webhooks'", "127.0.0.1:9090")),
             (
                 "token",
@@ -62,6 +74,16 @@ fn admin() -> Value {
                     "Token of the operator API; without one it answers loopback peers only (`/healthz`, `/readyz` and `/metrics` are open)",
                 ),
             ),
+=======
+            ("address", text("Address and port", "127.0.0.1:9090")),
+            (
+                "token",
+                secret(
+                    "Token of the operator API, named admin, that may write; without any it answers loopback peers only",
+                ),
+            ),
+            ("tokens", list(one, "More tokens of the operator API")),
+>>>>>>> da5bad9 (Give operators tokens, pauses, cursors and reloads while the bridge runs)
         ],
         &[],
     )

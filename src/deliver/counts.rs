@@ -1,8 +1,12 @@
 //! Counters that add up: received = delivered + parked + duplicates + rejected + in flight, per account and type. Atomics,
-//! for an array made once of the configured accounts: no lock and no growth. Read by `admin`.
+//! in an array an account: no lock, and no growth but by a reload that names a new account. Read by `admin`.
 
 use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
 
 use crate::event::{AccountId, EventType};
 
@@ -93,11 +97,29 @@ impl Count {
     }
 }
 
+/// One account's counters, type by type.
+type Types = Arc<[Count; EventType::ALL.len()]>;
+
+/// The counters of one account and type, in hand.
+#[derive(Debug)]
+pub struct Counted {
+    types: Types,
+    at: usize,
+}
+
+impl Deref for Counted {
+    type Target = Count;
+
+    fn deref(&self) -> &Count {
+        &self.types[self.at]
+    }
+}
+
 /// Every account's counters, type by type.
 #[derive(Debug)]
 pub struct Counts {
-    accounts: HashMap<AccountId, [Count; EventType::ALL.len()]>,
-    stray: Count,
+    accounts: ArcSwap<HashMap<AccountId, Types>>,
+    stray: Types,
     /// Attempts that the bus acknowledged after their events had been parked provisionally.
     pub late_acknowledgements: AtomicU64,
     /// Events that the drain delivered.
@@ -109,21 +131,30 @@ impl Counts {
     pub fn new<'a>(accounts: impl IntoIterator<Item = &'a AccountId>) -> Self {
         let accounts = accounts.into_iter().map(|id| (id.clone(), Default::default())).collect();
         Self {
-            accounts,
-            stray: Count::default(),
+            accounts: ArcSwap::from_pointee(accounts),
+            stray: Types::default(),
             late_acknowledgements: AtomicU64::new(0),
             drained: AtomicU64::new(0),
         }
     }
 
+    /// These accounts are counted too, from now on. One that is gone keeps its counters: what is parked of it may drain still.
+    pub fn admit<'a>(&self, accounts: impl IntoIterator<Item = &'a AccountId> + Clone) {
+        self.accounts.rcu(|known| {
+            let mut known = HashMap::clone(known);
+            for id in accounts.clone() {
+                known.entry(id.clone()).or_default();
+            }
+            known
+        });
+    }
+
     /// The counters of one account and type.
     #[must_use]
-    pub fn of(&self, account: &AccountId, event_type: EventType) -> &Count {
-        let position = EventType::ALL.iter().position(|t| *t == event_type);
-        match (self.accounts.get(account), position) {
-            (Some(counts), Some(position)) => counts.get(position).unwrap_or(&self.stray),
-            _ => &self.stray,
-        }
+    pub fn of(&self, account: &AccountId, event_type: EventType) -> Counted {
+        let types = self.accounts.load().get(account).cloned().unwrap_or_else(|| Arc::clone(&self.stray));
+        let at = EventType::ALL.iter().position(|t| *t == event_type).unwrap_or(0);
+        Counted { types, at }
     }
 
     /// Every reading, in order of account and type.
@@ -131,9 +162,10 @@ impl Counts {
     pub fn readings(&self) -> Vec<(AccountId, EventType, Reading)> {
         let mut all: Vec<_> = self
             .accounts
+            .load()
             .iter()
             .flat_map(|(id, counts)| {
-                EventType::ALL.iter().zip(counts).map(move |(t, count)| (id.clone(), *t, count.read()))
+                EventType::ALL.iter().zip(counts.iter()).map(move |(t, count)| (id.clone(), *t, count.read()))
             })
             .collect();
         all.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -17,11 +18,14 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Permits are counted in KiB, for a semaphore counts to 2^32 at a time.
 const UNIT: u64 = 1024;
 
+/// An account's permits, and how many there are.
+type Share = (Arc<Semaphore>, u64);
+
 /// See the module.
 #[derive(Debug)]
 pub struct Memory {
     all: Arc<Semaphore>,
-    accounts: HashMap<AccountId, (Arc<Semaphore>, u64)>,
+    accounts: ArcSwap<HashMap<AccountId, Share>>,
 }
 
 /// The right to so many bytes, given back when it is dropped.
@@ -34,24 +38,32 @@ pub struct Permit {
 impl Memory {
     /// Shares of these accounts, in bytes.
     pub fn new(accounts: impl IntoIterator<Item = (AccountId, u64)>) -> Self {
-        let accounts = accounts
-            .into_iter()
-            .map(|(id, bytes)| {
-                let units = (bytes / UNIT).max(1);
-                (id, (Arc::new(Semaphore::new(units as usize)), units))
-            })
-            .collect();
-        Self { all: Arc::new(Semaphore::new((IN_ALL / UNIT) as usize)), accounts }
+        let memory =
+            Self { all: Arc::new(Semaphore::new((IN_ALL / UNIT) as usize)), accounts: ArcSwap::default() };
+        memory.settle(accounts);
+        memory
+    }
+
+    /// These shares hold from now on. Where one changes, what is in work still counts against the old one.
+    pub fn settle(&self, accounts: impl IntoIterator<Item = (AccountId, u64)>) {
+        let known = self.accounts.load();
+        let share = |id: &AccountId, bytes: u64| -> Share {
+            let units = (bytes / UNIT).max(1);
+            let same = known.get(id).filter(|(_, had)| *had == units).cloned();
+            same.unwrap_or_else(|| (Arc::new(Semaphore::new(units as usize)), units))
+        };
+        let accounts = accounts.into_iter().map(|(id, bytes)| (id.clone(), share(&id, bytes))).collect();
+        self.accounts.store(Arc::new(accounts));
     }
 
     /// Waits for the right to `bytes`; what is larger than the account's share counts as the whole share. None where
     /// the account is unknown or the wait was too long.
     pub async fn take(&self, account: &AccountId, bytes: u64) -> Option<Permit> {
-        let (share, units) = self.accounts.get(account)?;
-        let wanted = bytes.div_ceil(UNIT).clamp(1, (*units).min(IN_ALL / UNIT));
+        let (share, units) = self.accounts.load().get(account)?.clone();
+        let wanted = bytes.div_ceil(UNIT).clamp(1, units.min(IN_ALL / UNIT));
         let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
         let both = async {
-            let account = Arc::clone(share).acquire_many_owned(wanted).await.ok()?;
+            let account = share.acquire_many_owned(wanted).await.ok()?;
             let all = Arc::clone(&self.all).acquire_many_owned(wanted).await.ok()?;
             Some(Permit { _account: account, _all: all })
         };

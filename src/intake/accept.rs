@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{OwnedMutexGuard, oneshot};
@@ -71,7 +72,7 @@ pub struct Parts {
 }
 
 /// What is known of an account from earlier runs.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Known {
     /// Pairs of ids.
     pub pairs: Vec<Pair>,
@@ -80,7 +81,9 @@ pub struct Known {
 }
 
 struct Inner {
-    accounts: HashMap<AccountId, Account>,
+    accounts: ArcSwap<HashMap<AccountId, Arc<Account>>>,
+    /// Every account that was configured since the start: one that comes back goes on with what it knew.
+    met: Mutex<HashMap<AccountId, Arc<Account>>>,
     memory: Memory,
     deliverer: Arc<Deliverer>,
     router: Router,
@@ -97,7 +100,13 @@ struct Account {
     provider: Provider,
     directory: RwLock<Directory>,
     states: Arc<tokio::sync::Mutex<States>>,
-    rate: Option<Mutex<Bucket>>,
+    rate: Mutex<Option<Rate>>,
+}
+
+/// An account's events a second, and what is left of them.
+struct Rate {
+    per_second: u32,
+    bucket: Bucket,
 }
 
 /// One request's way through.
@@ -135,18 +144,41 @@ impl Acceptance {
     pub fn new(parts: Parts) -> Self {
         let mut known: HashMap<AccountId, Known> = parts.known.into_iter().collect();
         let memory = Memory::new(parts.accounts.iter().map(|a| (a.id.clone(), a.limits.in_flight)));
-        let accounts = parts
-            .accounts
-            .into_iter()
-            .map(|account| {
-                let known = known.remove(&account.id).unwrap_or_default();
-                (account.id.clone(), Account::new(&account, known))
-            })
-            .collect();
+        let one = |account: &config::Account| {
+            let known = known.remove(&account.id).unwrap_or_default();
+            (account.id.clone(), Arc::new(Account::new(account, known)))
+        };
+        let accounts: HashMap<_, _> = parts.accounts.iter().map(one).collect();
+        let met = Mutex::new(accounts.clone());
+        let accounts = ArcSwap::from_pointee(accounts);
         let Parts { deliverer, router, shelf, largest, store, tracker, .. } = parts;
-        Self {
-            inner: Arc::new(Inner { accounts, memory, deliverer, router, shelf, largest, store, tracker }),
-        }
+        let inner = Inner { accounts, met, memory, deliverer, router, shelf, largest, store, tracker };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Whether an account was never configured since the start: what the store knows of it must be read.
+    #[must_use]
+    pub fn is_new(&self, account: &AccountId) -> bool {
+        !self.inner.met.lock().contains_key(account)
+    }
+
+    /// These accounts and limits hold from now on. What is in work is seen through, and `known` is of those that are new.
+    pub fn settle(&self, accounts: &[config::Account], known: Vec<(AccountId, Known)>) {
+        let mut known: HashMap<AccountId, Known> = known.into_iter().collect();
+        let mut met = self.inner.met.lock();
+        let mut one = |account: &config::Account| {
+            let held = met.entry(account.id.clone()).or_insert_with(|| {
+                Arc::new(Account::new(account, known.remove(&account.id).unwrap_or_default()))
+            });
+            held.limit(account.limits.rate);
+            (account.id.clone(), Arc::clone(held))
+        };
+        let settled: HashMap<_, _> = accounts.iter().map(&mut one).collect();
+        self.inner
+            .memory
+            .settle(accounts.iter().map(|account| (account.id.clone(), account.limits.in_flight)));
+        self.inner.deliverer.counts.admit(accounts.iter().map(|account| &account.id));
+        self.inner.accounts.store(Arc::new(settled));
     }
 
     /// Takes one webhook request. The caller may be dropped at any await without effect on the delivery.
@@ -202,15 +234,34 @@ impl Account {
             provider: account.provider,
             directory: RwLock::new(directory),
             states: Arc::new(tokio::sync::Mutex::new(known.states.into_iter().collect())),
-            rate: account.limits.rate.map(|rate| Mutex::new(Bucket::new(rate, Instant::now()))),
+            rate: Mutex::new(account.limits.rate.map(Rate::new)),
+        }
+    }
+
+    /// The limits of a reload.
+    fn limit(&self, rate: Option<u32>) {
+        let mut held = self.rate.lock();
+        if held.as_ref().map(|held| held.per_second) != rate {
+            *held = rate.map(Rate::new);
         }
     }
 }
 
+impl Rate {
+    fn new(per_second: u32) -> Self {
+        Self { per_second, bucket: Bucket::new(per_second, Instant::now()) }
+    }
+}
+
 impl Inner {
+    fn account(&self, id: &AccountId) -> Option<Arc<Account>> {
+        self.accounts.load().get(id).cloned()
+    }
+
     async fn push(&self, pushed: Pushed) -> Result<Receipt, Refusal> {
         let not_kept = Refusal::NotKept { retry_after: COME_AGAIN };
-        let Some(account) = self.accounts.get(&pushed.account) else { return Err(not_kept) };
+        let Some(account) = self.account(&pushed.account) else { return Err(not_kept) };
+        let account = &*account;
         let weight = pushed.body.len() as u64 * WEIGHT;
         let Some(_permit) = self.memory.take(&account.id, weight).await else { return Err(not_kept) };
         let way = Way {
@@ -236,7 +287,8 @@ impl Inner {
 
     async fn pull(&self, pulled: Pulled) -> Result<Receipt, Refusal> {
         let not_kept = Refusal::NotKept { retry_after: COME_AGAIN };
-        let Some(account) = self.accounts.get(&pulled.account) else { return Err(not_kept) };
+        let Some(account) = self.account(&pulled.account) else { return Err(not_kept) };
+        let account = &*account;
         let way = Way {
             source: Source::Pull { api: pulled.api, feed: pulled.feed },
             channel: match pulled.errand {
@@ -262,8 +314,9 @@ impl Inner {
 
     async fn again(&self, raw: ParkedRaw) -> Result<Receipt, Refusal> {
         let not_kept = Refusal::NotKept { retry_after: COME_AGAIN };
-        let account = self.accounts.get(&raw.account);
+        let account = self.account(&raw.account);
         let (Some(account), Some(source)) = (account, source_of(&raw.source)) else { return Err(not_kept) };
+        let account = &*account;
         let channel = match source {
             Source::Push { .. } => pb::origin::Channel::Webhook,
             Source::Pull { .. } => pb::origin::Channel::Poll,
@@ -282,8 +335,9 @@ impl Inner {
 
     /// Over its rate, an account's events wait in the store, as long as its quota there lasts.
     fn admission(&self, account: &Account, elements: usize) -> Result<Admission, Refusal> {
-        let Some(rate) = &account.rate else { return Ok(Admission::Normal) };
-        let taken = rate.lock().take(elements as u64, Instant::now());
+        let mut rate = account.rate.lock();
+        let Some(rate) = rate.as_mut() else { return Ok(Admission::Normal) };
+        let taken = rate.bucket.take(elements as u64, Instant::now());
         match taken {
             Ok(()) => Ok(Admission::Normal),
             Err(retry_after) if self.store.room(&account.id) == 0 => Err(Refusal::QuotaSpent { retry_after }),

@@ -4,13 +4,15 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use arc_swap::ArcSwap;
 use http::HeaderMap;
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 
-use crate::event::AccountId;
+use crate::event::{AccountId, Millis};
 
 /// The headers in which a token may come. The provider's older documents say the second.
 const HEADERS: [&str; 2] = ["authorization", "authentication"];
@@ -60,10 +62,55 @@ pub enum Origin {
     Operator,
 }
 
+/// A live token: its digest, when it ends, and when it last opened something.
+#[derive(Debug)]
+pub struct Key {
+    digest: TokenDigest,
+    expires: Option<Millis>,
+    /// In milliseconds; zero where it never did. In memory only: writing it down is not the request's business.
+    used: AtomicI64,
+}
+
+impl Key {
+    /// A token's.
+    #[must_use]
+    pub fn new(digest: TokenDigest, expires: Option<Millis>, used: Option<Millis>) -> Self {
+        Self { digest, expires, used: AtomicI64::new(used.map_or(0, |at| at.0)) }
+    }
+
+    /// One that does not end.
+    #[must_use]
+    pub fn of(digest: TokenDigest) -> Self {
+        Self::new(digest, None, None)
+    }
+
+    /// Whether it is this token's.
+    #[must_use]
+    pub fn is_of(&self, digest: &TokenDigest) -> bool {
+        self.digest == *digest
+    }
+
+    /// When it last opened something.
+    #[must_use]
+    pub fn last_used(&self) -> Option<Millis> {
+        let at = self.used.load(Ordering::Relaxed);
+        (at > 0).then_some(Millis(at))
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 struct Live {
-    config: Vec<TokenDigest>,
-    operator: Vec<TokenDigest>,
+    config: Vec<Arc<Key>>,
+    operator: Vec<Arc<Key>>,
+}
+
+impl Live {
+    const fn of(&self, origin: Origin) -> &Vec<Arc<Key>> {
+        match origin {
+            Origin::Config => &self.config,
+            Origin::Operator => &self.operator,
+        }
+    }
 }
 
 /// The live tokens of the configured accounts. Reading takes no lock.
@@ -80,25 +127,54 @@ impl Tokens {
         Self { accounts: ArcSwap::from_pointee(accounts) }
     }
 
-    /// Replaces an account's tokens of one origin. An account that is not configured stays unknown.
-    pub fn replace(&self, account: &AccountId, origin: Origin, tokens: &[TokenDigest]) {
+    /// Replaces an account's tokens of one origin; when one that stays was used is not forgotten. An account that is not
+    /// configured stays unknown.
+    pub fn replace(&self, account: &AccountId, origin: Origin, tokens: impl IntoIterator<Item = Key>) {
+        let tokens: Vec<Arc<Key>> = tokens.into_iter().map(Arc::new).collect();
         self.accounts.rcu(|accounts| {
             let mut accounts = HashMap::clone(accounts);
             if let Some(live) = accounts.get_mut(account) {
+                let was = live.of(origin);
+                let same = |new: &Arc<Key>| {
+                    was.iter()
+                        .find(|old| old.is_of(&new.digest) && old.expires == new.expires)
+                        .unwrap_or(new)
+                        .clone()
+                };
+                let now: Vec<Arc<Key>> = tokens.iter().map(same).collect();
                 match origin {
-                    Origin::Config => live.config = tokens.to_vec(),
-                    Origin::Operator => live.operator = tokens.to_vec(),
+                    Origin::Config => live.config = now,
+                    Origin::Operator => live.operator = now,
                 }
             }
             accounts
         });
     }
 
-    /// Decides whether a request with these headers speaks for the account.
+    /// Which accounts there are, from now on. One that is new has no token yet; one that is gone has none any more.
+    pub fn settle(&self, accounts: &[AccountId]) {
+        self.accounts.rcu(|known| {
+            let keep = |id: &AccountId| (id.clone(), known.get(id).cloned().unwrap_or_default());
+            accounts.iter().map(keep).collect::<HashMap<_, _>>()
+        });
+    }
+
+    /// An account's tokens of one origin; none where it is not configured.
+    #[must_use]
+    pub fn keys(&self, account: &AccountId, origin: Origin) -> Option<Vec<Arc<Key>>> {
+        self.accounts.load().get(account).map(|live| live.of(origin).clone())
+    }
+
+    /// Decides whether a request with these headers speaks for the account, at a time.
     ///
     /// # Errors
     /// A [`Refusal`] that says what was seen, never the value.
-    pub fn authenticate(&self, account: &AccountId, headers: &HeaderMap) -> Result<AccountId, Refusal> {
+    pub fn authenticate(
+        &self,
+        account: &AccountId,
+        headers: &HeaderMap,
+        now: Millis,
+    ) -> Result<AccountId, Refusal> {
         let seen = Seen::of(headers);
         let accounts = self.accounts.load();
         let Some((id, live)) = accounts.get_key_value(account) else {
@@ -106,10 +182,16 @@ impl Tokens {
         };
         let candidates = candidates(headers);
         let mut fits = Choice::from(0);
-        for token in live.config.iter().chain(&live.operator) {
+        for key in live.config.iter().chain(&live.operator) {
+            let mut this = Choice::from(0);
             for candidate in &candidates {
-                fits |= token.0.ct_eq(&candidate.0);
+                this |= key.digest.0.ct_eq(&candidate.0);
             }
+            this &= Choice::from(u8::from(key.expires.is_none_or(|at| now < at)));
+            if bool::from(this) {
+                key.used.fetch_max(now.0, Ordering::Relaxed);
+            }
+            fits |= this;
         }
         if bool::from(fits) { Ok(id.clone()) } else { Err(Refusal::Unauthorized(seen)) }
     }
@@ -231,6 +313,7 @@ mod tests {
     use super::*;
 
     const TOKEN: &str = "s3cret-token";
+    const NOW: Millis = Millis(1_000);
 
     fn acme() -> AccountId {
         AccountId::new("acme")
@@ -238,8 +321,8 @@ mod tests {
 
     fn tokens(live: &[&str]) -> Tokens {
         let tokens = Tokens::new([acme(), AccountId::new("other")]);
-        let digests: Vec<_> = live.iter().filter_map(|t| TokenDigest::of(t)).collect();
-        tokens.replace(&acme(), Origin::Config, &digests);
+        let keys = live.iter().filter_map(|token| TokenDigest::of(token)).map(Key::of);
+        tokens.replace(&acme(), Origin::Config, keys);
         tokens
     }
 
@@ -252,14 +335,14 @@ mod tests {
     }
 
     fn seen(headers: &[(&'static str, &str)]) -> String {
-        let refusal = tokens(&[TOKEN]).authenticate(&acme(), &self::headers(headers)).unwrap_err();
+        let refusal = tokens(&[TOKEN]).authenticate(&acme(), &self::headers(headers), NOW).unwrap_err();
         refusal.to_string()
     }
 
     #[test]
     fn a_live_token_is_found_however_it_is_spelt() {
         let check = |pairs: &[(&'static str, &str)], expected: bool| {
-            let got = tokens(&["old", TOKEN]).authenticate(&acme(), &headers(pairs)).is_ok();
+            let got = tokens(&["old", TOKEN]).authenticate(&acme(), &headers(pairs), NOW).is_ok();
             assert_eq!(got, expected, "{pairs:?}");
         };
         check(&[("authorization", "Bearer s3cret-token")], true);
@@ -285,7 +368,7 @@ mod tests {
     fn a_token_that_was_configured_with_its_prefix_still_works() {
         let tokens = tokens(&["Bearer abc"]);
         let sent = headers(&[("authorization", "Bearer abc")]);
-        assert!(tokens.authenticate(&acme(), &sent).is_ok());
+        assert!(tokens.authenticate(&acme(), &sent, NOW).is_ok());
     }
 
     #[test]
@@ -293,22 +376,22 @@ mod tests {
         assert_eq!(TokenDigest::of("  "), None);
         let none = tokens(&[]);
         let sent = headers(&[("authorization", "Bearer ")]);
-        assert!(none.authenticate(&acme(), &sent).is_err());
+        assert!(none.authenticate(&acme(), &sent, NOW).is_err());
     }
 
     #[test]
     fn one_accounts_token_does_not_open_another() {
         let sent = headers(&[("authorization", TOKEN)]);
-        let got = tokens(&[TOKEN]).authenticate(&AccountId::new("other"), &sent);
+        let got = tokens(&[TOKEN]).authenticate(&AccountId::new("other"), &sent, NOW);
         assert!(matches!(got, Err(Refusal::Unauthorized(_))), "{got:?}");
     }
 
     #[test]
     fn an_unknown_account_is_told_only_to_those_with_a_token() {
         let nobody = AccountId::new("nobody");
-        let with = tokens(&[TOKEN]).authenticate(&nobody, &headers(&[("authorization", "x")]));
+        let with = tokens(&[TOKEN]).authenticate(&nobody, &headers(&[("authorization", "x")]), NOW);
         assert_eq!(with, Err(Refusal::UnknownAccount));
-        let without = tokens(&[TOKEN]).authenticate(&nobody, &headers(&[]));
+        let without = tokens(&[TOKEN]).authenticate(&nobody, &headers(&[]), NOW);
         assert!(matches!(without, Err(Refusal::Unauthorized(_))), "{without:?}");
     }
 
@@ -317,15 +400,43 @@ mod tests {
         let tokens = tokens(&["old"]);
         let old = headers(&[("authorization", "old")]);
         let new = headers(&[("authorization", "new")]);
-        tokens.replace(&acme(), Origin::Operator, &[TokenDigest::of("new").unwrap()]);
-        assert!(tokens.authenticate(&acme(), &old).is_ok());
-        assert!(tokens.authenticate(&acme(), &new).is_ok());
-        tokens.replace(&acme(), Origin::Config, &[]);
-        assert!(tokens.authenticate(&acme(), &old).is_err());
-        assert!(tokens.authenticate(&acme(), &new).is_ok());
-        tokens.replace(&AccountId::new("nobody"), Origin::Config, &[TokenDigest::of("x").unwrap()]);
+        tokens.replace(&acme(), Origin::Operator, TokenDigest::of("new").map(Key::of));
+        assert!(tokens.authenticate(&acme(), &old, NOW).is_ok());
+        assert!(tokens.authenticate(&acme(), &new, NOW).is_ok());
+        tokens.replace(&acme(), Origin::Config, []);
+        assert!(tokens.authenticate(&acme(), &old, NOW).is_err());
+        assert!(tokens.authenticate(&acme(), &new, NOW).is_ok());
+        tokens.replace(&AccountId::new("nobody"), Origin::Config, TokenDigest::of("x").map(Key::of));
         let x = headers(&[("authorization", "x")]);
-        assert_eq!(tokens.authenticate(&AccountId::new("nobody"), &x), Err(Refusal::UnknownAccount));
+        assert_eq!(tokens.authenticate(&AccountId::new("nobody"), &x, NOW), Err(Refusal::UnknownAccount));
+    }
+
+    #[test]
+    fn a_token_opens_until_it_ends_and_remembers_its_last_use() {
+        let tokens = tokens(&[]);
+        let digest = TokenDigest::of("brief").unwrap();
+        tokens.replace(&acme(), Origin::Operator, [Key::new(digest, Some(Millis(2_000)), None)]);
+        let sent = headers(&[("authorization", "brief")]);
+        let used = || tokens.keys(&acme(), Origin::Operator).unwrap()[0].last_used();
+        assert_eq!(used(), None);
+        assert!(tokens.authenticate(&acme(), &sent, Millis(1_999)).is_ok());
+        assert!(tokens.authenticate(&acme(), &sent, Millis(2_000)).is_err());
+        assert_eq!(used(), Some(Millis(1_999)));
+        let other = TokenDigest::of("other").unwrap();
+        let both = [Key::new(digest, Some(Millis(2_000)), None), Key::of(other)];
+        tokens.replace(&acme(), Origin::Operator, both);
+        assert_eq!(used(), Some(Millis(1_999)), "what stays is not forgotten");
+    }
+
+    #[test]
+    fn accounts_come_and_go() {
+        let tokens = tokens(&[TOKEN]);
+        let new = AccountId::new("new");
+        tokens.settle(&[acme(), new.clone()]);
+        let sent = headers(&[("authorization", TOKEN)]);
+        assert!(tokens.authenticate(&acme(), &sent, NOW).is_ok());
+        assert!(matches!(tokens.authenticate(&new, &sent, NOW), Err(Refusal::Unauthorized(_))));
+        assert_eq!(tokens.authenticate(&AccountId::new("other"), &sent, NOW), Err(Refusal::UnknownAccount));
     }
 
     #[test]

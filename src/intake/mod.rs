@@ -7,4 +7,5 @@ pub mod limit;
 pub mod poll;
 pub mod receipt;
 pub mod serve;
+pub mod tokens;
 pub mod webhook;

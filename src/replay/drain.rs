@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -58,7 +58,7 @@ pub struct Drain {
     /// How messages are encoded.
     pub kind: BusKind,
     /// Events a second; none: as fast as the window allows.
-    pub rate: Option<u32>,
+    pub rate: watch::Receiver<Option<u32>>,
 }
 
 /// How much of a lane is drained.
@@ -281,7 +281,7 @@ impl Drain {
 
     /// Keeps to the configured rate, all lanes together.
     async fn pace(&self, events: usize, shared: &Shared) {
-        let Some(rate) = self.rate else { return };
+        let Some(rate) = *self.rate.borrow() else { return };
         let turn = {
             let mut free_at = shared.free_at.lock();
             let turn = (*free_at).max(Instant::now());
@@ -502,7 +502,8 @@ mod tests {
         let stop = CancellationToken::new();
         let kind = BusKind::Local;
         let (lanes_of, store_of, bus_of) = (Arc::clone(&lanes), store.clone(), Arc::clone(&bus));
-        let drain = Drain { lanes: lanes_of, store: store_of, bus: bus_of, kind, rate: None };
+        let drain =
+            Drain { lanes: lanes_of, store: store_of, bus: bus_of, kind, rate: watch::channel(None).1 };
         let drains = drain.run(stop.clone());
         let stops = async {
             while !lanes.ready(1).is_empty() {

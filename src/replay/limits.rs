@@ -46,11 +46,6 @@ impl StoreLimits {
     pub(super) fn cutoff(&self, now: Millis) -> Millis {
         Millis(now.0.saturating_sub(i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX)))
     }
-
-    /// The bytes that an account may have waiting for the bus.
-    pub(super) fn quota(&self, account: &AccountId) -> u64 {
-        self.parked.get(account).copied().unwrap_or(self.parked_default)
-    }
 }
 
 /// The topic of an account's events of a type about a subject.

@@ -2,9 +2,11 @@
 //! numbers and counts in memory. Nothing here touches the file or waits for it, but for the `async` functions, which
 //! wait for their answers. The thread is [`Writer`](super::Writer).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use sha2::{Digest, Sha256};
@@ -42,6 +44,7 @@ pub(super) struct Shared {
     pub(super) queue: Queue,
     pub(super) ledger: Mutex<Ledger>,
     pub(super) limits: StoreLimits,
+    quotas: ArcSwap<HashMap<AccountId, u64>>,
     pub(super) next_seq: AtomicU64,
     pub(super) health: watch::Sender<StoreHealth>,
     pub(super) commits: AtomicU64,
@@ -54,8 +57,10 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(limits: StoreLimits, ledger: Ledger, next_seq: u64) -> Self {
+        let quotas = ArcSwap::from_pointee(limits.parked.clone());
         Self {
             queue: Queue::default(),
+            quotas,
             ledger: Mutex::new(ledger),
             limits,
             next_seq: AtomicU64::new(next_seq),
@@ -67,6 +72,13 @@ impl Shared {
             discarded: AtomicU64::new(0),
             asks: Arc::new(Semaphore::new(ASKS)),
         }
+    }
+}
+
+impl Shared {
+    /// The bytes that an account may have waiting for the bus.
+    fn quota(&self, account: &AccountId) -> u64 {
+        self.quotas.load().get(account).copied().unwrap_or(self.limits.parked_default)
     }
 }
 
@@ -139,10 +151,11 @@ impl Store {
     fn reserve(&self, account: &AccountId, bytes: u64) -> Result<(), ParkError> {
         let limits = &self.shared.limits;
         let total = limits.max_size - limits.operator_share();
-        self.shared.ledger.lock().reserve(account, bytes, limits.quota(account), total).map_err(|no| match no
-        {
-            NoRoom::Account => ParkError::AccountFull,
-            NoRoom::Store => ParkError::Full,
+        self.shared.ledger.lock().reserve(account, bytes, self.shared.quota(account), total).map_err(|no| {
+            match no {
+                NoRoom::Account => ParkError::AccountFull,
+                NoRoom::Store => ParkError::Full,
+            }
         })
     }
 
@@ -384,10 +397,15 @@ impl Store {
         answered.await.map_err(|_| AskError::Closed)?
     }
 
+    /// These quotas hold from now on, by account; what is parked stays.
+    pub fn settle(&self, quotas: HashMap<AccountId, u64>) {
+        self.shared.quotas.store(Arc::new(quotas));
+    }
+
     /// Bytes that an account may still park for the bus.
     #[must_use]
     pub fn room(&self, account: &AccountId) -> u64 {
-        self.shared.limits.quota(account).saturating_sub(self.shared.ledger.lock().account_bytes(account))
+        self.shared.quota(account).saturating_sub(self.shared.ledger.lock().account_bytes(account))
     }
 
     /// How it does, now and from now on.

@@ -4,6 +4,7 @@
 //! contradictions between parts are found at the end, here.
 
 mod accounts;
+mod admin;
 mod bus;
 mod values;
 
@@ -115,9 +116,9 @@ impl Walk<'_> {
             let what = format!("is the port of listen too: {}", one.port());
             self.add(&at.unwrap_or(nowhere), what, "give the operator's port a number of its own");
         }
-        if admin.token.is_none() && !admin.address.ip().is_loopback() {
+        if admin.tokens.is_empty() && !admin.address.ip().is_loopback() {
             self.notes.push(
-                "admin.token is not set: what is not open to all is answered to loopback peers only"
+                "neither admin.token nor admin.tokens is set: what is not open to all is answered to loopback peers only"
                     .to_owned(),
             );
         }
@@ -142,18 +143,6 @@ impl Walk<'_> {
         }
         map.finish(&mut self.problems);
         listen
-    }
-
-    fn admin(&mut self, fields: &mut Fields<'_>) -> (Admin, Option<At>) {
-        let mut admin = Admin { address: SocketAddr::from(([127, 0, 0, 1], 9090)), token: None };
-        let Some(mut map) = self.map(fields, "admin") else { return (admin, None) };
-        let at = self.address(&mut map).map(|(address, at)| {
-            admin.address = address;
-            at
-        });
-        admin.token = self.secret(&mut map, "token");
-        map.finish(&mut self.problems);
-        (admin, at)
     }
 
     fn delivery(&mut self, fields: &mut Fields<'_>) -> Delivery {

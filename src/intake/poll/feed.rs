@@ -13,8 +13,9 @@ use super::bucket::Class;
 use super::fault::Fault;
 use super::fetch::{Fetch, Moment, Taken, Trouble, refused_for};
 use super::host::Host;
-use super::plan::{Cursor, Due, Extent, Halved, Live, Progress, Sweep};
+use super::plan::{Cursor, Due, Extent, Halved, Progress, Sweep};
 use super::request::Endpoint;
+use super::steer::{Held, Steering};
 use super::{Clock, Spread, api_name};
 use crate::event::{AccountId, Millis};
 use crate::intake::accept::{Errand, Pulled, Receipt, Refusal};
@@ -60,12 +61,28 @@ pub enum Doing {
     /// Waiting for its next turn.
     #[default]
     Resting,
+    /// An operator paused it.
+    Paused,
     /// Waiting for the bus.
     WaitingForBus,
     /// Waiting for the host's limit, or for its answer.
     Calling,
     /// Waiting for rows to be durable.
     HandingOver,
+}
+
+impl Doing {
+    /// The spelling in the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Resting => "resting",
+            Self::Paused => "paused",
+            Self::WaitingForBus => "waiting-for-bus",
+            Self::Calling => "calling",
+            Self::HandingOver => "handing-over",
+        }
+    }
 }
 
 /// How a feed does, for the API and metrics.
@@ -119,6 +136,8 @@ pub struct FeedLoop<A, C> {
     pub bus_available: watch::Receiver<bool>,
     /// For others to see.
     pub status: Arc<Mutex<Status>>,
+    /// For others to steer by.
+    pub steering: Arc<Steering>,
     /// The clock.
     pub clock: Clock,
     /// Jitter.
@@ -154,7 +173,6 @@ where
     pub async fn run(self) {
         let now = (self.clock)();
         let held = self.status.lock().cursor;
-        let live = Live::new(self.endpoint, held);
         let sweep = Sweep::new(self.endpoint, held.swept, now);
         if let Some(sweep) = &sweep {
             // Written down with the first window.
@@ -166,18 +184,19 @@ where
                 None => Stopping,
             }
         };
-        tokio::join!(Box::pin(self.live(live)), Box::pin(sweeping));
+        tokio::join!(Box::pin(self.live()), Box::pin(sweeping));
     }
 
-    async fn live(&self, mut plan: Live) -> Stopping {
-        sleep((self.spread)(self.interval.min(BEGIN))).await;
-        let mut saved = self.status.lock().cursor;
+    async fn live(&self) -> Stopping {
+        self.steering.rest((self.spread)(self.interval.min(BEGIN))).await;
         let mut failures = 0;
         loop {
-            if let Err(stopping) = self.bus(Side::Live).await {
+            if let Err(stopping) = self.free(Side::Live).await {
                 return stopping;
             }
             let begun = Instant::now();
+            let mut held = self.steering.plan.lock().await;
+            let Held { plan, saved } = &mut *held;
             let extent = plan.next((self.clock)());
             let pause = match self.take(Side::Live, extent).await {
                 Ok(taken) => {
@@ -188,8 +207,8 @@ where
                         status.cursor = Cursor { swept: status.cursor.swept, ..plan.cursor() };
                         status.cursor
                     };
-                    if cursor != saved && self.save(&cursor).await {
-                        saved = cursor;
+                    if cursor != *saved && self.save(&cursor).await {
+                        *saved = cursor;
                     }
                     match progress {
                         Progress::Behind => Duration::ZERO,
@@ -203,7 +222,8 @@ where
                     self.after(&trouble, failures, || plan.halve(extent))
                 }
             };
-            sleep(pause).await;
+            drop(held);
+            self.steering.rest(pause).await;
         }
     }
 
@@ -218,13 +238,14 @@ where
                 }
                 Due::Now(window) => window,
             };
-            if let Err(stopping) = self.bus(Side::Sweep).await {
+            if let Err(stopping) = self.free(Side::Sweep).await {
                 return stopping;
             }
             match self.take(Side::Sweep, Extent::Window(window)).await {
                 Ok(taken) => {
                     failures = 0;
                     if plan.taken(window, taken.size) {
+                        let _held = self.steering.plan.lock().await;
                         let cursor = {
                             let mut status = self.status.lock();
                             status.cursor.swept = Some(plan.swept());
@@ -238,6 +259,19 @@ where
                     sleep(self.after(&trouble, failures, || plan.halve(window))).await;
                 }
             }
+        }
+    }
+
+    /// Waits until the feed is neither paused nor without a bus.
+    async fn free(&self, side: Side) -> Result<(), Stopping> {
+        loop {
+            self.bus(side).await?;
+            if !self.steering.is_paused() {
+                return Ok(());
+            }
+            self.doing(side, Doing::Paused);
+            self.steering.resumed().await;
+            self.doing(side, Doing::Resting);
         }
     }
 

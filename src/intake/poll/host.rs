@@ -17,7 +17,7 @@ use super::brake::{Brake, Change, Verdict};
 use super::bucket::{Bucket, Class};
 use super::fault::{Fault, remaining, sent_at};
 use super::http::{Answer, Client, Exchange, Held};
-use super::request::{Request, Verb};
+use super::request::{Request, Verb, get};
 use crate::config::{PollApi, Secret, SecretSource};
 use crate::event::Millis;
 use crate::provider::{AnswerError, Feed, PullApi, pulled_rows};
@@ -137,6 +137,17 @@ impl Host {
         let rows = split(api, feed, answer.body).await;
         self.note(rows.as_ref().err());
         Ok(Page { rows: rows?, sent_at, bytes, held: answer.held })
+    }
+
+    /// Whether it answers and takes the token or key, at the least cost: V2 tells the company, V3 sells a JWT.
+    ///
+    /// # Errors
+    /// See [`Host::page`].
+    pub async fn knock(&self) -> Result<(), Fault> {
+        match &self.door {
+            Door::V2 { .. } => self.call(&get("/company", Vec::new()), Class::Rest).await.map(|_| ()),
+            Door::V3 { key, jwt } => self.jwt(key, jwt, None).await.map(|_| ()),
+        }
     }
 
     /// One answer with a status of success.

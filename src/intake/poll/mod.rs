@@ -3,11 +3,13 @@
 //! provider is their store.
 //!
 //! Pure: `plan` (which window), `request` (how it is spelt), `bucket` and `brake` (whether to call now), `fault` (what an
-//! answer means). The shell: `http` (one exchange), `host` (what is shared), `fetch` (one window in full), `feed` (the loop).
+//! answer means). The shell: `http` (one exchange), `host` (what is shared), `fetch` (one window in full), `feed` (the loop), `steer` and `desk`
+//! (how an operator pauses it and moves its cursor).
 
 pub mod brake;
 pub mod bucket;
 mod company;
+pub mod desk;
 pub mod fault;
 pub mod feed;
 pub mod fetch;
@@ -15,6 +17,7 @@ pub mod host;
 pub mod http;
 pub mod plan;
 pub mod request;
+pub mod steer;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,11 +34,13 @@ use crate::event::{AccountId, Millis};
 use crate::intake::accept::{Pulled, Receipt, Refusal};
 use crate::provider::PullApi;
 use crate::replay::{Entry, Store, Table};
+use desk::Steered;
 use feed::{Cursors, FeedLoop, Name, Status};
 use host::Host;
 use http::{Bounds, Client};
 use plan::Cursor;
 use request::Endpoint;
+use steer::Steering;
 
 /// How long a cursor may take to be written down.
 const SAVE: Duration = Duration::from_secs(10);
@@ -82,10 +87,13 @@ impl Cursors for StoredCursors {
 /// Every feed's status, for the API and metrics.
 pub type Statuses = Vec<(Name, Arc<Mutex<Status>>)>;
 
+/// Hosts by API, address, and where their secret is: one limit and one JWT each, whatever feeds and accounts share it.
+pub type Hosts = HashMap<(PullApi, String, String), Arc<Host>>;
+
 /// The pollers, not yet running.
 pub struct Pollers {
     feeds: Vec<Planned>,
-    hosts: Vec<Arc<Host>>,
+    hosts: Hosts,
     companies: Vec<(AccountId, String, Arc<Host>)>,
     settings: Settings,
 }
@@ -96,6 +104,7 @@ struct Planned {
     interval: Duration,
     host: Arc<Host>,
     status: Arc<Mutex<Status>>,
+    steering: Arc<Steering>,
 }
 
 impl Pollers {
@@ -107,6 +116,18 @@ impl Pollers {
         Self::with(accounts, cursors, Settings::default())
     }
 
+    /// The same, with the hosts that are known: a limit, a breaker and a JWT are kept.
+    ///
+    /// # Errors
+    /// Where a client cannot be made.
+    pub fn again(
+        accounts: &[config::Account],
+        cursors: &[Entry],
+        known: &Hosts,
+    ) -> Result<Self, reqwest::Error> {
+        Self::of(accounts, cursors, Settings::default(), known)
+    }
+
     /// The same, with other settings.
     ///
     /// # Errors
@@ -116,13 +137,22 @@ impl Pollers {
         cursors: &[Entry],
         settings: Settings,
     ) -> Result<Self, reqwest::Error> {
+        Self::of(accounts, cursors, settings, &Hosts::new())
+    }
+
+    fn of(
+        accounts: &[config::Account],
+        cursors: &[Entry],
+        settings: Settings,
+        known: &Hosts,
+    ) -> Result<Self, reqwest::Error> {
         let held: HashMap<(&AccountId, &str), &str> = cursors
             .iter()
             .map(|entry| ((&entry.account, entry.key.as_str()), entry.value.as_str()))
             .collect();
         let client = Client::new(settings.bounds.clone())?;
         // One limit and one JWT a key, whatever feeds and accounts share it.
-        let mut hosts: HashMap<(PullApi, &str, String), Arc<Host>> = HashMap::new();
+        let mut hosts = Hosts::new();
         let (mut feeds, mut companies) = (Vec::new(), Vec::new());
         for (account, poll) in
             accounts.iter().flat_map(|account| account.poll.iter().map(move |poll| (account, poll)))
@@ -131,8 +161,12 @@ impl Pollers {
                 PollApi::V2 { token } => (PullApi::V2, token),
                 PollApi::V3 { key } => (PullApi::V3, key),
             };
-            let host = hosts.entry((api, &poll.base_url, secret.to_string())).or_insert_with(|| {
-                Arc::new(Host::new(client.clone(), &poll.base_url, &poll.api, Arc::clone(&settings.clock)))
+            let key = (api, poll.base_url.clone(), secret.to_string());
+            let host = hosts.entry(key.clone()).or_insert_with(|| {
+                known.get(&key).cloned().unwrap_or_else(|| {
+                    let clock = Arc::clone(&settings.clock);
+                    Arc::new(Host::new(client.clone(), &poll.base_url, &poll.api, clock))
+                })
             });
             if api == PullApi::V2 {
                 companies.push((account.id.clone(), poll.base_url.clone(), Arc::clone(host)));
@@ -144,11 +178,12 @@ impl Pollers {
                 let Some(endpoint) = Endpoint::of(api, *feed) else { continue };
                 let cursor = held.get(&(&name.account, name.key().as_str())).map(|text| cursor(&name, text));
                 let status = Status { cursor: cursor.unwrap_or_default(), ..Status::default() };
+                let steering = Arc::new(Steering::new(endpoint, status.cursor));
                 let (interval, host, status) = (*interval, Arc::clone(host), Arc::new(Mutex::new(status)));
-                feeds.push(Planned { name, endpoint, interval, host, status });
+                feeds.push(Planned { name, endpoint, interval, host, status, steering });
             }
         }
-        Ok(Self { feeds, hosts: hosts.into_values().collect(), companies, settings })
+        Ok(Self { feeds, hosts, companies, settings })
     }
 
     /// Every feed's status.
@@ -157,10 +192,29 @@ impl Pollers {
         self.feeds.iter().map(|feed| (feed.name.clone(), Arc::clone(&feed.status))).collect()
     }
 
+    /// Every feed, for whoever steers it.
+    #[must_use]
+    pub fn steered(&self) -> Vec<Steered> {
+        let steered = |feed: &Planned| Steered {
+            name: feed.name.clone(),
+            status: Arc::clone(&feed.status),
+            host: Arc::clone(&feed.host),
+            steering: Arc::clone(&feed.steering),
+            has_windows: plan::longest(feed.endpoint).is_some(),
+        };
+        self.feeds.iter().map(steered).collect()
+    }
+
+    /// The hosts, for the pollers of a reload.
+    #[must_use]
+    pub fn known_hosts(&self) -> Hosts {
+        self.hosts.clone()
+    }
+
     /// Every host that is polled, for the API and metrics.
     #[must_use]
     pub fn hosts(&self) -> Vec<Arc<Host>> {
-        self.hosts.clone()
+        self.hosts.values().cloned().collect()
     }
 
     /// Runs every feed on the tracker until `stop`. A poll in hand is given up: what it handed over is delivered, and its
@@ -184,7 +238,7 @@ impl Pollers {
                 stop.run_until_cancelled(Box::pin(confirm)).await
             });
         }
-        for Planned { name, endpoint, interval, host, status } in self.feeds {
+        for Planned { name, endpoint, interval, host, status, steering } in self.feeds {
             let feed = FeedLoop {
                 name,
                 endpoint,
@@ -194,6 +248,7 @@ impl Pollers {
                 cursors: Arc::clone(&cursors),
                 bus_available: bus_available.clone(),
                 status,
+                steering,
                 clock: Arc::clone(&self.settings.clock),
                 spread: self.settings.spread,
             };

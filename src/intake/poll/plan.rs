@@ -1,6 +1,6 @@
 //! Which stretch of time a feed asks for next (mapping section 5). Pure: "now" and what became of each window come in.
 //! Invariants: windows that were taken in full leave no gap up to the cursor, none is longer than the API takes, and the
-//! cursor never goes back, whatever fails and whatever the clocks do. Neighbours: `feed` asks, `request` spells it.
+//! cursor never goes back by itself, whatever fails and whatever the clocks do. Neighbours: `feed` asks, `request` spells it.
 
 use serde::{Deserialize, Serialize};
 
@@ -134,6 +134,17 @@ impl Live {
     #[must_use]
     pub const fn cursor(&self) -> Cursor {
         self.cursor
+    }
+
+    /// What would be kept once the cursor stood elsewhere: whether there were rows is not known there.
+    #[must_use]
+    pub const fn at(&self, position: Millis) -> Cursor {
+        Cursor { position: Some(position), had_rows: false, doubts: 0, ..self.cursor }
+    }
+
+    /// An operator moves the cursor: the one way in which it goes back.
+    pub const fn move_to(&mut self, position: Millis) {
+        self.cursor = self.at(position);
     }
 
     /// What to ask for. A feed without a cursor begins 46 hours ago, which is its first sweep.

@@ -69,6 +69,14 @@ impl Budget {
         Self { all: Arc::new(Semaphore::new(PIECES)), shares }
     }
 
+    /// The same memory, for these accounts.
+    pub(super) fn of_accounts(&self, accounts: &[AccountId]) -> Self {
+        let share =
+            |id: &AccountId| self.shares.get(id).cloned().unwrap_or_else(|| Arc::new(Semaphore::new(SHARE)));
+        let shares = accounts.iter().map(|id| (id.clone(), share(id))).collect();
+        Self { all: Arc::clone(&self.all), shares }
+    }
+
     fn reserve(&self, account: &AccountId) -> Reserved {
         let share = self.shares.get(account).unwrap_or(&self.all);
         Reserved { share: Arc::clone(share), all: Arc::clone(&self.all), permits: Vec::new(), bytes: 0 }

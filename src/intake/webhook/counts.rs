@@ -1,7 +1,8 @@
-//! What webhooks were answered, by account and status, who hung up, and who was last heard of. Atomics in maps that are made
-//! once of the configured accounts: no lock, no growth, and labels from closed sets only. Read by `admin`.
+//! What webhooks were answered, by account and status, who hung up, and who was last heard of. Atomics in maps of
+//! the configured accounts: no lock, no growth but by a reload, and labels from closed sets only. Read by `admin`.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use axum::http::StatusCode;
@@ -18,8 +19,8 @@ const QUIET_MS: i64 = 60_000;
 /// See the module.
 #[derive(Debug)]
 pub struct Counts {
-    accounts: HashMap<AccountId, Account>,
-    unknown: Account,
+    accounts: HashMap<AccountId, Arc<Account>>,
+    unknown: Arc<Account>,
 }
 
 #[derive(Debug, Default)]
@@ -63,8 +64,15 @@ impl Counts {
     /// For these accounts.
     #[must_use]
     pub fn new(accounts: &[AccountId]) -> Self {
-        let accounts = accounts.iter().map(|id| (id.clone(), Account::default())).collect();
-        Self { accounts, unknown: Account::default() }
+        let accounts = accounts.iter().map(|id| (id.clone(), Arc::default())).collect();
+        Self { accounts, unknown: Arc::default() }
+    }
+
+    /// The same numbers, for these accounts.
+    #[must_use]
+    pub(super) fn of_accounts(&self, accounts: &[AccountId]) -> Self {
+        let of = |id: &AccountId| (id.clone(), self.accounts.get(id).cloned().unwrap_or_default());
+        Self { accounts: accounts.iter().map(of).collect(), unknown: Arc::clone(&self.unknown) }
     }
 
     /// Every account's numbers, in order, the unknown ones last.

@@ -10,6 +10,7 @@ mod trace;
 use std::future::Future;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::http::request::Parts;
@@ -34,9 +35,9 @@ const HINT_CHARS: usize = 64;
 pub struct WebhookState {
     /// Who may send.
     pub tokens: Arc<Tokens>,
-    /// What was answered.
-    pub counts: Arc<Counts>,
-    budget: Arc<Budget>,
+    /// What was answered: another one after a reload.
+    pub counts: Arc<ArcSwap<Counts>>,
+    budget: Arc<ArcSwap<Budget>>,
 }
 
 impl WebhookState {
@@ -45,9 +46,16 @@ impl WebhookState {
     pub fn new(accounts: &[AccountId]) -> Self {
         Self {
             tokens: Arc::new(Tokens::new(accounts.iter().cloned())),
-            counts: Arc::new(Counts::new(accounts)),
-            budget: Arc::new(Budget::new(accounts)),
+            counts: Arc::new(ArcSwap::from_pointee(Counts::new(accounts))),
+            budget: Arc::new(ArcSwap::from_pointee(Budget::new(accounts))),
         }
+    }
+
+    /// These accounts may send from now on, and no other. One that is new has no live token until `tokens` is told of one.
+    pub fn settle(&self, accounts: &[AccountId]) {
+        self.counts.rcu(|counts| counts.of_accounts(accounts));
+        self.budget.rcu(|budget| budget.of_accounts(accounts));
+        self.tokens.settle(accounts);
     }
 }
 
@@ -93,7 +101,7 @@ impl<F: Clone + Send + Sync + 'static> FromRequestParts<Shared<F>> for Authentic
         let path = RawPathParams::from_request_parts(parts, shared).await;
         let part = |name| path.as_ref().ok().and_then(|p| p.iter().find(|(n, _)| *n == name).map(|(_, v)| v));
         let account = AccountId::new(part("account").unwrap_or_default());
-        match shared.state.tokens.authenticate(&account, &parts.headers) {
+        match shared.state.tokens.authenticate(&account, &parts.headers, clock::now()) {
             Ok(account) => Ok(Self { account, hint: part("hint").and_then(hint) }),
             Err(refusal) => Err(refuse(&shared.state, &account, refusal)),
         }
@@ -105,7 +113,8 @@ fn refuse(state: &WebhookState, account: &AccountId, refusal: auth::Refusal) -> 
         auth::Refusal::Unauthorized(seen) => Answer::Unauthorized(seen),
         auth::Refusal::UnknownAccount => Answer::UnknownAccount,
     };
-    if let Some(refused) = state.counts.refused(account, clock::now()) {
+    let counts = state.counts.load();
+    if let Some(refused) = counts.refused(account, clock::now()) {
         tracing::warn!(account = refused.account, refused.count = refused.count, reason = %refusal, "webhook.refused");
     }
     finish(state, account, answer)
@@ -128,10 +137,11 @@ where
     Fut: Future<Output = Result<Receipt, Refusal>> + Send + 'static,
 {
     let Authenticated { account, hint } = sender;
-    let waiting = shared.state.counts.waiting(&account);
+    let counts = shared.state.counts.load_full();
+    let waiting = counts.waiting(&account);
     let (parts, body) = request.into_parts();
     debug_assert_eq!(parts.method, Method::POST, "the router lets nothing else in");
-    let answer = match body::read(&shared.state.budget, &account, &parts.headers, body).await {
+    let answer = match body::read(&shared.state.budget.load_full(), &account, &parts.headers, body).await {
         Err(unread) => Answer::from(unread),
         Ok((body, reserved)) => {
             let trace = traceparent(&parts.headers);
@@ -148,8 +158,9 @@ where
 /// Counts the answer and writes it down.
 fn finish(state: &WebhookState, account: &AccountId, answer: Answer) -> Response {
     let status = answer.status();
-    state.counts.answered(account, status, clock::now());
-    let label = state.counts.label(account);
+    let counts = state.counts.load();
+    counts.answered(account, status, clock::now());
+    let label = counts.label(account);
     tracing::debug!(account = label, http.status = status.as_u16(), "webhook.answered");
     answer.into_response()
 }

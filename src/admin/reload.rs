@@ -1,0 +1,114 @@
+//! `POST /v1/reload`: the configuration is read again. What can be exchanged while the bridge runs is exchanged, the rest is
+//! named; a file with a problem changes nothing. `app::reload` does it.
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::AdminState;
+use super::access::Caller;
+use super::problem::Problem;
+use crate::config::{self, SecretError};
+use crate::replay::AskError;
+
+/// Reads the configuration again, on behalf of somebody.
+pub type Reload = Arc<
+    dyn Fn(Arc<str>) -> Pin<Box<dyn Future<Output = Result<Reloaded, ReloadError>> + Send>> + Send + Sync,
+>;
+
+/// What a reload did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Reloaded {
+    /// What is otherwise from now on, such as `account acme: added`.
+    pub changed: Vec<String>,
+    /// Keys that are written otherwise, and stay as they were until a restart.
+    pub needs_restart: Vec<&'static str>,
+}
+
+/// Why nothing was reloaded.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// It was not started from a file.
+    #[error("the bridge was not started from a file")]
+    NoFile,
+    /// The file.
+    #[error("{path} cannot be read")]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// What it says.
+    #[error("the configuration has {} problems, and nothing was changed", .0.len())]
+    Wrong(Vec<config::Problem>),
+    /// A secret.
+    #[error("a secret cannot be read, and nothing was changed")]
+    Secret(#[from] SecretError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] AskError),
+    /// The client of the pollers.
+    #[error("the client of the pull APIs cannot be made: nothing is polled until the next reload")]
+    Poll(#[from] reqwest::Error),
+    /// It is too late.
+    #[error("the process is starting or stopping")]
+    Stopping,
+}
+
+pub(super) fn routes() -> OpenApiRouter<AdminState> {
+    OpenApiRouter::new().routes(routes!(reload))
+}
+
+/// Reads the configuration again.
+#[utoipa::path(post, path = "/v1/reload", operation_id = "reload", tag = "configuration",
+    responses(
+        (status = 200, body = Reloaded),
+        (status = 409, description = "The bridge was not started from a file"),
+        (status = 422, description = "The configuration has problems, all of them in `errors`; nothing was changed"),
+    ))]
+async fn reload(State(state): State<AdminState>, caller: Caller) -> Result<Json<Reloaded>, Problem> {
+    (state.inner.reload)(caller.name).await.map(Json).map_err(Problem::from)
+}
+
+/// An error and what caused it.
+fn words(error: &dyn std::error::Error) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+impl From<ReloadError> for Problem {
+    fn from(error: ReloadError) -> Self {
+        let status = match &error {
+            ReloadError::NoFile => StatusCode::CONFLICT,
+            ReloadError::Unreadable { .. } | ReloadError::Wrong(_) | ReloadError::Secret(_) => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            ReloadError::Store(_) | ReloadError::Poll(_) | ReloadError::Stopping => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        };
+        let problems = match &error {
+            ReloadError::Wrong(problems) => {
+                problems.iter().map(|problem| Value::String(problem.to_string())).collect()
+            }
+            ReloadError::NoFile
+            | ReloadError::Unreadable { .. }
+            | ReloadError::Secret(_)
+            | ReloadError::Store(_)
+            | ReloadError::Poll(_)
+            | ReloadError::Stopping => Vec::new(),
+        };
+        let problem = Self::new(status, words(&error));
+        if problems.is_empty() { problem } else { problem.with("errors", Value::Array(problems)) }
+    }
+}

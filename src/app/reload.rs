@@ -1,0 +1,282 @@
+//! A reload: the configuration is read again while the bridge runs. Invariants: a file with a problem changes nothing; what
+//! needs a restart is named and stays as it was; an account that is gone is not accepted any more, while what is parked of
+//! it drains; a poll in hand is given up and its cursor has not moved, so that its successor asks again.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Mutex, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::look::{admin_keys, ask_for_topics};
+use super::{known, topics};
+use crate::admin::{Access, Accounts, ReloadError, Reloaded};
+use crate::bus::Bus;
+use crate::clock;
+use crate::config::load::ThisProcess;
+use crate::config::{self, Account, AdminToken, Config, SecretError};
+use crate::deliver::Deliverer;
+use crate::event::AccountId;
+use crate::intake::accept::{Acceptance, Known};
+use crate::intake::auth::{Key, Origin, TokenDigest};
+use crate::intake::poll::desk::Desk;
+use crate::intake::poll::{Hosts, Pollers};
+use crate::intake::tokens::Registry;
+use crate::intake::webhook::WebhookState;
+use crate::replay::{Act, AskError, Entry, Store, Table};
+use crate::route::Router;
+
+/// What a reload exchanges things in.
+pub(super) struct Reloader {
+    pub(super) path: OnceLock<PathBuf>,
+    /// What runs: held while it is exchanged.
+    pub(super) running: Mutex<Config>,
+    pub(super) accounts: Accounts,
+    pub(super) access: Access,
+    pub(super) admin_tokens: Arc<ArcSwap<Vec<AdminToken>>>,
+    pub(super) hooks: WebhookState,
+    pub(super) tokens: Arc<Registry>,
+    pub(super) acceptance: Acceptance,
+    pub(super) deliverer: Arc<Deliverer>,
+    pub(super) bus: Arc<Bus>,
+    pub(super) store: Store,
+    pub(super) desk: Arc<Desk>,
+    pub(super) drain_rate: watch::Sender<Option<u32>>,
+    /// Once the bridge runs.
+    pub(super) polls: OnceLock<Polls>,
+}
+
+/// The pollers that run.
+pub(super) struct Polls {
+    /// Starts some, on a tracker, until they are stopped.
+    pub(super) start: Box<dyn Fn(Pollers, &TaskTracker, &CancellationToken) + Send + Sync>,
+    /// Everything that `app` awaits when it stops.
+    pub(super) work: TaskTracker,
+    /// The end of all polling.
+    pub(super) stop: CancellationToken,
+    pub(super) generation: Mutex<Generation>,
+}
+
+/// Pollers of one configuration.
+#[derive(Default)]
+pub(super) struct Generation {
+    stop: CancellationToken,
+    tracker: TaskTracker,
+    hosts: Hosts,
+}
+
+impl Polls {
+    pub(super) async fn begin(&self, pollers: Pollers) {
+        let mut generation = self.generation.lock().await;
+        *generation = Generation {
+            stop: self.stop.child_token(),
+            tracker: TaskTracker::new(),
+            hosts: pollers.known_hosts(),
+        };
+        (self.start)(pollers, &generation.tracker, &generation.stop);
+        let tracker = generation.tracker.clone();
+        tracker.close();
+        self.work.spawn(async move { tracker.wait().await });
+    }
+
+    async fn are_ended(&self) -> bool {
+        self.generation.lock().await.stop.is_cancelled()
+    }
+
+    /// None runs any more. The hosts that they knew.
+    async fn end(&self) -> Hosts {
+        let generation = self.generation.lock().await;
+        generation.stop.cancel();
+        generation.tracker.wait().await;
+        generation.hosts.clone()
+    }
+}
+
+/// Everything about a configuration that could fail, done.
+struct Ready {
+    config: Config,
+    keys: Vec<(AccountId, Option<TokenDigest>)>,
+    admin: Vec<crate::admin::AdminKey>,
+    known: Vec<(AccountId, Known)>,
+}
+
+impl Reloader {
+    /// Reads the configuration again, on behalf of somebody.
+    pub(super) async fn reload(&self, who: &str) -> Result<Reloaded, ReloadError> {
+        let done = self.exchange(who).await;
+        match &done {
+            Ok(Reloaded { changed, needs_restart }) => {
+                tracing::info!(who, ?changed, "config.reloaded");
+                if !needs_restart.is_empty() {
+                    tracing::warn!(?needs_restart, "config.needs_restart");
+                }
+            }
+            Err(ReloadError::Wrong(problems)) => {
+                for problem in problems {
+                    tracing::error!(who, problem = %problem, "config.wrong");
+                }
+            }
+            Err(error) => {
+                let error: &(dyn std::error::Error + 'static) = error;
+                tracing::error!(who, error, "config.not_reloaded");
+            }
+        }
+        done
+    }
+
+    async fn exchange(&self, who: &str) -> Result<Reloaded, ReloadError> {
+        let path = self.path.get().ok_or(ReloadError::NoFile)?.clone();
+        let polls =
+            self.polls.get().filter(|polls| !polls.stop.is_cancelled()).ok_or(ReloadError::Stopping)?;
+        let mut running = self.running.lock().await;
+        let read = tokio::task::spawn_blocking(move || read(path)).await;
+        let new = read.map_err(|_| ReloadError::Stopping)??;
+        let ready = self.prepare(new).await?;
+        let (needs_restart, changed) = (needs_restart(&running, &ready.config), changes(&running, &ready));
+        let changed = if self.access.replace(ready.admin.clone()) {
+            changed.into_iter().chain(["admin tokens".to_owned()]).collect()
+        } else {
+            changed
+        };
+        let polled = |config: &Config| -> Vec<_> {
+            let polled = config.accounts.iter().filter(|account| !account.poll.is_empty());
+            polled.map(|account| (account.id.clone(), account.poll.clone())).collect()
+        };
+        // None runs where an earlier reload failed half-way.
+        let repoll = polls.are_ended().await || polled(&running) != polled(&ready.config);
+        let hosts = if repoll { Some(polls.end().await) } else { None };
+        self.settle(&ready).await;
+        let Config { accounts, admin, replay, .. } = ready.config;
+        self.topics(polls, &running, &accounts);
+        running.accounts = accounts;
+        running.admin.tokens = admin.tokens;
+        running.replay.drain_rate = replay.drain_rate;
+        let act = Act {
+            at: clock::now(),
+            who: who.to_owned(),
+            act: "config.reload",
+            account: None,
+            object: "the configuration".to_owned(),
+            before: None,
+            after: serde_json::to_string(&Reloaded {
+                changed: changed.clone(),
+                needs_restart: needs_restart.clone(),
+            })
+            .ok(),
+        };
+        if let Some(hosts) = hosts {
+            let cursors = all(&self.store, Table::Cursors, None).await?;
+            let pollers = Pollers::again(&running.accounts, &cursors, &hosts)?;
+            self.desk.seat(pollers.steered()).await;
+            polls.begin(pollers).await;
+        }
+        self.store.act(Vec::new(), act).await?;
+        Ok(Reloaded { changed, needs_restart })
+    }
+
+    async fn prepare(&self, config: Config) -> Result<Ready, ReloadError> {
+        let key = |account: &Account| -> Result<_, SecretError> {
+            let digest = match &account.webhook {
+                Some(source) => TokenDigest::of(source.read()?.reveal()),
+                None => None,
+            };
+            Ok((account.id.clone(), digest))
+        };
+        let keys = config.accounts.iter().map(key).collect::<Result<_, _>>()?;
+        let admin = admin_keys(&config.admin.tokens)?;
+        let (mut directory, mut states) = (Vec::new(), Vec::new());
+        for account in config.accounts.iter().filter(|account| self.acceptance.is_new(&account.id)) {
+            directory.extend(all(&self.store, Table::Directory, Some(&account.id)).await?);
+            states.extend(all(&self.store, Table::States, Some(&account.id)).await?);
+        }
+        Ok(Ready { config, keys, admin, known: known(directory, states) })
+    }
+
+    /// From here on nothing fails. An account is known to delivery before its webhooks are let in, and after.
+    async fn settle(&self, ready: &Ready) {
+        let accounts = &ready.config.accounts;
+        let ids: Vec<AccountId> = accounts.iter().map(|account| account.id.clone()).collect();
+        let quotas = accounts.iter().map(|account| (account.id.clone(), account.limits.parked));
+        self.store.settle(quotas.collect());
+        self.acceptance.settle(accounts, ready.known.clone());
+        self.hooks.settle(&ids);
+        for (account, digest) in &ready.keys {
+            self.hooks.tokens.replace(account, Origin::Config, digest.map(Key::of));
+        }
+        self.tokens.enliven().await;
+        self.admin_tokens.store(Arc::new(ready.config.admin.tokens.clone()));
+        self.drain_rate.send_replace(ready.config.replay.drain_rate);
+        self.accounts.store(Arc::new(accounts.clone()));
+    }
+
+    /// The bus is asked for the topics of accounts that are new.
+    fn topics(&self, polls: &Polls, running: &Config, accounts: &[Account]) {
+        let router = Router::new(&running.bus);
+        let had: BTreeSet<Arc<str>> = topics(&running.accounts, &router).into_iter().collect();
+        let new: Vec<_> =
+            topics(accounts, &router).into_iter().filter(|topic| !had.contains(topic)).collect();
+        if !new.is_empty() {
+            let (bus, lanes, stop) =
+                (Arc::clone(&self.bus), Arc::clone(&self.deliverer.lanes), polls.stop.clone());
+            polls.work.spawn(async move { stop.run_until_cancelled(ask_for_topics(bus, lanes, new)).await });
+        }
+    }
+}
+
+fn read(path: PathBuf) -> Result<Config, ReloadError> {
+    match std::fs::read_to_string(&path) {
+        Ok(text) => config::load(&text, &ThisProcess).map(|loaded| loaded.config).map_err(ReloadError::Wrong),
+        Err(source) => Err(ReloadError::Unreadable { path, source }),
+    }
+}
+
+/// All entries of a table, of one account or of all.
+async fn all(store: &Store, table: Table, account: Option<&AccountId>) -> Result<Vec<Entry>, AskError> {
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.entries(table, account.cloned(), after).await?;
+        let Some(last) = page.last() else { return Ok(found) };
+        after = Some((last.account.clone(), last.key.clone()));
+        found.extend(page);
+    }
+}
+
+/// What is written otherwise and stays as it is.
+fn needs_restart(running: &Config, new: &Config) -> Vec<&'static str> {
+    let parts = [
+        ("listen", running.listen == new.listen),
+        ("admin.address", running.admin.address == new.admin.address),
+        ("data_dir", running.data_dir == new.data_dir),
+        ("bus", running.bus == new.bus),
+        ("delivery", running.delivery == new.delivery),
+        ("replay.retention", running.replay.retention == new.replay.retention),
+        ("replay.max_size", running.replay.max_size == new.replay.max_size),
+        ("dedup", running.dedup == new.dedup),
+        ("custom_data", running.custom_data == new.custom_data),
+    ];
+    parts.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
+}
+
+/// What is otherwise from now on. That a secret reads otherwise is not told here: its file is looked at anyway.
+fn changes(running: &Config, ready: &Ready) -> Vec<String> {
+    let new = &ready.config;
+    let find =
+        |accounts: &[Account], id: &AccountId| accounts.iter().find(|account| account.id == *id).cloned();
+    let mut changes = Vec::new();
+    for account in &new.accounts {
+        match find(&running.accounts, &account.id) {
+            None => changes.push(format!("account {}: added", account.id)),
+            Some(old) if old != *account => changes.push(format!("account {}: changed", account.id)),
+            Some(_) => {}
+        }
+    }
+    let gone = running.accounts.iter().filter(|account| find(&new.accounts, &account.id).is_none());
+    changes.extend(gone.map(|account| format!("account {}: removed", account.id)));
+    if running.replay.drain_rate != new.replay.drain_rate {
+        changes.push("replay.drain_rate".to_owned());
+    }
+    changes
+}
