@@ -66,24 +66,14 @@ fn admin() -> Value {
     map(
         "The operator's port",
         &[
-<<<<<<< HEAD
             ("address", text("Address and port of the operator; not the webhooks'", "127.0.0.1:9090")),
             (
                 "token",
                 secret(
-                    "Token of the operator API; without one it answers loopback peers only (`/healthz`, `/readyz` and `/metrics` are open)",
-                ),
-            ),
-=======
-            ("address", text("Address and port", "127.0.0.1:9090")),
-            (
-                "token",
-                secret(
-                    "Token of the operator API, named admin, that may write; without any it answers loopback peers only",
+                    "Token of the operator API, named `admin`, that may write; without any it answers loopback peers only (`/healthz`, `/readyz` and `/metrics` are open)",
                 ),
             ),
             ("tokens", list(one, "More tokens of the operator API")),
->>>>>>> da5bad9 (Give operators tokens, pauses, cursors and reloads while the bridge runs)
         ],
         &[],
     )
