@@ -282,7 +282,6 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
         running: Mutex::new(config.clone()),
         accounts: Arc::clone(&accounts),
         access: access.clone(),
-        admin_tokens: Arc::new(ArcSwap::from_pointee(config.admin.tokens.clone())),
         hooks: hooks.clone(),
         tokens: Arc::clone(&tokens),
         acceptance: acceptance.clone(),
@@ -434,8 +433,8 @@ impl Bridge {
         look(Box::pin(ask_for_topics(Arc::clone(&bus), Arc::clone(&deliverer.lanes), self.topics)));
         look(Box::pin(look_at_bus(Arc::clone(&bus), Arc::clone(&deliverer.lanes), available)));
         look(Box::pin(look_at_ages(store.clone())));
-        look(Box::pin(look_at_tokens(Arc::clone(&handle.accounts), hooks.clone())));
-        look(Box::pin(look_at_admin_tokens(Arc::clone(&handle.reloader.admin_tokens), self.access.clone())));
+        look(Box::pin(look_at_tokens(Arc::clone(&handle.reloader), hooks.clone())));
+        look(Box::pin(look_at_admin_tokens(Arc::clone(&handle.reloader), self.access.clone())));
         look(Box::pin(look_at_last_use(Arc::clone(&handle.tokens))));
 
         let polled = acceptance.clone();

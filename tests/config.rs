@@ -10,7 +10,9 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use fleetbus::config::load::World;
-use fleetbus::config::{Bus, Create, Loaded, PollApi, Property, SecretSource, load, schema};
+use fleetbus::config::{
+    AdminToken, Bus, Create, Loaded, PollApi, Property, Scope, SecretSource, load, schema,
+};
 
 /// An environment in which the variables of the examples are set, and a few files exist.
 struct Given;
@@ -90,7 +92,8 @@ fn the_documented_example_means_what_it_says() {
     let Loaded { config, notes } = meaning(EXAMPLE);
     assert_eq!(notes, Vec::<String>::new());
     assert_eq!(config.listen.address.to_string(), "0.0.0.0:8080");
-    assert_eq!(config.admin.token, Some(SecretSource::Env("FLEETBUS_ADMIN_TOKEN".to_owned())));
+    let token = SecretSource::Env("FLEETBUS_ADMIN_TOKEN".to_owned());
+    assert_eq!(config.admin.tokens, [AdminToken { name: "admin".to_owned(), scope: Scope::Write, token }]);
     let Bus::Kafka(kafka) = &config.bus else { panic!("not kafka") };
     assert_eq!((kafka.topic.as_str(), kafka.create), ("fleet.{type}", Create::Never));
     assert!(matches!(&kafka.properties[..], [(codec, Property::Plain(lz4)), (_, Property::Secret(_))]
@@ -640,4 +643,27 @@ fn the_file_is_found_by_flag_then_variable_then_name() {
     assert!(said(None, None).contains("fleetbus.yaml:1:1: by_name: is an unknown key"));
     let gone = fleetbus(&["check", "--config", "/no/such/file.yaml"]);
     assert_eq!(gone.status.code(), Some(64));
+}
+
+#[test]
+fn admin_tokens_have_names_of_their_own_and_a_scope() {
+    let one = |written: &str| {
+        format!("admin: {{ token: {{ env: FLEETBUS_ADMIN_TOKEN }}, tokens: [{written}] }}\naccounts: []\n")
+    };
+    let token = "token: { env: ACME_TOKEN }";
+    let loaded = load(&one(&format!("{{ name: grafana, scope: read, {token} }}")), &Given).expect("right");
+    let names: Vec<_> =
+        loaded.config.admin.tokens.iter().map(|token| (token.name.as_str(), token.scope)).collect();
+    assert_eq!(names, [("admin", Scope::Write), ("grafana", Scope::Read)]);
+    let check = |written: &str, expected: &str| {
+        let problems = load(&one(written), &Given).map(|_| ()).expect_err("wrong");
+        let said: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        assert!(said.iter().any(|said| said.contains(expected)), "{said:?}");
+    };
+    check(&format!("{{ name: admin, scope: read, {token} }}"), "`admin` is taken already");
+    check(&format!("{{ name: loopback, scope: read, {token} }}"), "`loopback` is taken already");
+    check(&format!("{{ name: a b, scope: read, {token} }}"), "`a b` is not a token's name");
+    check(&format!("{{ name: x, scope: all, {token} }}"), "`all` is not a scope");
+    check("{ name: x, scope: read, token: hunter2 }", "is a secret written out");
+    check(&format!("{{ name: x, {token} }}"), "scope: is missing");
 }

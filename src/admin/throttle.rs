@@ -154,7 +154,7 @@ mod tests {
         let start = Instant::now();
         let mut throttle = Throttle::new(start);
         throttle.let_in(peer(0), start);
-        for number in 1..20_000 {
+        for number in 1..6_000 {
             throttle.refused(peer(number), start);
         }
         assert!(throttle.peers.len() <= PEERS);

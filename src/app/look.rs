@@ -6,11 +6,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::admin::{Access, Accounts, AdminKey};
+use super::reload::Reloader;
+use crate::admin::{Access, AdminKey};
 use crate::bus::{Bus, Finding};
 use crate::config::{AdminToken, SecretError, SecretSource};
 use crate::deliver::lanes::Lanes;
@@ -35,11 +35,13 @@ const AGES: Duration = Duration::from_secs(600);
 pub(super) type Looking = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Tokens from files are read again: a secret may be rotated without a restart.
-pub(super) async fn look_at_tokens(accounts: Accounts, hooks: WebhookState) {
+pub(super) async fn look_at_tokens(reloader: Arc<Reloader>, hooks: WebhookState) {
     let mut said: HashSet<AccountId> = HashSet::new();
     loop {
         sleep(READ_AGAIN).await;
-        for account in accounts.load().iter() {
+        // Held, so that no reload is overwritten by what stood before it.
+        let running = reloader.running.lock().await;
+        for account in &running.accounts {
             let Some(source @ SecretSource::File(_)) = &account.webhook else { continue };
             match source.read() {
                 Ok(token) => {
@@ -58,11 +60,12 @@ pub(super) async fn look_at_tokens(accounts: Accounts, hooks: WebhookState) {
 }
 
 /// The same for the operator's tokens. While one cannot be read, those stay in force that were.
-pub(super) async fn look_at_admin_tokens(tokens: Arc<ArcSwap<Vec<AdminToken>>>, access: Access) {
+pub(super) async fn look_at_admin_tokens(reloader: Arc<Reloader>, access: Access) {
     let mut failing = false;
     loop {
         sleep(READ_AGAIN).await;
-        match admin_keys(&tokens.load()) {
+        let running = reloader.running.lock().await;
+        match admin_keys(&running.admin.tokens) {
             Ok(keys) => {
                 failing = false;
                 if access.replace(keys) {

@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,7 +16,7 @@ use crate::admin::{Access, Accounts, ReloadError, Reloaded};
 use crate::bus::Bus;
 use crate::clock;
 use crate::config::load::ThisProcess;
-use crate::config::{self, Account, AdminToken, Config, SecretError};
+use crate::config::{self, Account, Config, SecretError};
 use crate::deliver::Deliverer;
 use crate::event::AccountId;
 use crate::intake::accept::{Acceptance, Known};
@@ -36,7 +35,6 @@ pub(super) struct Reloader {
     pub(super) running: Mutex<Config>,
     pub(super) accounts: Accounts,
     pub(super) access: Access,
-    pub(super) admin_tokens: Arc<ArcSwap<Vec<AdminToken>>>,
     pub(super) hooks: WebhookState,
     pub(super) tokens: Arc<Registry>,
     pub(super) acceptance: Acceptance,
@@ -207,7 +205,6 @@ impl Reloader {
             self.hooks.tokens.replace(account, Origin::Config, digest.map(Key::of));
         }
         self.tokens.enliven().await;
-        self.admin_tokens.store(Arc::new(ready.config.admin.tokens.clone()));
         self.drain_rate.send_replace(ready.config.replay.drain_rate);
         self.accounts.store(Arc::new(accounts.clone()));
     }

@@ -52,7 +52,13 @@ impl Memory {
             let same = known.get(id).filter(|(_, had)| *had == units).cloned();
             same.unwrap_or_else(|| (Arc::new(Semaphore::new(units as usize)), units))
         };
-        let accounts = accounts.into_iter().map(|(id, bytes)| (id.clone(), share(&id, bytes))).collect();
+        let accounts = accounts
+            .into_iter()
+            .map(|(id, bytes)| {
+                let share = share(&id, bytes);
+                (id, share)
+            })
+            .collect();
         self.accounts.store(Arc::new(accounts));
     }
 

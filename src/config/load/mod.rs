@@ -118,7 +118,7 @@ impl Walk<'_> {
         }
         if admin.tokens.is_empty() && !admin.address.ip().is_loopback() {
             self.notes.push(
-                "neither admin.token nor admin.tokens is set: what is not open to all is answered to loopback peers only"
+                "admin.token is not set: what is not open to all is answered to loopback peers only"
                     .to_owned(),
             );
         }
