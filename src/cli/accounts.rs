@@ -9,7 +9,6 @@ use super::{Exit, complain};
 
 /// Arguments of `fleetbus accounts`.
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
     #[command(subcommand)]
     command: Option<Command>,
