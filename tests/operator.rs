@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio_util::task::TaskTracker;
 
 use bridge::{Bridge, TOKEN, acme, configure};
 
@@ -152,11 +153,12 @@ async fn a_rotation_under_load_refuses_nobody_who_holds_a_live_token() {
     // Each sender has the token before or the newest, as it would while its configuration is changed.
     let tokens = Arc::new(parking_lot::Mutex::new(vec![first["token"].as_str().unwrap().to_owned(); 2]));
     let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let tracker = TaskTracker::new();
     let senders: Vec<_> = (0..8)
         .map(|number| {
             let (tokens, stop, sent) = (Arc::clone(&tokens), Arc::clone(&stop), Arc::clone(&sent));
             let (client, webhook) = (operator.client.clone(), operator.bridge.webhook.clone());
-            tokio::spawn(async move {
+            tracker.spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
                     let token = tokens.lock()[number % 2].clone();
                     assert_eq!(push(&client, &webhook, &token).await, 201);
@@ -294,7 +296,8 @@ impl Provider {
                 r#"{"responseType":"Success","data":{"trips":[],"rows":[]}}"#
             }
         };
-        tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
+        TaskTracker::new()
+            .spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
         Self { url, calls }
     }
 

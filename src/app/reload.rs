@@ -47,10 +47,13 @@ pub(super) struct Reloader {
     pub(super) polls: OnceLock<Polls>,
 }
 
+/// Starts pollers on a tracker, until they are stopped.
+type Start = dyn Fn(Pollers, &TaskTracker, &CancellationToken) + Send + Sync;
+
 /// The pollers that run.
 pub(super) struct Polls {
     /// Starts some, on a tracker, until they are stopped.
-    pub(super) start: Box<dyn Fn(Pollers, &TaskTracker, &CancellationToken) + Send + Sync>,
+    pub(super) start: Box<Start>,
     /// Everything that `app` awaits when it stops.
     pub(super) work: TaskTracker,
     /// The end of all polling.
@@ -218,7 +221,9 @@ impl Reloader {
         if !new.is_empty() {
             let (bus, lanes, stop) =
                 (Arc::clone(&self.bus), Arc::clone(&self.deliverer.lanes), polls.stop.clone());
-            polls.work.spawn(async move { stop.run_until_cancelled(ask_for_topics(bus, lanes, new)).await });
+            polls.work.spawn(async move {
+                stop.run_until_cancelled(Box::pin(ask_for_topics(bus, lanes, new))).await
+            });
         }
     }
 }
