@@ -29,6 +29,9 @@ test: ## Everything: format, lints, licences, schema, docs, tests against real b
 examples: ## Subscribers in five languages: compiled; three of them read what the bridge publishes
 	@scripts/examples.sh all
 
+bench: ## Measure the bridge beside its floor; ARGS="--part kafka --repeats 3" for less
+	@scripts/bench.sh $(ARGS)
+
 lint: ## Format, clippy, docs
 	cargo fmt --check
 	cargo clippy --all-targets --quiet -- -D warnings

@@ -177,6 +177,9 @@ pub enum Guard {
     Secured,
 }
 
+/// Makes a virtual machine be up soon, and never fast: for tests.
+const QUICK: &str = "-XX:TieredStopAtLevel=1";
+
 /// A Kafka of one or more brokers.
 pub struct Kafka {
     nodes: Vec<Node>,
@@ -220,6 +223,11 @@ impl Kafka {
     /// Starts `brokers` brokers (the first is the controller too) with these lines added to their properties, and waits
     /// until they answer.
     pub fn start(brokers: usize, guard: Guard, properties: &str) -> Self {
+        Self::start_with(brokers, guard, properties, QUICK)
+    }
+
+    /// The same, on a virtual machine with this setting of its compiler.
+    pub fn start_with(brokers: usize, guard: Guard, properties: &str, compiler: &str) -> Self {
         let libs = format!("{}/*", installed("kafka-4.1.1/libs").display());
         let dir = tempfile::Builder::new().prefix("fleetbus-kafka-").tempdir().expect("a folder");
         let certificates = (guard == Guard::Secured).then(|| Certificates::make(dir.path()));
@@ -264,7 +272,7 @@ impl Kafka {
             text += properties;
             std::fs::write(&file, text).expect("a writable folder");
             let java = |heap: &str, class: &str| {
-                ["java", heap, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", &libs, class]
+                ["java", heap, "-XX:+UseSerialGC", compiler, "-cp", &libs, class]
                     .map(str::to_owned)
                     .to_vec()
             };
