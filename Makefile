@@ -26,6 +26,12 @@ demo: setup ## Watch a simulated fleet move through a real bridge
 test: ## Everything: format, lints, licences, schema, docs, tests against real brokers
 	@scripts/test.sh
 
+campaign: setup ## Faults by seed under load, and a checker: EVENTS= FAULTS= SEED= BUS=kafka|nats|both
+	@scripts/campaign.sh
+
+campaign-selftest: setup brokers ## Planted bugs, each of which the checker must find
+	cargo test --features faults --test campaign -- --exact --nocapture the_checker_finds_planted_bugs
+
 examples: ## Subscribers in five languages: compiled; three of them read what the bridge publishes
 	@scripts/examples.sh all
 

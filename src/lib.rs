@@ -22,6 +22,7 @@ pub mod version;
 
 pub mod app;
 pub mod clock;
+pub mod faults;
 pub mod intake;
 pub mod provider;
 

@@ -30,6 +30,7 @@ use slot::{Group, Outgoing, Slot, Tally};
 
 use crate::config;
 use crate::event::AccountId;
+use crate::faults::{self, Bug};
 use crate::replay::LaneKey;
 
 /// Places in which an account's requests about the same subject take their turn.
@@ -130,6 +131,12 @@ impl Deliverer {
             let mut fresh: BTreeMap<LaneKey, Vec<(Outgoing, dedup::Reservation)>> = BTreeMap::new();
             let mut copied = Vec::new();
             for arrival in arrivals {
+                if faults::bug(Bug::Lost) {
+                    let outgoing = &arrival.outgoing;
+                    self.counts.of(&outgoing.lane.account, outgoing.event_type).met(Fate::Delivered);
+                    sums.delivered += 1;
+                    continue;
+                }
                 match self.dedup.reserve(&arrival.candidate).await {
                     Verdict::New(reservation) => {
                         let lane = fresh.entry(arrival.outgoing.lane.clone()).or_default();
@@ -143,6 +150,9 @@ impl Deliverer {
             let admitted = deadline.max(Instant::now() + self.settings.publish_deadline / LEAST_SHARE);
             for (key, mut events) in fresh {
                 events.sort_by_key(|(outgoing, _)| outgoing.occur_ms);
+                if events.len() > 1 && faults::bug(Bug::Reordered) {
+                    events.reverse();
+                }
                 let group = Group::new(events.len());
                 let slots = events
                     .into_iter()

@@ -11,6 +11,7 @@ use super::counts::{Counts, Fate};
 use super::dedup::Reservation;
 use crate::bus::Message;
 use crate::event::{AccountId, EventType};
+use crate::faults::{self, Point};
 use crate::replay::LaneKey;
 
 /// An event on its way: identified, routed and encoded.
@@ -183,6 +184,9 @@ impl Slot {
             (first, reservation)
         };
         if let Some(reservation) = reservation {
+            if fate == Fate::Delivered {
+                faults::point(Point::AfterAck);
+            }
             reservation.remember();
         }
         if !first {

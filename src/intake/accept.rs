@@ -25,6 +25,7 @@ use crate::deliver::{Arrival, Deliverer, Sums};
 use crate::encode;
 use crate::enrich::{self, Shelf};
 use crate::event::{AccountId, EventType, Millis, pb};
+use crate::faults::{self, Bug};
 use crate::provider::{
     self, Context, Directory, Draft, Feed, Identity, LastState, Outcome, Pair, Provider, PullApi, Resolved,
     Source, SplitError, StateKey,
@@ -452,6 +453,14 @@ impl Inner {
                         newer.insert(key, last);
                     }
                     let event = enrich::enrich(*event, &account.id, &self.shelf, self.largest);
+                    if faults::bug(Bug::OtherId) {
+                        let other = uuid::Uuid::now_v7();
+                        let event = pb::FleetEvent { id: other.to_string(), ..event.clone() };
+                        let ids = vec![other];
+                        let arrival =
+                            self.arrival(account, way, &event, event_type, key_time, ids.clone(), ids);
+                        identified.arrivals.push(arrival);
+                    }
                     let arrival = self.arrival(account, way, &event, event_type, key_time, checks, enters);
                     identified.arrivals.push(arrival);
                 }

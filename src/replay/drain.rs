@@ -19,6 +19,7 @@ use crate::bus::{Awaiting, Bus, Failure, Outcome, Ticket, Window};
 use crate::deliver::breaker::Verdict;
 use crate::deliver::lanes::{Drained, Lanes, Ready};
 use crate::encode;
+use crate::faults::{self, Point};
 use crate::route::BusKind;
 
 /// Rows of one lane read at once, and their bytes: with `SLOW_LANES`, the bound of what the drain holds in memory.
@@ -364,6 +365,7 @@ impl Drain {
             }
         }
         if !delivered.is_empty() {
+            faults::point(Point::InDrain);
             self.store.delete(delivered);
         }
         match (stuck, live) {

@@ -12,6 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::log::{self, Look};
 use super::{Routing, StoreError, rows};
 use crate::event::AccountId;
+use crate::faults::{self, Point};
 
 /// The steps from an empty file to today's; the file's `user_version` is how many it has. Never change one, only add.
 /// A new code or spelling in a row is a step too (it may be empty), for an older program could not read it.
@@ -179,6 +180,7 @@ fn migrate(conn: &mut Connection) -> rusqlite::Result<()> {
         let transaction = conn.transaction()?;
         transaction.execute_batch(step)?;
         transaction.pragma_update(None, "user_version", rows::int(number as u64 + 1))?;
+        faults::point(Point::InMigration);
         transaction.commit()?;
     }
     Ok(())

@@ -15,6 +15,7 @@ use super::tally::Population;
 use super::writer::{CHUNK_ROWS, take_all};
 use super::{Gone, StoreHealth, Why, Writer, rows};
 use crate::event::Millis;
+use crate::faults::{self, Point};
 
 /// Pages in the log before they are moved into the file.
 const LOG_PAGES: i32 = 1000;
@@ -184,7 +185,9 @@ impl Writer {
             let chunk = CHUNK_ROWS as u64;
             let mut seqs = rows::events_before(conn, cutoff, events.min(chunk))?;
             seqs.extend(rows::raw_before(conn, cutoff, raw.min(chunk))?);
-            take_all(conn, delta, seqs, Why::Expired)
+            let taken = take_all(conn, delta, seqs, Why::Expired)?;
+            faults::point(Point::InRetention);
+            Ok(taken)
         });
         self.told(expired, Why::Expired, gone)
     }

@@ -21,6 +21,7 @@ use super::{
     AskError, DataDir, Discarded, Filter, Gone, Kind, ParkError, Recovered, Routing, Seq, Still, StoreError,
     StoreHealth, StoreLimits, Table, Why, entries, rows, schema,
 };
+use crate::faults::{self, Point};
 
 /// One transaction takes what has queued until it has this many rows,
 const BATCH_ROWS: usize = 1000;
@@ -169,6 +170,7 @@ impl Writer {
             Ok(()) if batch.is_empty() => {}
             Ok(()) => {
                 self.parked();
+                faults::point(Point::AfterPark);
                 for job in batch {
                     self.answer(job, Ok(()));
                 }
@@ -193,6 +195,7 @@ impl Writer {
             let (mut count, mut bytes, mut at) = (0, 0, 0);
             loop {
                 let Some(job) = batch.get(at) else {
+                    faults::point(Point::BeforePark);
                     return schema::save_next_seq(conn, self.shared.next_seq.load(Ordering::Relaxed));
                 };
                 self.insert(conn, delta, &job.rows)?;

@@ -26,6 +26,12 @@ const UP: Duration = Duration::from_secs(60);
 const KEEPER: &str = r#""$@" </dev/null >>"$LOG" 2>&1 & p=$!; echo $p
 read -r line || gone=yes; kill -9 $p; wait; [ -z "$gone" ] || rm -rf "$DIR""#;
 
+/// Kafka's numbers for two calls, and for what a rule says.
+const CREATE_ACLS: i16 = 30;
+const DELETE_ACLS: i16 = 31;
+const DENY: u8 = 2;
+const ALLOW: u8 = 3;
+
 /// The user that a secured broker knows, and its password.
 pub const USER: (&str, &str) = ("bridge", "a-password-of-the-tests");
 
@@ -34,6 +40,9 @@ pub fn unique(prefix: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("{prefix}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
+
+/// Around the subjects that a secured NATS server's user may publish to.
+const PUBLISH: (&str, &str) = ("publish: { allow: [", "] }, subscribe");
 
 /// Waits for a condition.
 pub fn until(what: &str, patience: Duration, mut condition: impl FnMut() -> bool) {
@@ -58,7 +67,8 @@ fn installed(path: &str) -> PathBuf {
     path
 }
 
-fn free_port() -> u16 {
+/// A port that nobody listens on.
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a free port").port()
 }
 
@@ -178,7 +188,7 @@ pub enum Guard {
 }
 
 /// Makes a virtual machine be up soon, and never fast: for tests.
-const QUICK: &str = "-XX:TieredStopAtLevel=1";
+pub const QUICK: &str = "-XX:TieredStopAtLevel=1";
 
 /// A Kafka of one or more brokers.
 pub struct Kafka {
@@ -228,11 +238,23 @@ impl Kafka {
 
     /// The same, on a virtual machine with this setting of its compiler.
     pub fn start_with(brokers: usize, guard: Guard, properties: &str, compiler: &str) -> Self {
+        let ports: Vec<u16> = (0..brokers).map(|_| free_port()).collect();
+        Self::start_behind(&ports, None, guard, properties, compiler)
+    }
+
+    /// The same, with its clients' ports given; clients are told to come by `door` instead, where that is given: a proxy's.
+    pub fn start_behind(
+        outside: &[u16],
+        door: Option<u16>,
+        guard: Guard,
+        properties: &str,
+        compiler: &str,
+    ) -> Self {
         let libs = format!("{}/*", installed("kafka-4.1.1/libs").display());
         let dir = tempfile::Builder::new().prefix("fleetbus-kafka-").tempdir().expect("a folder");
         let certificates = (guard == Guard::Secured).then(|| Certificates::make(dir.path()));
         let quorum = free_port();
-        let ports: Vec<(u16, u16)> = (0..brokers).map(|_| (free_port(), free_port())).collect();
+        let ports: Vec<(u16, u16)> = outside.iter().map(|outside| (free_port(), *outside)).collect();
         let nodes = ports.iter().enumerate().map(|(index, (inside, outside))| {
             let home = dir.path().join(format!("node-{index}"));
             std::fs::create_dir_all(&home).expect("a writable folder");
@@ -243,9 +265,10 @@ impl Kafka {
                 ("broker", String::new())
             };
             let listeners = format!("INSIDE://127.0.0.1:{inside},OUTSIDE://127.0.0.1:{outside}");
+            let told = format!("INSIDE://127.0.0.1:{inside},OUTSIDE://127.0.0.1:{}", door.unwrap_or(*outside));
             let mut text = format!(
                 "process.roles={roles}\nnode.id={id}\ncontroller.quorum.voters=1@127.0.0.1:{quorum}\n\
-                 listeners={listeners}{also}\nadvertised.listeners={listeners}\n\
+                 listeners={listeners}{also}\nadvertised.listeners={told}\n\
                  controller.listener.names=CONTROLLER\ninter.broker.listener.name=INSIDE\n\
                  listener.security.protocol.map=CONTROLLER:PLAINTEXT,INSIDE:PLAINTEXT,OUTSIDE:{protocol}\n\
                  log.dirs={data}\nauto.create.topics.enable=false\nnum.partitions=6\n\
@@ -287,7 +310,11 @@ impl Kafka {
         });
         let kafka = Self {
             nodes: nodes.collect(),
-            brokers: ports.iter().map(|(_, o)| format!("127.0.0.1:{o}")).collect::<Vec<_>>().join(","),
+            brokers: ports
+                .iter()
+                .map(|(_, outside)| format!("127.0.0.1:{}", door.unwrap_or(*outside)))
+                .collect::<Vec<_>>()
+                .join(","),
             inside: ports.iter().map(|(inside, _)| *inside).collect(),
             certificates,
             _dir: dir,
@@ -381,25 +408,39 @@ impl Kafka {
         read
     }
 
-    /// Lets the secured broker's user write to topics with this prefix: `CreateAcls` v1, spoken by hand, as the client has
-    /// no call for it.
+    /// Lets the secured broker's user write to topics with this prefix.
     pub fn allow_writing(&self, prefix: &str) {
+        self.ask_acl(CREATE_ACLS, prefix, ALLOW);
+    }
+
+    /// Forbids it, whatever is allowed.
+    pub fn forbid_writing(&self, prefix: &str) {
+        self.ask_acl(CREATE_ACLS, prefix, DENY);
+    }
+
+    /// Forbids it no more.
+    pub fn forgive_writing(&self, prefix: &str) {
+        self.ask_acl(DELETE_ACLS, prefix, DENY);
+    }
+
+    /// `CreateAcls` or `DeleteAcls` v1, spoken by hand, as the client has no call for them.
+    fn ask_acl(&self, call: i16, prefix: &str, permission: u8) {
         let text = |text: &str| {
             let length = u16::try_from(text.len()).expect("short").to_be_bytes();
             [&length[..], text.as_bytes()].concat()
         };
         let principal = text(&format!("User:{}", USER.0));
-        let mut request = [&30_i16.to_be_bytes()[..], &1_i16.to_be_bytes(), &7_i32.to_be_bytes()].concat();
+        let mut request = [&call.to_be_bytes()[..], &1_i16.to_be_bytes(), &7_i32.to_be_bytes()].concat();
         request.extend(text("tests"));
         request.extend(1_i32.to_be_bytes());
-        // A topic; its prefix; who; from everywhere; to write (which implies to describe); allowed.
-        let (topic, prefixed, write, allow) = (2_u8, 4_u8, 4_u8, 3_u8);
+        // A topic; its prefix; who; from everywhere; to write (which implies to describe).
+        let (topic, prefixed, write) = (2_u8, 4_u8, 4_u8);
         request.push(topic);
         request.extend(text(prefix));
         request.push(prefixed);
         request.extend(principal);
         request.extend(text("*"));
-        request.extend([write, allow]);
+        request.extend([write, permission]);
         let mut socket = TcpStream::connect(("127.0.0.1", self.inside[0])).expect("a broker");
         socket.set_read_timeout(Some(UP)).expect("a socket");
         socket.write_all(&u32::try_from(request.len()).expect("short").to_be_bytes()).expect("a broker");
@@ -409,7 +450,18 @@ impl Kafka {
         let mut answer = vec![0; u32::from_be_bytes(size) as usize];
         socket.read_exact(&mut answer).expect("an answer");
         // Correlation, throttle time, one result: its error code.
-        assert_eq!(answer[12..14], [0, 0], "the right was not given: {answer:?}");
+        assert_eq!(answer[12..14], [0, 0], "the right was not changed: {answer:?}");
+    }
+
+    /// Deletes a topic, and waits until it is gone.
+    pub async fn delete(&self, topic: &str) {
+        let admin: AdminClient<_> = self.client().create().expect("a client");
+        admin.delete_topics(&[topic], &AdminOptions::new()).await.expect("an answer");
+        let client: BaseConsumer = self.client().create().expect("a client");
+        until("the topic is gone", UP, || {
+            let told = client.fetch_metadata(None, Duration::from_secs(5));
+            told.is_ok_and(|told| !told.topics().iter().any(|known| known.name() == topic))
+        });
     }
 
     /// SIGSTOP for one broker: it hangs, its sockets stay.
@@ -440,7 +492,8 @@ pub struct Nats {
     pub url: String,
     /// Where it is secured.
     pub certificates: Option<Certificates>,
-    port: u16,
+    /// Where it listens.
+    pub port: u16,
     guard: Guard,
     _dir: TempDir,
 }
@@ -501,6 +554,19 @@ impl Nats {
                 .add_root_certificates(certificates.ca.clone());
         }
         options.connect(&self.url).await.expect("a server")
+    }
+
+    /// What the secured server's user may publish, from now on.
+    pub fn permit(&self, subjects: &[&str]) {
+        let file = self._dir.path().join("nats.conf");
+        let text = std::fs::read_to_string(&file).expect("its configuration");
+        let (before, rest) = text.split_once(PUBLISH.0).expect("its rights");
+        let (_, after) = rest.split_once(PUBLISH.1).expect("its rights");
+        let subjects = format!("{subjects:?}");
+        let subjects = subjects.trim_matches(['[', ']']);
+        let text = format!("{before}{}{subjects}{}{after}", PUBLISH.0, PUBLISH.1);
+        std::fs::write(&file, text).expect("a writable folder");
+        self.node.signal(Signal::SIGHUP);
     }
 
     /// Makes a stream.

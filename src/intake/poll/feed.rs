@@ -18,6 +18,7 @@ use super::request::Endpoint;
 use super::steer::{Held, Steering};
 use super::{Clock, Spread, api_name};
 use crate::event::{AccountId, Millis};
+use crate::faults::{self, Point};
 use crate::intake::accept::{Errand, Pulled, Receipt, Refusal};
 use crate::provider::{Feed, PullApi};
 
@@ -207,6 +208,7 @@ where
                         status.cursor = Cursor { swept: status.cursor.swept, ..plan.cursor() };
                         status.cursor
                     };
+                    faults::point(Point::BeforeCursor);
                     if cursor != *saved && self.save(&cursor).await {
                         *saved = cursor;
                     }

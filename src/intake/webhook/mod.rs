@@ -25,6 +25,7 @@ use super::accept::{Pushed, Receipt, Refusal};
 use super::auth::{self, Tokens};
 use crate::clock;
 use crate::event::AccountId;
+use crate::faults::{self, Bug};
 use body::Budget;
 
 /// A hint longer than this is none.
@@ -148,6 +149,9 @@ where
             let pushed = Pushed { account: account.clone(), hint, body, received_at: clock::now(), trace };
             let answer = Answer::from((shared.accept)(pushed).await);
             drop(reserved);
+            if faults::bug(Bug::Cut) {
+                std::panic::resume_unwind(Box::new("a planted bug"));
+            }
             answer
         }
     };

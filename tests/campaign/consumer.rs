@@ -1,0 +1,196 @@
+//! A stock consumer of its own, beside the bridge and not through its proxy: reads everything from the beginning while the
+//! campaign runs, and to the very end when it is told to finish. Keeps of each message its fact and its id.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream;
+use futures_util::StreamExt as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use tokio::task::JoinHandle;
+
+use super::checker::Seen;
+use super::facts::Fact;
+
+/// How long the end of a topic may take to come.
+const PATIENCE: Duration = Duration::from_secs(120);
+const GLANCE: Duration = Duration::from_millis(200);
+
+/// What was read.
+#[derive(Debug, Default)]
+pub struct Read {
+    pub seen: Vec<Seen>,
+    /// Messages that tell no fact of the campaign, or contradict their headers.
+    pub odd: Vec<String>,
+}
+
+impl Read {
+    fn take(&mut self, place: &str, id_header: Option<&str>, payload: &[u8]) {
+        match Fact::read(payload) {
+            Some((fact, id)) if id_header == Some(id.to_string().as_str()) => {
+                self.seen.push(Seen { fact, id })
+            }
+            Some((fact, id)) => self.odd.push(format!("{place}: {fact:?} is {id}, its header {id_header:?}")),
+            None => self.odd.push(format!("{place}: no fact of the campaign")),
+        }
+    }
+
+    pub fn append(&mut self, mut other: Self) {
+        self.seen.append(&mut other.seen);
+        self.odd.append(&mut other.odd);
+    }
+}
+
+/// A consumer at work.
+pub struct Consumer {
+    finish: Arc<AtomicBool>,
+    count: Arc<AtomicU64>,
+    work: JoinHandle<Read>,
+}
+
+impl Consumer {
+    /// Reads a Kafka topic.
+    pub fn of_kafka(client: &ClientConfig, topic: &str) -> Self {
+        let (client, topic) = (client.clone(), topic.to_owned());
+        Self::begin(|finish, count| {
+            tokio::task::spawn_blocking(move || read_kafka(&client, &topic, &finish, &count))
+        })
+    }
+
+    /// Reads a stream of a NATS server.
+    pub fn of_nats(client: async_nats::Client, stream: &str) -> Self {
+        let stream = stream.to_owned();
+        #[expect(clippy::disallowed_methods, reason = "a test's own task")]
+        Self::begin(|finish, count| {
+            tokio::spawn(async move { read_nats(&client, &stream, &finish, &count).await })
+        })
+    }
+
+    fn begin(work: impl FnOnce(Arc<AtomicBool>, Arc<AtomicU64>) -> JoinHandle<Read>) -> Self {
+        let (finish, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let work = work(Arc::clone(&finish), Arc::clone(&count));
+        Self { finish, count, work }
+    }
+
+    /// Messages read so far.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Reads to the end of what is there now.
+    pub async fn finish(self) -> Read {
+        self.finish.store(true, Ordering::Relaxed);
+        self.work.await.expect("a consumer that reads to the end")
+    }
+}
+
+fn read_kafka(client: &ClientConfig, topic: &str, finish: &AtomicBool, count: &AtomicU64) -> Read {
+    let consumer: BaseConsumer = client
+        .clone()
+        .set("group.id", "campaign")
+        .set("auto.offset.reset", "earliest")
+        .set("enable.auto.commit", "false")
+        .set("check.crcs", "true")
+        .set("queued.max.messages.kbytes", "16384")
+        .create()
+        .expect("a client");
+    let told = consumer.fetch_metadata(Some(topic), PATIENCE).expect("metadata");
+    let mut next: HashMap<i32, i64> = told.topics()[0].partitions().iter().map(|p| (p.id(), 0)).collect();
+    let mut all = TopicPartitionList::new();
+    for partition in next.keys() {
+        all.add_partition_offset(topic, *partition, Offset::Beginning).expect("a partition");
+    }
+    consumer.assign(&all).expect("an assignment");
+    let mut read = Read::default();
+    let mut ends: Option<(Instant, HashMap<i32, i64>)> = None;
+    loop {
+        if finish.load(Ordering::Relaxed) && ends.is_none() {
+            let end = |partition: &i32| {
+                consumer.fetch_watermarks(topic, *partition, PATIENCE).expect("the end of a partition").1
+            };
+            ends =
+                Some((Instant::now(), next.keys().map(|partition| (*partition, end(partition))).collect()));
+        }
+        if let Some((since, ends)) = &ends {
+            if ends.iter().all(|(partition, end)| next[partition] >= *end) {
+                return read;
+            }
+            assert!(since.elapsed() < PATIENCE, "the end does not come: {next:?} of {ends:?}");
+        }
+        match consumer.poll(GLANCE) {
+            Some(Ok(message)) => {
+                let known = next.insert(message.partition(), message.offset() + 1);
+                assert!(known.is_some_and(|next| next <= message.offset()), "read twice: {known:?}");
+                let id = message.headers().and_then(|headers| {
+                    let header = headers.iter().find(|header| header.key == "ce_id")?;
+                    std::str::from_utf8(header.value?).ok()
+                });
+                read.take(topic, id, message.payload().unwrap_or_default());
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            // Brokers come and go.
+            Some(Err(_)) | None => {}
+        }
+    }
+}
+
+async fn read_nats(
+    client: &async_nats::Client,
+    stream: &str,
+    finish: &AtomicBool,
+    count: &AtomicU64,
+) -> Read {
+    let context = jetstream::new(client.clone());
+    let (mut read, mut last) = (Read::default(), 0);
+    let mut finishing: Option<Instant> = None;
+    'anew: loop {
+        let since = finishing.get_or_insert_with(Instant::now);
+        if finish.load(Ordering::Relaxed) {
+            assert!(since.elapsed() < PATIENCE, "the end of {stream} does not come: {last}");
+        } else {
+            *since = Instant::now();
+        }
+        let config = jetstream::consumer::pull::OrderedConfig {
+            deliver_policy: jetstream::consumer::DeliverPolicy::ByStartSequence { start_sequence: last + 1 },
+            ..Default::default()
+        };
+        let Ok(mut handle) = context.get_stream(stream).await else {
+            tokio::time::sleep(GLANCE).await;
+            continue;
+        };
+        let Ok(consumer) = handle.create_consumer(config).await else {
+            tokio::time::sleep(GLANCE).await;
+            continue;
+        };
+        let Ok(mut messages) = consumer.messages().await else { continue };
+        loop {
+            if finish.load(Ordering::Relaxed) {
+                match handle.info().await {
+                    Ok(info) if last >= info.state.last_sequence => return read,
+                    Ok(_) => {}
+                    Err(_) => continue 'anew,
+                }
+            }
+            let mut batch = 0;
+            while let Ok(next) = tokio::time::timeout(GLANCE, messages.next()).await {
+                let Some(Ok(message)) = next else { continue 'anew };
+                let place = message.info().expect("a place in the stream").stream_sequence;
+                if place <= last {
+                    continue;
+                }
+                last = place;
+                let id = message.headers.as_ref().and_then(|headers| headers.get("ce-id"));
+                read.take(&message.subject, id.map(async_nats::HeaderValue::as_str), &message.payload);
+                count.fetch_add(1, Ordering::Relaxed);
+                batch += 1;
+                if batch >= 1_000 {
+                    break;
+                }
+            }
+        }
+    }
+}
