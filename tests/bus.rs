@@ -1,5 +1,6 @@
 //! The buses against real brokers: what is submitted is what a stock consumer reads, in order, through kills and hangs.
 
+#[expect(dead_code, reason = "shared with the campaign")]
 #[path = "support/brokers.rs"]
 mod brokers;
 #[path = "bus/desk.rs"]
