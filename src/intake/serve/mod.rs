@@ -1,9 +1,10 @@
 //! Connections of one port: accept, TLS, HTTP/1.1 and HTTP/2, deadlines, and a stop that finishes what is in flight. Used
 //! by the webhooks' port and by the operator's. Invariants: connections, head sizes, head times and idle times are
-//! bounded; a connection over the bound waits in the kernel's queue until another ends (a sender that is refused may
-//! not come again; one that waits is served, for idle ones end by themselves). An answer that comes before the request's
-//! body was read still reaches the sender: the connection lingers.
+//! bounded, and so is the time for which a peer may leave an answer unread. Where there are as many as there may be, one that waits for nothing but
+//! its peer gives way to the next; where all are busy, the next waits in the kernel's queue. An answer that comes before
+//! the request's body was read still reaches the sender: the connection lingers.
 
+mod guests;
 mod pace;
 mod tls;
 
@@ -11,7 +12,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -26,14 +26,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
-use pace::{InFlight, Pace, Paced, Protocol};
+use guests::{Guest, Guests};
+use pace::{InFlight, Pace, Paced, Protocol, Times};
 pub use tls::{Tls, TlsError};
 
 /// What the kernel keeps while connections wait for their turn.
@@ -66,6 +66,8 @@ pub struct Bounds {
     pub head: Duration,
     /// Between two requests.
     pub idle: Duration,
+    /// For the peer to take an answer that is there; what is streamed without an end has none.
+    pub answer: Duration,
     /// For what is in flight when the port stops.
     pub grace: Duration,
 }
@@ -78,6 +80,7 @@ impl Bounds {
         handshake: Duration::from_secs(5),
         head: Duration::from_secs(5),
         idle: Duration::from_secs(75),
+        answer: Duration::from_secs(30),
         grace: Duration::from_secs(30),
     };
     /// The operator's port.
@@ -162,9 +165,9 @@ impl Port {
             protocols: protocols(tracker),
             tracker: tracker.clone(),
             stop: stop.clone(),
-            open: Arc::default(),
+            guests: Guests::new(bounds.connections),
         });
-        let connections = Connections { open: Arc::clone(&server.open), bound: bounds.connections };
+        let connections = Connections { guests: server.guests.clone() };
         tracker.spawn(server.accept(self.listener));
         connections
     }
@@ -173,21 +176,20 @@ impl Port {
 /// How many connections a port has.
 #[derive(Debug, Clone)]
 pub struct Connections {
-    open: Arc<AtomicUsize>,
-    bound: usize,
+    guests: Guests,
 }
 
 impl Connections {
     /// Open now.
     #[must_use]
     pub fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+        self.guests.len()
     }
 
     /// At most.
     #[must_use]
     pub const fn bound(&self) -> usize {
-        self.bound
+        self.guests.bound()
     }
 }
 
@@ -198,26 +200,7 @@ struct Server {
     protocols: Builder<OnTracker>,
     tracker: TaskTracker,
     stop: CancellationToken,
-    open: Arc<AtomicUsize>,
-}
-
-/// A connection's place among those that a port may have, and in their number.
-struct Place {
-    open: Arc<AtomicUsize>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Place {
-    fn take(open: &Arc<AtomicUsize>, permit: OwnedSemaphorePermit) -> Self {
-        open.fetch_add(1, Ordering::Relaxed);
-        Self { open: Arc::clone(open), _permit: permit }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
-    }
+    guests: Guests,
 }
 
 /// Runs the streams of HTTP/2 connections where everything runs.
@@ -252,14 +235,8 @@ fn protocols(tracker: &TaskTracker) -> Builder<OnTracker> {
 
 impl Server {
     async fn accept(self: Arc<Self>, listener: TcpListener) {
-        let permits = Arc::new(Semaphore::new(self.bounds.connections));
+        let Bounds { head, idle, answer, .. } = self.bounds;
         loop {
-            let permit = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return,
-                permit = Arc::clone(&permits).acquire_owned() => permit,
-            };
-            let Ok(permit) = permit else { return };
             let accepted = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
@@ -267,51 +244,61 @@ impl Server {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    let place = Place::take(&self.open, permit);
-                    self.tracker.spawn(Arc::clone(&self).connection(stream, peer, place));
+                    let guest = tokio::select! {
+                        biased;
+                        () = self.stop.cancelled() => return,
+                        guest = self.guests.admit(|| Pace::new(Times { head, idle, answer })) => guest,
+                    };
+                    self.tracker.spawn(Arc::clone(&self).connection(stream, peer, guest));
                 }
                 Err(error) if concerns_the_peer(&error) => {}
                 Err(error) => {
                     tracing::warn!(port = self.bounds.name, error = %error, "connection.not_accepted");
+                    // Mostly for want of file descriptors: one that idles gives its own back.
+                    self.guests.dismiss_one();
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, _place: Place) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, guest: Guest) {
         // Without it answers wait for the peer's delayed acknowledgements; a socket that refuses it still works.
         stream.set_nodelay(true).ok();
         let Some(tls) = &self.tls else {
-            return self.converse(stream, peer).await;
+            return self.converse(stream, peer, &guest).await;
         };
-        match timeout(self.bounds.handshake, tls.accept(stream)).await {
-            Ok(Ok(stream)) => self.converse(stream, peer).await,
-            Ok(Err(error)) => {
+        let shaken = timeout(self.bounds.handshake, tls.accept(stream));
+        match guest.dismissed.run_until_cancelled(shaken).await {
+            Some(Ok(Ok(stream))) => {
+                guest.pace.greeted();
+                self.converse(stream, peer, &guest).await;
+            }
+            Some(Ok(Err(error))) => {
                 tracing::debug!(port = self.bounds.name, error = %error, "connection.handshake_failed");
             }
-            Err(_) => tracing::debug!(port = self.bounds.name, "connection.handshake_timed_out"),
+            Some(Err(_)) => tracing::debug!(port = self.bounds.name, "connection.handshake_timed_out"),
+            None => tracing::debug!(port = self.bounds.name, "connection.gave_way"),
         }
     }
 
-    async fn converse<S>(&self, stream: S, peer: SocketAddr)
+    async fn converse<S>(&self, stream: S, peer: SocketAddr, guest: &Guest)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let pace = Pace::new(self.bounds.head, self.bounds.idle);
-        let (stream, left) = Paced::new(stream, pace.clone());
-        let (router, begun) = (self.router.clone(), pace.clone());
+        let (stream, left) = Paced::new(stream, guest.pace.clone());
+        let (router, begun) = (self.router.clone(), guest.pace.clone());
         let service = service_fn(move |request: Request<Incoming>| {
             let multiplexed = request.version() == Version::HTTP_2;
             let in_flight = begun.begin(if multiplexed { Protocol::Http2 } else { Protocol::Http1 });
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(ConnectInfo(peer));
             let answer = router.clone().oneshot(request);
-            async move { answer.await.map(|answer| answer.map(|body| Counted { body, _in_flight: in_flight })) }
+            async move { answer.await.map(|answer| answer.map(|body| Counted::new(body, in_flight))) }
         });
         let ended = {
             let connection = self.protocols.serve_connection(TokioIo::new(stream), service);
-            drive(pin!(connection), &pace, &self.stop, self.bounds.grace).await
+            drive(pin!(connection), guest, &self.stop, self.bounds.grace).await
         };
         match ended {
             Ended::ByItself => {
@@ -341,14 +328,17 @@ enum Ended {
 /// so the deadline is current whenever that returns.
 async fn drive<C>(
     mut connection: Pin<&mut C>,
-    pace: &Pace,
+    guest: &Guest,
     stop: &CancellationToken,
     grace: Duration,
 ) -> Ended
 where
     C: Conversation,
 {
+    let pace = &guest.pace;
     let mut stopped = pin!(stop.cancelled());
+    let mut dismissed = pin!(guest.dismissed.cancelled());
+    let mut leaving = false;
     let mut alarm = pin!(sleep_until(Instant::now()));
     let mut stopping = false;
     let mut last: Option<Instant> = None;
@@ -360,6 +350,20 @@ where
             if !stopping && stopped.as_mut().poll(cx).is_ready() {
                 stopping = true;
                 last = Some(Instant::now() + grace);
+                connection.as_mut().wind_up();
+                continue;
+            }
+            if !leaving && dismissed.as_mut().poll(cx).is_ready() {
+                leaving = true;
+                match pace.due() {
+                    Some(due) if !due.idle && pace.rank().is_some() => return Poll::Ready(Ended::OutOfTime),
+                    Some(due) if due.idle => {
+                        pace.farewell();
+                        last = Some(Instant::now() + FAREWELL);
+                    }
+                    // A request came at the same moment: it is answered first.
+                    Some(_) | None => {}
+                }
                 connection.as_mut().wind_up();
                 continue;
             }
@@ -433,6 +437,15 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
 struct Counted {
     body: Body,
     _in_flight: InFlight,
+}
+
+impl Counted {
+    fn new(body: Body, in_flight: InFlight) -> Self {
+        if body.size_hint().exact().is_some() {
+            in_flight.answered();
+        }
+        Self { body, _in_flight: in_flight }
+    }
 }
 
 impl HttpBody for Counted {

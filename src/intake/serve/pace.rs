@@ -1,6 +1,8 @@
 //! The pace of one connection: when its head, or its next request, must be there. The stream says when bytes come, the
-//! service when a request begins and ends; `serve` asks for what is due after every poll. Pure but for its clock.
+//! service when a request begins and ends; `serve` asks for what is due after every poll. Pure but for its clock. Neither a
+//! peer that sends nothing nor one that reads nothing holds a connection for longer than its bounds.
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,12 +19,27 @@ pub(super) struct Pace(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
-    head: Duration,
-    idle: Duration,
+    times: Times,
     protocol: Protocol,
     waiting: Waiting,
     since: Instant,
     in_flight: usize,
+    /// Whether it has had a request.
+    proven: bool,
+    /// Until when answers must have been taken, in their order: as many as there are requests in flight.
+    answers: VecDeque<(u64, Instant)>,
+    next: u64,
+}
+
+/// A connection's bounds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    /// For a head.
+    pub(super) head: Duration,
+    /// Between two requests.
+    pub(super) idle: Duration,
+    /// For the peer to take an answer whose length is known.
+    pub(super) answer: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,29 +71,44 @@ pub(super) struct Due {
 
 impl Pace {
     /// A new connection owes its first head.
-    pub(super) fn new(head: Duration, idle: Duration) -> Self {
+    pub(super) fn new(times: Times) -> Self {
         let state = State {
-            head,
-            idle,
+            times,
             protocol: Protocol::Http1,
             waiting: Waiting::Head,
             since: Instant::now(),
             in_flight: 0,
+            proven: false,
+            answers: VecDeque::new(),
+            next: 0,
         };
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// None while a request is in flight: that has deadlines of its own.
+    /// The handshake is over: the head's time begins.
+    pub(super) fn greeted(&self) {
+        self.0.lock().since = Instant::now();
+    }
+
+    /// None while a request is worked on: that has deadlines of its own.
     pub(super) fn due(&self) -> Option<Due> {
         let state = self.0.lock();
         if state.in_flight > 0 {
-            return None;
+            return state.answers.front().map(|(_, at)| Due { at: *at, idle: false });
         }
         match state.waiting {
-            Waiting::Head => Some(Due { at: state.since + state.head, idle: false }),
-            Waiting::Idle => Some(Due { at: state.since + state.idle, idle: true }),
+            Waiting::Head => Some(Due { at: state.since + state.times.head, idle: false }),
+            Waiting::Idle => Some(Due { at: state.since + state.times.idle, idle: true }),
             Waiting::Farewell => None,
         }
+    }
+
+    /// Who gives way first where there are too many: who never had a request, then who has waited longest. None while a
+    /// request is in flight.
+    pub(super) fn rank(&self) -> Option<(bool, Instant)> {
+        let state = self.0.lock();
+        let waits = state.in_flight == 0 && state.waiting != Waiting::Farewell;
+        waits.then_some((state.proven, state.since))
     }
 
     /// The connection was told to end: nothing more is due from it but its end.
@@ -89,7 +121,9 @@ impl Pace {
         let mut state = self.0.lock();
         state.protocol = protocol;
         state.in_flight += 1;
-        InFlight(self.clone())
+        state.proven = true;
+        state.next += 1;
+        InFlight { pace: self.clone(), number: state.next }
     }
 
     fn came(&self) {
@@ -103,12 +137,25 @@ impl Pace {
 
 /// A request in flight, until its answer was sent or given up.
 #[derive(Debug)]
-pub(super) struct InFlight(Pace);
+pub(super) struct InFlight {
+    pace: Pace,
+    number: u64,
+}
+
+impl InFlight {
+    /// The answer is there: from now on only the peer holds it up.
+    pub(super) fn answered(&self) {
+        let mut state = self.pace.0.lock();
+        let until = Instant::now() + state.times.answer;
+        state.answers.push_back((self.number, until));
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let mut state = self.0.0.lock();
+        let mut state = self.pace.0.lock();
         state.in_flight -= 1;
+        state.answers.retain(|(number, _)| *number != self.number);
         if state.in_flight == 0 && state.waiting != Waiting::Farewell {
             state.waiting = Waiting::Idle;
             state.since = Instant::now();
@@ -202,6 +249,7 @@ mod tests {
 
     const HEAD: Duration = Duration::from_secs(5);
     const IDLE: Duration = Duration::from_secs(75);
+    const TIMES: Times = Times { head: HEAD, idle: IDLE, answer: Duration::from_secs(30) };
 
     fn left(pace: &Pace) -> Option<(Duration, bool)> {
         pace.due().map(|due| (due.at - Instant::now(), due.idle))
@@ -209,7 +257,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_new_connection_owes_a_head_and_bytes_do_not_extend_it() {
-        let pace = Pace::new(HEAD, IDLE);
+        let pace = Pace::new(TIMES);
         tokio::time::advance(Duration::from_secs(3)).await;
         pace.came();
         assert_eq!(left(&pace), Some((Duration::from_secs(2), false)));
@@ -217,7 +265,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nothing_is_due_while_a_request_is_in_flight() {
-        let pace = Pace::new(HEAD, IDLE);
+        let pace = Pace::new(TIMES);
         let request = pace.begin(Protocol::Http1);
         pace.came();
         assert_eq!(left(&pace), None);
@@ -227,7 +275,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_first_byte_of_the_next_head_starts_its_time() {
-        let pace = Pace::new(HEAD, IDLE);
+        let pace = Pace::new(TIMES);
         drop(pace.begin(Protocol::Http1));
         tokio::time::advance(Duration::from_secs(30)).await;
         pace.came();
@@ -236,10 +284,34 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pings_of_http2_neither_begin_a_head_nor_extend_idleness() {
-        let pace = Pace::new(HEAD, IDLE);
+        let pace = Pace::new(TIMES);
         drop(pace.begin(Protocol::Http2));
         tokio::time::advance(Duration::from_secs(30)).await;
         pace.came();
         assert_eq!(left(&pace), Some((IDLE - Duration::from_secs(30), true)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_answer_that_is_not_taken_is_due_first_and_work_is_not() {
+        let pace = Pace::new(TIMES);
+        let (first, second) = (pace.begin(Protocol::Http2), pace.begin(Protocol::Http2));
+        assert_eq!(left(&pace), None, "both are worked on");
+        second.answered();
+        tokio::time::advance(Duration::from_secs(10)).await;
+        first.answered();
+        assert_eq!(left(&pace), Some((Duration::from_secs(20), false)));
+        drop(second);
+        assert_eq!(left(&pace), Some((Duration::from_secs(30), false)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_never_asked_gives_way_before_who_did_and_who_is_busy_never_does() {
+        let (proven, fresh, busy) = (Pace::new(TIMES), Pace::new(TIMES), Pace::new(TIMES));
+        drop(proven.begin(Protocol::Http1));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        fresh.greeted();
+        let _request = busy.begin(Protocol::Http1);
+        assert!(fresh.rank() < proven.rank());
+        assert_eq!(busy.rank(), None);
     }
 }

@@ -1,0 +1,93 @@
+//! How connections live and end.
+
+use std::sync::Arc;
+
+use fleetbus::intake::accept::Receipt;
+use fleetbus::intake::serve::{BindError, Bounds, Port};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+
+use crate::port::{LIMIT, PATIENCE, TOKEN, Webhooks, answer, check, eventually, post};
+
+#[tokio::test]
+async fn a_sender_that_hangs_up_is_counted_and_takes_nothing_back() {
+    let (begun, goes_on, done) = (Arc::new(Notify::new()), Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let tracker = TaskTracker::new();
+    let told = (Arc::clone(&begun), Arc::clone(&goes_on), Arc::clone(&done));
+    let webhooks = Webhooks::with(Bounds::WEBHOOKS, None, move |_| {
+        let (begun, goes_on, done) = told.clone();
+        let delivery = tracker.spawn(async move {
+            begun.notify_one();
+            goes_on.notified().await;
+            done.notify_one();
+        });
+        Box::pin(async move {
+            delivery.await.unwrap();
+            Ok(Receipt::default())
+        })
+    });
+    let mut stream = TcpStream::connect(webhooks.address).await.unwrap();
+    stream.write_all(post("/webhooks/acme", "[]").as_bytes()).await.unwrap();
+    timeout(PATIENCE, begun.notified()).await.unwrap();
+    drop(stream);
+    eventually("the hang-up is counted", || webhooks.hang_ups() == 1).await;
+    goes_on.notify_one();
+    timeout(PATIENCE, done.notified()).await.expect("the delivery ended with its sender");
+}
+
+#[tokio::test]
+async fn http2_is_spoken_without_tls_too() {
+    let webhooks = Webhooks::start();
+    let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let url = format!("http://{}/webhooks/acme", webhooks.address);
+    let send = || client.post(&url).header("authentication", TOKEN).body("[]").send();
+    for got in futures_util::future::join_all([send(), send(), send()]).await {
+        let got = got.unwrap();
+        assert_eq!((got.status().as_u16(), got.version()), (201, reqwest::Version::HTTP_2));
+    }
+    let refused = client.post(&url).body(vec![b' '; LIMIT]).send().await.unwrap();
+    assert_eq!(refused.status().as_u16(), 401);
+    let large =
+        client.post(&url).header("authorization", TOKEN).body(vec![b' '; LIMIT + 1]).send().await.unwrap();
+    assert_eq!(large.status().as_u16(), 413);
+    assert_eq!(webhooks.connections.open(), 1);
+}
+
+#[tokio::test]
+async fn a_stop_finishes_what_is_in_flight_and_refuses_the_rest() {
+    let (begun, goes_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let told = (Arc::clone(&begun), Arc::clone(&goes_on));
+    let webhooks = Webhooks::with(Bounds::WEBHOOKS, None, move |_| {
+        let (begun, goes_on) = told.clone();
+        Box::pin(async move {
+            begun.notify_one();
+            goes_on.notified().await;
+            Ok(Receipt::default())
+        })
+    });
+    let mut idle = TcpStream::connect(webhooks.address).await.unwrap();
+    let mut busy = TcpStream::connect(webhooks.address).await.unwrap();
+    busy.write_all(post("/webhooks/acme", "[]").as_bytes()).await.unwrap();
+    timeout(PATIENCE, begun.notified()).await.unwrap();
+    webhooks.stop.cancel();
+    webhooks.tracker.close();
+    assert_eq!(timeout(PATIENCE, idle.read(&mut [0])).await.unwrap().unwrap_or(0), 0);
+    let refused = async { while TcpStream::connect(webhooks.address).await.is_ok() {} };
+    timeout(PATIENCE, refused).await.expect("new connections are refused");
+    goes_on.notify_one();
+    check(&answer(&mut busy).await, 201, &[]);
+    drop(busy);
+    timeout(PATIENCE, webhooks.tracker.wait()).await.expect("everything ended");
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named_in_a_sentence() {
+    let port = Port::open("127.0.0.1:0".parse().unwrap()).unwrap();
+    let error = Port::open(port.address()).unwrap_err();
+    assert!(matches!(error, BindError::Taken(_)));
+    let sentence = format!("cannot listen on {}: another process has the port", port.address());
+    assert!(error.to_string().starts_with(&sentence), "{error}");
+}
