@@ -2,17 +2,17 @@
 
 #![expect(clippy::panic, clippy::expect_used, reason = "a test may")]
 
-use std::collections::BTreeSet;
-use std::fs;
+#[path = "config/documents.rs"]
+mod documents;
+#[path = "config/process.rs"]
+mod process;
+
 use std::io;
 use std::path::Path;
-use std::process::{Command, Output};
 use std::time::Duration;
 
 use fleetbus::config::load::World;
-use fleetbus::config::{
-    AdminToken, Bus, Create, Loaded, PollApi, Property, Scope, SecretSource, load, schema,
-};
+use fleetbus::config::{AdminToken, Bus, Create, Loaded, PollApi, Property, Scope, SecretSource, load};
 
 /// An environment in which the variables of the examples are set, and a few files exist.
 struct Given;
@@ -501,148 +501,6 @@ accounts:
     for problem in problems {
         assert!(!problem.to_string().contains("hunter"), "{problem}");
     }
-}
-
-/// Every map of the schema with a foreign key in it: `load` answers with the keys that it knows.
-#[test]
-fn the_schema_has_the_keys_that_are_taken() {
-    fn keys(form: &serde_json::Value) -> BTreeSet<String> {
-        form["properties"].as_object().expect("a map").keys().cloned().collect()
-    }
-    let schema = schema();
-    let at = |pointer: &str| keys(schema.pointer(pointer).expect(pointer));
-    let text = "
-listen: { zzzzzzzz: 1, tls: { zzzzzzzz: 1 } }
-admin: { zzzzzzzz: 1 }
-bus: BUS
-accounts:
-  - { zzzzzzzz: 1, webhook: { zzzzzzzz: 1 }, poll: [{ zzzzzzzz: 1 }], limits: { zzzzzzzz: 1 } }
-delivery: { zzzzzzzz: 1, breaker: { zzzzzzzz: 1 } }
-replay: { zzzzzzzz: 1 }
-dedup: { zzzzzzzz: 1 }
-zzzzzzzz: 1
-";
-    let buses = [
-        "{ kafka: { zzzzzzzz: 1 } }",
-        "{ nats: { zzzzzzzz: 1 } }",
-        "{ local: { zzzzzzzz: 1 } }",
-        "{ zzzzzzzz: 1 }",
-    ];
-    let mut known: Vec<(String, BTreeSet<String>)> = Vec::new();
-    for bus in buses {
-        for problem in load(&text.replace("BUS", bus), &Given).map(|_| ()).expect_err("wrong") {
-            if let (Some(path), Some(keys)) =
-                (problem.path.strip_suffix("zzzzzzzz"), problem.fix.strip_prefix("known here: "))
-            {
-                known.push((path.to_owned(), keys.split(", ").map(str::to_owned).collect()));
-            }
-        }
-    }
-    known.sort();
-    known.dedup();
-    let of = |path: &str| {
-        let mut pointer = String::new();
-        for part in path.split('.').filter(|part| !part.is_empty()) {
-            let name = part.trim_end_matches("[0]");
-            pointer += &format!("/properties/{name}");
-            if name != part {
-                pointer += "/items";
-            }
-        }
-        at(&pointer)
-    };
-    assert_eq!(known.len(), 16, "{known:#?}");
-    for (path, keys) in known {
-        assert_eq!(keys, of(&path), "{path}");
-    }
-}
-
-/// Set `FLEETBUS_BLESS=1` to write what is committed anew.
-#[test]
-fn the_committed_schema_is_the_one_that_is_printed() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/fleetbus.schema.json");
-    let printed = fleetbus(&["check", "--schema"]);
-    let printed = String::from_utf8(printed.stdout).expect("text");
-    if std::env::var_os("FLEETBUS_BLESS").is_some() {
-        fs::write(&path, &printed).expect("written");
-    }
-    assert_eq!(fs::read_to_string(&path).expect("committed"), printed);
-}
-
-#[test]
-fn the_examples_of_the_documentation_are_valid() {
-    for (name, count) in [("docs/configuration.md", 3), ("README.md", 1)] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-        let text = fs::read_to_string(&path).expect("committed");
-        let examples: Vec<&str> =
-            text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-        assert_eq!(examples.len(), count, "{name}");
-        for example in examples {
-            check(example, &[]);
-        }
-    }
-}
-
-fn fleetbus(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_fleetbus"))
-        .args(args)
-        .env_remove("FLEETBUS_CONFIG")
-        .env("ACME_TOKEN", "s3cret")
-        .output()
-        .expect("the binary runs")
-}
-
-#[test]
-fn check_says_what_is_valid_and_exits_0() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("fleetbus.yaml");
-    fs::write(&path, "accounts: [{ id: acme, provider: linxup, webhook: { token: { env: ACME_TOKEN } } }]\n")
-        .expect("written");
-    let path = path.to_str().expect("text");
-    for args in [&["check", "--config", path][..], &["check", "--config", path, "--connect"]] {
-        let output = fleetbus(args);
-        assert_eq!(output.status.code(), Some(0), "{output:?}");
-        let said = String::from_utf8(output.stdout).expect("text");
-        assert!(said.starts_with("configuration is valid\nbus: local, a log in ./data\naccount acme (linxup): webhooks at /webhooks/acme\nnote: no bus is configured"), "{said}");
-    }
-}
-
-#[test]
-fn check_lists_every_problem_and_exits_64() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("fleetbus.yaml");
-    fs::write(&path, "lisen: {}\nadmin:\n  token: hunter2\n").expect("written");
-    let output = fleetbus(&["check", "--config", path.to_str().expect("text")]);
-    assert_eq!(output.status.code(), Some(64), "{output:?}");
-    let said = String::from_utf8(output.stderr).expect("text");
-    let at = path.display();
-    assert!(said.contains(&format!("{at}:1:1: lisen: is an unknown key; did you mean `listen`?")), "{said}");
-    assert!(said.contains(&format!("{at}:3:10: admin.token: is a secret written out")), "{said}");
-    assert!(!said.contains("hunter2"), "{said}");
-}
-
-#[test]
-fn the_file_is_found_by_flag_then_variable_then_name() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let write = |name: &str, text: &str| {
-        fs::write(folder.path().join(name), text).expect("written");
-        folder.path().join(name)
-    };
-    let by_flag = write("flag.yaml", "by_flag: 1\n");
-    let by_variable = write("variable.yaml", "by_variable: 1\n");
-    write("fleetbus.yaml", "by_name: 1\n");
-    let said = |flag: Option<&Path>, variable: Option<&Path>| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fleetbus"));
-        command.arg("check").current_dir(folder.path()).env_remove("FLEETBUS_CONFIG");
-        flag.map(|path| command.arg("--config").arg(path));
-        variable.map(|path| command.env("FLEETBUS_CONFIG", path));
-        String::from_utf8(command.output().expect("the binary runs").stderr).expect("text")
-    };
-    assert!(said(Some(&by_flag), Some(&by_variable)).contains("by_flag: is an unknown key"));
-    assert!(said(None, Some(&by_variable)).contains("by_variable: is an unknown key"));
-    assert!(said(None, None).contains("fleetbus.yaml:1:1: by_name: is an unknown key"));
-    let gone = fleetbus(&["check", "--config", "/no/such/file.yaml"]);
-    assert_eq!(gone.status.code(), Some(64));
 }
 
 #[test]
