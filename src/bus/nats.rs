@@ -34,6 +34,9 @@ const WINDOW: Duration = Duration::from_secs(90);
 const AGAIN: Duration = Duration::from_millis(250);
 /// How long a question about the stream may take.
 const ASK: Duration = Duration::from_secs(5);
+/// The longest subject that is published. A server reads 4,096 bytes (`max_control_line`) of subject, inbox and lengths, and
+/// ends the connection of who sends more: one message would take everyone's connection away, again and again.
+const SUBJECT: usize = 3_072;
 /// Subjects that the server refused lately, at most.
 const REFUSED: usize = 1_024;
 
@@ -153,6 +156,10 @@ impl NatsBus {
     }
 
     pub(super) fn submit(&self, message: &Message, ticket: Ticket) -> Result<(), (Failure, Ticket)> {
+        if message.topic.len() > SUBJECT {
+            let why = format!("the NATS subject is longer than {SUBJECT} bytes: the vehicle's id is");
+            return Err((Failure::Unfit(why), ticket));
+        }
         if !self.is_available() {
             return Err((Failure::Unavailable("NATS is not connected".to_owned()), ticket));
         }

@@ -1,0 +1,157 @@
+//! Hostile ids through the real binary to real brokers: whatever a sender calls its vehicles, an event goes under the topic,
+//! subject, key and headers that it would have anyhow, or stands aside, and no other vehicle waits for it.
+
+#[expect(dead_code, reason = "shared with the tests of the promises")]
+#[path = "support/bridge.rs"]
+mod bridge;
+#[expect(dead_code, reason = "shared with the tests of the buses")]
+#[path = "support/brokers.rs"]
+mod brokers;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use fleetbus::event::pb;
+use prost::Message as _;
+use serde_json::{Value, json};
+
+use bridge::{Bridge, TOKEN, acme, configure};
+use brokers::{Consumed, shared_kafka, shared_nats, unique, until};
+
+/// Headers of an event without a trace, as both buses name them.
+const HEADERS: [&str; 9] = [
+    "ce_id",
+    "ce_source",
+    "ce_specversion",
+    "ce_type",
+    "ce_subject",
+    "ce_time",
+    "ce_dataschema",
+    "ce_partitionkey",
+    "ce_recordedtime",
+];
+
+/// Ids as a sender may write them, and what is left of each.
+fn ids() -> Vec<(String, String)> {
+    let as_is = |id: &str| (id.to_owned(), id.to_owned());
+    vec![
+        as_is("350000000000017"),
+        ("a\r\nInjected: yes\r\n\r\nb".to_owned(), "aInjected: yesb".to_owned()),
+        ("nul\0l".to_owned(), "null".to_owned()),
+        as_is("a.b.c"),
+        as_is("*"),
+        as_is(">"),
+        as_is("a.>"),
+        as_is("a b  c"),
+        as_is("%0D%0A"),
+        as_is("{type}"),
+        as_is("$JS.API.STREAM.DELETE.FLEET"),
+        as_is("../../etc"),
+        as_is("\u{feff}é\u{202e}漢\u{2028}"),
+        ("x\u{7f}\u{85}y".to_owned(), "xy".to_owned()),
+        as_is("350000000000018"),
+    ]
+}
+
+fn position(id: &str) -> Value {
+    json!({ "pushType": "POSITION", "deviceNumber": id, "date": jiff::Timestamp::now().as_millisecond() - 60_000,
+            "latitude": 38.62701, "longitude": -90.19941, "speed": 34 })
+}
+
+async fn send(bridge: &Bridge, id: &str) -> Value {
+    let sent = reqwest::Client::new()
+        .post(format!("{}/webhooks/acme", bridge.webhook))
+        .bearer_auth(TOKEN)
+        // Into a header only what is well formed may come, however it is meant.
+        .header("traceparent", "00-x-y-01")
+        .json(&position(id));
+    let answer = sent.send().await.unwrap();
+    assert_eq!(answer.status().as_u16(), 201, "{id:?}");
+    answer.json().await.unwrap()
+}
+
+fn subject(consumed: &Consumed) -> String {
+    pb::FleetEvent::decode(&*consumed.payload).unwrap().subject
+}
+
+fn check_headers(consumed: &Consumed, more: &[&str]) {
+    let names: BTreeSet<String> =
+        consumed.headers.iter().map(|(name, _)| name.to_lowercase().replace('-', "_")).collect();
+    let expected: BTreeSet<String> = HEADERS.iter().chain(more).map(|name| (*name).to_owned()).collect();
+    assert_eq!(names, expected, "{consumed:?}");
+    for (name, value) in &consumed.headers {
+        assert!(!value.contains(char::is_control), "{name}: {value:?}");
+    }
+}
+
+fn sorted(texts: impl Iterator<Item = String>) -> Vec<String> {
+    let mut texts: Vec<String> = texts.collect();
+    texts.sort();
+    texts
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_injected_into_subjects_and_headers_of_nats() {
+    let (nats, dir, prefix) = (shared_nats(), tempfile::tempdir().unwrap(), unique("hostile"));
+    let bus = format!(
+        "bus: {{ nats: {{ url: \"{}\", subject: \"{prefix}.{{type}}.{{account}}.{{subject}}\", stream: \"{prefix}\", create: true }} }}",
+        nats.url
+    );
+    let bridge = Bridge::start(&configure(dir.path(), &bus, acme(), "delivery: { drain_delay: 0s }"));
+    // Longer than a server reads: it stands aside, and takes nobody's connection away.
+    let long = "7".repeat(10_000);
+    assert_eq!(send(&bridge, &long).await["parked"], 1);
+    let mut last = Value::Null;
+    for (id, _) in ids() {
+        last = send(&bridge, &id).await;
+    }
+    assert_eq!(last["delivered"], 1, "{last}\n{}", bridge.log_text());
+    let expected = sorted(ids().into_iter().map(|(_, clean)| clean));
+    let mut read = nats.read(&prefix).await;
+    for _ in 0..200 {
+        if read.len() >= expected.len() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        read = nats.read(&prefix).await;
+    }
+    assert_eq!(sorted(read.iter().map(subject)), expected);
+    for one in &read {
+        check_headers(one, &["nats_msg_id", "ce_datacontenttype"]);
+        let token = one.key.strip_prefix(&format!("{prefix}.position.acme.")).expect("its own account's");
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'%');
+        assert!(!token.is_empty() && token.bytes().all(plain), "{}", one.key);
+    }
+    let parked: Value =
+        reqwest::get(format!("{}/v1/parked", bridge.admin)).await.unwrap().json().await.unwrap();
+    let rows = parked["parked"].as_array().unwrap();
+    assert_eq!(rows.len(), 1, "{parked}");
+    assert_eq!(rows[0]["reason"], "unfit", "{parked}");
+    assert!(!bridge.log_text().contains("nats.disconnected"), "{}", bridge.log_text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_injected_into_topics_and_headers_of_kafka() {
+    let (kafka, dir, prefix) = (shared_kafka(), tempfile::tempdir().unwrap(), unique("hostile"));
+    let bus = format!(
+        "bus: {{ kafka: {{ brokers: \"{}\", topic: \"{prefix}.{{type}}\", create: true }} }}",
+        kafka.brokers
+    );
+    let bridge = Bridge::start(&configure(dir.path(), &bus, acme(), "delivery: { drain_delay: 0s }"));
+    let long = "7".repeat(10_000);
+    send(&bridge, &long).await;
+    for (id, _) in ids() {
+        send(&bridge, &id).await;
+    }
+    let expected = sorted(ids().into_iter().map(|(_, clean)| clean).chain([long]));
+    let mut read = Vec::new();
+    until("all is on the topic", Duration::from_secs(60), || {
+        read = kafka.read(&format!("{prefix}.position"));
+        read.len() >= expected.len()
+    });
+    assert_eq!(sorted(read.iter().map(subject)), expected);
+    for one in &read {
+        check_headers(one, &["content_type"]);
+        assert_eq!(one.key, subject(one));
+    }
+}
