@@ -1,6 +1,6 @@
-//! The circuit breaker of the bus connection: opens when more than a share of the
-//! attempts of a window failed for want of the bus, lets one probe through at growing intervals, and closes on the first
-//! success. Pure: the caller brings "now". Only unavailability counts: a refused topic or a poison event never does.
+//! The circuit breaker of the bus connection: opens when more than a share of the attempts of a window failed for want of
+//! the bus, and not by chance; lets one probe through at growing intervals, and closes on the first success. Pure: the
+//! caller brings "now". Only unavailability counts: a refused topic or a poison event never does.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -9,6 +9,9 @@ use crate::config;
 
 /// Below this many attempts in the window nothing is concluded.
 const FEWEST_ATTEMPTS: u32 = 20;
+/// So many standard deviations above the share are no chance: of 20 attempts, at a share of a half, 17 failures. Without it a bus of
+/// which 40 % fails would open the breaker every few minutes where there is little traffic.
+const CERTAINTY: f64 = 3.0;
 /// First and last pause between probes.
 const PROBE_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 /// The window is counted in this many slices: its bound.
@@ -108,15 +111,22 @@ impl Breaker {
         self.count(now, verdict);
         let (successes, failures) =
             self.slices.iter().fold((0, 0), |(s, f), slice| (s + slice.successes, f + slice.failures));
-        let attempts = successes + failures;
-        if attempts < FEWEST_ATTEMPTS
-            || f64::from(failures) <= self.settings.failure_rate * f64::from(attempts)
-        {
+        if !self.is_too_much(successes + failures, failures) {
             return None;
         }
         self.state = State::Open { next_probe: now + PROBE_PAUSE.0, pause: PROBE_PAUSE.0 };
         self.slices.clear();
         Some(Change::Opened)
+    }
+
+    fn is_too_much(&self, attempts: u32, failures: u32) -> bool {
+        let (share, of) = (self.settings.failure_rate, f64::from(attempts));
+        let chance = CERTAINTY * (of * share * (1.0 - share)).sqrt();
+        // Where everything fails it is no chance, whatever the share.
+        let failed = f64::from(failures);
+        attempts >= FEWEST_ATTEMPTS
+            && failed > share * of
+            && (failures == attempts || failed > share * of + chance)
     }
 
     fn count(&mut self, now: Instant, verdict: Verdict) {
@@ -142,6 +152,9 @@ impl Breaker {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     fn breaker() -> Breaker {
@@ -159,10 +172,22 @@ mod tests {
         assert_eq!(feed(&mut few, now, Verdict::Failure, 19), []);
         assert_eq!(feed(&mut few, now, Verdict::Failure, 1), [Change::Opened]);
 
+        let mut some = breaker();
+        feed(&mut some, now, Verdict::Success, 3);
+        assert_eq!(feed(&mut some, now, Verdict::Failure, 16), []);
+        assert_eq!(feed(&mut some, now, Verdict::Failure, 1), [Change::Opened], "17 of 20");
+
         let mut half = breaker();
-        feed(&mut half, now, Verdict::Success, 20);
-        assert_eq!(feed(&mut half, now, Verdict::Failure, 20), []);
-        assert_eq!(feed(&mut half, now, Verdict::Failure, 1), [Change::Opened]);
+        feed(&mut half, now, Verdict::Success, 10_000);
+        assert_eq!(feed(&mut half, now, Verdict::Failure, 10_000), []);
+        assert_eq!(feed(&mut half, now, Verdict::Failure, 500).len(), 1, "51.2 % of many are no chance");
+    }
+
+    #[test]
+    fn a_share_near_one_opens_when_everything_fails() {
+        let settings = config::Breaker { failure_rate: 0.95, window: Duration::from_secs(30) };
+        let mut breaker = Breaker::new(settings);
+        assert_eq!(feed(&mut breaker, Instant::now(), Verdict::Failure, 20), [Change::Opened]);
     }
 
     #[test]
@@ -205,5 +230,81 @@ mod tests {
         assert_eq!(breaker.record(start, Verdict::Failure), None);
         assert_eq!(breaker.record(start, Verdict::Success), Some(Change::Closed));
         assert!(!breaker.is_open());
+    }
+
+    /// Numbers that look like chance, the same in every run.
+    struct Dice(u64);
+
+    impl Dice {
+        /// 0 to 99.
+        fn roll(&mut self) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0 % 100
+        }
+    }
+
+    /// How often it opens within an hour, when so many of a hundred attempts fail by chance.
+    fn openings(seed: u64, percent: u64, every: Duration) -> usize {
+        let (start, mut breaker, mut dice) =
+            (Instant::now(), breaker(), Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+        let attempts = u32::try_from(3_600_000 / every.as_millis()).unwrap();
+        let of = |attempt: u32| start + every * attempt;
+        let verdict =
+            |dice: &mut Dice| if dice.roll() < percent { Verdict::Failure } else { Verdict::Success };
+        let changes = (0..attempts).filter_map(|attempt| breaker.record(of(attempt), verdict(&mut dice)));
+        changes.filter(|change| *change == Change::Opened).count()
+    }
+
+    #[test]
+    fn chance_does_not_make_it_flap_at_forty_percent_whatever_the_traffic() {
+        for seed in 1..=20 {
+            for every in [5, 100, 1_000].map(Duration::from_millis) {
+                assert_eq!(openings(seed, 40, every), 0, "seed {seed}, every {every:?}");
+                assert!(openings(seed, 70, every) > 0, "seed {seed}, every {every:?}");
+            }
+        }
+    }
+
+    proptest! {
+        /// However successes, failures and time are mixed: it opens only on proof, probes one at a time and never more than
+        /// five seconds after the last, and any success closes it. So nothing starves behind it.
+        #[test]
+        fn it_opens_on_proof_and_never_stays_shut_to_probes(
+            steps in vec((0u64..3_000, any::<bool>(), any::<bool>()), 1..400),
+        ) {
+            let (mut now, mut breaker) = (Instant::now(), breaker());
+            let (mut failures, mut attempts, mut last) = (0u32, 0u32, now);
+            for (pause, success, comes_back) in steps {
+                now += Duration::from_millis(pause);
+                if breaker.is_open() {
+                    if comes_back && !success {
+                        breaker.probe_now(now);
+                        prop_assert!(breaker.is_probe_due(now));
+                    }
+                    prop_assert!(breaker.is_probe_due(last.max(now) + PROBE_PAUSE.1));
+                    if breaker.take_probe(now) {
+                        prop_assert!(!breaker.take_probe(now), "one at a time");
+                        last = now;
+                    }
+                } else {
+                    prop_assert!(!breaker.take_probe(now));
+                }
+                let was_open = breaker.is_open();
+                let change = breaker.record(now, if success { Verdict::Success } else { Verdict::Failure });
+                if was_open {
+                    prop_assert_eq!(change, success.then_some(Change::Closed));
+                    (failures, attempts) = (0, 0);
+                    continue;
+                }
+                // Since it closed; of these the window is a part.
+                (failures, attempts) = (failures + u32::from(!success), attempts + 1);
+                if change == Some(Change::Opened) {
+                    prop_assert!(!success && failures >= 17 && attempts >= FEWEST_ATTEMPTS);
+                    last = now;
+                }
+            }
+        }
     }
 }
