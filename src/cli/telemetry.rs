@@ -1,5 +1,5 @@
 //! Logs: text on a terminal, JSON otherwise. Stable event names are the messages; fields are dotted and carry units. No
-//! payload, name, coordinate or token is ever a field.
+//! payload, name, coordinate or token is ever a field; of a panic only its place is said, for its words may quote a payload.
 
 use std::io::IsTerminal as _;
 
@@ -23,6 +23,11 @@ pub fn start() {
         builder.json().flatten_event(true).try_init()
     };
     started.unwrap_or_default();
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        let thread = std::thread::current();
+        tracing::error!(place, thread = thread.name(), "process.panicked");
+    }));
     if let Some(error) = unread {
         tracing::warn!(error, variable = "FLEETBUS_LOG", taken = FILTER, "log.filter_unreadable");
     }
