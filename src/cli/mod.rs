@@ -18,6 +18,7 @@ pub mod health;
 pub mod licenses;
 pub mod manual;
 pub mod output;
+mod files;
 pub mod parked;
 pub mod remote;
 pub mod replay;

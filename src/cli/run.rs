@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{Exit, complain, telemetry};
+use super::{Exit, complain, files, telemetry};
 use crate::app::{self, Ended};
 use crate::config::{self, Loaded, load::ThisProcess};
 
@@ -29,6 +29,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         Err(exit) => return Ok(exit),
     };
     telemetry::start();
+    files::raise_limit();
     for note in &loaded.notes {
         tracing::warn!(note, "config.note");
     }
