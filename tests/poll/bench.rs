@@ -77,6 +77,8 @@ impl Call {
 /// What the stand-in answers.
 pub enum Reply {
     Is(u16, Vec<(&'static str, String)>, String),
+    /// A body that is compressed.
+    Gzip(Vec<u8>),
     /// Headers, the beginning of a body, and then nothing.
     Stuck,
     /// Nothing at all.
@@ -174,6 +176,9 @@ async fn answer(State(stand): State<Stand>, request: Request) -> Response {
                 response = response.header(name, value);
             }
             response.body(Body::from(body)).unwrap()
+        }
+        Reply::Gzip(body) => {
+            Response::builder().header("content-encoding", "gzip").body(Body::from(body)).unwrap()
         }
         Reply::Stuck => {
             let begun =

@@ -1,5 +1,6 @@
 //! What goes wrong with one answer, with our own side, and with stopping.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use fleetbus::intake::accept::Refusal;
@@ -214,4 +215,18 @@ async fn ten_thousand_feeds_wait_without_turning() {
     bench.stop.cancel();
     bench.tracker.close();
     bench.tracker.wait().await;
+}
+
+/// 300 MiB of blanks in 300 kB.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_swells_is_given_up_at_the_bound() {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(&vec![b' '; 300 << 20]).unwrap();
+    let bomb = encoder.finish().unwrap();
+    let stand = Stand::start(move |_| Reply::Gzip(bomb.clone())).await;
+    let asked = Asked { account: "acme", v3: false, stand: &stand, feeds: vec![(Feed::Trackers, 600)] };
+    let bench = Bench::with(&[asked], Bounds { size: 1 << 20, ..Bounds::default() }, Vec::new(), true);
+    bench.settle().await;
+    assert!(bench.said().contains("larger"), "{}", bench.said());
+    assert_eq!(bench.rows(), Vec::<usize>::new());
 }

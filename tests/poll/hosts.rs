@@ -237,3 +237,46 @@ async fn a_host_that_cannot_be_reached_is_said_without_its_address() {
     assert!(bench.said().to_lowercase().contains("refused"), "{}", bench.said());
     tokio::time::advance(Duration::from_secs(1)).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn no_way_of_redirecting_leads_to_another_host() {
+    let elsewhere = Stand::start(|_| v2(1)).await;
+    let (there, port) = (elsewhere.address, elsewhere.address.port());
+    let targets = [
+        format!("http://{there}/"),
+        format!("//{there}/"),
+        format!("https://{there}/"),
+        format!("http://localhost:{port}/"),
+        format!("http://me@{there}/"),
+        format!("http:\\\\{there}\\"),
+        "file:///etc/passwd".to_owned(),
+        "http://169.254.169.254/latest/meta-data/".to_owned(),
+    ];
+    for code in [301, 302, 303, 307, 308] {
+        for target in &targets {
+            // Also from where a first redirect, within the host, had led.
+            let location = target.clone();
+            let stand = Stand::start(move |call| match call.what.as_str() {
+                "POST /trips" => Reply::Is(307, vec![("location", "/moved".to_owned())], String::new()),
+                _ => Reply::Is(code, vec![("location", location.clone())], String::new()),
+            })
+            .await;
+            let bench = Bench::one(&stand, false, Feed::Trips, 600);
+            bench.settle().await;
+            assert!(!bench.said().is_empty(), "{code} to {target} was taken");
+            assert!(!bench.said().contains(SECRET), "{}", bench.said());
+            assert_eq!(bench.rows(), Vec::<usize>::new(), "{code} to {target}");
+        }
+    }
+    assert_eq!(elsewhere.calls().len() + elsewhere.calls_of("GET /company").len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_redirects_in_a_circle_is_given_up() {
+    let stand =
+        Stand::start(|_| Reply::Is(307, vec![("location", "/trips".to_owned())], String::new())).await;
+    let bench = Bench::one(&stand, false, Feed::Trips, 600);
+    bench.settle().await;
+    assert!(bench.said().contains("redirects"), "{}", bench.said());
+    assert!(stand.calls().len() <= 5, "{}", stand.calls().len());
+}

@@ -12,6 +12,8 @@ use super::host::Host;
 use super::request::get;
 use crate::event::AccountId;
 
+/// A host's name is no longer: what a provider says goes into our log.
+const HOST_CHARS: usize = 253;
 /// The first and the longest pause between two attempts.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3_600));
 
@@ -53,7 +55,8 @@ fn host_of(text: &str) -> Option<String> {
     let text = text.trim();
     let bare = text.split_once("://").map_or(text, |(_, rest)| rest);
     let host = bare.split(['/', ':', '?']).next().unwrap_or_default();
-    (!host.is_empty()).then(|| host.to_ascii_lowercase())
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    ((1..=HOST_CHARS).contains(&host.len()) && host.chars().all(legal)).then(|| host.to_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -73,6 +76,8 @@ mod tests {
         check(r#"{"data":{"apiHost":null}}"#, None);
         check(r#"{"apiHost":""}"#, None);
         check("<html>", None);
+        check(r#"{"apiHost":"a b"}"#, None);
+        check(&format!(r#"{{"apiHost":"{}"}}"#, "a".repeat(254)), None);
         assert_eq!(host_of("https://app02.linxup.com/ibis/rest/api/v2").as_deref(), Some("app02.linxup.com"));
     }
 }
