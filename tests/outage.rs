@@ -1,0 +1,238 @@
+//! A long outage, compressed: the bus is gone while a large fleet goes on sending, then it comes back and the drain has all
+//! of it to carry, beside live traffic. Memory and file descriptors stay within what docs/operate.md states, order holds
+//! for each vehicle, and nothing is lost or doubled. Small by default; `make memory` runs it as large as the table says.
+
+#[path = "support/bridge.rs"]
+mod bridge;
+#[expect(dead_code, reason = "shared with the tests of the buses")]
+#[path = "support/brokers.rs"]
+mod brokers;
+#[expect(dead_code, reason = "shared with the tests of the promises")]
+#[path = "support/checker.rs"]
+mod checker;
+#[expect(dead_code, reason = "shared with the tests of the promises")]
+#[path = "support/fleet.rs"]
+mod fleet;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use fleetbus::event::pb;
+use futures_util::StreamExt as _;
+use prost::Message as _;
+use serde_json::Value;
+
+use bridge::{Bridge, TOKEN, acme, configure};
+use brokers::{Guard, Nats, unique};
+use fleet::{flat, start};
+
+/// Requests under way at once, each with rows of vehicles of its own.
+const SENDERS: usize = 4;
+/// Rows of one request.
+const ROWS: usize = 100;
+/// Vehicles that send before, during and after, one row a request: their latency is the live traffic's.
+const LIVE: usize = 2_000_000;
+/// Resident memory: what the process has without work, what it may have in work, and what 100,000 lanes take.
+const BOUND_MIB: usize = 400;
+/// Open files and sockets.
+const BOUND_FILES: usize = 160;
+
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |said| said.parse().expect("a number"))
+}
+
+/// Resident memory in KiB, and open files, from the kernel.
+fn usage(pid: u32) -> (usize, usize) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+    let resident = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    (resident, std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count())
+}
+
+/// The most of both since the last look.
+#[derive(Default)]
+struct Peaks {
+    resident: AtomicUsize,
+    files: AtomicUsize,
+}
+
+impl Peaks {
+    fn see(&self, pid: u32) {
+        let (resident, files) = usage(pid);
+        self.resident.fetch_max(resident, Ordering::Relaxed);
+        self.files.fetch_max(files, Ordering::Relaxed);
+    }
+
+    /// MiB, and files.
+    fn take(&self) -> (usize, usize) {
+        (self.resident.swap(0, Ordering::Relaxed) / 1_024, self.files.swap(0, Ordering::Relaxed))
+    }
+}
+
+/// Sends one request until it is answered 2xx, and says how long the last one took.
+async fn send(client: &reqwest::Client, bridge: &str, rows: &[Value]) -> Duration {
+    loop {
+        let begun = Instant::now();
+        let sent = client.post(format!("{bridge}/webhooks/acme")).bearer_auth(TOKEN).json(rows).send().await;
+        if sent.is_ok_and(|answer| answer.status().is_success()) {
+            return begun.elapsed();
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A vehicle of its own sends until told to stop, or so often.
+async fn live(bridge: &str, vehicle: usize, stop: &AtomicBool, most: usize) -> Vec<Duration> {
+    let (client, from) = (fleet::client(), start());
+    let mut took = Vec::new();
+    while took.len() < most && !stop.load(Ordering::Relaxed) {
+        let row = flat(LIVE + vehicle, from + took.len() as i64 * 1_000);
+        took.push(send(&client, bridge, &[row]).await);
+    }
+    took
+}
+
+fn percentile(took: &mut [Duration], of: usize) -> Duration {
+    took.sort();
+    took[(took.len() * of / 100).min(took.len() - 1)]
+}
+
+/// One number of the metrics.
+async fn metric(admin: &str, name: &str) -> usize {
+    let text = reqwest::get(format!("{admin}/metrics")).await.expect("an answer").text().await.expect("text");
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} "))).expect(name);
+    line.parse::<f64>().expect("a number") as usize
+}
+
+/// How many messages each vehicle has in the stream, where each is newer than the one before.
+async fn read(nats: &Nats, stream: &str) -> HashMap<String, usize> {
+    let context = async_nats::jetstream::new(nats.client().await);
+    let mut stream = context.get_stream(stream).await.expect("the stream");
+    let last = stream.info().await.expect("its state").state.last_sequence;
+    let config = async_nats::jetstream::consumer::pull::OrderedConfig::default();
+    let mut messages =
+        stream.create_consumer(config).await.expect("a consumer").messages().await.expect("messages");
+    let mut vehicles: HashMap<String, (usize, i64)> = HashMap::new();
+    loop {
+        let message = messages.next().await.expect("a message").expect("a message");
+        if message.subject.contains(".position.") {
+            let event = pb::FleetEvent::decode(&*message.payload).expect("an event");
+            let at = event.occur_time.expect("a time").seconds;
+            let (count, newest) = vehicles.entry(event.subject.clone()).or_insert((0, i64::MIN));
+            assert!(at > *newest, "{} has {at} after {newest}", event.subject);
+            (*count, *newest) = (*count + 1, at);
+        }
+        if message.info().expect("its place").stream_sequence == last {
+            return vehicles.into_iter().map(|(subject, (count, _))| (subject, count)).collect();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_takes_no_more_memory_than_is_stated_and_its_drain_keeps_order() {
+    let (events, subjects) = (number("OUTAGE_EVENTS", 20_000), number("OUTAGE_SUBJECTS", 2_000));
+    let (nats, dir, prefix) = (Nats::start(Guard::Open, ""), tempfile::tempdir().unwrap(), unique("outage"));
+    let bus = format!(
+        "bus: {{ nats: {{ url: \"{}\", subject: \"{prefix}.{{type}}.{{account}}.{{subject}}\", stream: \"{prefix}\", create: true }} }}",
+        nats.url
+    );
+    let accounts = format!("{}    limits: {{ parked: 9GiB }}\n", acme());
+    let bridge = Bridge::start(&configure(dir.path(), &bus, &accounts, "delivery: { drain_delay: 0s }"));
+    let (pid, webhook, admin) = (bridge.pid(), bridge.webhook.clone(), bridge.admin.clone());
+
+    let peaks = Arc::new(Peaks::default());
+    let done = Arc::new(AtomicBool::new(false));
+    let (sees, until) = (Arc::clone(&peaks), Arc::clone(&done));
+    let mut looking = tokio::task::JoinSet::new();
+    looking.spawn(async move {
+        while !until.load(Ordering::Relaxed) {
+            sees.see(pid);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+
+    let never = AtomicBool::new(false);
+    let mut normal = live(&webhook, 0, &never, 500).await;
+    let before = peaks.take();
+
+    nats.kill9();
+    let begun = Instant::now();
+    let mut fleet = tokio::task::JoinSet::new();
+    for sender in 0..SENDERS {
+        let webhook = webhook.clone();
+        fleet.spawn(async move {
+            let (client, from) = (fleet::client(), start());
+            let own: Vec<usize> = (0..subjects).filter(|vehicle| vehicle % SENDERS == sender).collect();
+            for round in 0..events / subjects {
+                for vehicles in own.chunks(ROWS) {
+                    let at = from + round as i64 * 1_000;
+                    let rows: Vec<Value> = vehicles.iter().map(|vehicle| flat(*vehicle, at)).collect();
+                    send(&client, &webhook, &rows).await;
+                }
+            }
+        });
+    }
+    while let Some(ended) = fleet.join_next().await {
+        ended.expect("a sender");
+    }
+    let (parked_in, lanes) = (begun.elapsed(), metric(&admin, "fleetbus_lanes_behind").await);
+    let outage = peaks.take();
+
+    nats.restart();
+    let begun = Instant::now();
+    let drained = Arc::new(AtomicBool::new(false));
+    let drains = async {
+        while metric(&admin, "fleetbus_events_behind").await > 0 {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        drained.store(true, Ordering::Relaxed);
+    };
+    let (mut meanwhile, ()) = tokio::join!(live(&webhook, 1, &drained, usize::MAX), drains);
+    let (drained_in, drain) = (begun.elapsed(), peaks.take());
+    done.store(true, Ordering::Relaxed);
+    looking.join_next().await;
+
+    let sent = events / subjects * subjects;
+    let (quick, live_p99) = (percentile(&mut normal, 99), percentile(&mut meanwhile, 99));
+    let rate = |took: Duration| sent as f64 / took.as_secs_f64();
+    println!(
+        "| phase | events | vehicles behind | s | events/s | RSS MiB, peak | files, peak | live p99 ms |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    println!(
+        "| before | {} | 0 | | | {} | {} | {:.1} |",
+        normal.len(),
+        before.0,
+        before.1,
+        quick.as_secs_f64() * 1e3
+    );
+    println!(
+        "| outage | {sent} | {lanes} | {:.0} | {:.0} | {} | {} | |",
+        parked_in.as_secs_f64(),
+        rate(parked_in),
+        outage.0,
+        outage.1
+    );
+    println!(
+        "| drain | {sent} | 0 | {:.0} | {:.0} | {} | {} | {:.1} |",
+        drained_in.as_secs_f64(),
+        rate(drained_in),
+        drain.0,
+        drain.1,
+        live_p99.as_secs_f64() * 1e3
+    );
+    let read = read(&nats, &prefix).await;
+    let fleet: usize =
+        (0..subjects).map(|vehicle| read.get(&fleet::imei(vehicle)).copied().unwrap_or(0)).sum();
+    assert_eq!(fleet, sent, "each event once");
+    assert_eq!(read.get(&fleet::imei(LIVE)), Some(&normal.len()));
+    assert_eq!(read.get(&fleet::imei(LIVE + 1)), Some(&meanwhile.len()));
+    assert_eq!(lanes, subjects);
+    for (resident, files) in [before, outage, drain] {
+        assert!(resident < BOUND_MIB, "{resident} MiB");
+        assert!(files < BOUND_FILES, "{files} files");
+    }
+    assert!(bridge.stop().success());
+}
