@@ -32,6 +32,15 @@ campaign: setup ## Faults by seed under load, and a checker: EVENTS= FAULTS= SEE
 campaign-selftest: setup brokers ## Planted bugs, each of which the checker must find
 	cargo test --features faults --test campaign -- --exact --nocapture the_checker_finds_planted_bugs
 
+stops: brokers ## SIGTERM under 64 busy connections, STOPS=50 times: a table
+	STOPS=$(or $(STOPS),50) cargo test --test stops -- --nocapture
+
+bulkheads: brokers ## One account over its limits beside another that is not, ROUNDS=10 turns of TURN=10 s: a table
+	BULKHEADS_ROUNDS=$(or $(ROUNDS),10) BULKHEADS_SECONDS=$(or $(TURN),10) cargo test --test bulkheads -- --nocapture
+
+memory: brokers ## An outage of EVENTS=1200000 of SUBJECTS=100000 vehicles and its drain: memory, files, order, live latency: a table
+	OUTAGE_EVENTS=$(or $(EVENTS),1200000) OUTAGE_SUBJECTS=$(or $(SUBJECTS),100000) cargo test --test outage -- --nocapture
+
 examples: ## Subscribers in five languages: compiled; three of them read what the bridge publishes
 	@scripts/examples.sh all
 

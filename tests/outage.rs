@@ -2,12 +2,12 @@
 //! of it to carry, beside live traffic. Memory and file descriptors stay within what docs/operate.md states, order holds
 //! for each vehicle, and nothing is lost or doubled. Small by default; `make memory` runs it as large as the table says.
 
+#[expect(dead_code, reason = "shared with the tests of the promises")]
 #[path = "support/bridge.rs"]
 mod bridge;
 #[expect(dead_code, reason = "shared with the tests of the buses")]
 #[path = "support/brokers.rs"]
 mod brokers;
-#[expect(dead_code, reason = "shared with the tests of the promises")]
 #[path = "support/checker.rs"]
 mod checker;
 #[expect(dead_code, reason = "shared with the tests of the promises")]

@@ -144,7 +144,7 @@ async fn logs_metrics_and_answers_tell_no_secret_and_nothing_of_a_payload() {
     let text = text.replace("admin: {", "admin: { token: { env: TEST_ADMIN },");
     std::fs::write(&config, text).unwrap();
     let environment =
-        [("TEST_TOKEN", TOKEN), ("TEST_PULL", PULL), ("TEST_ADMIN", ADMIN), ("FLEETBUS_LOG", "debug")];
+        [("TEST_TOKEN", TOKEN), ("TEST_PULL", PULL), ("TEST_ADMIN", ADMIN), ("FLEETBUS_LOG", "trace")];
     let mut bridge = Bridge::start_with(&config, &environment);
     let (client, mut read) = (Client::new(), Read::default());
     let (webhook, admin) = (bridge.webhook.clone(), bridge.admin.clone());
@@ -215,6 +215,26 @@ async fn logs_metrics_and_answers_tell_no_secret_and_nothing_of_a_payload() {
     read.ask(replay.header("content-type", "application/json").body("{}")).await;
     read.ask(client.get(format!("{admin}/v1/parked")).bearer_auth(WRONG)).await;
     read.ask(client.get(format!("{admin}/v1/parked?token=Qx7-query"))).await;
+    read.0.push(command(&["check", "--config", &config.display().to_string()], &environment));
+    let operator = [("FLEETBUS_ADMIN", admin.as_str()), ("FLEETBUS_ADMIN_TOKEN", ADMIN)];
+    let shown = rows[0]["seq"].to_string();
+    for args in [&["parked", "list"][..], &["parked", "show", &shown], &["replay", "--dry-run"]] {
+        let (place, said) = command(args, &operator);
+        assert!(said.contains("exit status: 0"), "{place}: {said}");
+        read.0.push((place, said));
+    }
+    let stranger = [("FLEETBUS_ADMIN", admin.as_str()), ("FLEETBUS_ADMIN_TOKEN", WRONG)];
+    for args in [
+        &["parked", "list"][..],
+        &["parked", "discard", "--all"],
+        &["parked", "show", "1"],
+        &["replay"],
+        &["tail", "--no-follow"],
+    ] {
+        let (place, said) = command(args, &stranger);
+        assert!(said.contains("exit status: 1"), "{place}: {said}");
+        read.0.push((place, said));
+    }
     // This one is told its own words; the log is not.
     Read::default().ask(ask("/v1/parked?reason=Qx7-reason")).await;
 
@@ -222,13 +242,72 @@ async fn logs_metrics_and_answers_tell_no_secret_and_nothing_of_a_payload() {
     bridge.wait_for_log("app.stopped", Duration::from_secs(60));
     assert!(bridge.ended(Duration::from_secs(60)).success());
     let log = bridge.log_text();
-    assert!(log.contains("\"level\":\"DEBUG\"") && log.contains("feed.failed"), "the log is talkative");
+    assert!(log.contains("\"level\":\"TRACE\"") && log.contains("feed.failed"), "the log is talkative");
     read.0.push(("the log".to_owned(), log));
     let open =
         |place: &str| place == "the log" || place.starts_with("/metrics") || place.starts_with("/readyz");
     let subjects = read.0.iter().filter(|(place, text)| open(place) && text.contains(IMEI));
     let mut leaks: Vec<_> = subjects.map(|(place, _)| format!("the subject in {place}")).collect();
     leaks.extend(read.leaks());
+    assert!(leaks.is_empty(), "{}", leaks.join("\n"));
+}
+
+/// What a command says, on both streams, and how it ends.
+fn command(args: &[&str], environment: &[(&str, &str)]) -> (String, String) {
+    let told = Command::new(env!("CARGO_BIN_EXE_fleetbus"))
+        .args(args)
+        .envs(environment.iter().copied())
+        .output()
+        .expect("the built binary");
+    let (out, err) = (String::from_utf8_lossy(&told.stdout), String::from_utf8_lossy(&told.stderr));
+    (format!("fleetbus {}", args.join(" ")), format!("{out}\n{err}\n{}", told.status))
+}
+
+/// A port that nobody answers, and one that answers what is neither Kafka nor NATS.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bus_that_fails_is_told_without_what_signs_in_to_it() {
+    let odd = provider().await.replace("http://", "");
+    let mut read = Read::default();
+    let properties = "security.protocol: sasl_plaintext, sasl.mechanism: PLAIN, sasl.username: me, sasl.password: { env: TEST_BUS }";
+    for address in ["127.0.0.1:1", odd.as_str()] {
+        for bus in [
+            format!(
+                "bus: {{ kafka: {{ brokers: '{address}', properties: {{ {properties}, debug: all }} }} }}"
+            ),
+            format!(
+                "bus: {{ nats: {{ url: 'nats://{address}', user: me, password: {{ env: TEST_BUS }} }} }}"
+            ),
+            format!("bus: {{ nats: {{ url: 'nats://{address}', token: {{ env: TEST_BUS }} }} }}"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let accounts =
+                "accounts: [{ id: acme, provider: linxup, webhook: { token: { env: TEST_TOKEN } } }]";
+            let config = configure(
+                dir.path(),
+                &bus,
+                accounts,
+                "delivery: { drain_delay: 0s, publish_deadline: 10ms }",
+            );
+            let environment = [("TEST_TOKEN", TOKEN), ("TEST_BUS", PULL), ("FLEETBUS_LOG", "trace")];
+            let args = ["check", "--connect", "--config", &config.display().to_string()];
+            read.0.push(command(&args, &environment));
+            let mut bridge = Bridge::start_with(&config, &environment);
+            let client = Client::new();
+            let url = format!("{}/webhooks/acme", bridge.webhook);
+            let at = jiff::Timestamp::now().as_millisecond() - 3_600_000;
+            for later in 0..30 {
+                let sent = client.post(&url).bearer_auth(TOKEN).json(&nested(at + later * 1_000));
+                assert_eq!(read.ask(sent).await.0, 201);
+            }
+            for path in ["/readyz?verbose", "/metrics", "/v1/accounts", "/v1/parked"] {
+                read.ask(client.get(format!("{}{path}", bridge.admin))).await;
+            }
+            bridge.signal(Signal::SIGTERM);
+            assert!(bridge.ended(Duration::from_secs(60)).success());
+            read.0.push((format!("the log with {bus}"), bridge.log_text()));
+        }
+    }
+    let leaks = read.leaks();
     assert!(leaks.is_empty(), "{}", leaks.join("\n"));
 }
 

@@ -1,6 +1,7 @@
 //! SIGTERM under 64 busy connections, again and again: each request is answered, nothing is lost or out of order, and the
 //! process exits 0 inside its grace time. Three times by default; `STOPS=50` is what `make stops` runs.
 
+#[expect(dead_code, reason = "shared with the tests of the promises")]
 #[path = "support/bridge.rs"]
 mod bridge;
 #[expect(dead_code, reason = "shared with the tests of the buses")]
@@ -8,7 +9,6 @@ mod bridge;
 mod brokers;
 #[path = "support/checker.rs"]
 mod checker;
-#[expect(dead_code, reason = "shared with the tests of the promises")]
 #[path = "support/fleet.rs"]
 mod fleet;
 

@@ -1,0 +1,62 @@
+//! Ten thousand connections that say nothing, or little, against the real binary: others are served, and the process holds no
+//! more files than its bounds say.
+
+#[expect(dead_code, reason = "shared with the tests of the promises")]
+#[path = "support/bridge.rs"]
+mod bridge;
+
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+
+use bridge::{Bridge, TOKEN, acme, configure};
+
+const IDLE: usize = 10_000;
+/// Connections of both ports, the one at each door, and what the process itself has open.
+const FILES: usize = 1_024 + 128 + 2 + 100;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_idle_connections_shut_nobody_out() {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    assert!(most as usize > IDLE + 1_000, "the system lets a process open {most} files only");
+    let dir = tempfile::tempdir().unwrap();
+    let rest = "delivery: { drain_delay: 0s }";
+    let bridge = Bridge::start(&configure(dir.path(), "bus: { local: {} }", acme(), rest));
+    let host = |url: &str| url.trim_start_matches("http://").to_owned();
+    let (webhook, admin) = (host(&bridge.webhook), host(&bridge.admin));
+    let at = jiff::Timestamp::now().as_millisecond() - 60_000;
+    let (client, url) = (reqwest::Client::new(), format!("{}/webhooks/acme", bridge.webhook));
+
+    let mut held = Vec::with_capacity(IDLE);
+    let mut most_files = 0;
+    for number in 0..IDLE {
+        let address = if number % 10 == 0 { &admin } else { &webhook };
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let said: &[u8] = match number % 3 {
+            0 => b"",
+            1 => b"POST /webhooks/acme HTTP/1.1\r\nhost: x\r\nx: ",
+            _ => b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n",
+        };
+        // Some have been let go already.
+        stream.write_all(said).await.ok();
+        held.push(stream);
+        if number % 1_000 == 999 {
+            let row = json!({ "pushType": "POSITION", "deviceNumber": "350000000000017", "date": at + number as i64 });
+            let sent =
+                client.post(&url).bearer_auth(TOKEN).json(&row).timeout(Duration::from_secs(30)).send();
+            assert_eq!(sent.await.expect("an answer").status().as_u16(), 201, "after {number}");
+            let probe =
+                client.get(format!("{}/healthz", bridge.admin)).timeout(Duration::from_secs(30)).send();
+            assert_eq!(probe.await.expect("an answer").status().as_u16(), 200, "after {number}");
+            let files = std::fs::read_dir(format!("/proc/{}/fd", bridge.pid())).unwrap().count();
+            most_files = most_files.max(files);
+        }
+    }
+    println!("{IDLE} connections held by their side; the most open files of the process: {most_files}");
+    assert!(most_files < FILES, "{most_files} files");
+    assert!(bridge.stop().success());
+}
