@@ -137,20 +137,19 @@ async fn connection(address: &str, mut requests: Requests, window: &Window, load
         let answered = timeout(PATIENCE, wire.ask(requests.next())).await;
         let now = Instant::now();
         let counts = now >= window.from && now < window.to;
-        let mut seen = window.seen.borrow_mut();
         match answered {
             Ok(Ok(status)) if (200..300).contains(&status) => {
                 if counts {
+                    let mut seen = window.seen.borrow_mut();
                     seen.requests += 1;
                     seen.events += requests.events();
                     let us = now.duration_since(intended).as_micros();
                     seen.latencies.push(u32::try_from(us).unwrap_or(u32::MAX));
                 }
             }
-            Ok(Ok(_)) => seen.refused += 1,
+            Ok(Ok(_)) => window.seen.borrow_mut().refused += 1,
             Ok(Err(_)) | Err(_) => {
-                seen.refused += 1;
-                drop(seen);
+                window.seen.borrow_mut().refused += 1;
                 wire = Wire::connect(address).await;
             }
         }

@@ -10,7 +10,7 @@ use fleetbus::config::load;
 use fleetbus::config::load::World;
 use fleetbus::event::AccountId;
 use fleetbus::intake::accept::{Pushed, Receipt};
-use fleetbus::intake::auth::{Origin, TokenDigest};
+use fleetbus::intake::auth::{Key, Origin, TokenDigest};
 use fleetbus::intake::webhook::{self, WebhookState};
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 use tower::ServiceExt as _;
@@ -31,7 +31,7 @@ pub(crate) fn webhook(bytes: &[u8]) {
     let sink = Arc::clone(&taken);
     let acme = AccountId::new("acme");
     let state = WebhookState::new(std::slice::from_ref(&acme));
-    state.tokens.replace(&acme, Origin::Config, TokenDigest::of(TOKEN).as_slice());
+    state.tokens.replace(&acme, Origin::Config, TokenDigest::of(TOKEN).map(Key::of));
     let routes = webhook::router(state, move |pushed| {
         *sink.lock().expect("no panic") = Some(pushed);
         async { Ok(Receipt::default()) }
