@@ -48,7 +48,7 @@ import collections, glob, json, re, sys
 work, described = sys.argv[1], json.load(open(sys.argv[2]))
 seen = collections.defaultdict(set)
 shapes = [(re.compile("^" + re.sub(r"\{[^}]*\}", "[^/]+", path) + "$"), path) for path in described["paths"]]
-for har in glob.glob(work + "/report-*/*.har"):
+for har in glob.glob(work + "/report-*/har-*.json"):
     for entry in json.load(open(har))["log"]["entries"]:
         path = re.sub(r"^https?://[^/]*", "", entry["request"]["url"]).split("?")[0]
         for shape, name in shapes:
@@ -70,6 +70,6 @@ print(f"{calls} calls described; {total - sum(len(line.split(': ')[1].split()) f
 print("\n".join("not seen: " + line for line in unseen))
 fives = sum(status.startswith("5") for statuses in seen.values() for status in statuses)
 print(f"calls that answered 5xx: {fives}")
-sys.exit(1 if fives else 0)
+sys.exit(1 if fives or not seen else 0)
 PYTHON
 exit $failed
