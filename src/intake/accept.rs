@@ -41,6 +41,9 @@ const BREATH: usize = 64;
 const WEIGHT: u64 = 2;
 /// When a sender that found no room should come again.
 const COME_AGAIN: Duration = Duration::from_secs(5);
+/// What one parked event takes, about. A quota with less room than that is spent: else each request over the rate would be decoded
+/// and looked up, at everyone's cost, only to be told at the store that nothing fits.
+const ROW: u64 = 1 << 10;
 /// How long a request may wait for another one's states: while the bus hangs that is a deadline or two.
 const TURN: Duration = Duration::from_secs(5);
 /// How long the store may take with raw bytes, states and pairs.
@@ -341,7 +344,9 @@ impl Inner {
         let taken = rate.bucket.take(elements as u64, Instant::now());
         match taken {
             Ok(()) => Ok(Admission::Normal),
-            Err(retry_after) if self.store.room(&account.id) == 0 => Err(Refusal::QuotaSpent { retry_after }),
+            Err(retry_after) if self.store.room(&account.id) < ROW => {
+                Err(Refusal::QuotaSpent { retry_after })
+            }
             Err(_) => Ok(Admission::Park),
         }
     }
