@@ -17,7 +17,8 @@ use crate::report::Report;
 use crate::subject::Subject;
 
 const PART: &str = "The bus gone, and back";
-const VEHICLES: usize = 1_000;
+/// A multiple of the connections: each has vehicles of its own, for of two senders none is first.
+const VEHICLES: usize = 1_600;
 /// What is waited for comes, or something is wrong.
 const PATIENCE: Duration = Duration::from_secs(120);
 
