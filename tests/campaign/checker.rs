@@ -136,7 +136,7 @@ mod tests {
         let request =
             Request { bulk: Bulk::Fits, facts: [1, 2, 3].map(fact).into(), unknown: 0, answered: true };
         let none = HashSet::new();
-        let found = |consumed: &[Seen]| check(&[request.clone()], &none, &none, consumed);
+        let found = |consumed: &[Seen]| check(std::slice::from_ref(&request), &none, &none, consumed);
         let fine = found(&[seen(1), seen(2), seen(3), seen(1)]);
         assert!(fine.holds() && fine.duplicates == 1 && fine.distinct == 3, "{fine}");
         assert_eq!(found(&[seen(1), seen(3)]).lost, [fact(2)]);

@@ -32,7 +32,7 @@ impl Read {
     fn take(&mut self, place: &str, id_header: Option<&str>, payload: &[u8]) {
         match Fact::read(payload) {
             Some((fact, id)) if id_header == Some(id.to_string().as_str()) => {
-                self.seen.push(Seen { fact, id })
+                self.seen.push(Seen { fact, id });
             }
             Some((fact, id)) => self.odd.push(format!("{place}: {fact:?} is {id}, its header {id_header:?}")),
             None => self.odd.push(format!("{place}: no fact of the campaign")),
@@ -121,19 +121,16 @@ fn read_kafka(client: &ClientConfig, topic: &str, finish: &AtomicBool, count: &A
             }
             assert!(since.elapsed() < PATIENCE, "the end does not come: {next:?} of {ends:?}");
         }
-        match consumer.poll(GLANCE) {
-            Some(Ok(message)) => {
-                let known = next.insert(message.partition(), message.offset() + 1);
-                assert!(known.is_some_and(|next| next <= message.offset()), "read twice: {known:?}");
-                let id = message.headers().and_then(|headers| {
-                    let header = headers.iter().find(|header| header.key == "ce_id")?;
-                    std::str::from_utf8(header.value?).ok()
-                });
-                read.take(topic, id, message.payload().unwrap_or_default());
-                count.fetch_add(1, Ordering::Relaxed);
-            }
-            // Brokers come and go.
-            Some(Err(_)) | None => {}
+        // An error is a broker that comes or goes.
+        if let Some(Ok(message)) = consumer.poll(GLANCE) {
+            let known = next.insert(message.partition(), message.offset() + 1);
+            assert!(known.is_some_and(|next| next <= message.offset()), "read twice: {known:?}");
+            let id = message.headers().and_then(|headers| {
+                let header = headers.iter().find(|header| header.key == "ce_id")?;
+                std::str::from_utf8(header.value?).ok()
+            });
+            read.take(topic, id, message.payload().unwrap_or_default());
+            count.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

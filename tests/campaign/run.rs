@@ -70,14 +70,16 @@ impl Outcome {
 
 /// A failpoint may not be reached: then the fault is not counted.
 const REACHED: Duration = Duration::from_secs(25);
+/// With the senders held, a backlog has reached the bus by then, or a fault that needs calm is not counted.
+const CALM: Duration = Duration::from_secs(240);
 /// Everything that waits is on the bus by then.
-const QUIET: Duration = Duration::from_secs(300);
+const QUIET: Duration = Duration::from_secs(900);
 /// How far clocks are stepped, in minutes: dedup's horizon is 48 h, retention 7 d.
 const STEPS: [i64; 3] = [10, 180, 1_800];
 /// Past the retention.
 const EIGHT_DAYS_MS: i64 = 8 * 24 * 3_600_000;
 /// A load that stands still for so long never ends.
-const STUCK: Duration = Duration::from_secs(240);
+const STUCK: Duration = Duration::from_secs(600);
 const GLANCE: Duration = Duration::from_millis(50);
 /// How often the progress is said.
 const SAID: Duration = Duration::from_secs(10);
@@ -323,7 +325,7 @@ impl Campaign {
                 self.bus.mood(Mood::Fair);
             }
             Fault::ProxyCuts | Fault::ProxyDelays | Fault::ProxyDrips | Fault::HoleUp => {
-                self.bus.mood(Mood::Fair)
+                self.bus.mood(Mood::Fair);
             }
             Fault::Denied => self.bus.permit(),
             Fault::StreamFull => self.bus.bound(Room::Any).await,
@@ -405,8 +407,7 @@ impl Campaign {
 
     /// Nothing waits for the bus, the clock is a week ahead, and it dies while it removes what waited for the operator.
     async fn die_in_retention(&mut self) -> bool {
-        let quiet =
-            self.senders.hold(Duration::from_secs(60)).await && self.is_quiet(Duration::from_secs(60)).await;
+        let quiet = self.senders.hold(Duration::from_secs(60)).await && self.is_quiet(CALM).await;
         let mut died = false;
         if quiet {
             self.senders.excuse();
@@ -457,8 +458,7 @@ impl Campaign {
 
     /// Deletes a topic when nobody publishes to it, lets the senders try, and makes it again.
     async fn delete_topic(&mut self) -> bool {
-        let quiet =
-            self.senders.hold(Duration::from_secs(60)).await && self.is_quiet(Duration::from_secs(60)).await;
+        let quiet = self.senders.hold(Duration::from_secs(60)).await && self.is_quiet(CALM).await;
         if quiet {
             self.bus.delete_spare().await;
         }
