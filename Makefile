@@ -47,6 +47,9 @@ examples: ## Subscribers in five languages: compiled; three of them read what th
 bench: ## Measure the bridge beside its floor; ARGS="--part kafka --repeats 3" for less
 	@scripts/bench.sh $(ARGS)
 
+alerts-check: ## The alert rules' unit tests and the dashboard's queries, by promtool (minutes to build, once)
+	@scripts/alerts.sh
+
 lint: ## Format, clippy, docs
 	cargo fmt --check
 	cargo clippy --all-targets --quiet -- -D warnings

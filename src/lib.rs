@@ -24,7 +24,9 @@ pub mod app;
 pub mod clock;
 pub mod faults;
 pub mod intake;
+pub mod latency;
 pub mod provider;
+pub mod trace;
 
 pub mod event;
 

@@ -23,6 +23,18 @@ pub enum BusKind {
     Local,
 }
 
+impl BusKind {
+    /// Its name in spans.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Kafka => "kafka",
+            Self::Nats => "nats",
+            Self::Local => "local",
+        }
+    }
+}
+
 /// Chooses topics.
 #[derive(Debug, Clone)]
 pub struct Router {

@@ -16,6 +16,7 @@ use super::snapshot::{BusState, FeedReading, Snapshot};
 use super::status::Readiness;
 use crate::deliver::counts::Reading;
 use crate::event::Millis;
+use crate::latency::Histograms;
 use crate::provider::PullApi;
 use crate::replay::{Kind, StoreHealth, WaitsFor};
 use crate::version::{REVISION, VERSION};
@@ -175,6 +176,12 @@ fn webhooks(page: &mut Page, snapshot: &Snapshot) {
     );
     let last = of().filter_map(|(account, reading)| Some((account, reading.last_taken?)));
     page.times("webhook_last_taken_timestamp_seconds", "when a request was last answered 201", last);
+    let answering = snapshot.answering.clone();
+    page.histograms(
+        "webhook_duration_seconds",
+        "from a request's headers to its answer; tokens that are refused do not count",
+        answering,
+    );
 }
 
 fn feeds(page: &mut Page, snapshot: &Snapshot) {
@@ -206,6 +213,12 @@ fn delivery(page: &mut Page, snapshot: &Snapshot) {
     page.single("topics_refused", "topics that the bus refuses", snapshot.refused_topics);
     page.single("lanes_behind", "lanes whose parked events wait for the bus", snapshot.lanes_behind);
     page.single("events_behind", "parked events of those lanes", snapshot.events_behind);
+    let publishing = snapshot.publishing.clone();
+    page.histograms(
+        "publish_duration_seconds",
+        "from an event's admission to the bus's acknowledgement, where that came in time",
+        publishing,
+    );
     page.total("events_drained", "parked events that were delivered", snapshot.drained);
     let late = "attempts that the bus acknowledged after their event had been parked";
     page.total("late_acknowledgements", late, snapshot.late_acknowledgements);
@@ -330,6 +343,10 @@ impl Page {
             value.set(&family.get_or_create(&labels));
         }
         self.0.register(name, help, family);
+    }
+
+    fn histograms(&mut self, name: &str, help: &str, histograms: Histograms) {
+        self.0.register(name, help, histograms);
     }
 
     fn times<L: Labels>(&mut self, name: &str, help: &str, rows: impl IntoIterator<Item = (L, Millis)>) {

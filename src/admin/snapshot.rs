@@ -13,6 +13,7 @@ use crate::deliver::counts::Reading;
 use crate::event::{AccountId, EventType, Millis};
 use crate::intake::serve::Connections;
 use crate::intake::webhook;
+use crate::latency::Histograms;
 use crate::provider::{Feed, PullApi};
 use crate::replay::{Store, StoreStats};
 
@@ -106,6 +107,10 @@ pub struct Snapshot {
     pub store: StoreStats,
     /// `replay.max_size`.
     pub store_max_bytes: u64,
+    /// How long webhooks waited for their answer.
+    pub answering: Histograms,
+    /// How long events waited for the bus's acknowledgement.
+    pub publishing: Histograms,
     /// What webhooks were answered.
     pub webhooks: Vec<WebhookReading>,
     /// Connections of each port: open, and at most.
@@ -192,6 +197,8 @@ impl Sources {
             dedup_not_written: dedup.not_written.load(Ordering::Relaxed),
             store: self.store.stats(now),
             store_max_bytes: self.store_max_bytes,
+            answering: self.webhooks.load().answering(),
+            publishing: counts.publishing.histograms(),
             webhooks: self.webhooks.load().readings().into_iter().map(WebhookReading::from).collect(),
             connections: self
                 .ports
@@ -214,6 +221,7 @@ impl From<webhook::Reading<'_>> for WebhookReading {
 impl Snapshot {
     /// A bridge at rest, whose store may hold 10,000 bytes.
     pub(super) fn well() -> Self {
+        use crate::latency;
         use crate::replay::StoreHealth;
         let store = StoreStats {
             depths: Vec::new(),
@@ -247,6 +255,8 @@ impl Snapshot {
             dedup_not_written: 0,
             store,
             store_max_bytes: 10_000,
+            answering: latency::histograms(),
+            publishing: latency::histograms(),
             webhooks: Vec::new(),
             connections: Vec::new(),
             feeds: Vec::new(),

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Exit, complain, files, telemetry};
 use crate::app::{self, Ended};
 use crate::config::{self, Loaded, load::ThisProcess};
+use crate::trace::Exporter;
 
 /// Arguments of `fleetbus run`.
 #[derive(Debug, clap::Args)]
@@ -28,7 +29,14 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         Ok(loaded) => loaded,
         Err(exit) => return Ok(exit),
     };
-    telemetry::start();
+    let spans = match loaded.config.otlp.as_ref().map(Exporter::open).transpose() {
+        Ok(spans) => spans,
+        Err(error) => {
+            complain(&format!("{:#}", anyhow::Error::from(error)));
+            return Ok(Exit::Failed);
+        }
+    };
+    telemetry::start(spans.as_ref());
     files::raise_limit();
     for note in &loaded.notes {
         tracing::warn!(note, "config.note");
@@ -37,6 +45,9 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let exit = runtime.block_on(serve(loaded, path))?;
     // What still blocks a thread (a broker that hangs) must not hold the exit back.
     runtime.shutdown_background();
+    if let Some(spans) = spans {
+        spans.close();
+    }
     Ok(exit)
 }
 

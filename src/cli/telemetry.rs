@@ -1,28 +1,38 @@
-//! Logs: text on a terminal, JSON otherwise. Stable event names are the messages; fields are dotted and carry units. No
-//! payload, name, coordinate or token is ever a field; of a panic only its place is said, for its words may quote a payload.
+//! Logs, and spans where they are configured. Logs: text on a terminal, JSON otherwise. Stable event names are the messages
+//! (docs/logs.md has them all); fields are dotted and carry units. No payload, name, coordinate or token is ever a field; of a
+//! panic only its place is said, for its words may quote a payload.
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, fmt};
+
+use crate::trace::Exporter;
 
 /// What is logged where nobody says: the client libraries speak of every retry, and fleetbus says what they end in.
 const FILTER: &str = "warn,fleetbus=info,librdkafka=error,async_nats=error";
 
-/// Starts logging to standard error. `FLEETBUS_LOG` sets the filter; one that cannot be read is said, and the default taken.
-pub fn start() {
+/// Starts logging to standard error, and sending spans. `FLEETBUS_LOG` sets the filter of the logs; one that cannot be read is said, and the
+/// default taken.
+pub fn start(spans: Option<&Exporter>) {
     let said = std::env::var("FLEETBUS_LOG").ok().filter(|said| !said.is_empty());
     let read = EnvFilter::try_new(said.as_deref().unwrap_or(FILTER));
     let unread = read.as_ref().err().map(ToString::to_string);
     let filter = read.unwrap_or_else(|_| EnvFilter::new(FILTER));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Spans are none of the logs': where they are not sent, they are not even made.
+    let events = filter.and(filter_fn(|metadata| metadata.is_event()));
     let colour = std::env::var_os("NO_COLOR").is_none();
-    // A subscriber is set once a process; a second call changes nothing.
-    let started = if std::io::stderr().is_terminal() {
-        builder.with_ansi(colour).with_target(false).try_init()
+    let layer = fmt::layer().with_writer(std::io::stderr);
+    let layer = if std::io::stderr().is_terminal() {
+        layer.with_ansi(colour).with_target(false).with_filter(events).boxed()
     } else {
-        builder.json().flatten_event(true).try_init()
+        layer.json().flatten_event(true).with_filter(events).boxed()
     };
-    started.unwrap_or_default();
+    let registry = tracing_subscriber::registry().with(layer).with(spans.map(Exporter::layer));
+    // A subscriber is set once a process; a second call changes nothing.
+    registry.try_init().unwrap_or_default();
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
         let thread = std::thread::current();

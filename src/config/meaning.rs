@@ -30,6 +30,8 @@ pub struct Config {
     pub dedup: Dedup,
     /// The bound of custom data.
     pub custom_data: CustomData,
+    /// Where spans go; none by default.
+    pub otlp: Option<Otlp>,
 }
 
 /// The webhook port.
@@ -265,4 +267,15 @@ pub struct Dedup {
     pub others: Duration,
     /// The front's bound in bytes.
     pub memory: u64,
+}
+
+/// Where spans go: a collector that speaks OTLP over HTTP.
+#[derive(Debug, Clone)]
+pub struct Otlp {
+    /// Without a trailing slash, and without the path of a signal.
+    pub endpoint: String,
+    /// The share of traces that are kept, 0 to 1, where the sender has not decided.
+    pub sample: f64,
+    /// A bearer token.
+    pub token: Option<SecretSource>,
 }

@@ -26,6 +26,7 @@ pub fn schema() -> Value {
             ("replay", replay()),
             ("dedup", dedup()),
             ("custom_data", custom_data()),
+            ("telemetry", telemetry()),
         ],
         &[],
     );
@@ -290,6 +291,21 @@ fn custom_data() -> Value {
         &[("memory", size("The bound of what is held in memory; what does not fit is refused", "64MiB"))],
         &[],
     )
+}
+
+fn telemetry() -> Value {
+    let sample = json!({ "type": "number", "minimum": 0, "maximum": 1, "default": 1,
+        "description": "The share of traces that are kept where the sender has not decided" });
+    let otlp = map(
+        "A collector that speaks OTLP over HTTP",
+        &[
+            ("endpoint", text("Without /v1/traces, e.g. http://collector:4318", "")),
+            ("sample", sample),
+            ("token", secret("Sent as a bearer token")),
+        ],
+        &["endpoint"],
+    );
+    map("Spans; none where it is left out", &[("otlp", otlp)], &["otlp"])
 }
 
 // Forms.

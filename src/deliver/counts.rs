@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 
 use crate::event::{AccountId, EventType};
+use crate::latency::Latencies;
 
 /// What became of an event, finally as far as its sender is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,13 +125,17 @@ pub struct Counts {
     pub late_acknowledgements: AtomicU64,
     /// Events that the drain delivered.
     pub drained: AtomicU64,
+    /// From an event's admission to the bus's acknowledgement, where that came in time.
+    pub publishing: Latencies,
 }
 
 impl Counts {
     /// Counters for these accounts.
     pub fn new<'a>(accounts: impl IntoIterator<Item = &'a AccountId>) -> Self {
-        let accounts = accounts.into_iter().map(|id| (id.clone(), Default::default())).collect();
+        let accounts: HashMap<AccountId, _> =
+            accounts.into_iter().map(|id| (id.clone(), Default::default())).collect();
         Self {
+            publishing: Latencies::new(accounts.keys()),
             accounts: ArcSwap::from_pointee(accounts),
             stray: Types::default(),
             late_acknowledgements: AtomicU64::new(0),
@@ -140,6 +145,7 @@ impl Counts {
 
     /// These accounts are counted too, from now on. One that is gone keeps its counters: what is parked of it may drain still.
     pub fn admit<'a>(&self, accounts: impl IntoIterator<Item = &'a AccountId> + Clone) {
+        self.publishing.admit(accounts.clone());
         self.accounts.rcu(|known| {
             let mut known = HashMap::clone(known);
             for id in accounts.clone() {

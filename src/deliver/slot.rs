@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -13,6 +14,7 @@ use crate::bus::Message;
 use crate::event::{AccountId, EventType};
 use crate::faults::{self, Point};
 use crate::replay::LaneKey;
+use crate::trace;
 
 /// An event on its way: identified, routed and encoded.
 #[derive(Debug, Clone)]
@@ -101,6 +103,9 @@ pub struct Slot {
     event_type: EventType,
     counts: Arc<Counts>,
     group: Arc<Group>,
+    admitted: Instant,
+    /// The id of a trace that is kept.
+    trace: Option<String>,
     state: Mutex<State>,
 }
 
@@ -124,6 +129,8 @@ impl Slot {
             event_type: outgoing.event_type,
             counts: Arc::clone(counts),
             group: Arc::clone(group),
+            admitted: Instant::now(),
+            trace: outgoing.trace.as_deref().and_then(trace::sampled).map(str::to_owned),
             state: Mutex::new(State { settled: false, freed: false, reservation: Some(reservation) }),
         })
     }
@@ -193,6 +200,10 @@ impl Slot {
             return false;
         }
         self.counts.of(&self.account, self.event_type).met(fate);
+        if fate == Fate::Delivered {
+            let took = self.admitted.elapsed();
+            self.counts.publishing.observe(&self.account, took, self.trace.as_deref());
+        }
         let counter = match fate {
             Fate::Delivered | Fate::Duplicate => &self.group.delivered,
             Fate::Parked => &self.group.parked,

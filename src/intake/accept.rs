@@ -12,6 +12,8 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{OwnedMutexGuard, oneshot};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 
 use super::limit::Bucket;
 pub use super::receipt::{Errand, Pulled, Pushed, Receipt, Refusal};
@@ -32,6 +34,7 @@ use crate::provider::{
 };
 use crate::replay::{Entry, LaneKey, ParkError, ParkedRaw, RawReason, Store, Table};
 use crate::route::Router;
+use crate::trace;
 
 /// Rows of a polled answer, or bytes of them, that are in work at once.
 const SLICE: (usize, usize) = (1_000, 4 << 20);
@@ -221,10 +224,11 @@ impl Acceptance {
             return Err(Refusal::Stopping);
         }
         let (tell, told) = oneshot::channel();
-        self.inner.tracker.spawn(async move {
+        let work = async move {
             // The caller may have gone; the delivery is done all the same.
             tell.send(work.await).ok();
-        });
+        };
+        self.inner.tracker.spawn(work.instrument(Span::current()));
         told.await.unwrap_or(Err(Refusal::Stopping))
     }
 }
@@ -358,12 +362,34 @@ impl Inner {
         elements: &[Bytes],
         admission: Admission,
     ) -> Result<Receipt, Refusal> {
-        let decoded = self.decode(account, way, elements).await;
-        let identified = timeout(TURN, self.identify(account, way, decoded.drafts)).await;
-        let identified = identified.map_err(|_| Refusal::NotKept { retry_after: COME_AGAIN })?;
-        let Identified { arrivals, same, states, held } = identified;
-        let Sums { delivered, parked, duplicates, rejected } =
-            self.deliverer.deliver(arrivals, admission).await;
+        let span = tracing::info_span!(target: trace::SPANS, "decode", fleetbus.elements = elements.len());
+        let decoded = self.decode(account, way, elements).instrument(span).await;
+        let span = tracing::info_span!(
+            target: trace::SPANS,
+            "publish",
+            otel.kind = "producer",
+            messaging.system = self.router.kind().as_str(),
+            messaging.operation.type = "send",
+            messaging.batch.message_count = decoded.drafts.len(),
+            fleetbus.delivered = Empty,
+            fleetbus.parked = Empty,
+            fleetbus.duplicates = Empty,
+            fleetbus.rejected = Empty,
+        );
+        // Whoever reads a message becomes a child of the span that published it.
+        let way = &Way { trace: trace::traceparent(&span).or_else(|| way.trace.clone()), ..way.clone() };
+        let publishing = async {
+            let identified = timeout(TURN, self.identify(account, way, decoded.drafts)).await;
+            let identified = identified.map_err(|_| Refusal::NotKept { retry_after: COME_AGAIN })?;
+            let Identified { arrivals, same, states, held } = identified;
+            let sums = self.deliverer.deliver(arrivals, admission).await;
+            Ok((sums, same, states, held))
+        };
+        let (sums, same, states, held) = publishing.instrument(span.clone()).await?;
+        let Sums { delivered, parked, duplicates, rejected } = sums;
+        span.record("fleetbus.delivered", delivered).record("fleetbus.parked", parked);
+        span.record("fleetbus.duplicates", duplicates + same).record("fleetbus.rejected", rejected);
+        drop(span);
         if rejected == 0
             && let Some(mut held) = held
         {

@@ -60,7 +60,7 @@ impl Reserve {
         if let Err(error) = std::fs::remove_file(&self.path)
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(error = %error, "store reserve cannot be given up");
+            tracing::warn!(error = %error, "store.reserve_kept");
         }
     }
 }

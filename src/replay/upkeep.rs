@@ -222,15 +222,11 @@ impl Writer {
             Why::Evicted => {
                 self.shared.evicted.fetch_add(count, Ordering::Relaxed);
                 let account = taken.first().map_or("", |row| row.account.as_str());
-                tracing::warn!(
-                    account,
-                    rows = count,
-                    "store evicted the oldest that waited for the operator"
-                );
+                tracing::warn!(account, rows = count, "store.evicted");
             }
             Why::Expired => {
                 self.shared.expired.fetch_add(count, Ordering::Relaxed);
-                tracing::error!(rows = count, "store gave up rows older than the retention");
+                tracing::error!(rows = count, "store.expired");
             }
             Why::Discarded => {
                 self.shared.discarded.fetch_add(count, Ordering::Relaxed);
@@ -304,7 +300,7 @@ impl Writer {
             return;
         }
         if self.upkeep.reserve.make().is_ok() {
-            tracing::info!("store has room again");
+            tracing::info!("store.has_room");
             self.upkeep.disk = Disk::Roomy;
             self.parked();
         } else {
@@ -353,7 +349,7 @@ impl Writer {
         });
         if changed {
             self.upkeep.logged = None;
-            tracing::info!("store writes again");
+            tracing::info!("store.recovered");
         }
     }
 
@@ -374,7 +370,7 @@ impl Writer {
             Disk::Roomy => {
                 self.upkeep.reserve.give_up();
                 self.upkeep.disk = Disk::Tight { probe: Instant::now() + PROBE_PAUSE, pause: PROBE_PAUSE };
-                tracing::error!(error = %error, "store disk is full, nothing can be parked");
+                tracing::error!(error = %error, "store.disk_full");
                 Retry::Now
             }
             Disk::Tight { .. } => Retry::Later,
@@ -391,9 +387,7 @@ impl Writer {
         match self.troubled(doing, Trouble::of(error), error) {
             Retry::Now => {}
             Retry::Later if self.shared.queue.phase() == Phase::Closing => {
-                tracing::error!(
-                    "store closes with changes undone: what was delivered since may be sent again"
-                );
+                tracing::error!("store.changes_undone");
                 self.shared.queue.drop_tasks();
             }
             Retry::Later => self.upkeep.resume = Some(Instant::now() + TASK_PAUSE),
@@ -414,7 +408,7 @@ impl Writer {
                 Retry::Later
             }
             Trouble::Fatal => {
-                tracing::error!(store.doing = doing, error = %error, "store is broken, the process must exit");
+                tracing::error!(store.doing = doing, error = %error, "store.broken");
                 self.shared.health.send_replace(StoreHealth::Broken);
                 self.shared.queue.close(Phase::Broken);
                 Retry::Later
@@ -430,6 +424,6 @@ impl Writer {
         }
         let repeated = std::mem::take(&mut self.upkeep.unlogged);
         self.upkeep.logged = Some(now);
-        tracing::error!(store.doing = doing, error = %error, repeated, "store fails, and tries again");
+        tracing::error!(store.doing = doing, error = %error, repeated, "store.failing");
     }
 }

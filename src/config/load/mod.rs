@@ -6,6 +6,7 @@
 mod accounts;
 mod admin;
 mod bus;
+mod telemetry;
 mod values;
 
 use std::io;
@@ -93,6 +94,7 @@ impl Walk<'_> {
         let delivery = self.delivery(&mut fields);
         let dedup = self.dedup(&mut fields, &accounts);
         let custom_data = self.custom_data(&mut fields);
+        let otlp = self.telemetry(&mut fields);
         fields.finish(&mut self.problems);
         Some(Config {
             listen,
@@ -104,6 +106,7 @@ impl Walk<'_> {
             replay,
             dedup,
             custom_data,
+            otlp,
         })
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
+use tracing::Instrument as _;
 
 use super::bucket::Class;
 use super::fault::Fault;
@@ -21,6 +22,7 @@ use crate::event::{AccountId, Millis};
 use crate::faults::{self, Point};
 use crate::intake::accept::{Errand, Pulled, Receipt, Refusal};
 use crate::provider::{Feed, PullApi};
+use crate::trace;
 
 /// The pause after a first failure, and the longest (or the interval, where that is longer).
 const FAILED: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));
@@ -313,7 +315,16 @@ where
                 self.doing(side, Doing::HandingOver);
             }
         };
-        let taken = fetch.take(extent, &self.accept, watch).await;
+        let span = tracing::info_span!(
+            target: trace::SPANS,
+            "poll",
+            otel.kind = "client",
+            fleetbus.account = %self.name.account,
+            fleetbus.api = api_name(self.name.api),
+            fleetbus.feed = self.name.feed.as_str(),
+            fleetbus.side = side.as_str(),
+        );
+        let taken = fetch.take(extent, &self.accept, watch).instrument(span).await;
         self.doing(side, Doing::Resting);
         match &taken {
             Ok(_) => self.succeeded(side),

@@ -4,10 +4,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::http::StatusCode;
 
 use crate::event::{AccountId, Millis};
+use crate::latency::{Histograms, Latencies};
 
 /// The label of all accounts that are not configured.
 pub const UNKNOWN: &str = "_unknown";
@@ -21,6 +23,8 @@ const QUIET_MS: i64 = 60_000;
 pub struct Counts {
     accounts: HashMap<AccountId, Arc<Account>>,
     unknown: Arc<Account>,
+    /// From a request's headers to its answer.
+    answering: Arc<Latencies>,
 }
 
 #[derive(Debug, Default)]
@@ -63,16 +67,32 @@ pub(super) struct Refused<'a> {
 impl Counts {
     /// For these accounts.
     #[must_use]
-    pub fn new(accounts: &[AccountId]) -> Self {
-        let accounts = accounts.iter().map(|id| (id.clone(), Arc::default())).collect();
-        Self { accounts, unknown: Arc::default() }
+    pub fn new(ids: &[AccountId]) -> Self {
+        let accounts = ids.iter().map(|id| (id.clone(), Arc::default())).collect();
+        Self { accounts, unknown: Arc::default(), answering: Arc::new(Latencies::new(ids)) }
     }
 
     /// The same numbers, for these accounts.
     #[must_use]
     pub(super) fn of_accounts(&self, accounts: &[AccountId]) -> Self {
+        self.answering.admit(accounts);
         let of = |id: &AccountId| (id.clone(), self.accounts.get(id).cloned().unwrap_or_default());
-        Self { accounts: accounts.iter().map(of).collect(), unknown: Arc::clone(&self.unknown) }
+        Self {
+            accounts: accounts.iter().map(of).collect(),
+            unknown: Arc::clone(&self.unknown),
+            answering: Arc::clone(&self.answering),
+        }
+    }
+
+    /// From a request's headers to its answer.
+    #[must_use]
+    pub fn answering(&self) -> Histograms {
+        self.answering.histograms()
+    }
+
+    /// A request whose sender was known was answered after so long.
+    pub(super) fn took(&self, account: &AccountId, took: Duration, traceparent: Option<&str>) {
+        self.answering.observe_in(account, took, traceparent);
     }
 
     /// Every account's numbers, in order, the unknown ones last.

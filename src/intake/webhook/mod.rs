@@ -5,10 +5,11 @@
 mod answer;
 mod body;
 mod counts;
-mod trace;
+mod traceparent;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -17,6 +18,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
+use tracing::Instrument as _;
 
 pub use answer::Answer;
 pub use counts::{Counts, Reading, UNKNOWN};
@@ -26,6 +28,7 @@ use super::auth::{self, Tokens};
 use crate::clock;
 use crate::event::AccountId;
 use crate::faults::{self, Bug};
+use crate::trace;
 use body::Budget;
 
 /// A hint longer than this is none.
@@ -138,24 +141,41 @@ where
     Fut: Future<Output = Result<Receipt, Refusal>> + Send + 'static,
 {
     let Authenticated { account, hint } = sender;
-    let counts = shared.state.counts.load_full();
+    let (begun, counts) = (Instant::now(), shared.state.counts.load_full());
     let waiting = counts.waiting(&account);
     let (parts, body) = request.into_parts();
     debug_assert_eq!(parts.method, Method::POST, "the router lets nothing else in");
-    let answer = match body::read(&shared.state.budget.load_full(), &account, &parts.headers, body).await {
-        Err(unread) => Answer::from(unread),
-        Ok((body, reserved)) => {
-            let trace = traceparent(&parts.headers);
-            let pushed = Pushed { account: account.clone(), hint, body, received_at: clock::now(), trace };
-            let answer = Answer::from((shared.accept)(pushed).await);
-            drop(reserved);
-            if faults::bug(Bug::Cut) {
-                std::panic::resume_unwind(Box::new("a planted bug"));
+    let trace = traceparent(&parts.headers);
+    let span = tracing::info_span!(
+        target: trace::SPANS,
+        "webhook",
+        otel.kind = "server",
+        http.request.method = "POST",
+        http.route = "/webhooks/{account}",
+        http.response.status_code = tracing::field::Empty,
+        fleetbus.account = %account,
+    );
+    trace::follow(&span, trace.as_deref());
+    let own = trace::traceparent(&span).or_else(|| trace.clone());
+    let answering = async {
+        match body::read(&shared.state.budget.load_full(), &account, &parts.headers, body).await {
+            Err(unread) => Answer::from(unread),
+            Ok((body, reserved)) => {
+                let pushed =
+                    Pushed { account: account.clone(), hint, body, received_at: clock::now(), trace };
+                let answer = Answer::from((shared.accept)(pushed).await);
+                drop(reserved);
+                if faults::bug(Bug::Cut) {
+                    std::panic::resume_unwind(Box::new("a planted bug"));
+                }
+                answer
             }
-            answer
         }
     };
+    let answer = answering.instrument(span.clone()).await;
+    span.record("http.response.status_code", answer.status().as_u16());
     waiting.answered();
+    counts.took(&account, begun.elapsed(), own.as_deref());
     finish(&shared.state, &account, answer)
 }
 
@@ -172,7 +192,7 @@ fn finish(state: &WebhookState, account: &AccountId, answer: Answer) -> Response
 fn traceparent(headers: &HeaderMap) -> Option<String> {
     let mut values = headers.get_all("traceparent").iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
-    trace::well_formed(value.to_str().ok()?)
+    traceparent::well_formed(value.to_str().ok()?)
 }
 
 #[cfg(test)]

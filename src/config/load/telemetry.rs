@@ -1,0 +1,49 @@
+//! Where spans go. Off where it is left out: then nothing of it runs.
+
+use super::Walk;
+use super::values::At;
+use crate::config::Otlp;
+use crate::config::tree::Fields;
+
+impl Walk<'_> {
+    pub(super) fn telemetry(&mut self, fields: &mut Fields<'_>) -> Option<Otlp> {
+        let mut map = self.map(fields, "telemetry")?;
+        let at = At::in_map(&map, "otlp");
+        let otlp = self.map(&mut map, "otlp");
+        if otlp.is_none() {
+            self.add(&at, "is missing", "name a collector, or leave `telemetry` out");
+        }
+        map.finish(&mut self.problems);
+        let mut otlp = otlp?;
+        let endpoint = self.required(&mut otlp, "endpoint", "write e.g. http://collector:4318");
+        if let Some((endpoint, at)) = &endpoint {
+            self.collector(endpoint, at);
+        }
+        let sample = self.text(&mut otlp, "sample").map_or(1.0, |(text, at)| {
+            text.parse().ok().filter(|share| (0.0..=1.0).contains(share)).unwrap_or_else(|| {
+                self.add(&at, "is not a share from 0 to 1", "write 0.1 to keep a tenth");
+                1.0
+            })
+        });
+        let token = self.secret(&mut otlp, "token");
+        otlp.finish(&mut self.problems);
+        Some(Otlp { endpoint: endpoint?.0.trim_end_matches('/').to_owned(), sample, token })
+    }
+
+    fn collector(&mut self, endpoint: &str, at: &At) {
+        let fix = "write e.g. http://collector:4318, the port of OTLP over HTTP";
+        match reqwest::Url::parse(endpoint) {
+            Ok(url) if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() => {
+                self.add(at, "is not the address of a collector", fix);
+            }
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+                self.add(at, "holds a user or a secret", "write `token` beside it");
+            }
+            Ok(url) if url.path().trim_end_matches('/').ends_with("/v1/traces") => {
+                self.add(at, "ends in /v1/traces", "leave it out: it is added");
+            }
+            Ok(_) => {}
+            Err(_) => self.add(at, "is not the address of a collector", fix),
+        }
+    }
+}

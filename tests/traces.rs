@@ -1,0 +1,241 @@
+//! Spans, as a collector receives them: a webhook's below its sender's, `decode` and `publish` below both it and a poll's, and the
+//! message's `traceparent` that of the span which published it. What spans say is on a list.
+
+#[expect(dead_code, reason = "shared with the tests of the promises")]
+#[path = "support/bridge.rs"]
+mod bridge;
+#[expect(dead_code, reason = "shared with the tests of the buses")]
+#[path = "support/brokers.rs"]
+mod brokers;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::routing::{any, post};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message as _;
+use tokio::net::TcpListener;
+
+use bridge::{Bridge, TOKEN, acme, configure};
+use brokers::{shared_kafka, unique};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const SENDER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+/// A collector that speaks OTLP over HTTP, as far as spans go.
+#[derive(Clone, Default)]
+struct Collector {
+    spans: Arc<Mutex<Vec<Span>>>,
+    tokens: Arc<Mutex<Vec<String>>>,
+}
+
+async fn serve(routes: Router) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio_util::task::TaskTracker::new().spawn(async move { axum::serve(listener, routes).await });
+    format!("http://{address}")
+}
+
+impl Collector {
+    async fn start() -> (Self, String) {
+        let collector = Self::default();
+        let routes = Router::new().route("/v1/traces", post(take)).with_state(collector.clone());
+        let address = serve(routes).await;
+        (collector, address)
+    }
+
+    fn spans(&self) -> Vec<Span> {
+        self.spans.lock().unwrap().clone()
+    }
+
+    /// Waits for a span with this name.
+    async fn wait_for(&self, name: &str) -> Span {
+        let found = async {
+            loop {
+                if let Some(span) = self.spans().into_iter().find(|span| span.name == name) {
+                    return span;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("no {name} came"))
+    }
+
+    fn one(&self, name: &str) -> Span {
+        let spans: Vec<_> = self.spans().into_iter().filter(|span| span.name == name).collect();
+        assert_eq!(spans.len(), 1, "{name}: {spans:?}");
+        spans.into_iter().next().unwrap()
+    }
+}
+
+async fn take(State(collector): State<Collector>, headers: HeaderMap, body: Bytes) {
+    let request = ExportTraceServiceRequest::decode(body).unwrap();
+    let token = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
+    collector.tokens.lock().unwrap().extend(token);
+    let spans = request.resource_spans.into_iter().flat_map(|r| r.scope_spans).flat_map(|s| s.spans);
+    collector.spans.lock().unwrap().extend(spans);
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn number(span: &Span, key: &str) -> Option<i64> {
+    let value = span.attributes.iter().find(|attribute| attribute.key == key)?.value.as_ref()?.value.as_ref();
+    match value {
+        Some(Value::IntValue(value)) => Some(*value),
+        _ => None,
+    }
+}
+
+fn documented() -> &'static [u8] {
+    include_bytes!("fixtures/linxup/push-v3/position_documented.json")
+}
+
+async fn push(bridge: &Bridge, traceparent: Option<&str>) {
+    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+    let url = format!("{}/webhooks/acme", bridge.webhook);
+    let mut request = client.post(url).bearer_auth(TOKEN).body(documented());
+    if let Some(traceparent) = traceparent {
+        request = request.header("traceparent", traceparent);
+    }
+    assert_eq!(request.send().await.unwrap().status(), 201);
+}
+
+async fn metrics(bridge: &Bridge) -> String {
+    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+    client.get(format!("{}/metrics", bridge.admin)).send().await.unwrap().text().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhooks_spans_hang_below_its_senders_and_its_messages_below_them() {
+    let (collector, endpoint) = Collector::start().await;
+    let (kafka, dir, prefix) = (shared_kafka(), tempfile::tempdir().unwrap(), unique("traced"));
+    kafka.create(&format!("{prefix}.position"), 1, 1, &[]).await;
+    let bus = format!(
+        "bus: {{ kafka: {{ brokers: \"{}\", topic: \"{prefix}.{{type}}\", create: true }} }}",
+        kafka.brokers
+    );
+    let rest = format!(
+        "telemetry: {{ otlp: {{ endpoint: \"{endpoint}/\", sample: 0, token: {{ env: TEST_TOKEN }} }} }}\n\
+         delivery: {{ publish_deadline: 30s, drain_delay: 0s }}"
+    );
+    let bridge = Bridge::start(&configure(dir.path(), &bus, acme(), &rest));
+    push(&bridge, Some(SENDER)).await;
+    // Nobody upstream decided to keep this one, and of those none is.
+    push(&bridge, None).await;
+    let page = metrics(&bridge).await;
+    assert!(bridge.stop().success());
+
+    let (webhook, decode, publish) =
+        (collector.one("webhook"), collector.one("decode"), collector.one("publish"));
+    for span in [&webhook, &decode, &publish] {
+        assert_eq!(hex(&span.trace_id), TRACE);
+    }
+    assert_eq!(hex(&webhook.parent_span_id), "b7ad6b7169203331");
+    assert_eq!((&decode.parent_span_id, &publish.parent_span_id), (&webhook.span_id, &webhook.span_id));
+    assert_eq!(number(&webhook, "http.response.status_code"), Some(201));
+    assert_eq!(number(&publish, "messaging.batch.message_count"), Some(3));
+    assert_eq!(number(&publish, "fleetbus.delivered"), Some(3));
+    assert_eq!(collector.tokens.lock().unwrap()[0], format!("Bearer {TOKEN}"));
+
+    let read = kafka.read(&format!("{prefix}.position"));
+    let wanted = format!("00-{TRACE}-{}-01", hex(&publish.span_id));
+    assert_eq!(read.len(), 3);
+    for message in read {
+        let (_, traceparent) = message.headers.iter().find(|(name, _)| name == "traceparent").unwrap();
+        assert_eq!(*traceparent, wanted);
+    }
+
+    let keys: BTreeSet<String> =
+        collector.spans().iter().flat_map(|span| &span.attributes).map(|a| a.key.clone()).collect();
+    let allowed = [
+        "busy_ns",
+        "idle_ns",
+        "level",
+        "fleetbus.account",
+        "fleetbus.delivered",
+        "fleetbus.duplicates",
+        "fleetbus.elements",
+        "fleetbus.parked",
+        "fleetbus.rejected",
+        "http.request.method",
+        "http.response.status_code",
+        "http.route",
+        "messaging.batch.message_count",
+        "messaging.operation.type",
+        "messaging.system",
+    ];
+    let unknown: Vec<_> = keys.iter().filter(|key| !allowed.contains(&key.as_str())).collect();
+    assert!(unknown.is_empty(), "a span says more than it may: {unknown:?}");
+    let all = format!("{:?}", collector.spans());
+    for secret in ["Van 17", "TESTVIN", "38.6", "350000000000017", TOKEN] {
+        assert!(!all.contains(secret), "a span says {secret}");
+    }
+
+    let exemplar = format!("# {{trace_id=\"{TRACE}\"}}");
+    for metric in ["fleetbus_webhook_duration_seconds_bucket", "fleetbus_publish_duration_seconds_bucket"] {
+        let points = page.lines().any(|line| line.starts_with(metric) && line.contains(&exemplar));
+        assert!(points, "{metric} points to no trace:\n{page}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_polls_spans_hang_together() {
+    let (collector, endpoint) = Collector::start().await;
+    let rows = include_str!("fixtures/linxup/pull-v2/stops.response.json");
+    let provider = serve(Router::new().fallback(any(move || async move { rows }))).await;
+    let dir = tempfile::tempdir().unwrap();
+    let accounts = format!(
+        "accounts:\n  - id: acme\n    provider: linxup\n    poll:\n      - {{ api: v2, base_url: \"{provider}\", \
+         token: {{ env: TEST_TOKEN }}, feeds: {{ stops: 1s }} }}\n"
+    );
+    let rest =
+        format!("telemetry: {{ otlp: {{ endpoint: \"{endpoint}\" }} }}\ndelivery: {{ drain_delay: 0s }}");
+    let bridge = Bridge::start_with(
+        &configure(dir.path(), "bus: { local: {} }", &accounts, &rest),
+        &[("OTEL_BSP_SCHEDULE_DELAY", "200")],
+    );
+    let publish = collector.wait_for("publish").await;
+    let poll = collector.wait_for("poll").await;
+    assert!(bridge.stop().success());
+    let decode = collector.spans().into_iter().find(|span| span.name == "decode").unwrap();
+    let polls: Vec<_> = collector.spans().into_iter().filter(|span| span.name == "poll").collect();
+    for span in [&decode, &publish] {
+        assert!(
+            polls.iter().any(|poll| poll.span_id == span.parent_span_id),
+            "{span:?} is no poll's: {polls:?}"
+        );
+    }
+    assert_eq!(poll.parent_span_id, Vec::<u8>::new());
+}
+
+/// Off is the default: the sender's own `traceparent` is handed on as it came.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_collector_the_senders_traceparent_is_handed_on() {
+    let (kafka, dir, prefix) = (shared_kafka(), tempfile::tempdir().unwrap(), unique("untraced"));
+    kafka.create(&format!("{prefix}.position"), 1, 1, &[]).await;
+    let bus = format!(
+        "bus: {{ kafka: {{ brokers: \"{}\", topic: \"{prefix}.{{type}}\", create: true }} }}",
+        kafka.brokers
+    );
+    let rest = "delivery: { publish_deadline: 30s, drain_delay: 0s }";
+    let bridge = Bridge::start(&configure(dir.path(), &bus, acme(), rest));
+    push(&bridge, Some(SENDER)).await;
+    assert!(bridge.stop().success());
+    for message in kafka.read(&format!("{prefix}.position")) {
+        assert!(
+            message.headers.contains(&("traceparent".to_owned(), SENDER.to_owned())),
+            "{:?}",
+            message.headers
+        );
+    }
+}
