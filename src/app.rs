@@ -65,6 +65,9 @@ pub enum StartError {
     /// The replay store.
     #[error("the replay store cannot be opened")]
     Store(#[from] StoreError),
+    /// An account lives elsewhere.
+    #[error("account {0} was moved to another instance")]
+    MovedOut(AccountId),
     /// What was seen.
     #[error(transparent)]
     Dedup(#[from] dedup::OpenError),
@@ -98,6 +101,7 @@ impl StartError {
         match self {
             Self::DataDir(LockError::Held { .. }) => Exit::Locked,
             Self::Store(_) | Self::Ask(_) => Exit::Store,
+            Self::MovedOut(_) => Exit::Usage,
             Self::DataDir(LockError::Unwritable { .. })
             | Self::Dedup(_)
             | Self::Bus(_)
@@ -120,6 +124,9 @@ impl StartError {
                 "let this user write there, or name another folder on a local disk as data_dir in the configuration",
             ),
             Self::Store(StoreError::NoRoom { .. }) => Some("make room on the volume of data_dir"),
+            Self::MovedOut(_) => Some(
+                "take it out of this configuration, or take it back with `fleetbus account import` and the file of its export",
+            ),
             Self::Store(
                 StoreError::Newer { .. }
                 | StoreError::Damaged { .. }
@@ -233,6 +240,9 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
     }
     let router = Router::new(&config.bus);
     let (store, writer, recovered) = open_store(&config, &data_dir, &router)?;
+    if let Some(account) = config.accounts.iter().find(|account| recovered.moved_out.contains(&account.id)) {
+        return Err(StartError::MovedOut(account.id.clone()));
+    }
     let (dedup, seen) = Dedup::open(data_dir.path(), &config.dedup, clock::now)?;
     let bus = Arc::new(Bus::open(&config.bus, data_dir.path())?);
 

@@ -115,6 +115,12 @@ pub fn traceparent(span: &Span) -> Option<String> {
     context.is_valid().then(|| format!("00-{trace}-{id}-{flags:02x}"))
 }
 
+/// A number as spans take it: one without a sign would become a text.
+#[must_use]
+pub fn number(value: impl TryInto<i64>) -> i64 {
+    value.try_into().unwrap_or(i64::MAX)
+}
+
 /// The trace's id, where somebody keeps the trace: what a metric's exemplar points to.
 #[must_use]
 pub fn sampled(traceparent: &str) -> Option<&str> {

@@ -166,7 +166,24 @@ fn every_alert_has_its_section_and_its_unit_tests() {
     }
 }
 
-/// The name and level of each log line below `folder`.
+/// What stands before the parenthesis that closes a call.
+fn inside(call: &str) -> &str {
+    let (mut open, mut quoted) = (1, false);
+    for (at, c) in call.char_indices() {
+        match c {
+            '"' => quoted = !quoted,
+            '(' if !quoted => open += 1,
+            ')' if !quoted => open -= 1,
+            _ => {}
+        }
+        if open == 0 {
+            return &call[..at];
+        }
+    }
+    panic!("a call that does not end: {call}")
+}
+
+/// The name of each log line below `folder`.
 fn logged(folder: &Path, all: &mut BTreeSet<String>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -177,8 +194,7 @@ fn logged(folder: &Path, all: &mut BTreeSet<String>) {
         let text = std::fs::read_to_string(&path).unwrap();
         for level in ["error", "warn", "info", "debug", "trace"] {
             for call in text.split(&format!("tracing::{level}!(")).skip(1) {
-                let end = call.find(");").or_else(|| call.find("),")).or_else(|| call.find(")\n")).unwrap();
-                let name = call[..end]
+                let name = inside(call)
                     .split('"')
                     .nth_back(1)
                     .unwrap_or_else(|| panic!("{}: {call}", path.display()));

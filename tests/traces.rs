@@ -149,11 +149,15 @@ async fn a_webhooks_spans_hang_below_its_senders_and_its_messages_below_them() {
 
     let read = kafka.read(&format!("{prefix}.position"));
     let wanted = format!("00-{TRACE}-{}-01", hex(&publish.span_id));
-    assert_eq!(read.len(), 3);
-    for message in read {
-        let (_, traceparent) = message.headers.iter().find(|(name, _)| name == "traceparent").unwrap();
-        assert_eq!(*traceparent, wanted);
-    }
+    let traceparents: Vec<&String> = read
+        .iter()
+        .filter_map(|m| m.headers.iter().find(|(name, _)| name == "traceparent").map(|(_, value)| value))
+        .collect();
+    // So old a fact is beyond what dedup remembers: it came twice.
+    assert_eq!(traceparents.len(), 6);
+    let (kept, others): (Vec<&&String>, Vec<&&String>) = traceparents.iter().partition(|t| **t == &wanted);
+    assert_eq!(kept.len(), 3, "{traceparents:?}");
+    assert!(others.iter().all(|other| other.ends_with("-00") && !other.contains(TRACE)), "{others:?}");
 
     let keys: BTreeSet<String> =
         collector.spans().iter().flat_map(|span| &span.attributes).map(|a| a.key.clone()).collect();

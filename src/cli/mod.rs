@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::version;
 
+pub mod account;
 pub mod accounts;
 pub mod audit;
 pub mod check;
@@ -96,6 +97,8 @@ enum Command {
     Convert(convert::Args),
     /// Follow the events of a running bridge's local bus.
     Tail(tail::Args),
+    /// Move an account from one stopped instance to another.
+    Account(account::Args),
     /// List, show or discard what waits in the replay store.
     Parked(parked::Args),
     /// Send parked messages again.
@@ -138,6 +141,7 @@ pub fn main() -> ExitCode {
         Command::Health(args) => health::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Tail(args) => tail::run(args),
+        Command::Account(args) => account::run(args),
         Command::Parked(args) => parked::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Accounts(args) => accounts::run(args),

@@ -362,7 +362,7 @@ impl Inner {
         elements: &[Bytes],
         admission: Admission,
     ) -> Result<Receipt, Refusal> {
-        let span = tracing::info_span!(target: trace::SPANS, "decode", fleetbus.elements = elements.len());
+        let span = tracing::info_span!(target: trace::SPANS, "decode", fleetbus.elements = trace::number(elements.len()));
         let decoded = self.decode(account, way, elements).instrument(span).await;
         let span = tracing::info_span!(
             target: trace::SPANS,
@@ -370,7 +370,7 @@ impl Inner {
             otel.kind = "producer",
             messaging.system = self.router.kind().as_str(),
             messaging.operation.type = "send",
-            messaging.batch.message_count = decoded.drafts.len(),
+            messaging.batch.message_count = trace::number(decoded.drafts.len()),
             fleetbus.delivered = Empty,
             fleetbus.parked = Empty,
             fleetbus.duplicates = Empty,
@@ -387,8 +387,15 @@ impl Inner {
         };
         let (sums, same, states, held) = publishing.instrument(span.clone()).await?;
         let Sums { delivered, parked, duplicates, rejected } = sums;
-        span.record("fleetbus.delivered", delivered).record("fleetbus.parked", parked);
-        span.record("fleetbus.duplicates", duplicates + same).record("fleetbus.rejected", rejected);
+        let become_of = [
+            ("fleetbus.delivered", delivered),
+            ("fleetbus.parked", parked),
+            ("fleetbus.duplicates", duplicates + same),
+            ("fleetbus.rejected", rejected),
+        ];
+        for (name, events) in become_of {
+            span.record(name, trace::number(events));
+        }
         drop(span);
         if rejected == 0
             && let Some(mut held) = held

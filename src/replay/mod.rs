@@ -13,6 +13,7 @@ mod expiry;
 mod limits;
 mod log;
 mod mounts;
+pub mod moving;
 mod queue;
 mod report;
 mod reserve;

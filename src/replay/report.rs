@@ -34,6 +34,8 @@ pub struct Recovered {
     pub tokens: Vec<Entry>,
     /// What operators said about objects.
     pub custom_data: Vec<Entry>,
+    /// Accounts that were moved to another instance.
+    pub moved_out: Vec<AccountId>,
     /// Rows by account and kind.
     pub depths: Vec<(AccountId, Kind, Count)>,
     /// Rows that moved to another topic.

@@ -146,7 +146,7 @@ fn header_version(path: &Path) -> std::io::Result<i64> {
 }
 
 /// An empty file that only its owner reads, in a folder that knows of it after a power cut: what is parked is personal.
-fn private(path: &Path) -> std::io::Result<()> {
+pub(super) fn private(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?.sync_all()?;
     match path.parent() {

@@ -19,7 +19,7 @@ use super::tally::{Delta, Ledger};
 use super::upkeep::Upkeep;
 use super::{
     AskError, DataDir, Discarded, Filter, Gone, Kind, ParkError, Recovered, Routing, Seq, Still, StoreError,
-    StoreHealth, StoreLimits, Table, Why, entries, rows, schema,
+    StoreHealth, StoreLimits, Table, Why, entries, moving, rows, schema,
 };
 use crate::faults::{self, Point};
 
@@ -106,6 +106,7 @@ impl Writer {
             states: entries::all(conn, Table::States)?,
             tokens: entries::all(conn, Table::Tokens)?,
             custom_data: entries::all(conn, Table::CustomData)?,
+            moved_out: moving::moved_out(conn)?,
             depths: ledger.depths(),
             rerouted,
         };

@@ -183,6 +183,38 @@ impl File {
         Ok(false)
     }
 
+    /// All ids of an hour.
+    pub fn ids(&self, bucket: &Bucket) -> rusqlite::Result<Vec<Short>> {
+        let sql = "SELECT ids FROM piece WHERE account = ?1 AND type = ?2 AND hour = ?3";
+        let mut pieces = self.connection.prepare_cached(sql)?;
+        let place = params![bucket.account.as_str(), bucket.event_type.as_str(), bucket.hour];
+        let mut rows = pieces.query(place)?;
+        let mut ids = Vec::new();
+        while let Some(row) = rows.next()? {
+            ids.extend(row.get_ref(0)?.as_blob()?.as_chunks::<12>().0);
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    /// An id counts as unknown from now on.
+    pub fn forget(&self, id: &[u8], at: i64) -> rusqlite::Result<()> {
+        let sql = "INSERT OR REPLACE INTO forgotten (id, at) VALUES (?1, ?2)";
+        self.connection.prepare_cached(sql)?.execute(params![id, at]).map(|_| ())
+    }
+
+    /// An id that was forgotten is known again.
+    pub fn remember(&self, id: &Short) -> rusqlite::Result<()> {
+        let sql = "DELETE FROM forgotten WHERE id = ?1";
+        self.connection.prepare_cached(sql)?.execute([id.as_slice()]).map(|_| ())
+    }
+
+    /// What was written is on the disk when this returns.
+    pub fn settle(&self) -> rusqlite::Result<()> {
+        self.connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA wal_checkpoint(TRUNCATE);")
+    }
+
     /// The hours on disk.
     pub fn buckets(&self) -> impl Iterator<Item = &Bucket> {
         self.runs.keys()

@@ -8,6 +8,7 @@
 mod claims;
 mod file;
 mod front;
+pub mod moving;
 mod tail;
 mod worker;
 

@@ -180,6 +180,16 @@ impl Tail {
         self.forgotten.insert(id, at);
     }
 
+    /// Everything since the last fold, by buckets, each with its ids in order.
+    pub fn sorted(&self) -> Vec<(Bucket, Vec<Short>)> {
+        self.fresh.sorted()
+    }
+
+    /// What was forgotten, and when.
+    pub fn forgotten(&self) -> impl Iterator<Item = (Short, i64)> {
+        self.forgotten.iter().map(|(id, at)| (*id, *at))
+    }
+
     /// What is to be written.
     pub fn unwritten(&mut self) -> Unwritten {
         std::mem::take(&mut self.unwritten)

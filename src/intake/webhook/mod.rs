@@ -173,7 +173,7 @@ where
         }
     };
     let answer = answering.instrument(span.clone()).await;
-    span.record("http.response.status_code", answer.status().as_u16());
+    span.record("http.response.status_code", i64::from(answer.status().as_u16()));
     waiting.answered();
     counts.took(&account, begun.elapsed(), own.as_deref());
     finish(&shared.state, &account, answer)

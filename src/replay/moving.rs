@@ -1,0 +1,390 @@
+//! An account on its way from one `data_dir` to another: all that the store has of it goes into one file, is taken out here, and comes
+//! in there, in the same order. Both processes are stopped. Invariants: it is taken out only once the file is on disk; what is out is
+//! marked, so that this instance refuses it; what came in once does not come in again. What dedup knows of it
+//! rides in the same file: `deliver::dedup::moving`.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
+use uuid::Uuid;
+
+use super::tally::{Delta, Kind, Weight};
+use super::{Act, DataDir, StoreError, audit, rows, schema};
+use crate::deliver::dedup::moving as seen;
+use crate::event::{AccountId, Millis};
+
+/// The form of the file.
+const FORM: i64 = 1;
+/// The account is elsewhere: the value is the move's id.
+const OUT: &str = "moved-out";
+/// The account came with a move, whose id follows: kept also when it leaves again.
+const IN: &str = "moved-in/";
+/// Tables of entries, which have one shape.
+const ENTRIES: [&str; 7] = ["cursors", "directory", "states", "custom_data", "tokens", "jobs", "switches"];
+
+const FILE: &str = "
+    CREATE TABLE away.about (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT;
+    CREATE TABLE away.entry (tab TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, saved_at INTEGER NOT NULL) STRICT;
+    CREATE TABLE away.seen (type TEXT NOT NULL, hour INTEGER NOT NULL, ids BLOB NOT NULL) STRICT;
+    CREATE TABLE away.forgotten (id BLOB NOT NULL, at INTEGER NOT NULL) STRICT;
+    CREATE TABLE away.parked AS SELECT * FROM main.parked WHERE 0;
+    CREATE TABLE away.raw AS SELECT * FROM main.raw WHERE 0;
+";
+
+/// What moved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    /// Whose.
+    pub account: AccountId,
+    /// Parked events and raw messages.
+    pub parked: u64,
+    /// Cursors, pairs, states, tokens and the like.
+    pub entries: u64,
+    /// Ids that dedup knows.
+    pub seen: u64,
+}
+
+/// An account cannot move.
+#[derive(Debug, thiserror::Error)]
+pub enum MoveError {
+    /// There is no such account here.
+    #[error("nothing is kept of account {0}: check its id, and which data_dir it is")]
+    Unknown(AccountId),
+    /// It has left.
+    #[error(
+        "account {0} was moved out of here already: import its file where it shall live, or here to take it back"
+    )]
+    Out(AccountId),
+    /// It lives here.
+    #[error("account {0} has data here already: an account is imported only where nothing is kept of it")]
+    Here(AccountId),
+    /// This very file came in before.
+    #[error("this file was imported here before")]
+    Again,
+    /// It would overwrite something.
+    #[error("{0} exists already: name a new file")]
+    Exists(PathBuf),
+    /// The file is none of these, or is damaged.
+    #[error("{path} is not an exported account, or is damaged: {why}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What dedup knows.
+    #[error("seen.db cannot be read or written: {0}")]
+    Seen(rusqlite::Error),
+    /// The file cannot be written.
+    #[error("{path} cannot be written")]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// Writes all of an account into the new file `to`, and takes it out of here.
+///
+/// # Errors
+/// See [`MoveError`]: until the file is whole, nothing is taken out.
+pub fn export(dir: &DataDir, account: &AccountId, to: &Path, now: Millis) -> Result<Moved, MoveError> {
+    let path = dir.path().join("store.db");
+    let store = |error| MoveError::Store(StoreError::of(&path, error));
+    if to.exists() {
+        return Err(MoveError::Exists(to.to_owned()));
+    }
+    let mut conn = schema::open(&path, None)?;
+    if switch(&conn, account, OUT).map_err(store)?.is_some() {
+        return Err(MoveError::Out(account.clone()));
+    }
+    if is_unknown(&conn, account).map_err(store)? {
+        return Err(MoveError::Unknown(account.clone()));
+    }
+    let unwritable = |source| MoveError::Unwritable { path: to.to_owned(), source };
+    let part = to.with_extension("part");
+    match std::fs::remove_file(&part) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(unwritable(error)),
+    }
+    schema::private(&part).map_err(unwritable)?;
+    let id = Uuid::now_v7();
+    let moved = fill(&conn, dir, account, &part, id).map_err(|error| match error {
+        Filling::Here(error) => store(error),
+        Filling::Seen(error) => MoveError::Seen(error),
+    })?;
+    File::open(&part).and_then(|file| file.sync_all()).map_err(unwritable)?;
+    std::fs::rename(&part, to).map_err(unwritable)?;
+    if let Some(folder) = to.canonicalize().ok().and_then(|path| path.parent().map(Path::to_owned)) {
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(unwritable)?;
+    }
+    // From here on it lives in the file alone.
+    let take_out = |conn: &mut Connection| {
+        let transaction = conn.transaction()?;
+        count(&transaction, account, Delta::take)?;
+        for table in ENTRIES.into_iter().chain(["parked", "raw"]) {
+            let sql = format!("DELETE FROM {table} WHERE account = ?1{}", but_moves(table));
+            transaction.execute(&sql, [account.as_str()])?;
+        }
+        set_switch(&transaction, account, OUT, &id, now)?;
+        audit::record(&transaction, &act("account.export", account, &id, now))?;
+        transaction.commit()
+    };
+    take_out(&mut conn).map_err(store)?;
+    Ok(moved)
+}
+
+/// What failed while the file was filled.
+enum Filling {
+    Here(rusqlite::Error),
+    Seen(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Filling {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Here(error)
+    }
+}
+
+fn fill(
+    conn: &Connection,
+    dir: &DataDir,
+    account: &AccountId,
+    part: &Path,
+    id: Uuid,
+) -> Result<Moved, Filling> {
+    let name = account.as_str();
+    conn.execute("ATTACH DATABASE ?1 AS away", [part.to_string_lossy()])?;
+    conn.execute_batch(&format!("PRAGMA away.synchronous = FULL; BEGIN; {FILE}"))?;
+    let version: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let mut about = conn.prepare("INSERT INTO away.about (name, value) VALUES (?1, ?2)")?;
+    about.execute(params!["form", FORM])?;
+    about.execute(params!["store", version])?;
+    about.execute(params!["account", name])?;
+    about.execute(params!["move", id.to_string()])?;
+    let mut entries = 0;
+    for table in ENTRIES {
+        let sql = format!(
+            "INSERT INTO away.entry SELECT '{table}', key, value, saved_at FROM main.{table} WHERE account = ?1{}",
+            but_moves(table)
+        );
+        entries += conn.execute(&sql, [name])? as u64;
+    }
+    let mut parked = 0;
+    for table in ["parked", "raw"] {
+        let sql =
+            format!("INSERT INTO away.{table} SELECT * FROM main.{table} WHERE account = ?1 ORDER BY seq");
+        parked += conn.execute(&sql, [name])? as u64;
+    }
+    let mut ids = conn.prepare("INSERT INTO away.seen (type, hour, ids) VALUES (?1, ?2, ?3)")?;
+    let mut forgotten = conn.prepare("INSERT INTO away.forgotten (id, at) VALUES (?1, ?2)")?;
+    let known = seen::read(dir.path(), account).map_err(Filling::Seen)?;
+    let mut seen = 0;
+    for hour in known.hours() {
+        let (event_type, number, found) = hour.map_err(Filling::Seen)?;
+        seen += (found.len() / seen::WIDTH) as u64;
+        ids.execute(params![event_type.as_str(), number, found])?;
+    }
+    for (id, at) in known.forgotten() {
+        forgotten.execute(params![id.as_slice(), at])?;
+    }
+    drop((about, ids, forgotten));
+    conn.execute_batch("COMMIT; DETACH DATABASE away")?;
+    Ok(Moved { account: account.clone(), parked, entries, seen })
+}
+
+/// Takes an exported account in, behind what is parked here already. Whose it is, the file says.
+///
+/// # Errors
+/// See [`MoveError`]: nothing came in.
+pub fn import(dir: &DataDir, from: &Path, now: Millis) -> Result<Moved, MoveError> {
+    let path = dir.path().join("store.db");
+    let store = |error| MoveError::Store(StoreError::of(&path, error));
+    let unreadable = |why: String| MoveError::Unreadable { path: from.to_owned(), why };
+    let away = look(from).map_err(|error| unreadable(error.to_string()))?;
+    let mut conn = schema::open(&path, None)?;
+    let version: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(store)?;
+    if away.form != FORM || away.store != version {
+        return Err(unreadable(format!(
+            "another version of fleetbus wrote it (form {}, store {}; here {FORM}, {version}): import with that version",
+            away.form, away.store
+        )));
+    }
+    let account = &away.account;
+    let came = format!("{IN}{}", away.id);
+    if switch(&conn, account, &came).map_err(store)?.is_some() {
+        return Err(MoveError::Again);
+    }
+    if !is_unknown(&conn, account).map_err(store)? {
+        return Err(MoveError::Here(account.clone()));
+    }
+    // First what dedup knows: where the rest does not come in, it does no harm, and may come in again.
+    let seen = seen::write(dir.path(), account, &away.conn).map_err(MoveError::Seen)?;
+    drop(away.conn);
+    conn.execute("ATTACH DATABASE ?1 AS away", [from.to_string_lossy()]).map_err(store)?;
+    let take_in = |conn: &mut Connection| {
+        let next = schema::next_seq(conn)?;
+        let transaction = conn.transaction()?;
+        let (parked, next) = take_in_rows(&transaction, next)?;
+        let mut entries = 0;
+        for table in ENTRIES {
+            let sql = format!(
+                "INSERT INTO main.{table} (account, key, value, saved_at)
+                 SELECT ?1, key, value, saved_at FROM away.entry WHERE tab = '{table}'"
+            );
+            entries += transaction.execute(&sql, [account.as_str()])? as u64;
+        }
+        count(&transaction, account, Delta::add)?;
+        schema::save_next_seq(&transaction, next)?;
+        // Rows of another configuration may belong to other topics: the next start looks.
+        transaction.execute("DELETE FROM main.meta WHERE name = 'routing'", [])?;
+        transaction.execute(
+            "DELETE FROM main.switches WHERE account = ?1 AND key = ?2",
+            params![account.as_str(), OUT],
+        )?;
+        set_switch(&transaction, account, &came, &away.id, now)?;
+        audit::record(&transaction, &act("account.import", account, &away.id, now))?;
+        transaction.commit()?;
+        Ok((parked, entries))
+    };
+    let (parked, entries) = take_in(&mut conn).map_err(store)?;
+    conn.execute_batch("DETACH DATABASE away").map_err(store)?;
+    Ok(Moved { account: account.clone(), parked, entries, seen })
+}
+
+/// Events and raw bytes in the order that they had, from the number `next` on. How many, and the number after them.
+fn take_in_rows(conn: &Connection, next: u64) -> rusqlite::Result<(u64, u64)> {
+    let mut order =
+        conn.prepare("SELECT seq, 0 FROM away.parked UNION ALL SELECT seq, 1 FROM away.raw ORDER BY 1")?;
+    // No attempt is under way: whatever was provisional is so no more.
+    let mut event = conn.prepare(
+        "INSERT INTO main.parked (seq, account, topic, subject, type, id, reason, held, parked_at, cost, error, trace,
+                                  for_bus, enters, payload)
+         SELECT ?2, account, topic, subject, type, id, reason, 0, parked_at, cost, error, trace, for_bus, enters, payload
+         FROM away.parked WHERE seq = ?1",
+    )?;
+    let mut raw = conn.prepare(
+        "INSERT INTO main.raw (seq, digest, account, source, received_at, reason, cost, error, body)
+         SELECT ?2, digest, account, source, received_at, reason, cost, error, body FROM away.raw WHERE seq = ?1",
+    )?;
+    let mut rows = order.query([])?;
+    let mut given = next;
+    while let Some(row) = rows.next()? {
+        let (seq, is_raw): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let insert = if is_raw == 1 { &mut raw } else { &mut event };
+        insert.execute(params![seq, rows::int(given)])?;
+        given += 1;
+    }
+    Ok((given - next, given))
+}
+
+/// An exported account, looked at.
+struct Away {
+    conn: Connection,
+    form: i64,
+    store: i64,
+    account: AccountId,
+    id: String,
+}
+
+fn look(path: &Path) -> rusqlite::Result<Away> {
+    let conn = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    let sound: String = conn.pragma_query_value(None, "integrity_check", |row| row.get(0))?;
+    if sound != "ok" {
+        return Err(rusqlite::Error::InvalidQuery);
+    }
+    let number = |name| conn.query_row("SELECT value FROM about WHERE name = ?1", [name], |row| row.get(0));
+    let text = |name| {
+        conn.query_row("SELECT value FROM about WHERE name = ?1", [name], |row| row.get::<_, String>(0))
+    };
+    let (form, store) = (number("form")?, number("store")?);
+    let (account, id) = (AccountId::new(&text("account")?), text("move")?);
+    Ok(Away { conn, form, store, account, id })
+}
+
+/// Accounts that live elsewhere now.
+pub(super) fn moved_out(conn: &Connection) -> rusqlite::Result<Vec<AccountId>> {
+    let mut query = conn.prepare("SELECT account FROM switches WHERE key = ?1 ORDER BY account")?;
+    query.query_map([OUT], |row| Ok(AccountId::new(row.get_ref(0)?.as_str()?)))?.collect()
+}
+
+fn switch(conn: &Connection, account: &AccountId, key: &str) -> rusqlite::Result<Option<String>> {
+    conn.query_row(
+        "SELECT value FROM switches WHERE account = ?1 AND key = ?2",
+        params![account.as_str(), key],
+        |row| row.get(0),
+    )
+    .optional()
+}
+
+fn set_switch(
+    conn: &Connection,
+    account: &AccountId,
+    key: &str,
+    id: &impl ToString,
+    now: Millis,
+) -> rusqlite::Result<()> {
+    conn.execute(
+        "INSERT OR REPLACE INTO main.switches (account, key, value, saved_at) VALUES (?1, ?2, ?3, ?4)",
+        params![account.as_str(), key, id.to_string(), now.0],
+    )
+    .map(|_| ())
+}
+
+/// Whether nothing is kept of an account, but for marks of moves.
+fn is_unknown(conn: &Connection, account: &AccountId) -> rusqlite::Result<bool> {
+    let mut known = ENTRIES.into_iter().chain(["parked", "raw"]).map(|table| {
+        let sql =
+            format!("SELECT EXISTS (SELECT 1 FROM main.{table} WHERE account = ?1{})", but_moves(table));
+        conn.query_row(&sql, [account.as_str()], |row| row.get::<_, bool>(0))
+    });
+    known.try_fold(true, |unknown, found| Ok(unknown && !found?))
+}
+
+/// Marks of moves belong to the instance, not to the account.
+fn but_moves(table: &str) -> String {
+    if table == "switches" {
+        format!(" AND key <> '{OUT}' AND substr(key, 1, {}) <> '{IN}'", IN.len())
+    } else {
+        String::new()
+    }
+}
+
+/// Books all rows of an account, into or out of the counts.
+fn count(conn: &Connection, account: &AccountId, book: fn(&mut Delta, &Weight)) -> rusqlite::Result<()> {
+    let mut delta = Delta::default();
+    for (table, at) in [("parked", "parked_at"), ("raw", "received_at")] {
+        let mut query =
+            conn.prepare(&format!("SELECT reason, cost, {at} FROM main.{table} WHERE account = ?1"))?;
+        let mut found = query.query([account.as_str()])?;
+        while let Some(row) = found.next()? {
+            let (code, cost): (i64, i64) = (row.get(0)?, row.get(1)?);
+            let kind = Kind::of_code(code).ok_or(rusqlite::Error::IntegralValueOutOfRange(0, code))?;
+            let cost = u64::try_from(cost).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(1, cost))?;
+            book(&mut delta, &Weight { account: account.clone(), kind, cost, at: Millis(row.get(2)?) });
+        }
+    }
+    delta.write(conn)
+}
+
+fn act(act: &'static str, account: &AccountId, id: &impl ToString, now: Millis) -> Act {
+    Act {
+        at: now,
+        who: "command line".to_owned(),
+        act,
+        account: Some(account.clone()),
+        object: id.to_string(),
+        before: None,
+        after: None,
+    }
+}
