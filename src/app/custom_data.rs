@@ -29,7 +29,7 @@ pub(super) fn shelf(bound: u64, entries: Vec<Entry>) -> Shelf {
             bytes,
             left_out,
             unreadable = unreadable.len(),
-            "custom_data.incomplete: raise custom_data.memory, or remove some"
+            "custom_data.incomplete"
         );
     } else if objects > 0 {
         tracing::info!(objects, bytes, "custom_data.loaded");
