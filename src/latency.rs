@@ -55,7 +55,8 @@ impl Latencies {
 
     /// These accounts are timed too, from now on.
     pub fn admit<'a>(&self, accounts: impl IntoIterator<Item = &'a AccountId>) {
-        let of = |id: &AccountId| self.all.get_or_create_owned(&OfAccount { account: id.as_str().to_owned() });
+        let of =
+            |id: &AccountId| self.all.get_or_create_owned(&OfAccount { account: id.as_str().to_owned() });
         let came: Vec<_> = accounts.into_iter().map(|id| (id.clone(), of(id))).collect();
         self.configured.rcu(|known| {
             let mut known = HashMap::clone(known);

@@ -18,6 +18,7 @@ use super::AdminState;
 use super::access::Caller;
 use super::problem::Problem;
 use crate::config::{self, SecretError};
+use crate::event::AccountId;
 use crate::replay::AskError;
 
 /// Reads the configuration again, on behalf of somebody.
@@ -51,6 +52,11 @@ pub enum ReloadError {
     /// What it says.
     #[error("the configuration has {} problems, and nothing was changed", .0.len())]
     Wrong(Vec<config::Problem>),
+    /// An account lives elsewhere.
+    #[error(
+        "account {0} was moved to another instance, and nothing was changed: take it out of the configuration"
+    )]
+    MovedOut(AccountId),
     /// A secret.
     #[error("a secret cannot be read, and nothing was changed")]
     Secret(#[from] SecretError),
@@ -90,9 +96,10 @@ impl From<ReloadError> for Problem {
     fn from(error: ReloadError) -> Self {
         let status = match &error {
             ReloadError::NoFile => StatusCode::CONFLICT,
-            ReloadError::Unreadable { .. } | ReloadError::Wrong(_) | ReloadError::Secret(_) => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
+            ReloadError::Unreadable { .. }
+            | ReloadError::Wrong(_)
+            | ReloadError::MovedOut(_)
+            | ReloadError::Secret(_) => StatusCode::UNPROCESSABLE_ENTITY,
             ReloadError::Store(_) | ReloadError::Poll(_) | ReloadError::Stopping => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -103,6 +110,7 @@ impl From<ReloadError> for Problem {
             }
             ReloadError::NoFile
             | ReloadError::Unreadable { .. }
+            | ReloadError::MovedOut(_)
             | ReloadError::Secret(_)
             | ReloadError::Store(_)
             | ReloadError::Poll(_)

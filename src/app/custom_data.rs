@@ -24,13 +24,7 @@ pub(super) fn shelf(bound: u64, entries: Vec<Entry>) -> Shelf {
     }
     let (objects, bytes) = shelf.holds();
     if left_out + unreadable.len() > 0 {
-        tracing::error!(
-            objects,
-            bytes,
-            left_out,
-            unreadable = unreadable.len(),
-            "custom_data.incomplete"
-        );
+        tracing::error!(objects, bytes, left_out, unreadable = unreadable.len(), "custom_data.incomplete");
     } else if objects > 0 {
         tracing::info!(objects, bytes, "custom_data.loaded");
     }

@@ -25,7 +25,7 @@ use crate::intake::poll::desk::Desk;
 use crate::intake::poll::{Hosts, Pollers};
 use crate::intake::tokens::Registry;
 use crate::intake::webhook::WebhookState;
-use crate::replay::{Act, AskError, Entry, Store, Table};
+use crate::replay::{Act, AskError, Entry, Store, Table, moving};
 use crate::route::Router;
 
 /// What a reload exchanges things in.
@@ -190,6 +190,10 @@ impl Reloader {
         let admin = admin_keys(&config.admin.tokens)?;
         let (mut directory, mut states) = (Vec::new(), Vec::new());
         for account in config.accounts.iter().filter(|account| self.acceptance.is_new(&account.id)) {
+            let switches = all(&self.store, Table::Switches, Some(&account.id)).await?;
+            if switches.iter().any(|switch| switch.key == moving::OUT) {
+                return Err(ReloadError::MovedOut(account.id.clone()));
+            }
             directory.extend(all(&self.store, Table::Directory, Some(&account.id)).await?);
             states.extend(all(&self.store, Table::States, Some(&account.id)).await?);
         }
@@ -258,6 +262,7 @@ fn needs_restart(running: &Config, new: &Config) -> Vec<&'static str> {
         ("replay.max_size", running.replay.max_size == new.replay.max_size),
         ("dedup", running.dedup == new.dedup),
         ("custom_data", running.custom_data == new.custom_data),
+        ("telemetry", running.otlp == new.otlp),
     ];
     parts.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
 }

@@ -270,7 +270,7 @@ pub struct Dedup {
 }
 
 /// Where spans go: a collector that speaks OTLP over HTTP.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Otlp {
     /// Without a trailing slash, and without the path of a signal.
     pub endpoint: String,

@@ -18,7 +18,7 @@ use crate::event::{AccountId, Millis};
 /// The form of the file.
 const FORM: i64 = 1;
 /// The account is elsewhere: the value is the move's id.
-const OUT: &str = "moved-out";
+pub const OUT: &str = "moved-out";
 /// The account came with a move, whose id follows: kept also when it leaves again.
 const IN: &str = "moved-in/";
 /// Tables of entries, which have one shape.
