@@ -7,7 +7,6 @@ mod bridge;
 #[expect(dead_code, reason = "shared with the tests of the buses")]
 #[path = "support/brokers.rs"]
 mod brokers;
-#[expect(dead_code, reason = "shared with the tests of the promises")]
 #[path = "support/checker.rs"]
 mod checker;
 #[expect(dead_code, reason = "shared with the tests of the promises")]
