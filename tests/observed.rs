@@ -191,6 +191,9 @@ fn logged(folder: &Path, all: &mut BTreeSet<String>) {
             logged(&path, all);
             continue;
         }
+        if path.extension().is_none_or(|extension| extension != "rs") {
+            continue;
+        }
         let text = std::fs::read_to_string(&path).unwrap();
         for level in ["error", "warn", "info", "debug", "trace"] {
             for call in text.split(&format!("tracing::{level}!(")).skip(1) {
