@@ -25,7 +25,7 @@ use look::{
 };
 use reload::{Generation, Polls, Reloader};
 
-use crate::admin::{self, Access, AdminState, Again, FeedReading, LocalLog, LogRow, Phase, Sources};
+use crate::admin::{self, Access, AdminState, Again, FeedReading, LocalLog, LogRow, Past, Phase, Sources};
 use crate::admin::{ReloadError, Reloaded};
 use crate::bus::{self, Bus};
 use crate::cli::Exit;
@@ -40,6 +40,7 @@ use crate::enrich::Shelf;
 use crate::event::AccountId;
 use crate::intake::accept::{Acceptance, Known, Parts, Pulled, Pushed};
 use crate::intake::auth::{Key, Origin, TokenDigest};
+use crate::intake::poll::backfill::Door;
 use crate::intake::poll::desk::Desk;
 use crate::intake::poll::{Pollers, StoredCursors, feed};
 use crate::intake::serve::{BindError, Bounds, Connections, Port, Tls, TlsError};
@@ -49,7 +50,7 @@ use crate::replay::drain::Drain;
 use crate::replay::{
     AskError, DataDir, Gone, LockError, Routing, Store, StoreError, StoreHealth, StoreLimits, Why, Writer,
 };
-use crate::route::Router;
+use crate::route::{BusKind, Router};
 
 /// What is in flight when connections are refused: its deadlines, and the store's.
 const FINISH: Duration = Duration::from_secs(12);
@@ -155,6 +156,8 @@ pub struct Handle {
     pub store: Store,
     /// Where events go.
     pub bus: Arc<Bus>,
+    /// What kind of bus that is.
+    pub kind: BusKind,
     /// The one entrance.
     pub acceptance: Acceptance,
     /// What operators say about objects.
@@ -168,6 +171,8 @@ pub struct Handle {
     /// The accounts, as they are configured now.
     pub accounts: admin::Accounts,
     reloader: Arc<Reloader>,
+    /// The pull APIs, as backfills ask them.
+    pub doors: Vec<Door>,
     /// Where the process is in its life.
     pub phase: watch::Receiver<Phase>,
     /// Where webhooks are taken.
@@ -281,6 +286,7 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
         rate: is_drain_rate,
     };
     let pollers = Pollers::new(&config.accounts, &recovered.cursors)?;
+    let doors = pollers.doors();
     let (phase, is_phase) = watch::channel(Phase::Starting);
     let desk = Arc::new(Desk::open(store.clone(), Arc::new(clock::now)).await?);
     desk.seat(pollers.steered()).await;
@@ -306,6 +312,7 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
         deliverer,
         store,
         bus,
+        kind: router.kind(),
         acceptance,
         shelf,
         phase: is_phase,
@@ -316,6 +323,7 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
         desk,
         accounts,
         reloader,
+        doors,
     };
     Ok(Bridge {
         config,
@@ -453,6 +461,7 @@ impl Bridge {
             async move { acceptance.pull(pulled).await }
         };
         let cursors = Arc::new(StoredCursors { store: store.clone() });
+        let backfills_look = bus_available.clone();
         let start = move |pollers: Pollers, tracker: &TaskTracker, stop: &CancellationToken| {
             pollers.run(pull.clone(), Arc::clone(&cursors), &bus_available, tracker, stop);
         };
@@ -470,7 +479,14 @@ impl Bridge {
         let routes = webhook::router(hooks, take);
         let taken = webhook.serve(routes, Bounds::WEBHOOKS, tls, &connections, &intake_stops);
         tracing::info!(address = %handle.webhook_address, connections = taken.bound(), "webhook.listening");
-        let state = admin_state(&config, &handle, self.access, taken, &work, &admin_stops);
+        let past = Past {
+            doors: handle.doors.clone(),
+            acceptance: handle.acceptance.clone(),
+            bus_available: backfills_look,
+            stop: intake_stops.clone(),
+        };
+        let state = admin_state(&config, &handle, self.access, taken, past, &work, &admin_stops);
+        work.spawn(state.clone().resume());
         let told = admin.serve(admin::router(state), Bounds::ADMIN, None, &work, &admin_stops);
         tracing::info!(address = %handle.admin_address, connections = told.bound(), "admin.listening");
         phase.send_replace(Phase::Running);
@@ -527,6 +543,7 @@ fn admin_state(
     handle: &Handle,
     access: Access,
     webhooks: Connections,
+    past: Past,
     tracker: &TaskTracker,
     stop: &CancellationToken,
 ) -> AdminState {
@@ -564,8 +581,10 @@ fn admin_state(
         desk: Arc::clone(&handle.desk),
         tokens: Arc::clone(&handle.tokens),
         store: handle.store.clone(),
+        kind: handle.kind,
         shelf: handle.shelf.clone(),
-        again: Again::new(handle.store.clone(), lanes, handle.acceptance.clone()),
+        again: Again { store: handle.store.clone(), lanes, acceptance: handle.acceptance.clone() },
+        past,
         log,
         tracker: tracker.clone(),
         stop: stop.clone(),

@@ -109,6 +109,27 @@ impl Router {
     }
 }
 
+/// Whether a text can be a topic of this kind of bus.
+///
+/// # Errors
+/// What a topic is.
+pub fn check_topic(kind: BusKind, text: &str) -> Result<(), &'static str> {
+    match kind {
+        BusKind::Kafka | BusKind::Local => {
+            let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+            let fits =
+                (1..=249).contains(&text.len()) && text.chars().all(known) && text != "." && text != "..";
+            if fits { Ok(()) } else { Err("a topic has 1 to 249 of A-Z a-z 0-9 . _ -") }
+        }
+        BusKind::Nats => {
+            let known = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '*' | '>');
+            let fits = |token: &str| !token.is_empty() && token.chars().all(known);
+            let fits = text.len() <= 255 && text.split('.').all(fits);
+            if fits { Ok(()) } else { Err("a subject has tokens between dots, without blanks and wildcards") }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +151,21 @@ mod tests {
         check("", "fleet.position.acme._");
         check("é\r\n", "fleet.position.acme.%C3%A9%0D%0A");
         check("{type}", "fleet.position.acme.%7Btype%7D");
+    }
+
+    #[test]
+    fn a_topic_is_what_its_bus_takes() {
+        let check = |kind: BusKind, text: &str, fits: bool| {
+            assert_eq!(check_topic(kind, text).is_ok(), fits, "{text}");
+        };
+        check(BusKind::Kafka, "fleet.position-2_b", true);
+        check(BusKind::Kafka, "", false);
+        check(BusKind::Kafka, "a b", false);
+        check(BusKind::Kafka, "..", false);
+        check(BusKind::Nats, "fleet.position.acme.a%20b", true);
+        check(BusKind::Nats, "fleet..acme", false);
+        check(BusKind::Nats, "fleet.>", false);
+        check(BusKind::Nats, "a b", false);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test cannot go on without")]
 
+#[path = "operate/backfill.rs"]
+mod backfill;
 #[expect(dead_code, reason = "shared with the tests of the promises")]
 #[path = "support/bridge.rs"]
 mod bridge;
@@ -10,3 +12,7 @@ mod bridge;
 mod custom_data;
 #[path = "operate/desk.rs"]
 mod desk;
+#[path = "operate/parked.rs"]
+mod parked;
+#[path = "operate/replays.rs"]
+mod replays;

@@ -3,27 +3,26 @@
 //! up; changes take turns; an import is taken whole or not at all.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
-use tokio::sync::{Mutex, oneshot};
-use tokio::time::timeout;
-use tokio_util::task::TaskTracker;
+use tokio::sync::Mutex;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::AdminState;
 use super::access::Caller;
 use super::filter::time_text;
-use super::problem::{Asked, Problem, Sent};
+use super::problem::{Asked, Problem, Sent, body_of};
 use crate::clock;
-use crate::enrich::import::{self, Format, Wrong};
+use crate::enrich::import::{self, Format};
 use crate::enrich::{Kind, NoRoom, Object, ObjectError, Put, Shelf};
 use crate::event::{AccountId, Millis};
 use crate::replay::{Act, AskError, Change, Entry, Store, Table};
@@ -32,16 +31,11 @@ use crate::replay::{Act, AskError, Change, Entry, Store, Table};
 const PAGE: usize = 100;
 /// The largest import: some 300,000 small objects, more than memory holds by default.
 const IMPORT_BYTES: usize = 64 << 20;
-/// How long an import's body may take to come.
-const IMPORT_TIME: Duration = Duration::from_secs(120);
 /// A change's values enter the audit log up to so many bytes; beyond it says how many there were.
 const AUDITED_BYTES: usize = 4 << 10;
 
-pub(super) fn routes() -> Router<AdminState> {
-    Router::new().route("/v1/accounts/{id}/custom-data", get(list).post(import_all)).route(
-        "/v1/accounts/{id}/custom-data/{kind}/{object}",
-        get(show).put(set).patch(patch).delete(remove),
-    )
+pub(super) fn routes() -> OpenApiRouter<AdminState> {
+    OpenApiRouter::new().routes(routes!(list, import_all)).routes(routes!(show, set, patch, remove))
 }
 
 /// Custom data in the store and in memory. Cheap to clone.
@@ -49,7 +43,6 @@ pub(super) fn routes() -> Router<AdminState> {
 pub(super) struct CustomData {
     store: Store,
     shelf: Shelf,
-    tracker: TaskTracker,
     turn: Arc<Mutex<()>>,
 }
 
@@ -62,29 +55,34 @@ struct Target {
 }
 
 /// An object's data.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = CustomData)]
 struct Said {
     kind: String,
     id: String,
+    #[schema(value_type = Object)]
     data: Box<RawValue>,
     saved_at: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = CustomDataPage)]
 struct Page {
     custom_data: Vec<Said>,
     /// Ask for the next page with `after`; none at the end.
     next: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = CustomDataImported)]
 struct Imported {
     imported: u64,
     dry_run: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct ListAsked {
     kind: Option<String>,
     /// `KIND/OBJECT`, as a page's `next` says.
@@ -92,8 +90,9 @@ struct ListAsked {
     limit: Option<usize>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct ImportAsked {
     #[serde(default)]
     dry_run: bool,
@@ -120,6 +119,11 @@ fn nothing_said() -> Problem {
     Problem::not_found("nothing is said about that object")
 }
 
+/// What is said about an account's objects, in the order of kinds and ids.
+#[utoipa::path(get, path = "/v1/accounts/{id}/custom-data", operation_id = "listCustomData", tag = "custom data",
+    params(("id" = String, Path, description = "The account's id"), ListAsked),
+    responses((status = 200, body = Page),
+        (status = 404, description = "No such account, or kind, or nothing is said")))]
 async fn list(
     State(state): State<AdminState>,
     Path(account): Path<String>,
@@ -139,6 +143,11 @@ async fn list(
     Ok(Json(Page { custom_data: found.into_iter().filter_map(Said::of).collect(), next }))
 }
 
+/// What is said about an object.
+#[utoipa::path(get, path = "/v1/accounts/{id}/custom-data/{kind}/{object}", operation_id = "showCustomData", tag = "custom data",
+    params(("id" = String, Path, description = "The account's id"), ("kind" = String, Path, description = "tracker, vehicle, person, fleet, company, geofence or item"), ("object" = String, Path, description = "The object's id")),
+    responses((status = 200, body = Said),
+        (status = 404, description = "No such account, or kind, or nothing is said")))]
 async fn show(
     State(state): State<AdminState>,
     Path(path): Path<(String, String, String)>,
@@ -148,6 +157,13 @@ async fn show(
     found.and_then(Said::of).map(Json).ok_or_else(nothing_said)
 }
 
+/// Says something about an object, in place of what was said before.
+#[utoipa::path(put, path = "/v1/accounts/{id}/custom-data/{kind}/{object}", operation_id = "setCustomData", tag = "custom data",
+    params(("id" = String, Path, description = "The account's id"), ("kind" = String, Path, description = "tracker, vehicle, person, fleet, company, geofence or item"), ("object" = String, Path, description = "The object's id")),
+    request_body = Value,
+    responses((status = 200, body = Said),
+        (status = 404, description = "No such account, or kind, or nothing is said"),
+        (status = 507, description = "There is no room for it in memory")))]
 async fn set(
     State(state): State<AdminState>,
     Path(path): Path<(String, String, String)>,
@@ -156,10 +172,18 @@ async fn set(
 ) -> Result<Json<Said>, Problem> {
     let target = Target::of(&state, path)?;
     let object = Object::of(value)?;
-    let said = state.inner.custom_data.seen_through(async move |all| all.set(&caller, target, object).await);
+    let said = CustomData::in_turn(&state, async move |all| all.set(&caller, target, object).await);
     said.await.map(Json)
 }
 
+/// Changes some of what is said, by a merge patch (RFC 7386).
+#[utoipa::path(patch, path = "/v1/accounts/{id}/custom-data/{kind}/{object}", operation_id = "patchCustomData", tag = "custom data",
+    params(("id" = String, Path, description = "The account's id"), ("kind" = String, Path, description = "tracker, vehicle, person, fleet, company, geofence or item"), ("object" = String, Path, description = "The object's id")),
+    request_body(content = Value, content_type = "application/merge-patch+json"),
+    responses((status = 200, body = Said),
+        (status = 408, description = "The body did not come in time"),
+        (status = 404, description = "No such account, or kind, or nothing is said"),
+        (status = 507, description = "There is no room for it in memory")))]
 async fn patch(
     State(state): State<AdminState>,
     Path(path): Path<(String, String, String)>,
@@ -170,20 +194,33 @@ async fn patch(
     let body = body_of(request, 4 * crate::enrich::object::LONGEST).await?;
     let patch = serde_json::from_slice(&body)
         .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("the patch is not JSON: {error}")))?;
-    let said = state.inner.custom_data.seen_through(async move |all| all.patch(&caller, target, patch).await);
+    let said = CustomData::in_turn(&state, async move |all| all.patch(&caller, target, patch).await);
     said.await.map(Json)
 }
 
+/// Says nothing about an object any more.
+#[utoipa::path(delete, path = "/v1/accounts/{id}/custom-data/{kind}/{object}", operation_id = "removeCustomData", tag = "custom data",
+    params(("id" = String, Path, description = "The account's id"), ("kind" = String, Path, description = "tracker, vehicle, person, fleet, company, geofence or item"), ("object" = String, Path, description = "The object's id")),
+    responses((status = 200, description = "What was said", body = Said),
+        (status = 404, description = "No such account, or kind, or nothing is said")))]
 async fn remove(
     State(state): State<AdminState>,
     Path(path): Path<(String, String, String)>,
     caller: Caller,
 ) -> Result<Json<Said>, Problem> {
     let target = Target::of(&state, path)?;
-    let said = state.inner.custom_data.seen_through(async move |all| all.remove(&caller, target).await);
+    let said = CustomData::in_turn(&state, async move |all| all.remove(&caller, target).await);
     said.await.map(Json)
 }
 
+/// Says something about many objects: all of it, or nothing; wrong lines are named in `errors`.
+#[utoipa::path(post, path = "/v1/accounts/{id}/custom-data", operation_id = "importCustomData", tag = "custom data",
+    params(("id" = String, Path, description = "The account's id"), ImportAsked),
+    request_body(content((String = "application/x-ndjson"), (String = "text/csv"))),
+    responses((status = 200, body = Imported),
+        (status = 408, description = "The body did not come in time"),
+        (status = 404, description = "No such account, or kind, or nothing is said"),
+        (status = 507, description = "There is no room for it in memory")))]
 async fn import_all(
     State(state): State<AdminState>,
     Path(account): Path<String>,
@@ -198,7 +235,7 @@ async fn import_all(
     let read = tokio::task::spawn_blocking(move || import::read(&owner, format, &body)).await;
     let puts = match read {
         Ok(Ok(puts)) => puts,
-        Ok(Err(wrong)) => return Ok(refused(&wrong)),
+        Ok(Err(wrong)) => return Ok(Problem::wrong_lines(&wrong).into_response()),
         Err(_) => {
             return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the import could not be read"));
         }
@@ -207,8 +244,7 @@ async fn import_all(
     if asked.dry_run {
         state.inner.custom_data.shelf.has_room(&puts)?;
     } else {
-        let all = &state.inner.custom_data;
-        all.seen_through(async move |all| all.import(&caller, account, puts).await).await?;
+        CustomData::in_turn(&state, async move |all| all.import(&caller, account, puts).await).await?;
     }
     Ok(Json(Imported { imported, dry_run: asked.dry_run }).into_response())
 }
@@ -225,49 +261,26 @@ fn format_of(headers: &HeaderMap) -> Result<Format, Problem> {
     }
 }
 
-async fn body_of(request: Request, most: usize) -> Result<bytes::Bytes, Problem> {
-    let body = timeout(IMPORT_TIME, axum::body::to_bytes(request.into_body(), most)).await;
-    let body =
-        body.map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))?;
-    body.map_err(|_| {
-        let why = format!("the body is larger than {most} bytes, or broke off: send it in parts");
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, why)
-    })
-}
-
-fn refused(wrong: &Wrong) -> Response {
-    let why = format!("{} lines are wrong, and nothing was imported", wrong.count);
-    let errors =
-        wrong.lines.iter().map(|wrong| serde_json::json!({"line": wrong.line, "error": wrong.error}));
-    Problem::unprocessable(why).with("errors", Value::Array(errors.collect())).into_response()
-}
-
 impl CustomData {
-    pub(super) fn new(store: Store, shelf: Shelf, tracker: TaskTracker) -> Self {
-        Self { store, shelf, tracker, turn: Arc::default() }
+    pub(super) fn new(store: Store, shelf: Shelf) -> Self {
+        Self { store, shelf, turn: Arc::default() }
     }
 
     /// Does a change in its turn, to its end, whatever becomes of the caller.
-    async fn seen_through<T: Send + 'static, W>(
-        &self,
+    async fn in_turn<T: Send + 'static, W>(
+        state: &AdminState,
         work: impl FnOnce(Self) -> W + Send + 'static,
     ) -> Result<T, Problem>
     where
         W: Future<Output = Result<T, Problem>> + Send,
     {
-        let stopping = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the process is stopping");
-        if self.tracker.is_closed() {
-            return Err(stopping());
-        }
-        let (tell, told) = oneshot::channel();
-        let all = self.clone();
-        self.tracker.spawn(async move {
+        let all = state.inner.custom_data.clone();
+        let work = async move {
             let turn = Arc::clone(&all.turn);
             let _turn = turn.lock().await;
-            // The caller may have gone: the change is made all the same.
-            tell.send(work(all).await).ok();
-        });
-        told.await.unwrap_or_else(|_| Err(stopping()))
+            work(all).await
+        };
+        state.seen_through(work).await
     }
 
     async fn entry(&self, target: &Target) -> Result<Option<Entry>, AskError> {

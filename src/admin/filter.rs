@@ -1,17 +1,24 @@
 //! A filter of parked messages as callers write it, and what it means to the store. Pure.
 
+use std::fmt;
+
+use axum::extract::FromRequestParts;
+use axum::http::Uri;
+use axum::http::request::Parts;
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::problem::Problem;
+use super::problem::{Problem, read_query};
 use crate::event::{AccountId, EventType, Millis};
 use crate::replay::{Filter, Kind};
 
 /// As written: in a query, or in a body.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ParkedFilter)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Written {
     /// An account's id.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,6 +38,45 @@ pub(super) struct Written {
     /// Parked before, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) until: Option<String>,
+    /// Text of the error, in any case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) error: Option<String>,
+}
+
+/// The keys of a filter in a query.
+const KEYS: [&str; 7] = ["account", "type", "subject", "reason", "from", "until", "error"];
+
+/// A query of a filter and of what else a call asks for, every key of it known.
+pub(super) struct Filtered<T>(pub(super) Written, pub(super) T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Filtered<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let query = parts.uri.query().unwrap_or_default();
+        let is_filter = |pair: &&str| KEYS.contains(&pair.split('=').next().unwrap_or_default());
+        let (filter, rest): (Vec<&str>, Vec<&str>) = query.split('&').partition(is_filter);
+        Ok(Self(query_of(&filter)?, query_of(&rest)?))
+    }
+}
+
+fn query_of<T: DeserializeOwned>(pairs: &[&str]) -> Result<T, Problem> {
+    let unreadable = |_| Problem::unprocessable("the query cannot be read");
+    let uri: Uri = format!("/?{}", pairs.join("&")).parse().map_err(unreadable)?;
+    read_query(&uri)
+}
+
+impl fmt::Display for Written {
+    /// As an act names it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { account, event_type, subject, reason, from, until, error } = self;
+        let values = [account, event_type, subject, reason, from, until, error];
+        let set =
+            KEYS.iter().zip(values).filter_map(|(key, value)| Some(format!("{key}={}", value.as_ref()?)));
+        let set: Vec<String> = set.collect();
+        f.write_str(if set.is_empty() { "everything" } else { "" })?;
+        f.write_str(&set.join(" "))
+    }
 }
 
 impl Written {
@@ -50,6 +96,7 @@ impl Written {
             kinds: kinds.transpose()?.unwrap_or_default(),
             from: self.from.as_deref().map(|text| time("from", text)).transpose()?,
             until: self.until.as_deref().map(|text| time("until", text)).transpose()?,
+            error: self.error.clone(),
         })
     }
 }
@@ -60,11 +107,15 @@ fn kind(text: &str) -> Result<Kind, Problem> {
         .ok_or_else(|| Problem::unprocessable(format!("reason {text:?} is unknown; there are {}", known())))
 }
 
-/// A time as callers write it.
+/// A time as callers write it, under the name that they know it by.
 pub(super) fn time(name: &str, text: &str) -> Result<Millis, Problem> {
-    text.parse::<Timestamp>()
-        .map(|time| Millis(time.as_millisecond()))
-        .map_err(|_| Problem::unprocessable(format!("{name} is no time like 2026-01-31T12:00:00Z")))
+    let no_time = || Problem::unprocessable(format!("{name} is no time like 2026-01-31T12:00:00Z"));
+    time_of(text).ok_or_else(no_time)
+}
+
+/// A time as callers write it.
+pub(super) fn time_of(text: &str) -> Option<Millis> {
+    text.parse::<Timestamp>().ok().map(|time| Millis(time.as_millisecond()))
 }
 
 /// A time as the API writes it.
@@ -86,6 +137,7 @@ mod tests {
             reason: Some("unfit, not-json".to_owned()),
             from: Some("2026-01-01T00:00:00Z".to_owned()),
             until: Some("2026-01-01T01:00:00+01:00".to_owned()),
+            error: Some("too large".to_owned()),
         };
         let expected = Filter {
             account: Some(AccountId::new("acme")),
@@ -94,6 +146,7 @@ mod tests {
             kinds: vec![Kind::Event(Reason::Unfit), Kind::Raw(RawReason::NotJson)],
             from: Some(Millis(1_767_225_600_000)),
             until: Some(Millis(1_767_225_600_000)),
+            error: Some("too large".to_owned()),
         };
         assert_eq!(written.meaning(), Ok(expected));
         assert!(Written::default().meaning().unwrap().is_everything());

@@ -6,11 +6,13 @@
 mod access;
 mod accounts;
 mod audit;
+mod backfills;
 mod backup;
 pub mod console;
 mod custom_data;
 mod events;
 mod filter;
+mod jobs;
 pub mod metrics;
 mod openapi;
 mod parked;
@@ -34,12 +36,13 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use access::{Access, AdminKey};
+pub use backfills::Past;
 pub use events::{LocalLog, LogRow};
 pub use reload::{Reload, ReloadError, Reloaded};
 pub use replays::Again;
@@ -51,7 +54,10 @@ use crate::enrich::Shelf;
 use crate::intake::poll::desk::Desk;
 use crate::intake::tokens::Registry;
 use crate::replay::Store;
+use crate::route::BusKind;
+use backfills::Backfills;
 use custom_data::CustomData;
+use parked::Transfers;
 use problem::{Asked, Problem};
 use replays::Replays;
 
@@ -80,10 +86,14 @@ pub struct Parts {
     pub tokens: Arc<Registry>,
     /// What is parked.
     pub store: Store,
+    /// The kind of bus, for headers and topics.
+    pub kind: BusKind,
     /// What operators say about objects.
     pub shelf: Shelf,
     /// How parked messages are sent again.
     pub again: Again,
+    /// What backfills work with.
+    pub past: Past,
     /// The local bus's log, where that is the bus.
     pub log: Option<LocalLog>,
     /// Replays run here.
@@ -100,8 +110,13 @@ struct Inner {
     desk: Arc<Desk>,
     tokens: Arc<Registry>,
     store: Store,
+    kind: BusKind,
+    again: Again,
     replays: Replays,
+    backfills: Backfills,
     custom_data: CustomData,
+    transfers: Transfers,
+    tracker: TaskTracker,
     log: Option<events::Streams>,
     backups: Arc<Semaphore>,
     stop: CancellationToken,
@@ -119,14 +134,17 @@ impl AdminState {
             desk,
             tokens,
             store,
+            kind,
             shelf,
             again,
+            past,
             log,
             tracker,
             stop,
         } = parts;
-        let custom_data = CustomData::new(store.clone(), shelf, tracker.clone());
-        let replays = Replays::new(store.clone(), again, tracker, stop.clone());
+        let custom_data = CustomData::new(store.clone(), shelf);
+        let replays = Replays::new(again.clone(), log.clone(), tracker.clone(), stop.clone());
+        let backfills = Backfills::new(store.clone(), past, tracker.clone());
         let log = log.map(events::Streams::new);
         let backups = Arc::new(Semaphore::new(1));
         Self {
@@ -138,13 +156,41 @@ impl AdminState {
                 desk,
                 tokens,
                 store,
+                kind,
+                again,
                 replays,
+                backfills,
                 custom_data,
+                transfers: Transfers::new(),
                 log,
                 backups,
+                tracker,
                 stop,
             }),
         }
+    }
+
+    /// Goes on with what a restart interrupted.
+    pub async fn resume(self) {
+        self.inner.replays.resume().await;
+        self.inner.backfills.resume().await;
+    }
+
+    /// Does something to its end, whatever becomes of the caller.
+    async fn seen_through<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let stopping = || Problem::unavailable("the process is stopping");
+        if self.inner.tracker.is_closed() {
+            return Err(stopping());
+        }
+        let (tell, told) = oneshot::channel();
+        self.inner.tracker.spawn(async move {
+            // The caller may have gone: the work is done all the same.
+            tell.send(work.await).ok();
+        });
+        told.await.unwrap_or_else(|_| Err(stopping()))
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -173,9 +219,10 @@ fn guarded() -> OpenApiRouter<AdminState> {
         .merge(tokens::routes())
         .merge(audit::routes())
         .merge(backup::routes())
-        .merge(custom_data::routes().into())
+        .merge(custom_data::routes())
         .merge(parked::routes())
         .merge(replays::routes())
+        .merge(backfills::routes())
         .merge(events::routes())
 }
 

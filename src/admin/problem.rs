@@ -9,14 +9,20 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::time::timeout;
 use utoipa::ToSchema;
 
+use crate::enrich::import::Wrong;
 use crate::replay::AskError;
+
+/// How long a body may take to come.
+const BODY_TIME: Duration = Duration::from_secs(120);
 
 /// What went wrong with a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +65,26 @@ impl Problem {
 
     pub(super) fn unprocessable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+    }
+
+    pub(super) fn unavailable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+    }
+
+    pub(super) fn too_many(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, detail)
+    }
+
+    pub(super) fn internal(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+    }
+
+    /// A file of which nothing was taken, and its lines that are wrong.
+    pub(super) fn wrong_lines(wrong: &Wrong) -> Self {
+        let lines = wrong.lines.iter();
+        let errors = lines.map(|wrong| serde_json::json!({"line": wrong.line, "error": wrong.error}));
+        let why = format!("{} lines are wrong, and nothing was imported", wrong.count);
+        Self::unprocessable(why).with("errors", Value::Array(errors.collect()))
     }
 
     pub(super) fn not_found(detail: impl Into<String>) -> Self {
@@ -106,10 +132,26 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Asked<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        Query::<T>::try_from_uri(&parts.uri)
-            .map(|Query(asked)| Self(asked))
-            .map_err(|rejection| Problem::unprocessable(cause(&rejection)))
+        read_query(&parts.uri).map(Self)
     }
+}
+
+/// A query, every key of it known.
+pub(super) fn read_query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
+    Query::<T>::try_from_uri(uri)
+        .map(|Query(asked)| asked)
+        .map_err(|rejection| Problem::unprocessable(cause(&rejection)))
+}
+
+/// A body that is no JSON document, up to a bound.
+pub(super) async fn body_of(request: Request, most: usize) -> Result<Bytes, Problem> {
+    let body = timeout(BODY_TIME, axum::body::to_bytes(request.into_body(), most)).await;
+    let body =
+        body.map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))?;
+    body.map_err(|_| {
+        let why = format!("the body is larger than {most} bytes, or broke off: send it in parts");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, why)
+    })
 }
 
 /// A JSON body, every key of it known.

@@ -1,13 +1,12 @@
 //! `fleetbus custom-data`: what an operator says about trackers, vehicles, people and the rest, on a running bridge.
 
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context as _;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::parked::read;
 use super::remote::{At, Reader, Remote, plain, say, segment, wait};
 use super::{Exit, complain};
 
@@ -199,13 +198,4 @@ fn import(args: ImportArgs) -> anyhow::Result<Exit> {
         let verb = if args.dry_run { "would import" } else { "imported" };
         say(&format!("{verb} {} objects", imported.imported)).map(|_| Exit::Done)
     })
-}
-
-fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
-    if file.as_os_str() == "-" {
-        let mut body = Vec::new();
-        std::io::stdin().read_to_end(&mut body).context("standard input cannot be read")?;
-        return Ok(body);
-    }
-    std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))
 }

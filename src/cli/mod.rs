@@ -10,6 +10,7 @@ use crate::version;
 pub mod account;
 pub mod accounts;
 pub mod audit;
+pub mod backfill;
 pub mod check;
 pub mod connect;
 pub mod convert;
@@ -17,6 +18,7 @@ pub mod custom_data;
 pub mod demo;
 mod files;
 pub mod health;
+pub mod job;
 pub mod licenses;
 pub mod manual;
 pub mod output;
@@ -113,6 +115,8 @@ enum Command {
     CustomData(custom_data::Args),
     /// Check a replay store, export what can be read of it, or back it up.
     Store(store::Args),
+    /// Fetch a stretch of the past from a provider.
+    Backfill(backfill::Args),
     /// Stand in for a provider.
     Simulate(simulate::Args),
     /// Print the licences of what this program is made of.
@@ -149,6 +153,7 @@ pub fn main() -> ExitCode {
         Command::Audit(args) => audit::run(args),
         Command::CustomData(args) => custom_data::run(args),
         Command::Store(args) => store::run(args),
+        Command::Backfill(args) => backfill::run(args),
         Command::Simulate(args) => simulate::run(args),
         Command::Licenses(args) => licenses::run(args),
         Command::Demo(args) => demo::run(args),

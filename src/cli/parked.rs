@@ -1,14 +1,22 @@
-//! `fleetbus parked`: lists, shows and discards what waits in a running bridge's replay store.
+//! `fleetbus parked`: what waits in a running bridge's replay store, listed, shown, counted, thrown away, edited, and carried from
+//! one store into another.
 
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::job::{bar, count};
 use super::output::{Column, Output};
-use super::remote::{At, Filter, Remote, say, wait};
+use super::remote::{At, Filter, Reader, Remote, say, wait};
 use super::{Exit, complain};
 
 /// The most rows that the bridge gives at once.
 const PAGE: usize = 1_000;
+/// How much of a file is sent at once.
+const PART: usize = 8 << 20;
 
 /// Arguments of `fleetbus parked`.
 #[derive(Debug, clap::Args)]
@@ -21,10 +29,20 @@ pub struct Args {
 enum Command {
     /// List messages, oldest first, without their payloads.
     List(ListArgs),
+    /// Count them by account and reason.
+    Summary(SummaryArgs),
     /// Show one message.
     Show(ShowArgs),
     /// Throw messages away: they are gone, and a poller may fetch them anew.
     Discard(DiscardArgs),
+    /// Write messages to a file, one JSON document a line, with their payloads.
+    Export(ExportArgs),
+    /// Park messages that were exported; what is known already is passed over.
+    Import(ImportArgs),
+    /// Change one message and send it again; the original is kept.
+    Edit(EditArgs),
+    /// Show what a message was before it was edited.
+    Originals(OriginalsArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -44,12 +62,23 @@ struct ListArgs {
 }
 
 #[derive(Debug, clap::Args)]
+struct SummaryArgs {
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    at: At,
+}
+
+#[derive(Debug, clap::Args)]
 struct ShowArgs {
     /// The message's number.
     seq: u64,
     /// Show the payload too: an event as ProtoJSON, raw bytes as text.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "hex")]
     payload: bool,
+    /// Show the payload too, as hexadecimal digits.
+    #[arg(long)]
+    hex: bool,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -70,24 +99,80 @@ struct DiscardArgs {
     at: At,
 }
 
+#[derive(Debug, clap::Args)]
+struct ExportArgs {
+    #[command(flatten)]
+    filter: Filter,
+    /// The file; standard output where it is left out.
+    #[arg(long, value_name = "FILE")]
+    to: Option<PathBuf>,
+    #[command(flatten)]
+    at: At,
+}
+
+#[derive(Debug, clap::Args)]
+struct ImportArgs {
+    /// The file; - is standard input.
+    file: PathBuf,
+    /// Only check it.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    at: At,
+}
+
+#[derive(Debug, clap::Args)]
+struct EditArgs {
+    /// The message's number.
+    seq: u64,
+    /// Of an event: where it goes instead.
+    #[arg(long, conflicts_with = "body_file", required_unless_present = "body_file")]
+    topic: Option<String>,
+    /// Of raw bytes: a file with what is decoded instead; - is standard input.
+    #[arg(long, value_name = "FILE")]
+    body_file: Option<PathBuf>,
+    #[command(flatten)]
+    at: At,
+}
+
+#[derive(Debug, clap::Args)]
+struct OriginalsArgs {
+    /// The number that the message had.
+    seq: u64,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    at: At,
+}
+
 #[derive(Deserialize)]
 struct Page {
     parked: Vec<Value>,
     next: Option<u64>,
 }
 
-#[derive(Deserialize)]
-struct WouldDiscard {
-    messages: u64,
-    bytes: u64,
-}
+/// The columns of a list. Raw messages have a source where events have a type.
+const COLUMNS: [Column; 8] = [
+    ("SEQ", "seq"),
+    ("REASON", "reason"),
+    ("ACCOUNT", "account"),
+    ("TYPE", "type|source"),
+    ("SUBJECT", "subject"),
+    ("PARKED AT", "parked_at"),
+    ("BYTES", "bytes"),
+    ("ERROR", "error"),
+];
 
-#[derive(Deserialize)]
-struct Discarded {
-    discarded: u64,
-    events: u64,
-    raw: u64,
-}
+const COUNTED: [Column; 5] = [
+    ("ACCOUNT", "account"),
+    ("REASON", "reason"),
+    ("WAITS FOR", "waits_for"),
+    ("MESSAGES", "messages"),
+    ("BYTES", "bytes"),
+];
+
+const KEPT: [Column; 4] =
+    [("SAVED AT", "saved_at"), ("BY", "who"), ("TOPIC", "topic"), ("BYTES (BASE 64)", "bytes_base64")];
 
 /// Runs it.
 ///
@@ -96,8 +181,13 @@ struct Discarded {
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     match args.command {
         Command::List(args) => wait(list(args)),
+        Command::Summary(args) => wait(summary(args)),
         Command::Show(args) => wait(show(args)),
         Command::Discard(args) => wait(discard(args)),
+        Command::Export(args) => wait(export(args)),
+        Command::Import(args) => import(args),
+        Command::Edit(args) => edit(args),
+        Command::Originals(args) => wait(originals(args)),
     }
 }
 
@@ -122,11 +212,23 @@ async fn list(args: ListArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
+async fn summary(args: SummaryArgs) -> anyhow::Result<Exit> {
+    let said: Value = Remote::new(&args.at)?.get("/v1/parked/summary", &[]).await?;
+    let rows = said["reasons"].as_array().cloned().unwrap_or_default();
+    args.output.list(&rows, &COUNTED, "nothing is parked")?;
+    for (whom, oldest) in [("the bus", "oldest_for_bus"), ("you", "oldest_for_operator")] {
+        if let Some(age) = said[oldest]["age_seconds"].as_u64() {
+            complain(&format!("the oldest that waits for {whom} has waited for {} minutes", age / 60));
+        }
+    }
+    Ok(Exit::Done)
+}
+
 async fn show(args: ShowArgs) -> anyhow::Result<Exit> {
     let remote = Remote::new(&args.at)?;
-    let mut query = Vec::new();
-    query.extend(args.payload.then(|| ("payload", "json".to_owned())));
-    let row: Value = remote.get(&format!("/v1/parked/{}", args.seq), &query).await?;
+    let form = if args.hex { Some("hex") } else { args.payload.then_some("json") };
+    let query = form.map(|form| ("payload", form.to_owned()));
+    let row: Value = remote.get(&format!("/v1/parked/{}", args.seq), query.as_slice()).await?;
     args.output.one(&row)?;
     Ok(Exit::Done)
 }
@@ -143,23 +245,147 @@ async fn discard(args: DiscardArgs) -> anyhow::Result<Exit> {
     query.extend(args.all.then(|| ("all", "true".to_owned())));
     if args.dry_run {
         query.push(("dry_run", "true".to_owned()));
-        let would: WouldDiscard = remote.delete("/v1/parked", &query).await?;
-        say(&format!("would discard {} messages ({} bytes)", would.messages, would.bytes))?;
+        let would: Value = remote.delete("/v1/parked", &query).await?;
+        let (messages, bytes) = (count(&would, "messages"), count(&would, "bytes"));
+        say(&format!("would discard {messages} messages ({bytes} bytes)"))?;
         return Ok(Exit::Done);
     }
-    let gone: Discarded = remote.delete("/v1/parked", &query).await?;
-    say(&format!("discarded {} messages: {} events, {} raw", gone.discarded, gone.events, gone.raw))?;
+    let gone: Value = remote.delete("/v1/parked", &query).await?;
+    let [all, events, raw] = ["discarded", "events", "raw"].map(|name| count(&gone, name));
+    say(&format!("discarded {all} messages: {events} events, {raw} raw"))?;
     Ok(Exit::Done)
 }
 
-/// The columns of a list. Raw messages have a source where events have a type.
-const COLUMNS: [Column; 8] = [
-    ("SEQ", "seq"),
-    ("REASON", "reason"),
-    ("ACCOUNT", "account"),
-    ("TYPE", "type|source"),
-    ("SUBJECT", "subject"),
-    ("PARKED AT", "parked_at"),
-    ("BYTES", "bytes"),
-    ("ERROR", "error"),
-];
+async fn export(args: ExportArgs) -> anyhow::Result<Exit> {
+    let remote = Remote::new(&args.at)?;
+    let mut lines = remote.lines("/v1/parked/export", &args.filter.pairs()).await?;
+    let Some(path) = args.to else {
+        while let Some(line) = lines.whole().await? {
+            if say(&line)? == Reader::Left {
+                break;
+            }
+        }
+        return Ok(Exit::Done);
+    };
+    let unwritable = || format!("{} cannot be written", path.display());
+    let mut file = std::io::BufWriter::new(std::fs::File::create(&path).with_context(unwritable)?);
+    let bar = bar(0, "{spinner} {pos} messages, {per_sec}");
+    while let Some(line) = lines.whole().await? {
+        writeln!(file, "{line}").with_context(unwritable)?;
+        bar.inc(1);
+    }
+    file.into_inner().map_err(std::io::IntoInnerError::into_error).and_then(|file| file.sync_all())?;
+    let written = bar.position();
+    bar.finish_and_clear();
+    complain(&format!("exported {written} messages to {}", path.display()));
+    Ok(Exit::Done)
+}
+
+fn import(args: ImportArgs) -> anyhow::Result<Exit> {
+    let body = match read(&args.file) {
+        Ok(body) => body,
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            return Ok(Exit::NoInput);
+        }
+    };
+    let remote = Remote::new(&args.at)?;
+    let query = args.dry_run.then(|| ("dry_run", "true".to_owned()));
+    wait(async move {
+        let bar = bar(body.len() as u64, "{bar:40} {bytes}/{total_bytes}, {eta} to go");
+        let (mut sums, mut before) = ([0; 4], 0);
+        for part in parts(&body) {
+            let part_lines = part.iter().filter(|byte| **byte == b'\n').count();
+            let uploaded = remote
+                .upload("/v1/parked/import", query.as_slice(), "application/x-ndjson", part.to_vec())
+                .await;
+            let imported: Value = uploaded.with_context(|| {
+                format!(
+                    "the lines before {} are imported, and are known when they are sent again",
+                    before + 1
+                )
+            })?;
+            before += part_lines;
+            bar.inc(part.len() as u64);
+            for (sum, name) in sums.iter_mut().zip(["messages", "parked", "duplicates", "raw"]) {
+                *sum += count(&imported, name);
+            }
+        }
+        bar.finish_and_clear();
+        let [messages, parked, known, raw] = sums;
+        say(&if args.dry_run {
+            format!("would import {messages} messages")
+        } else {
+            format!("imported {messages} messages: {parked} events parked, {known} known already, {raw} raw")
+        })?;
+        Ok(Exit::Done)
+    })
+}
+
+/// Whole lines, about so many bytes at once.
+fn parts(mut body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let least = PART.min(body.len());
+        let rest = body.get(least..).unwrap_or_default();
+        let end = rest.iter().position(|byte| *byte == b'\n').map_or(body.len(), |at| least + at + 1);
+        let (part, later) = body.split_at(end);
+        body = later;
+        (!part.is_empty()).then_some(part)
+    })
+}
+
+fn edit(args: EditArgs) -> anyhow::Result<Exit> {
+    let asked = match (&args.topic, &args.body_file) {
+        (Some(topic), _) => json!({"topic": topic}),
+        (None, Some(file)) => match read(file) {
+            Ok(body) => json!({"body_base64": data_encoding::BASE64.encode(&body)}),
+            Err(error) => {
+                complain(&format!("{error:#}"));
+                return Ok(Exit::NoInput);
+            }
+        },
+        (None, None) => return Ok(Exit::Usage),
+    };
+    let remote = Remote::new(&args.at)?;
+    wait(async move {
+        let edited: Value = remote.post(&format!("/v1/parked/{}/edit", args.seq), &asked).await?;
+        let (events, left) = (count(&edited, "events"), count(&edited, "left"));
+        say(&format!("sent again: {events} events came of it, {left} elements are still not understood"))?;
+        complain(&format!("the original is kept: fleetbus parked originals {}", args.seq));
+        Ok(Exit::Done)
+    })
+}
+
+async fn originals(args: OriginalsArgs) -> anyhow::Result<Exit> {
+    let path = format!("/v1/parked/{}/originals", args.seq);
+    let said: Value = Remote::new(&args.at)?.get(&path, &[]).await?;
+    let rows = said["originals"].as_array().cloned().unwrap_or_default();
+    args.output.list(&rows, &KEPT, "nothing under that number was edited")?;
+    Ok(Exit::Done)
+}
+
+/// What is in a file, or on standard input.
+pub(super) fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+    if file.as_os_str() == "-" {
+        let mut body = Vec::new();
+        std::io::stdin().read_to_end(&mut body).context("standard input cannot be read")?;
+        return Ok(body);
+    }
+    std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_sent_in_whole_lines() {
+        assert_eq!(parts(b"").count(), 0);
+        assert_eq!(parts(b"a\nb").collect::<Vec<_>>(), [b"a\nb"]);
+        let line = [b"x".repeat(PART / 2 + 1), b"\n".to_vec()].concat();
+        let body = line.repeat(5);
+        let sent: Vec<&[u8]> = parts(&body).collect();
+        assert_eq!(sent.iter().map(|part| part.len() / line.len()).collect::<Vec<_>>(), [2, 2, 1]);
+        assert_eq!(sent.concat(), body);
+    }
+}

@@ -57,6 +57,10 @@ pub struct Filter {
     #[arg(long, value_name = "TIME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<String>,
+    /// Text of the error, in any case.
+    #[arg(long, value_name = "TEXT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 impl Filter {
@@ -71,6 +75,7 @@ impl Filter {
             ("reason", reason),
             ("from", self.from.clone()),
             ("until", self.until.clone()),
+            ("error", self.error.clone()),
         ];
         pairs.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
@@ -319,12 +324,35 @@ pub struct Lines {
 }
 
 impl Lines {
+    /// The next line of a stream that has an end; none there.
+    ///
+    /// # Errors
+    /// Where it broke off before.
+    pub async fn whole(&mut self) -> anyhow::Result<Option<String>> {
+        loop {
+            if let Some(line) = self.held() {
+                return Ok(Some(line));
+            }
+            match self.answer.chunk().await.context("the bridge broke off: this is not all")? {
+                Some(chunk) => self.rest.extend_from_slice(&chunk),
+                None if self.rest.is_empty() => return Ok(None),
+                None => bail!("the bridge broke off in a line: this is not all"),
+            }
+        }
+    }
+
+    /// A whole line of what came.
+    fn held(&mut self) -> Option<String> {
+        let end = self.rest.iter().position(|byte| *byte == b'\n')?;
+        let line: Vec<u8> = self.rest.drain(..=end).collect();
+        Some(String::from_utf8_lossy(&line).trim_end().to_owned())
+    }
+
     /// The next line; none at the end of the stream, where it broke off too.
     pub async fn next(&mut self) -> Option<String> {
         loop {
-            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.rest.drain(..=end).collect();
-                return Some(String::from_utf8_lossy(&line).trim_end().to_owned());
+            if let Some(line) = self.held() {
+                return Some(line);
             }
             let chunk = self.answer.chunk().await.ok()??;
             self.rest.extend_from_slice(&chunk);

@@ -1,21 +1,21 @@
-//! `fleetbus replay`: sends messages again that wait for the operator, and shows how far it is. An interrupt cancels it.
+//! `fleetbus replay`: sends messages again that wait for the operator, or what the local bus has delivered, and shows how far it
+//! is. An interrupt cancels it; where the connection breaks, it goes on in the bridge.
 
-use std::time::Duration;
-
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::Exit;
+use super::job::{Progress, count, exit, follow};
 use super::remote::{At, Filter, Remote, say, wait};
-use super::{Exit, complain};
-
-/// How often the bridge is asked how far it is.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// Arguments of `fleetbus replay`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     filter: Filter,
+    /// Publish again what the local bus has delivered; --from and --until are times of receipt then.
+    #[arg(long)]
+    history: bool,
     /// Only say how many.
     #[arg(long)]
     dry_run: bool,
@@ -28,6 +28,7 @@ pub struct Args {
 
 #[derive(Serialize)]
 struct Asked<'a> {
+    source: &'static str,
     #[serde(flatten)]
     filter: &'a Filter,
     dry_run: bool,
@@ -41,27 +42,6 @@ struct WouldReplay {
     bytes: u64,
 }
 
-#[derive(Deserialize)]
-struct Replay {
-    id: String,
-    state: State,
-    found: u64,
-    tried: u64,
-    sent: u64,
-    events: u64,
-    left: u64,
-    error: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum State {
-    Running,
-    Done,
-    Cancelled,
-    Failed,
-}
-
 /// Runs it.
 ///
 /// # Errors
@@ -72,47 +52,30 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
 }
 
 async fn replay(args: &Args, remote: &Remote) -> anyhow::Result<Exit> {
-    let asked = Asked { filter: &args.filter, dry_run: args.dry_run, rate: args.rate };
+    let source = if args.history { "history" } else { "parked" };
+    let asked = Asked { source, filter: &args.filter, dry_run: args.dry_run, rate: args.rate };
     if args.dry_run {
         let would: WouldReplay = remote.post("/v1/replays", &asked).await?;
         say(&format!("would replay {} messages ({} bytes)", would.messages, would.bytes))?;
         return Ok(Exit::Done);
     }
-    let mut replay: Replay = remote.post("/v1/replays", &asked).await?;
-    let path = format!("/v1/replays/{}", replay.id);
-    // Hidden by itself where standard error is no terminal.
-    let bar = ProgressBar::new(replay.found).with_style(style());
-    let interrupted = tokio::signal::ctrl_c();
-    tokio::pin!(interrupted);
-    let mut asked_to_end = false;
-    while replay.state == State::Running {
-        tokio::select! {
-            _ = &mut interrupted, if !asked_to_end => {
-                asked_to_end = true;
-                replay = remote.delete(&path, &[]).await?;
-            }
-            () = tokio::time::sleep(LOOK) => replay = remote.get(&path, &[]).await?,
-        }
-        bar.set_length(replay.found.max(replay.tried));
-        bar.set_position(replay.tried);
-    }
-    bar.finish_and_clear();
-    let Replay { sent, events, left, .. } = replay;
-    say(&format!("replayed {sent} messages; {events} events came of raw ones; {left} stay parked"))?;
-    Ok(match replay.state {
-        State::Done | State::Running => Exit::Done,
-        State::Cancelled => {
-            complain("the replay was cancelled: what is left stays parked");
-            Exit::Failed
-        }
-        State::Failed => {
-            complain(&format!("the replay ended early: {}", replay.error.unwrap_or_default()));
-            Exit::Failed
-        }
-    })
-}
-
-fn style() -> ProgressStyle {
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} messages, {per_sec}, {eta} to go");
-    style.unwrap_or_else(|_| ProgressStyle::default_bar())
+    let begun: Value = remote.post("/v1/replays", &asked).await?;
+    let path = format!("/v1/replays/{}", begun["id"].as_str().unwrap_or_default());
+    let progress = |job: &Value| Progress {
+        done: count(job, "tried"),
+        all: count(job, "found"),
+        words: match count(job, "errors") {
+            0 => String::new(),
+            errors => format!(", {errors} errors"),
+        },
+    };
+    let bar = "{bar:40} {pos}/{len} messages, {per_sec}, {eta} to go{msg}";
+    let ended = follow(remote, &path, begun, bar, progress).await?;
+    let (sent, events, left) = (count(&ended, "sent"), count(&ended, "events"), count(&ended, "left"));
+    say(&if args.history {
+        format!("published {events} events again")
+    } else {
+        format!("replayed {sent} messages; {events} events came of raw ones; {left} stay parked")
+    })?;
+    Ok(exit(&ended, "replay"))
 }

@@ -44,7 +44,8 @@ pub struct Wrong {
 }
 
 impl Wrong {
-    fn add(&mut self, line: u64, error: impl Into<String>) {
+    /// One more.
+    pub fn add(&mut self, line: u64, error: impl Into<String>) {
         self.count += 1;
         if self.lines.len() < NAMED {
             self.lines.push(WrongLine { line, error: error.into() });

@@ -2,6 +2,8 @@
 //! encode, deliver on a tracked task, and hand back one receipt. Invariant: the delivery outlives its caller; `Ok` means
 //! that all of it is durable. Neighbours: `webhook` and `poll` call it, `provider` and `deliver` do the work.
 
+mod anew;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +37,7 @@ use crate::provider::{
 use crate::replay::{Entry, LaneKey, ParkError, ParkedRaw, RawReason, Store, Table};
 use crate::route::Router;
 use crate::trace;
+pub use anew::{Encoded, Republish, Unreadable};
 
 /// Rows of a polled answer, or bytes of them, that are in work at once.
 const SLICE: (usize, usize) = (1_000, 4 << 20);
@@ -121,6 +124,7 @@ struct Rate {
 struct Way {
     source: Source,
     channel: pb::origin::Channel,
+    errand: Errand,
     received_at: Millis,
     trace: Option<String>,
 }
@@ -275,6 +279,7 @@ impl Inner {
         let way = Way {
             source: Source::Push { hint: pushed.hint },
             channel: pb::origin::Channel::Webhook,
+            errand: Errand::Poll,
             received_at: pushed.received_at,
             trace: pushed.trace,
         };
@@ -301,8 +306,9 @@ impl Inner {
             source: Source::Pull { api: pulled.api, feed: pulled.feed },
             channel: match pulled.errand {
                 Errand::Poll => pb::origin::Channel::Poll,
-                Errand::Backfill => pb::origin::Channel::Backfill,
+                Errand::Backfill | Errand::Republish => pb::origin::Channel::Backfill,
             },
+            errand: pulled.errand,
             received_at: pulled.received_at,
             trace: None,
         };
@@ -331,7 +337,8 @@ impl Inner {
         };
         let weight = raw.body.len() as u64 * WEIGHT;
         let Some(_permit) = self.memory.take(&account.id, weight).await else { return Err(not_kept) };
-        let way = Way { source, channel, received_at: raw.received_at, trace: None };
+        let errand = Errand::Poll;
+        let way = Way { source, channel, errand, received_at: raw.received_at, trace: None };
         let elements: Vec<Bytes> = match provider::split(&raw.body) {
             Ok(elements) => elements.iter().map(|e| raw.body.slice_ref(e.as_bytes())).collect(),
             Err(SplitError::Empty) => return Err(Refusal::Empty),
@@ -502,6 +509,12 @@ impl Inner {
                     let arrival = self.arrival(account, way, &event, event_type, key_time, checks, enters);
                     identified.arrivals.push(arrival);
                 }
+                Resolved::Duplicate { event } if way.errand == Errand::Republish => {
+                    let id = event.id.parse().unwrap_or_default();
+                    let event = enrich::enrich(*event, &account.id, &self.shelf, self.largest);
+                    let arrival = self.arrival(account, way, &event, event_type, key_time, vec![], vec![id]);
+                    identified.arrivals.push(arrival);
+                }
                 Resolved::Duplicate { .. } => {
                     identified.same += 1;
                     let count = self.deliverer.counts.of(&account.id, event_type);
@@ -544,6 +557,7 @@ impl Inner {
         let occur_ms = event.occur_time.map_or(way.received_at.0, |time| {
             time.seconds.saturating_mul(1_000).saturating_add(i64::from(time.nanos) / 1_000_000)
         });
+        let (checks, key_time) = self.asked_of_dedup(way, event_type, checks, key_time);
         let candidate = Candidate {
             account: account.id.clone(),
             event_type,

@@ -30,6 +30,8 @@ pub enum Errand {
     Poll,
     /// A backfill.
     Backfill,
+    /// A backfill that publishes again what was published before.
+    Republish,
 }
 
 /// Rows of one polled answer.

@@ -2,13 +2,17 @@
 //! tells of, or not at all; none is ever changed; beyond a bound the oldest are cut off. No secret and no payload goes in:
 //! who writes an entry says what may be read.
 
+use bytes::Bytes;
 use rusqlite::{Connection, Row, params};
 
 use super::entries::{self, Entry, Table};
+use super::{Seq, rows};
 use crate::event::{AccountId, Millis};
 
 /// The most entries that are kept.
 const KEPT: i64 = 100_000;
+/// The most originals of edited messages that are kept, and their bytes.
+const ORIGINALS: [i64; 2] = [1_000, 64 << 20];
 
 /// One act, before it has a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +52,50 @@ pub struct Recorded {
     pub before: Option<String>,
     /// How it is since.
     pub after: Option<String>,
+}
+
+/// What was parked before an operator edited it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Original {
+    /// Under which number it was parked.
+    pub seq: Seq,
+    /// When it was edited.
+    pub saved_at: Millis,
+    /// By whom.
+    pub who: String,
+    /// Its topic; empty for raw bytes.
+    pub topic: String,
+    /// Its payload, or the raw bytes.
+    pub bytes: Bytes,
+}
+
+/// Keeps an original, and of all only the newest.
+pub(super) fn keep_original(conn: &Connection, original: &Original) -> rusqlite::Result<()> {
+    let Original { seq, saved_at, who, topic, bytes } = original;
+    conn.prepare_cached(
+        "INSERT INTO originals (seq, saved_at, who, topic, bytes) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute(params![rows::int(seq.0), saved_at.0, who, topic, &**bytes])?;
+    conn.prepare_cached(
+        "DELETE FROM originals WHERE place IN (SELECT place FROM (
+             SELECT place, row_number() OVER newer AS nth, sum(length(bytes)) OVER newer AS held FROM originals
+             WINDOW newer AS (ORDER BY place DESC)) WHERE nth > ?1 OR (held > ?2 AND nth > 1))",
+    )?
+    .execute(ORIGINALS)
+    .map(|_| ())
+}
+
+/// Of one number, newest first.
+pub(super) fn originals(conn: &Connection, seq: Seq) -> rusqlite::Result<Vec<Original>> {
+    let mut query = conn.prepare_cached(
+        "SELECT saved_at, who, topic, bytes FROM originals WHERE seq = ?1 ORDER BY place DESC",
+    )?;
+    let original = |row: &Row<'_>| {
+        let bytes = Bytes::from(row.get::<_, Vec<u8>>(3)?);
+        let (who, topic) = (row.get(1)?, row.get(2)?);
+        Ok(Original { seq, saved_at: Millis(row.get(0)?), who, topic, bytes })
+    };
+    query.query_map([rows::int(seq.0)], original)?.collect()
 }
 
 /// A change of an entry, made together with others and with the act that tells of it.

@@ -357,6 +357,7 @@ impl Drain {
                 Some(Outcome::Failed(failure)) => {
                     if !stuck {
                         self.lanes.drain_failed(key, failure);
+                        self.store.attempted(row.seq, failure.to_string());
                         refused = matches!(failure, Failure::Refused(_));
                     }
                     stuck = true;

@@ -28,7 +28,7 @@ mod upkeep;
 mod view;
 mod writer;
 
-pub use audit::{Act, Acts, Change, Recorded};
+pub use audit::{Act, Acts, Change, Original, Recorded};
 pub use data_dir::{DataDir, LockError};
 pub use entries::{Entry, Table};
 pub use error::{AskError, ParkError, StoreError};

@@ -2,6 +2,7 @@
 //! so that the counts fall by what they rose by, whatever becomes of the row meanwhile.
 
 use bytes::Bytes;
+use rusqlite::fallible_streaming_iterator::FallibleStreamingIterator as _;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, Rows, Statement, params};
 use std::collections::HashSet;
@@ -10,6 +11,7 @@ use uuid::Uuid;
 
 use super::queue::RawRow;
 use super::tally::Weight;
+use super::view::Head;
 use super::{
     Filter, Gone, Kind, LaneKey, Listed, Page, Parked, ParkedRaw, RawReason, Reason, RecoveredLane, Seq,
     Stored, WaitsFor, What, Why,
@@ -18,7 +20,7 @@ use crate::event::{AccountId, EventType, Millis};
 
 /// What a row takes beside its own bytes: its numbers, its place in the indexes, its share of half-filled pages.
 const ROW_OVERHEAD: u64 = 160;
-/// The most rows that are looked at for one question before others get their turn: some ten milliseconds.
+/// The most rows that are looked at for one question before others get their turn: some milliseconds.
 const SLICE_ROWS: usize = 5000;
 
 /// What an event counts for. Its lane is in the row and in the index.
@@ -199,6 +201,21 @@ pub(super) fn take(conn: &Connection, seq: Seq, why: Why) -> rusqlite::Result<Op
         let gone = Gone { seq, account, kind: weight.kind, event: None, enters: Vec::new(), why };
         (weight, gone)
     }))
+}
+
+/// Notes that an attempt failed, and how.
+pub(super) fn attempted(conn: &Connection, seq: Seq, error: &str) -> rusqlite::Result<()> {
+    conn.prepare_cached("UPDATE parked SET attempts = attempts + 1, error = ?2 WHERE seq = ?1")?
+        .execute(params![int(seq.0), error])
+        .map(|_| ())
+}
+
+/// How often a row was tried since it was parked.
+pub(super) fn attempts(conn: &Connection, seq: Seq) -> rusqlite::Result<u64> {
+    conn.prepare_cached("SELECT attempts FROM parked WHERE seq = ?1")?
+        .query_row([int(seq.0)], |row| unsigned(row, 0))
+        .optional()
+        .map(Option::unwrap_or_default)
 }
 
 /// Makes a provisional row a plain one.
@@ -424,56 +441,75 @@ pub(super) fn slice(
     let after = after.map_or(-1, |seq| int(seq.0));
     let mut of_events = of_events.map(|sql| conn.prepare_cached(sql)).transpose()?;
     let mut of_raw = raw.then(|| conn.prepare_cached(RAW_HEADS)).transpose()?;
-    let mut events = Side::new(of_events.as_deref_mut(), after, event_head)?;
-    let mut raws = Side::new(of_raw.as_deref_mut(), after, raw_head)?;
+    let mut events = Side::new(of_events.as_deref_mut(), after, Columns::Event)?;
+    let mut raws = Side::new(of_raw.as_deref_mut(), after, Columns::Raw)?;
     let mut page = Page { rows: Vec::new(), next: None };
     for _ in 0..SLICE_ROWS {
-        let first = match (&events.head, &raws.head) {
-            (Some(event), Some(raw)) if raw.seq < event.seq => raws.advance()?,
-            (Some(_), _) => events.advance()?,
-            (None, _) => raws.advance()?,
+        let first = match (events.seq, raws.seq) {
+            (Some(event), Some(raw)) if raw < event => &mut raws,
+            (Some(_), _) => &mut events,
+            (None, _) => &mut raws,
         };
-        let Some(first) = first else {
+        let Some(seq) = first.seq else {
             page.next = None;
             return Ok(page);
         };
-        page.next = Some(first.seq);
-        if filter.matches(&first) {
-            page.rows.push(first);
-            if page.rows.len() >= limit {
-                break;
-            }
+        page.next = Some(seq);
+        page.rows.extend(first.row(filter)?);
+        if page.rows.len() >= limit {
+            break;
         }
+        first.advance()?;
     }
     Ok(page)
 }
 
-/// One table's rows, with the next one read.
+/// One table's rows, at one of them. Most are passed over: what does not match is never copied.
 struct Side<'s> {
     rows: Option<Rows<'s>>,
-    head: Option<Listed>,
-    read: fn(&Row<'_>) -> rusqlite::Result<Listed>,
+    seq: Option<Seq>,
+    what: Columns,
+}
+
+/// What a side's columns from the sixth on are.
+#[derive(Clone, Copy)]
+enum Columns {
+    Event,
+    Raw,
 }
 
 impl<'s> Side<'s> {
-    fn new(
-        statement: Option<&'s mut Statement<'_>>,
-        after: i64,
-        read: fn(&Row<'_>) -> rusqlite::Result<Listed>,
-    ) -> rusqlite::Result<Self> {
+    fn new(statement: Option<&'s mut Statement<'_>>, after: i64, what: Columns) -> rusqlite::Result<Self> {
         let rows = statement.map(|statement| statement.query([after])).transpose()?;
-        let mut side = Self { rows, head: None, read };
+        let mut side = Self { rows, seq: None, what };
         side.advance()?;
         Ok(side)
     }
 
-    /// The head, and reads the next.
-    fn advance(&mut self) -> rusqlite::Result<Option<Listed>> {
-        let next = match &mut self.rows {
-            Some(rows) => rows.next()?.map(self.read).transpose()?,
+    fn advance(&mut self) -> rusqlite::Result<()> {
+        self.seq = match &mut self.rows {
+            Some(rows) => rows.next()?.map(|row| seq(row, 0)).transpose()?,
             None => None,
         };
-        Ok(std::mem::replace(&mut self.head, next))
+        Ok(())
+    }
+
+    /// The row that it is at, where the filter asks for it.
+    fn row(&self, filter: &Filter) -> rusqlite::Result<Option<Listed>> {
+        let Some(row) = self.rows.as_ref().and_then(|rows| rows.get()) else { return Ok(None) };
+        let event = match self.what {
+            Columns::Event => Some((row.get_ref(8)?.as_str()?, row.get_ref(7)?.as_str()?)),
+            Columns::Raw => None,
+        };
+        let (account, error) = (row.get_ref(1)?.as_str()?, row.get_ref(5)?.as_str()?);
+        let seen = Head { account, kind: kind(row, 2)?, at: Millis(row.get(3)?), error, event };
+        if !filter.matches_head(&seen) {
+            return Ok(None);
+        }
+        match self.what {
+            Columns::Event => event_head(row).map(Some),
+            Columns::Raw => raw_head(row).map(Some),
+        }
     }
 }
 

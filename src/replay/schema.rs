@@ -65,6 +65,14 @@ CREATE TABLE jobs (account TEXT, key TEXT, value TEXT NOT NULL, saved_at INTEGER
     PRIMARY KEY (account, key)) STRICT, WITHOUT ROWID;
 CREATE TABLE switches (account TEXT, key TEXT, value TEXT NOT NULL, saved_at INTEGER NOT NULL,
     PRIMARY KEY (account, key)) STRICT, WITHOUT ROWID;
+", "
+-- How often a row was tried since it was parked.
+ALTER TABLE parked ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0;
+-- What was parked before an operator edited it: the newest of them, by the number that it had.
+CREATE TABLE originals (
+    place INTEGER PRIMARY KEY AUTOINCREMENT, seq INTEGER NOT NULL, saved_at INTEGER NOT NULL, who TEXT NOT NULL,
+    topic TEXT NOT NULL, bytes BLOB NOT NULL) STRICT;
+CREATE INDEX original ON originals (seq);
 "];
 
 /// What has a meaning in a URI.

@@ -16,9 +16,9 @@ use super::error::Trouble;
 use super::queue::{ParkJob, Phase, Queue, RawRow, Rows, Task};
 use super::tally::{Ledger, NoRoom, Population};
 use super::{
-    Act, Acts, AskError, Change, Count, DataDir, Discarded, Done, Entry, Filter, LaneKey, Listed, Page,
-    ParkError, Parked, ParkedRaw, Reason, Recorded, Recovered, Routing, Seq, Still, StoreError, StoreHealth,
-    StoreLimits, StoreStats, Stored, Table, WaitsFor, Writer, audit, entries, rows,
+    Act, Acts, AskError, Change, Count, DataDir, Discarded, Done, Entry, Filter, LaneKey, Listed, Original,
+    Page, ParkError, Parked, ParkedRaw, Reason, Recorded, Recovered, Routing, Seq, Still, StoreError,
+    StoreHealth, StoreLimits, StoreStats, Stored, Table, WaitsFor, Writer, audit, entries, rows,
 };
 use crate::event::{AccountId, Millis};
 
@@ -26,6 +26,9 @@ use crate::event::{AccountId, Millis};
 const ASKS: usize = 256;
 /// The most rows of one page of a list.
 const PAGE_ROWS: usize = 1000;
+/// The most questions that one page of a list asks: a filter that matches rarely gets a page with few rows, or none, in
+/// time, and a place to go on from.
+const PAGE_SLICES: usize = 4;
 /// The most bytes of one page of a list with payloads.
 const PAGE_BYTES: u64 = 8 << 20;
 /// An alert tells a day before rows get too old.
@@ -182,6 +185,22 @@ impl Store {
         }
     }
 
+    /// An attempt at a row failed so: its words for the operator, and one more. Never blocks, and may come to nothing.
+    pub fn attempted(&self, seq: Seq, mut error: String) {
+        cut(&mut error);
+        let (answer, _) = oneshot::channel();
+        let change = Box::new(move |conn: &Connection| rows::attempted(conn, seq, &error));
+        self.shared.queue.task(Task::Change { change, answer });
+    }
+
+    /// How often a row was tried since it was parked.
+    ///
+    /// # Errors
+    /// Where the store cannot read, or is closed.
+    pub async fn attempts(&self, seq: Seq) -> Result<u64, AskError> {
+        self.ask(move |conn| rows::attempts(conn, seq)).await
+    }
+
     /// They wait for something else from now on, with these words for the operator. [`Reason::Unfit`] takes them out of
     /// their lane, another reason into it, at their old places. Never blocks.
     pub fn set_reason(&self, seqs: Vec<Seq>, reason: Reason, mut error: String) {
@@ -206,7 +225,7 @@ impl Store {
         self.ask(move |conn| rows::read_lane(conn, &lane, after, max_rows, max_bytes)).await
     }
 
-    /// A page of the operator's view.
+    /// A page of the operator's view: up to `limit` rows, or what was found within the time that a page may take.
     ///
     /// # Errors
     /// Where the store cannot read, or is closed.
@@ -218,15 +237,16 @@ impl Store {
     ) -> Result<Page<Listed>, AskError> {
         let limit = limit.clamp(1, PAGE_ROWS);
         let mut page = Page { rows: Vec::new(), next: after };
-        loop {
+        for _ in 0..PAGE_SLICES {
             let (filter, after, room) = (filter.clone(), page.next, limit - page.rows.len());
             let slice = self.ask(move |conn| rows::slice(conn, &filter, after, room)).await?;
             page.rows.extend(slice.rows);
             page.next = slice.next;
             if page.next.is_none() || page.rows.len() >= limit {
-                return Ok(page);
+                break;
             }
         }
+        Ok(page)
     }
 
     /// A page of rows with their payloads, for a replay: rows up to a limit, and up to 8 MiB.
@@ -343,6 +363,27 @@ impl Store {
             audit::record(conn, &act)
         })
         .await
+    }
+
+    /// Keeps what was parked before an operator edits it, with the act that tells of it; returns when that is on disk. Of
+    /// all originals the newest thousand stay, and of those 64 MiB.
+    ///
+    /// # Errors
+    /// Where the store cannot write, or is closed.
+    pub async fn keep_original(&self, original: Original, act: Act) -> Result<(), AskError> {
+        self.change(move |conn| {
+            audit::keep_original(conn, &original)?;
+            audit::record(conn, &act)
+        })
+        .await
+    }
+
+    /// The originals of one number, newest first.
+    ///
+    /// # Errors
+    /// Where the store cannot read, or is closed.
+    pub async fn originals(&self, seq: Seq) -> Result<Vec<Original>, AskError> {
+        self.ask(move |conn| audit::originals(conn, seq)).await
     }
 
     /// Up to 1,000 acts before a place, newest first.

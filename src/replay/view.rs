@@ -23,6 +23,18 @@ pub struct Filter {
     pub from: Option<Millis>,
     /// Only those parked before.
     pub until: Option<Millis>,
+    /// Only those whose error has this text, in any case (ASCII).
+    pub error: Option<String>,
+}
+
+/// What a filter looks at in a row.
+pub(super) struct Head<'r> {
+    pub(super) account: &'r str,
+    pub(super) kind: Kind,
+    pub(super) at: Millis,
+    pub(super) error: &'r str,
+    /// An event's type and subject.
+    pub(super) event: Option<(&'r str, &'r str)>,
 }
 
 impl Filter {
@@ -35,18 +47,28 @@ impl Filter {
     /// Whether a row is asked for.
     #[must_use]
     pub fn matches(&self, row: &Listed) -> bool {
-        let of_event = match &row.what {
-            What::Event { subject, event_type, .. } => {
-                self.event_type.is_none_or(|t| t == *event_type)
-                    && self.subject.as_ref().is_none_or(|s| **s == **subject)
+        let event = match &row.what {
+            What::Event { subject, event_type, .. } => Some((event_type.as_str(), subject.as_str())),
+            What::Raw { .. } => None,
+        };
+        let Listed { account, kind, at, error, .. } = row;
+        self.matches_head(&Head { account: account.as_str(), kind: *kind, at: *at, error, event })
+    }
+
+    pub(super) fn matches_head(&self, head: &Head<'_>) -> bool {
+        let of_event = match head.event {
+            Some((event_type, subject)) => {
+                self.event_type.is_none_or(|t| t.as_str() == event_type)
+                    && self.subject.as_ref().is_none_or(|s| s == subject)
             }
-            What::Raw { .. } => !self.asks_only_for_events(),
+            None => !self.asks_only_for_events(),
         };
         of_event
-            && self.account.as_ref().is_none_or(|a| *a == row.account)
-            && self.wants(row.kind)
-            && self.from.is_none_or(|from| row.at >= from)
-            && self.until.is_none_or(|until| row.at < until)
+            && self.account.as_ref().is_none_or(|a| a.as_str() == head.account)
+            && self.wants(head.kind)
+            && self.from.is_none_or(|from| head.at >= from)
+            && self.until.is_none_or(|until| head.at < until)
+            && self.error.as_ref().is_none_or(|text| has(head.error, text))
     }
 
     /// Whether a row of this kind may be asked for.
@@ -61,8 +83,13 @@ impl Filter {
 
     /// Whether the counts alone can answer.
     pub(super) fn is_by_account_and_kind(&self) -> bool {
-        !self.asks_only_for_events() && self.from.is_none() && self.until.is_none()
+        !self.asks_only_for_events() && self.from.is_none() && self.until.is_none() && self.error.is_none()
     }
+}
+
+/// Whether a text has another in it, in any case.
+fn has(text: &str, part: &str) -> bool {
+    text.to_ascii_lowercase().contains(&part.to_ascii_lowercase())
 }
 
 /// A row without its payload.
@@ -166,7 +193,7 @@ mod tests {
             kind: Kind::Event(Reason::Unfit),
             at: Millis(1000),
             bytes: 1,
-            error: String::new(),
+            error: "it is too large".into(),
             what: What::Event {
                 topic: "t".into(),
                 subject: "s".into(),
@@ -203,6 +230,8 @@ mod tests {
         check(&Filter { from: Some(Millis(1001)), ..all.clone() }, false, false);
         check(&Filter { until: Some(Millis(1000)), ..all.clone() }, false, false);
         check(&Filter { until: Some(Millis(1001)), ..all.clone() }, true, true);
+        check(&Filter { error: Some("too LARGE".into()), ..all.clone() }, true, true);
+        check(&Filter { error: Some("refused".into()), ..all.clone() }, false, false);
         assert!(all.is_everything());
     }
 }

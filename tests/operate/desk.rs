@@ -30,9 +30,14 @@ impl Desk {
 
     /// With these accounts.
     pub async fn with(accounts: &str, rest: &str) -> Self {
+        Self::on("bus: { local: {} }", accounts, rest).await
+    }
+
+    /// On another bus.
+    pub async fn on(bus: &str, accounts: &str, rest: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let rest = format!("delivery: {{ drain_delay: 0s }}\n{rest}");
-        let config = configure(folder.path(), "bus: { local: {} }", accounts, &rest);
+        let config = configure(folder.path(), bus, accounts, &rest);
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
         let bridge = Bridge::start(&config);
         let desk = Self { bridge, folder, config, client };

@@ -296,8 +296,14 @@ impl Dedup {
     }
 
     fn is_beyond_horizon(&self, candidate: &Candidate) -> bool {
-        let horizon = horizon_ms(&self.horizons, candidate.event_type);
-        candidate.key_time.is_some_and(|time| time.0.abs_diff((self.clock)().0) > horizon.unsigned_abs())
+        candidate.key_time.is_some_and(|time| !self.is_within_horizon(candidate.event_type, time))
+    }
+
+    /// Whether events of a type and of this time are remembered by it.
+    #[must_use]
+    pub fn is_within_horizon(&self, event_type: EventType, time: Millis) -> bool {
+        let horizon = horizon_ms(&self.horizons, event_type);
+        time.0.abs_diff((self.clock)().0) <= horizon.unsigned_abs()
     }
 }
 

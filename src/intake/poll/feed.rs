@@ -11,25 +11,18 @@ use tokio::time::{Instant, sleep};
 use tracing::Instrument as _;
 
 use super::bucket::Class;
-use super::fault::Fault;
-use super::fetch::{Fetch, Moment, Taken, Trouble, refused_for};
+use super::fetch::{Fetch, Moment, Taken, Trouble};
 use super::host::Host;
 use super::plan::{Cursor, Due, Extent, Halved, Progress, Sweep};
 use super::request::Endpoint;
 use super::steer::{Held, Steering};
-use super::{Clock, Spread, api_name};
+use super::{Clock, Spread, api_name, pause};
 use crate::event::{AccountId, Millis};
 use crate::faults::{self, Point};
 use crate::intake::accept::{Errand, Pulled, Receipt, Refusal};
 use crate::provider::{Feed, PullApi};
 use crate::trace;
 
-/// The pause after a first failure, and the longest (or the interval, where that is longer).
-const FAILED: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));
-/// The same, where the token is not accepted.
-const UNAUTHORIZED: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(900));
-/// The same, where rows were not taken on our side.
-const NOT_KEPT: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 /// Feeds that begin together do not call together.
 const BEGIN: Duration = Duration::from_secs(10);
 /// Sweeps that are due at start are spread over this.
@@ -343,34 +336,7 @@ where
 
     /// The pause after a failure.
     fn after(&self, trouble: &Trouble, failures: u32, halve: impl FnOnce() -> Halved) -> Duration {
-        let fault = match trouble {
-            Trouble::Fault(fault) => fault,
-            Trouble::Refusal(refusal) => {
-                let asked = refused_for(refusal).unwrap_or_default();
-                return self.growing(NOT_KEPT, failures).max(asked);
-            }
-        };
-        let failed = (FAILED.0, FAILED.1.max(self.interval));
-        match fault {
-            Fault::Host(_) | Fault::Refused(_) => self.growing(failed, failures),
-            Fault::TimedOut => {
-                // A shorter window may be answered in time.
-                halve();
-                self.growing(failed, failures)
-            }
-            Fault::TooLarge(_) => match halve() {
-                Halved::Shorter => Duration::ZERO,
-                Halved::AtShortest => self.growing(failed, failures),
-            },
-            Fault::Unauthorized(_) => self.growing(UNAUTHORIZED, failures),
-            Fault::Limited(pause) => *pause + (self.spread)(FAILED.0),
-        }
-    }
-
-    fn growing(&self, (first, longest): (Duration, Duration), failures: u32) -> Duration {
-        let doublings = failures.saturating_sub(1).min(16);
-        let pause = first.saturating_mul(1 << doublings).min(longest);
-        pause + (self.spread)(pause / 10)
+        pause::after(trouble, failures, self.interval, self.spread, halve)
     }
 
     async fn save(&self, cursor: &Cursor) -> bool {

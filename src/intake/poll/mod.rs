@@ -4,8 +4,9 @@
 //!
 //! Pure: `plan` (which window), `request` (how it is spelt), `bucket` and `brake` (whether to call now), `fault` (what an
 //! answer means). The shell: `http` (one exchange), `host` (what is shared), `fetch` (one window in full), `feed` (the loop), `steer` and `desk`
-//! (how an operator pauses it and moves its cursor).
+//! (how an operator pauses it and moves its cursor), `backfill` (a stretch of the past).
 
+pub mod backfill;
 pub mod brake;
 pub mod bucket;
 mod company;
@@ -15,6 +16,7 @@ pub mod feed;
 pub mod fetch;
 pub mod host;
 pub mod http;
+mod pause;
 pub mod plan;
 pub mod request;
 pub mod steer;
@@ -34,6 +36,7 @@ use crate::event::{AccountId, Millis};
 use crate::intake::accept::{Pulled, Receipt, Refusal};
 use crate::provider::PullApi;
 use crate::replay::{Entry, Store, Table};
+use backfill::Door;
 use desk::Steered;
 use feed::{Cursors, FeedLoop, Name, Status};
 use host::Host;
@@ -95,6 +98,7 @@ pub struct Pollers {
     feeds: Vec<Planned>,
     hosts: Hosts,
     companies: Vec<(AccountId, String, Arc<Host>)>,
+    doors: Vec<Door>,
     settings: Settings,
 }
 
@@ -153,7 +157,7 @@ impl Pollers {
         let client = Client::new(settings.bounds.clone())?;
         // One limit and one JWT a key, whatever feeds and accounts share it.
         let mut hosts = Hosts::new();
-        let (mut feeds, mut companies) = (Vec::new(), Vec::new());
+        let (mut feeds, mut companies, mut doors) = (Vec::new(), Vec::new(), Vec::new());
         for (account, poll) in
             accounts.iter().flat_map(|account| account.poll.iter().map(move |poll| (account, poll)))
         {
@@ -171,6 +175,8 @@ impl Pollers {
             if api == PullApi::V2 {
                 companies.push((account.id.clone(), poll.base_url.clone(), Arc::clone(host)));
             }
+            let polled = poll.feeds.iter().map(|(feed, _)| *feed).collect();
+            doors.push(Door::new(account.id.clone(), api, polled, Arc::clone(host), &settings));
             for (feed, interval) in &poll.feeds {
                 let (account, base_url) = (account.id.clone(), poll.base_url.clone());
                 let name = Name { account, api, feed: *feed, base_url };
@@ -183,7 +189,7 @@ impl Pollers {
                 feeds.push(Planned { name, endpoint, interval, host, status, steering });
             }
         }
-        Ok(Self { feeds, hosts, companies, settings })
+        Ok(Self { feeds, hosts, companies, doors, settings })
     }
 
     /// Every feed's status.
@@ -209,6 +215,12 @@ impl Pollers {
     #[must_use]
     pub fn known_hosts(&self) -> Hosts {
         self.hosts.clone()
+    }
+
+    /// The APIs of all accounts, for backfills.
+    #[must_use]
+    pub fn doors(&self) -> Vec<Door> {
+        self.doors.clone()
     }
 
     /// Every host that is polled, for the API and metrics.

@@ -255,6 +255,47 @@ impl Sweep {
     }
 }
 
+/// A stretch of the past, oldest window first: what a backfill fetches.
+#[derive(Debug, Clone)]
+pub struct Stretch {
+    longest: i64,
+    span: i64,
+    rest: Window,
+}
+
+impl Stretch {
+    /// None for an endpoint that has no windows: it has no past.
+    #[must_use]
+    pub fn new(endpoint: Endpoint, window: Window) -> Option<Self> {
+        let longest = longest(endpoint)?;
+        Some(Self { longest, span: longest, rest: window })
+    }
+
+    /// How many windows are left, where none has to be halved.
+    #[must_use]
+    pub fn windows(&self) -> u64 {
+        (self.rest.length().max(0) as u64).div_ceil(self.longest as u64)
+    }
+
+    /// What to ask for; none at the end.
+    #[must_use]
+    pub fn next(&self) -> Option<Window> {
+        let to = Millis(self.rest.from.0.saturating_add(self.span).min(self.rest.to.0));
+        (self.rest.from < self.rest.to).then_some(Window { from: self.rest.from, to })
+    }
+
+    /// A window was taken in full: every row is durable.
+    pub fn taken(&mut self, window: Window, size: Size) {
+        self.span = next_span(self.span, self.longest, size);
+        self.rest.from = self.rest.from.max(window.to);
+    }
+
+    /// The answer was too large.
+    pub fn halve(&mut self, window: Window) -> Halved {
+        halve(&mut self.span, Extent::Window(window))
+    }
+}
+
 const fn next_span(span: i64, longest: i64, size: Size) -> i64 {
     match size {
         Size::Small if span < longest / 2 => span * 2,
@@ -309,6 +350,25 @@ mod tests {
         check(v2, None, T, (T - SETTLE - SWEEP - OVERLAP, T - SETTLE));
         // The clock was set back by a day.
         check(v2, Some(T), T - DAY, (T - DAY - SETTLE - OVERLAP, T - DAY - SETTLE));
+    }
+
+    #[test]
+    fn a_stretch_is_fetched_from_its_begin_to_its_end_without_a_gap() {
+        let whole = Window { from: Millis(T), to: Millis(T + 5 * DAY) };
+        assert!(Stretch::new(Endpoint::V2Trackers, whole).is_none());
+        let mut stretch = Stretch::new(Endpoint::V2Trips, whole).expect("windows");
+        assert_eq!(stretch.windows(), 3);
+        let first = stretch.next().expect("a window");
+        assert_eq!((first.from, first.length()), (whole.from, TWO_DAYS));
+        assert_eq!(stretch.halve(first), Halved::Shorter);
+        let mut at = whole.from;
+        while let Some(window) = stretch.next() {
+            assert_eq!(window.from, at);
+            assert!(window.length() <= TWO_DAYS && window.length() > 0);
+            stretch.taken(window, Size::Small);
+            at = window.to;
+        }
+        assert_eq!((at, stretch.windows()), (whole.to, 0));
     }
 
     #[test]

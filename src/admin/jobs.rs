@@ -1,0 +1,250 @@
+//! Long work that outlives a restart: replays and backfills. Each job is one entry of the store's jobs, written when it begins, as
+//! it goes on, and when it ends. Invariants: what an entry says is done is durable, so that whoever resumes it leaves
+//! nothing out; the first end counts; a process that stops ends no job.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::access::Caller;
+use super::problem::Problem;
+use crate::clock;
+use crate::event::{AccountId, Millis};
+use crate::replay::{Act, AskError, Change, Entry, Store, Table};
+
+/// Jobs of one kind that are remembered.
+const REMEMBERED: usize = 100;
+/// Jobs of one kind that run at once.
+const RUNNING: usize = 4;
+
+/// How a job does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = JobState)]
+pub(super) enum Phase {
+    /// At work, or to be resumed.
+    #[default]
+    Running,
+    /// Seen through.
+    Done,
+    /// Given up by an operator.
+    Cancelled,
+    /// Given up for want of something.
+    Failed,
+}
+
+/// A job as it is written down: its life, and its work.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Job<W> {
+    pub(super) id: String,
+    pub(super) state: Phase,
+    pub(super) error: Option<String>,
+    pub(super) began_at: Millis,
+    pub(super) ended_at: Option<Millis>,
+    pub(super) work: W,
+}
+
+/// A job of this process.
+pub(super) struct Held<W> {
+    pub(super) job: Mutex<Job<W>>,
+    /// Also when the process stops.
+    pub(super) cancelled: CancellationToken,
+    /// When this run of it began.
+    pub(super) since: Instant,
+}
+
+impl<W: Clone> Held<W> {
+    pub(super) fn now(&self) -> Job<W> {
+        self.job.lock().clone()
+    }
+
+    fn is_running(&self) -> bool {
+        self.job.lock().state == Phase::Running
+    }
+}
+
+/// What is done, for the audit log.
+pub(super) struct Doing<'a> {
+    pub(super) caller: &'a Caller,
+    pub(super) act: &'static str,
+    pub(super) account: Option<AccountId>,
+    /// JSON.
+    pub(super) told: String,
+}
+
+impl Doing<'_> {
+    fn act(self, id: String) -> Act {
+        Act {
+            at: clock::now(),
+            who: self.caller.name.to_string(),
+            act: self.act,
+            account: self.account,
+            object: id,
+            before: None,
+            after: Some(self.told),
+        }
+    }
+}
+
+/// The jobs of one kind.
+pub(super) struct Book<W> {
+    store: Store,
+    kind: &'static str,
+    stop: CancellationToken,
+    known: Mutex<VecDeque<Arc<Held<W>>>>,
+}
+
+impl<W: Clone + Serialize + DeserializeOwned> Book<W> {
+    pub(super) fn new(store: Store, kind: &'static str, stop: CancellationToken) -> Self {
+        Self { store, kind, stop, known: Mutex::new(VecDeque::new()) }
+    }
+
+    /// Newest first.
+    pub(super) fn list(&self) -> Vec<Arc<Held<W>>> {
+        self.known.lock().iter().rev().cloned().collect()
+    }
+
+    pub(super) fn find(&self, id: &str) -> Result<Arc<Held<W>>, Problem> {
+        let known = self.known.lock();
+        let found = known.iter().find(|held| held.job.lock().id == id);
+        let none =
+            || Problem::not_found(format!("no such {}: the last {REMEMBERED} are remembered", self.kind));
+        found.cloned().ok_or_else(none)
+    }
+
+    /// Writes a job down with the act that tells of it. Whoever began it puts it to work.
+    pub(super) async fn begin(&self, work: W, doing: Doing<'_>) -> Result<Arc<Held<W>>, Problem> {
+        let id = Uuid::now_v7().to_string();
+        let (state, error, ended_at) = (Phase::Running, None, None);
+        let job = Job { id: id.clone(), state, error, began_at: clock::now(), ended_at, work };
+        let mut changes = vec![self.put(&job)];
+        let held = {
+            let mut known = self.known.lock();
+            if known.iter().filter(|held| held.is_running()).count() >= RUNNING {
+                let why = format!("{RUNNING} {}s run already: wait for one, or cancel one", self.kind);
+                return Err(Problem::too_many(why));
+            }
+            if known.len() >= REMEMBERED
+                && let Some(oldest) = known.iter().position(|held| !held.is_running())
+                && let Some(oldest) = known.remove(oldest)
+            {
+                let key = self.key(&oldest.job.lock().id);
+                changes.push(Change::Remove(Table::Jobs, nobody(), key));
+            }
+            let held = self.hold(job);
+            known.push_back(Arc::clone(&held));
+            held
+        };
+        if let Err(error) = self.store.act(changes, doing.act(id.clone())).await {
+            self.known.lock().retain(|known| !Arc::ptr_eq(known, &held));
+            return Err(error.into());
+        }
+        tracing::info!(job.kind = self.kind, job.id = id, "job.began");
+        Ok(held)
+    }
+
+    /// Those of earlier runs; what was interrupted is handed out, to be put to work again.
+    pub(super) async fn resume(&self) -> Vec<Arc<Held<W>>> {
+        let jobs = match self.load().await {
+            Ok(jobs) => jobs,
+            Err(error) => {
+                tracing::error!(job.kind = self.kind, error = %error, "job.not_resumed");
+                return Vec::new();
+            }
+        };
+        let mut interrupted = Vec::new();
+        for job in jobs {
+            let (id, held) = (job.id.clone(), self.hold(job));
+            self.known.lock().push_back(Arc::clone(&held));
+            if held.is_running() {
+                tracing::info!(job.kind = self.kind, job.id = id, "job.resumed");
+                interrupted.push(held);
+            }
+        }
+        interrupted
+    }
+
+    /// Writes down how far a job is; true when it is on disk.
+    pub(super) async fn save(&self, held: &Held<W>) -> bool {
+        let job = held.now();
+        let saved = self.store.put(Table::Jobs, vec![self.entry(&job)]).await;
+        if let Err(error) = &saved {
+            tracing::warn!(job.kind = self.kind, job.id = job.id, error = %error, "job.not_saved");
+        }
+        saved.is_ok()
+    }
+
+    /// Gives a job up, with the act that tells of it; one that has ended stays as it is.
+    pub(super) async fn cancel(&self, held: &Held<W>, doing: Doing<'_>) -> Result<(), Problem> {
+        held.cancelled.cancel();
+        if self.is_end(held, Phase::Cancelled, None) {
+            let job = held.now();
+            self.store.act(vec![self.put(&job)], doing.act(job.id.clone())).await?;
+        }
+        Ok(())
+    }
+
+    /// Its work has ended so. A process that stops leaves it running: the next one resumes it.
+    pub(super) async fn ended(&self, held: &Held<W>, state: Phase, error: Option<String>) {
+        if !self.stop.is_cancelled() && self.is_end(held, state, error) {
+            self.save(held).await;
+        }
+    }
+
+    fn is_end(&self, held: &Held<W>, state: Phase, error: Option<String>) -> bool {
+        let mut job = held.job.lock();
+        let was_running = job.state == Phase::Running;
+        if was_running {
+            (job.state, job.error, job.ended_at) = (state, error, Some(clock::now()));
+            tracing::info!(job.kind = self.kind, job.id = job.id, job.state = ?state, "job.ended");
+        }
+        was_running
+    }
+
+    fn hold(&self, job: Job<W>) -> Arc<Held<W>> {
+        let cancelled = self.stop.child_token();
+        Arc::new(Held { job: Mutex::new(job), cancelled, since: Instant::now() })
+    }
+
+    /// Oldest first.
+    async fn load(&self) -> Result<Vec<Job<W>>, AskError> {
+        let prefix = self.key("");
+        let mut entries =
+            self.store.entries(Table::Jobs, Some(nobody()), Some((nobody(), prefix.clone()))).await?;
+        entries.retain(|entry| entry.key.starts_with(&prefix));
+        let read = |entry: Entry| match serde_json::from_str(&entry.value) {
+            Ok(job) => Some(job),
+            Err(error) => {
+                tracing::error!(job.key = entry.key, error = %error, "job.unreadable");
+                None
+            }
+        };
+        Ok(entries.into_iter().filter_map(read).collect())
+    }
+
+    fn put(&self, job: &Job<W>) -> Change {
+        Change::Put(Table::Jobs, self.entry(job))
+    }
+
+    fn key(&self, id: &str) -> String {
+        format!("{}/{id}", self.kind)
+    }
+
+    fn entry(&self, job: &Job<W>) -> Entry {
+        // Jobs are plain values: they are always written.
+        let value = serde_json::to_string(job).unwrap_or_default();
+        Entry { account: nobody(), key: self.key(&job.id), value, saved_at: clock::now() }
+    }
+}
+
+/// Jobs are of no account: their values say whose work they do.
+fn nobody() -> AccountId {
+    AccountId::new("")
+}

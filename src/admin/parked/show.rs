@@ -1,0 +1,166 @@
+//! `GET /v1/parked/{seq}`: one message in full. Headers are as they would be sent; the payload is shown only on request, as
+//! ProtoJSON, text, hex, or its bytes alone.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::response::{IntoResponse as _, Response};
+use prost::Message as _;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use super::Row;
+use crate::admin::AdminState;
+use crate::admin::problem::{Asked, Problem};
+use crate::encode;
+use crate::event::{json, pb::FleetEvent};
+use crate::replay::{Kind, Listed, Parked, Seq, Stored, What};
+use crate::route::BusKind;
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ShowAsked {
+    payload: Option<Payload>,
+}
+
+/// How a payload is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = PayloadForm)]
+enum Payload {
+    /// Among the rest: an event as ProtoJSON, raw bytes as text.
+    Json,
+    /// Among the rest, as text; what is not UTF-8 is replaced.
+    Text,
+    /// Among the rest, as hexadecimal digits.
+    Hex,
+    /// Nothing else, as it is stored.
+    Bytes,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = ParkedShown)]
+struct Shown {
+    #[serde(flatten)]
+    row: Row,
+    /// Attempts since it was parked; none for raw bytes, which no bus was offered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<BTreeMap<String, String>>)]
+    headers: Option<BTreeMap<&'static str, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    event: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hex: Option<String>,
+}
+
+/// What is parked under a number.
+pub(super) async fn find(state: &AdminState, seq: &str) -> Result<Stored, Problem> {
+    let none = || Problem::not_found("nothing is parked under that number: it may have been delivered since");
+    let seq = seq.parse().map(Seq).map_err(|_| none())?;
+    state.inner.store.get(seq).await?.ok_or_else(none)
+}
+
+/// One parked message, with its headers and attempts; its payload on request.
+#[utoipa::path(get, path = "/v1/parked/{seq}", operation_id = "showParked", tag = "parked",
+    params(("seq" = String, Path, description = "The message's number"), ShowAsked),
+    responses(
+        (status = 200, content(
+            (Shown = "application/json"),
+            (Vec<u8> = "application/protobuf"),
+            (Vec<u8> = "application/octet-stream"),
+        )),
+        (status = 404, description = "Nothing is parked under that number"),
+    ))]
+pub(super) async fn show(
+    State(state): State<AdminState>,
+    Path(seq): Path<String>,
+    Asked(asked): Asked<ShowAsked>,
+) -> Result<Response, Problem> {
+    let stored = find(&state, &seq).await?;
+    if asked.payload == Some(Payload::Bytes) {
+        let content_type = match &stored {
+            Stored::Event(_) => "application/protobuf",
+            Stored::Raw(..) => "application/octet-stream",
+        };
+        let content_type = (CONTENT_TYPE, HeaderValue::from_static(content_type));
+        return Ok(([content_type], stored.bytes().clone()).into_response());
+    }
+    let (attempts, headers) = match &stored {
+        Stored::Event(parked) => {
+            (Some(state.inner.store.attempts(parked.seq).await?), headers(parked, state.inner.kind))
+        }
+        Stored::Raw(..) => (None, None),
+    };
+    let text = || String::from_utf8_lossy(stored.bytes()).into_owned();
+    let (event, body, hex) = match (asked.payload, &stored) {
+        (None | Some(Payload::Bytes), _) => (None, None, None),
+        (Some(Payload::Json), Stored::Event(parked)) => (Some(event(&parked.payload)?), None, None),
+        (Some(Payload::Json), Stored::Raw(..)) | (Some(Payload::Text), _) => (None, Some(text()), None),
+        (Some(Payload::Hex), _) => (None, None, Some(hex(stored.bytes()))),
+    };
+    Ok(Json(Shown { row: Row::of(&stored), attempts, headers, event, body, hex }).into_response())
+}
+
+fn headers(parked: &Parked, kind: BusKind) -> Option<BTreeMap<&'static str, String>> {
+    let topic = std::sync::Arc::clone(&parked.lane.topic);
+    let trace = parked.trace.as_deref();
+    let message = encode::again(&parked.payload, parked.id, parked.event_type, topic, kind, trace)?;
+    Some(message.headers.into_iter().collect())
+}
+
+fn event(payload: &[u8]) -> Result<Box<RawValue>, Problem> {
+    let unreadable = || Problem::unprocessable("the event cannot be shown as JSON: ask for payload=bytes");
+    let event = FleetEvent::decode(payload).map_err(|_| unreadable())?;
+    let text = json::to_json(&event).map_err(|_| unreadable())?;
+    RawValue::from_string(text).map_err(|_| unreadable())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a string does not fail.
+        write!(text, "{byte:02x}").unwrap_or_default();
+        text
+    })
+}
+
+impl Row {
+    fn of(stored: &Stored) -> Self {
+        let bytes = stored.bytes().len() as u64;
+        Self::from(match stored {
+            Stored::Event(parked) => Listed {
+                seq: parked.seq,
+                account: parked.lane.account.clone(),
+                kind: Kind::Event(parked.reason),
+                at: parked.parked_at,
+                bytes,
+                error: parked.error.clone(),
+                what: What::Event {
+                    topic: parked.lane.topic.to_string(),
+                    subject: parked.lane.subject.to_string(),
+                    event_type: parked.event_type,
+                    id: parked.id,
+                    provisional: parked.provisional,
+                },
+            },
+            Stored::Raw(seq, raw) => Listed {
+                seq: *seq,
+                account: raw.account.clone(),
+                kind: Kind::Raw(raw.reason),
+                at: raw.received_at,
+                bytes,
+                error: raw.error.clone(),
+                what: What::Raw { source: raw.source.clone() },
+            },
+        })
+    }
+}

@@ -1,0 +1,282 @@
+//! A replay at work: page by page, each sent before the next is read, at its rate. What is behind `after` is done and written down.
+//! It is cancelled between two parts of a page only: what was begun is seen through.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message as _;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{Replay, Replays, Source, for_operator};
+use crate::admin::events::{LocalLog, LogRow};
+use crate::admin::jobs::Phase;
+use crate::admin::problem::Problem;
+use crate::deliver::lanes::Admission;
+use crate::event::{EventType, pb::FleetEvent};
+use crate::intake::accept::{Encoded, Receipt, Refusal, Republish};
+use crate::replay::{Filter, Parked, ParkedRaw, Seq, Stored};
+
+/// Messages read at once.
+const PAGE: usize = 500;
+/// Failures in a row before a replay gives up, and the pause after each.
+const FAILURES: (u32, Duration) = (30, Duration::from_secs(2));
+/// How often one that waits for the bus looks again.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// One replay at work.
+pub(super) struct Run {
+    pub(super) replays: Replays,
+    pub(super) replay: Arc<Replay>,
+}
+
+/// What became of some messages.
+#[derive(Default)]
+struct Fate {
+    tried: u64,
+    sent: u64,
+    events: u64,
+    left: u64,
+}
+
+/// One message to be sent again.
+#[derive(Clone)]
+enum Message {
+    Parked(Stored),
+    Delivered(LogRow),
+}
+
+impl Message {
+    const fn place(&self) -> u64 {
+        match self {
+            Self::Parked(stored) => stored.seq().0,
+            Self::Delivered(row) => row.offset,
+        }
+    }
+}
+
+/// Messages of one page, and where the next one begins.
+struct Page {
+    rows: Vec<Message>,
+    next: Option<u64>,
+}
+
+impl Run {
+    pub(super) async fn through(self) {
+        let (state, error) = match Box::pin(self.work()).await {
+            Ok(state) => (state, None),
+            Err(error) => (Phase::Failed, Some(error)),
+        };
+        self.replays.book.ended(&self.replay, state, error).await;
+    }
+
+    async fn work(&self) -> Result<Phase, String> {
+        let (source, filter) = {
+            let job = self.replay.job.lock();
+            (job.work.source, job.work.filter.clone())
+        };
+        let filter = filter.meaning().map_err(|_| "its filter cannot be read by this version".to_owned())?;
+        let filter = match source {
+            Source::Parked => {
+                for_operator(filter).map_err(|_| "its filter asks for what waits for the bus")?
+            }
+            Source::History => filter,
+        };
+        self.pages(source, filter).await
+    }
+
+    async fn read(&self, source: Source, filter: &Filter, after: Option<u64>) -> Result<Page, String> {
+        match source {
+            Source::Parked => {
+                let page = self.replays.again.store.read(filter, after.map(Seq), PAGE).await;
+                let page = page.map_err(|error| error.to_string())?;
+                let rows = page.rows.into_iter().map(Message::Parked).collect();
+                Ok(Page { rows, next: page.next.map(|seq| seq.0) })
+            }
+            Source::History => {
+                let log = self.replays.log.clone().ok_or("the bus is not the local one any more")?;
+                read_history(log, filter.clone(), after).await
+            }
+        }
+    }
+
+    /// Is cancelled between two parts of a page only: what was begun is seen through.
+    async fn pages(&self, source: Source, filter: Filter) -> Result<Phase, String> {
+        let (before, rate, mut after) = {
+            let job = self.replay.job.lock();
+            (job.work.before, job.work.rate, job.work.after)
+        };
+        // A tenth of a second's messages at once, where there is a rate.
+        let step = rate.map_or(PAGE, |rate| (rate as usize / 10).clamp(1, PAGE));
+        let mut due = Instant::now();
+        let mut failures = 0;
+        loop {
+            let Page { mut rows, next } = self.read(source, &filter, after).await?;
+            let all = rows.len();
+            rows.retain(|message| message.place() < before);
+            let is_last = rows.len() < all || next.is_none_or(|next| next >= before);
+            let mut rest = rows.as_slice();
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at(step.min(rest.len()));
+                if rate.is_some() {
+                    self.replay.cancelled.run_until_cancelled(sleep_until(due)).await;
+                }
+                self.bus_is_there().await;
+                if self.replay.cancelled.is_cancelled() {
+                    return Ok(Phase::Cancelled);
+                }
+                if let Some(rate) = rate {
+                    let took = Duration::from_secs_f64(now.len() as f64 / f64::from(rate));
+                    due = due.max(Instant::now()) + took;
+                }
+                match self.send(now.to_vec()).await {
+                    Ok(fate) => {
+                        (failures, rest) = (0, later);
+                        self.did(&fate, now.last().map(Message::place));
+                    }
+                    Err(error) => {
+                        failures += 1;
+                        self.replay.job.lock().work.errors += 1;
+                        if failures >= FAILURES.0 {
+                            return Err(error);
+                        }
+                        // What of it was sent is gone from what is read next.
+                        self.replay.cancelled.run_until_cancelled(sleep(FAILURES.1)).await;
+                        break;
+                    }
+                }
+            }
+            if rest.is_empty() {
+                if is_last {
+                    return Ok(Phase::Done);
+                }
+                self.replay.job.lock().work.after = next;
+            }
+            after = self.replay.job.lock().work.after;
+            self.replays.book.save(&self.replay).await;
+        }
+    }
+
+    /// Live traffic first: while the bus fails, nothing is added to what it owes.
+    async fn bus_is_there(&self) {
+        while self.replays.again.lanes.is_breaker_open() && !self.replay.cancelled.is_cancelled() {
+            self.replay.cancelled.run_until_cancelled(sleep(LOOK)).await;
+        }
+    }
+
+    /// Events that follow each other go together; raw messages one by one, so that each one's events come in order.
+    async fn send(&self, messages: Vec<Message>) -> Result<Fate, String> {
+        let mut fate = Fate::default();
+        let (mut events, mut delivered) = (Vec::new(), Vec::new());
+        for message in messages {
+            match message {
+                Message::Delivered(row) => delivered.push(Encoded { payload: row.payload, trace: None }),
+                Message::Parked(Stored::Event(parked)) => events.push(parked),
+                Message::Parked(Stored::Raw(seq, raw)) => {
+                    self.requeue(&mut events, &mut fate).await?;
+                    self.raw(seq, raw, &mut fate).await?;
+                }
+            }
+        }
+        self.requeue(&mut events, &mut fate).await?;
+        if !delivered.is_empty() {
+            self.deliver(delivered, &mut fate).await?;
+        }
+        Ok(fate)
+    }
+
+    async fn requeue(&self, events: &mut Vec<Parked>, fate: &mut Fate) -> Result<(), String> {
+        let some = events.len() as u64;
+        if some > 0 {
+            self.replays.again.events(std::mem::take(events)).await.map_err(|error| error.to_string())?;
+            fate.tried += some;
+            fate.sent += some;
+        }
+        Ok(())
+    }
+
+    async fn raw(&self, seq: Seq, raw: ParkedRaw, fate: &mut Fate) -> Result<(), String> {
+        match self.replays.again.raw(raw).await {
+            Ok(receipt) if receipt.unrecognized == 0 && receipt.undecodable == 0 => {
+                self.replays.again.store.delete(vec![seq]);
+                fate.sent += 1;
+                fate.events += receipt.events;
+            }
+            Ok(_) | Err(Refusal::NotJson { .. } | Refusal::Empty | Refusal::TooMany(_)) => fate.left += 1,
+            Err(refusal @ (Refusal::QuotaSpent { .. } | Refusal::NotKept { .. } | Refusal::Stopping)) => {
+                return Err(refusal.to_string());
+            }
+        }
+        fate.tried += 1;
+        Ok(())
+    }
+
+    async fn deliver(&self, delivered: Vec<Encoded>, fate: &mut Fate) -> Result<(), String> {
+        let tried = delivered.len() as u64;
+        let sent = self.replays.again.acceptance.anew(delivered, Republish::All, Admission::Normal).await;
+        let Receipt { events, .. } = sent.map_err(|refusal| refusal.to_string())?;
+        fate.tried += tried;
+        fate.sent += events;
+        fate.events += events;
+        fate.left += tried.saturating_sub(events);
+        Ok(())
+    }
+
+    fn did(&self, fate: &Fate, last: Option<u64>) {
+        let work = &mut self.replay.job.lock().work;
+        work.tried += fate.tried;
+        work.sent += fate.sent;
+        work.events += fate.events;
+        work.left += fate.left;
+        work.after = last.or(work.after);
+    }
+}
+
+/// A page of what the local bus delivered and a filter asks for; a page may be empty though there is more.
+async fn read_history(log: LocalLog, filter: Filter, after: Option<u64>) -> Result<Page, String> {
+    let read = tokio::task::spawn_blocking(move || {
+        let mut rows = (log.read)(None, after.unwrap_or(0), PAGE)?;
+        let next = if rows.len() < PAGE { None } else { rows.last().map(|row| row.offset) };
+        rows.retain(|row| asked_for(&filter, &row.payload));
+        Ok(Page { rows: rows.into_iter().map(Message::Delivered).collect(), next })
+    });
+    read.await.unwrap_or_else(|_| Err("the log could not be read".to_owned()))
+}
+
+/// Whether a filter asks for a delivered event; its times are those of receipt.
+fn asked_for(filter: &Filter, payload: &[u8]) -> bool {
+    let Ok(event) = FleetEvent::decode(payload) else { return false };
+    let received =
+        event.ingest_time.map_or(0, |time| time.seconds * 1_000 + i64::from(time.nanos) / 1_000_000);
+    let account = event.origin.as_ref().map_or("", |origin| &origin.account);
+    filter.account.as_ref().is_none_or(|wanted| wanted.as_str() == account)
+        && filter.subject.as_ref().is_none_or(|wanted| *wanted == event.subject)
+        && filter.event_type.is_none_or(|wanted| event.body.as_ref().map(EventType::of) == Some(wanted))
+        && filter.from.is_none_or(|from| received >= from.0)
+        && filter.until.is_none_or(|until| received < until.0)
+}
+
+pub(super) async fn count_history(
+    log: &LocalLog,
+    filter: Filter,
+    newest: u64,
+) -> Result<crate::replay::Count, Problem> {
+    let mut count = crate::replay::Count::default();
+    let mut after = None;
+    loop {
+        let page = read_history(log.clone(), filter.clone(), after).await;
+        let page = page.map_err(|error| Problem::unavailable(format!("the log cannot be read: {error}")))?;
+        for message in &page.rows {
+            match message {
+                Message::Delivered(row) if row.offset <= newest => {
+                    count.rows += 1;
+                    count.bytes += row.payload.len() as u64;
+                }
+                Message::Delivered(_) | Message::Parked(_) => {}
+            }
+        }
+        after = page.next;
+        if after.is_none_or(|after| after >= newest) {
+            return Ok(count);
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! How long to wait after a failure: ever longer while it lasts, and as long as the other side asks. Pure but for jitter.
+//! Neighbours: `feed` and `backfill` ask; a window that was too large, or took too long, is halved meanwhile.
+
+use std::time::Duration;
+
+use super::Spread;
+use super::fault::Fault;
+use super::fetch::{Trouble, refused_for};
+use super::plan::Halved;
+
+/// The pause after a first failure, and the longest (or the interval, where that is longer).
+const FAILED: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));
+/// The same, where the token is not accepted.
+const UNAUTHORIZED: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(900));
+/// The same, where rows were not taken on our side.
+const NOT_KEPT: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+
+/// The pause after so many failures in a row, of which this is the last.
+pub(super) fn after(
+    trouble: &Trouble,
+    failures: u32,
+    interval: Duration,
+    spread: Spread,
+    halve: impl FnOnce() -> Halved,
+) -> Duration {
+    let fault = match trouble {
+        Trouble::Fault(fault) => fault,
+        Trouble::Refusal(refusal) => {
+            let asked = refused_for(refusal).unwrap_or_default();
+            return growing(NOT_KEPT, failures, spread).max(asked);
+        }
+    };
+    let failed = (FAILED.0, FAILED.1.max(interval));
+    match fault {
+        Fault::Host(_) | Fault::Refused(_) => growing(failed, failures, spread),
+        Fault::TimedOut => {
+            // A shorter window may be answered in time.
+            halve();
+            growing(failed, failures, spread)
+        }
+        Fault::TooLarge(_) => match halve() {
+            Halved::Shorter => Duration::ZERO,
+            Halved::AtShortest => growing(failed, failures, spread),
+        },
+        Fault::Unauthorized(_) => growing(UNAUTHORIZED, failures, spread),
+        Fault::Limited(pause) => *pause + spread(FAILED.0),
+    }
+}
+
+fn growing((first, longest): (Duration, Duration), failures: u32, spread: Spread) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    let pause = first.saturating_mul(1 << doublings).min(longest);
+    pause + spread(pause / 10)
+}
