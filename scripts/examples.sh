@@ -55,4 +55,5 @@ if [ "${1:-}" = all ]; then
   step "compiling the Java subscriber" java
   step "compiling the Rust subscriber (some minutes the first time)" rust
 fi
-step "subscribing" cargo test --test subscribers -- --include-ignored
+# As whoever called built it, so that nothing is compiled twice.
+step "subscribing" cargo test ${FLEETBUS_FEATURES:+--features "$FLEETBUS_FEATURES"} --test subscribers -- --include-ignored

@@ -41,5 +41,5 @@ step "tools" scripts/tools.sh
 step "schema" schema
 step "licences, sources and advisories" licences
 step "tests" tests
-step "subscribers" scripts/examples.sh
+step "subscribers" env FLEETBUS_FEATURES=faults scripts/examples.sh
 say "all done in $((SECONDS - begun)) s"
