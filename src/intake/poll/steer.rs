@@ -1,5 +1,5 @@
 //! How a feed that runs is steered from outside: paused, resumed, its cursor moved. Invariant: whoever changes or saves a
-//! cursor holds [`Steering::plan`], so that a poll in hand never writes over a move. Neighbours: `feed` runs by it, `desk` steers.
+//! cursor holds `Steering::plan`, so that a poll in hand never writes over a move. Neighbours: `feed` runs by it, `desk` steers.
 
 use std::time::Duration;
 
