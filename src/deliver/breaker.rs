@@ -111,7 +111,8 @@ impl Breaker {
         self.count(now, verdict);
         let (successes, failures) =
             self.slices.iter().fold((0, 0), |(s, f), slice| (s + slice.successes, f + slice.failures));
-        if !self.is_too_much(successes + failures, failures) {
+        // A success is no proof that the bus is away, even where older ones have just left the window.
+        if verdict == Verdict::Success || !self.is_too_much(successes + failures, failures) {
             return None;
         }
         self.state = State::Open { next_probe: now + PROBE_PAUSE.0, pause: PROBE_PAUSE.0 };
@@ -230,6 +231,18 @@ mod tests {
         assert_eq!(breaker.record(start, Verdict::Failure), None);
         assert_eq!(breaker.record(start, Verdict::Success), Some(Change::Closed));
         assert!(!breaker.is_open());
+    }
+
+    #[test]
+    fn a_success_does_not_open_it_though_older_ones_leave_the_window() {
+        let start = Instant::now();
+        let mut breaker = breaker();
+        feed(&mut breaker, start, Verdict::Success, 4);
+        feed(&mut breaker, start + Duration::from_secs(25), Verdict::Failure, 19);
+        assert_eq!(breaker.record(start + Duration::from_secs(32), Verdict::Success), None);
+        assert!(!breaker.is_open());
+        let next = breaker.record(start + Duration::from_secs(32), Verdict::Failure);
+        assert_eq!(next, Some(Change::Opened));
     }
 
     /// Numbers that look like chance, the same in every run.
