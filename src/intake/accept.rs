@@ -384,7 +384,8 @@ impl Inner {
             fleetbus.rejected = Empty,
         );
         // Whoever reads a message becomes a child of the span that published it.
-        let way = &Way { trace: trace::traceparent(&span).or_else(|| way.trace.clone()), ..way.clone() };
+        let traced = trace::traceparent(&span).map(|trace| Way { trace: Some(trace), ..way.clone() });
+        let way = traced.as_ref().unwrap_or(way);
         let publishing = async {
             let identified = timeout(TURN, self.identify(account, way, decoded.drafts)).await;
             let identified = identified.map_err(|_| Refusal::NotKept { retry_after: COME_AGAIN })?;
