@@ -7,9 +7,6 @@ use super::output::{Column, Output};
 use super::remote::{At, Remote, wait};
 use super::{Exit, complain};
 
-/// The most acts that the bridge gives at once.
-const PAGE: usize = 1_000;
-
 /// Arguments of `fleetbus audit`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -58,20 +55,12 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
 
 async fn list(args: Args) -> anyhow::Result<Exit> {
     let remote = Remote::new(&args.at)?;
-    let (mut acts, mut before) = (Vec::new(), args.before);
-    loop {
-        let mut query = Vec::new();
-        query.extend(args.account.clone().map(|account| ("account", account)));
-        query.extend(args.act.clone().map(|act| ("act", act)));
-        query.extend(before.map(|before| ("before", before.to_string())));
-        query.push(("limit", (args.limit - acts.len()).clamp(1, PAGE).to_string()));
-        let page: Page = remote.get("/v1/audit", &query).await?;
-        acts.extend(page.acts);
-        before = page.next;
-        if before.is_none() || acts.len() >= args.limit {
-            break;
-        }
-    }
+    let mut query = Vec::new();
+    query.extend(args.account.map(|account| ("account", account)));
+    query.extend(args.act.map(|act| ("act", act)));
+    let split = |Page { acts, next }| (acts, next);
+    let (acts, before) =
+        remote.pages("/v1/audit", &query, ("before", args.before), args.limit, split).await?;
     args.output.list(&acts, &COLUMNS, "nothing was done that the filter asks for")?;
     if let Some(before) = before {
         complain(&format!("there are more: --before {before}"));

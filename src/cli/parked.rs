@@ -13,8 +13,6 @@ use super::output::{Column, Output};
 use super::remote::{At, Filter, Reader, Remote, say, wait};
 use super::{Exit, complain};
 
-/// The most rows that the bridge gives at once.
-const PAGE: usize = 1_000;
 /// How much of a file is sent at once.
 const PART: usize = 8 << 20;
 
@@ -193,18 +191,9 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
 
 async fn list(args: ListArgs) -> anyhow::Result<Exit> {
     let remote = Remote::new(&args.at)?;
-    let (mut rows, mut after) = (Vec::new(), args.after);
-    loop {
-        let mut query = args.filter.pairs();
-        query.extend(after.map(|after| ("after", after.to_string())));
-        query.push(("limit", (args.limit - rows.len()).clamp(1, PAGE).to_string()));
-        let page: Page = remote.get("/v1/parked", &query).await?;
-        rows.extend(page.parked);
-        after = page.next;
-        if after.is_none() || rows.len() >= args.limit {
-            break;
-        }
-    }
+    let split = |Page { parked, next }| (parked, next);
+    let (rows, after) =
+        remote.pages("/v1/parked", &args.filter.pairs(), ("after", args.after), args.limit, split).await?;
     args.output.list(&rows, &COLUMNS, "nothing is parked that the filter asks for")?;
     if let Some(after) = after {
         complain(&format!("there are more: --after {after}"));

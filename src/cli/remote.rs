@@ -11,11 +11,14 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Response};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 /// For a connection.
 const CONNECT: Duration = Duration::from_secs(5);
 /// For an answer that is not a stream; a discard of a full store takes its time.
 const ANSWER: Duration = Duration::from_secs(120);
+/// The most rows that the bridge gives at once.
+const PAGE: usize = 1_000;
 /// What stays as it is in a query.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -158,6 +161,33 @@ impl Remote {
     /// Where there is no answer, or it says no.
     pub async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<T> {
         self.ask(Method::GET, path, query, Body::default()).await
+    }
+
+    /// Asks for a list page by page, up to a limit. `place` is where a page begins, and the query's name for it; `split` takes
+    /// a page apart into its rows and the next place. All rows, and where the next page would begin.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn pages<P: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&'static str, String)],
+        (name, mut place): (&'static str, Option<u64>),
+        limit: usize,
+        split: impl Fn(P) -> (Vec<Value>, Option<u64>),
+    ) -> anyhow::Result<(Vec<Value>, Option<u64>)> {
+        let mut all = Vec::new();
+        loop {
+            let mut query = query.to_vec();
+            query.extend(place.map(|place| (name, place.to_string())));
+            query.push(("limit", (limit - all.len()).clamp(1, PAGE).to_string()));
+            let (rows, next) = split(self.get(path, &query).await?);
+            all.extend(rows);
+            place = next;
+            if place.is_none() || all.len() >= limit {
+                return Ok((all, place));
+            }
+        }
     }
 
     /// Sends a value.
