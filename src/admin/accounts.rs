@@ -11,12 +11,10 @@ use super::AdminState;
 use super::filter::time_text;
 use super::problem::Problem;
 use super::snapshot::{BusState, Snapshot};
-use crate::config::{self, PollApi};
+use crate::config;
 use crate::deliver::counts::Reading;
 use crate::event::Millis;
-use crate::intake::poll::api_name;
 use crate::intake::poll::desk::Steered;
-use crate::provider::PullApi;
 
 pub(super) fn routes() -> OpenApiRouter<AdminState> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(show))
@@ -200,10 +198,7 @@ impl Webhook {
 
 impl Feed {
     fn all(account: &config::Account, poll: &config::Poll, feeds: &[Steered], now: Millis) -> Vec<Self> {
-        let api = match poll.api {
-            PollApi::V2 { .. } => PullApi::V2,
-            PollApi::V3 { .. } => PullApi::V3,
-        };
+        let api = poll.api.pulls();
         let steered = |feed: config::Feed| {
             let is = |steered: &&Steered| {
                 let name = &steered.name;
@@ -221,7 +216,7 @@ impl Feed {
         let failed = status.failed.into_iter().chain(status.sweep_failed).max_by_key(|(at, _)| *at);
         let lag = |at: Millis| u64::try_from(now.0.saturating_sub(at.0) / 1_000).unwrap_or(0);
         Self {
-            api: api_name(name.api),
+            api: name.api.as_str(),
             feed: name.feed.as_str(),
             every_seconds,
             doing: status.doing.as_str(),

@@ -25,7 +25,6 @@ use super::problem::{Problem, Sent};
 use crate::clock;
 use crate::event::{AccountId, Millis};
 use crate::intake::accept::{Acceptance, Errand, Pulled};
-use crate::intake::poll::api_name;
 use crate::intake::poll::backfill::{Backfill, Cost, Door, Told};
 use crate::intake::poll::plan::{SETTLE, Window};
 use crate::provider::{Feed, PullApi};
@@ -175,7 +174,7 @@ async fn begin(
     let door = backfills.door(&account, asked.api.as_deref(), feed)?;
     let work = Work {
         account,
-        api: api_name(door.api).to_owned(),
+        api: door.api.as_str().to_owned(),
         feed: feed.as_str().to_owned(),
         from,
         to: window.to,
@@ -296,12 +295,11 @@ impl Backfills {
 
     /// The account's API that has the feed: the one that is named, else one through which the feed is polled, else any.
     fn door(&self, account: &str, api: Option<&str>, feed: Feed) -> Result<&Door, Problem> {
-        let api = match api {
-            None => None,
-            Some("v2") => Some(PullApi::V2),
-            Some("v3") => Some(PullApi::V3),
-            Some(other) => return Err(Problem::unprocessable(format!("api {other:?} is unknown: v2 or v3"))),
+        let known = |text| {
+            let unknown = || Problem::unprocessable(format!("api {text:?} is unknown: v2 or v3"));
+            PullApi::parse(text).ok_or_else(unknown)
         };
+        let api = api.map(known).transpose()?;
         let doors: Vec<&Door> =
             self.past.doors.iter().filter(|door| door.account.as_str() == account).collect();
         let named = |door: &&&Door| api.is_none_or(|api| door.api == api);

@@ -17,7 +17,6 @@ use super::status::Readiness;
 use crate::deliver::counts::Reading;
 use crate::event::Millis;
 use crate::latency::Histograms;
-use crate::provider::PullApi;
 use crate::replay::{Kind, StoreHealth, WaitsFor};
 use crate::version::{REVISION, VERSION};
 
@@ -276,11 +275,7 @@ fn store(page: &mut Page, snapshot: &Snapshot) {
 
 impl OfFeed {
     fn of(feed: &FeedReading) -> Self {
-        let api = match feed.api {
-            PullApi::V2 => "v2",
-            PullApi::V3 => "v3",
-        };
-        Self { account: feed.account.as_str().to_owned(), api, feed: feed.feed.as_str() }
+        Self { account: feed.account.as_str().to_owned(), api: feed.api.as_str(), feed: feed.feed.as_str() }
     }
 }
 
@@ -367,7 +362,7 @@ mod tests {
     use super::*;
     use crate::admin::snapshot::WebhookReading;
     use crate::event::{AccountId, EventType};
-    use crate::provider::Feed;
+    use crate::provider::{Feed, PullApi};
 
     fn page(snapshot: &Snapshot) -> String {
         render(snapshot).unwrap()

@@ -153,12 +153,7 @@ async fn steer(
 }
 
 fn named(api: &str, feed: &str) -> Result<(PullApi, Feed), Problem> {
-    let api = match api {
-        "v2" => Some(PullApi::V2),
-        "v3" => Some(PullApi::V3),
-        _ => None,
-    };
-    api.zip(Feed::parse(feed)).ok_or_else(|| Problem::from(SteerError::Unknown))
+    PullApi::parse(api).zip(Feed::parse(feed)).ok_or_else(|| Problem::from(SteerError::Unknown))
 }
 
 impl From<SteerError> for Problem {

@@ -25,7 +25,7 @@ use crate::intake::poll::desk::Desk;
 use crate::intake::poll::{Hosts, Pollers};
 use crate::intake::tokens::Registry;
 use crate::intake::webhook::WebhookState;
-use crate::replay::{Act, AskError, Entry, Store, Table, moving};
+use crate::replay::{Act, Store, Table, moving};
 use crate::route::Router;
 
 /// What a reload exchanges things in.
@@ -169,7 +169,7 @@ impl Reloader {
             .ok(),
         };
         if let Some(hosts) = hosts {
-            let cursors = all(&self.store, Table::Cursors, None).await?;
+            let cursors = self.store.all_entries(Table::Cursors, None).await?;
             let pollers = Pollers::again(&running.accounts, &cursors, &hosts)?;
             self.desk.seat(pollers.steered()).await;
             polls.begin(pollers).await;
@@ -190,12 +190,12 @@ impl Reloader {
         let admin = admin_keys(&config.admin.tokens)?;
         let (mut directory, mut states) = (Vec::new(), Vec::new());
         for account in config.accounts.iter().filter(|account| self.acceptance.is_new(&account.id)) {
-            let switches = all(&self.store, Table::Switches, Some(&account.id)).await?;
+            let switches = self.store.all_entries(Table::Switches, Some(&account.id)).await?;
             if switches.iter().any(|switch| switch.key == moving::OUT) {
                 return Err(ReloadError::MovedOut(account.id.clone()));
             }
-            directory.extend(all(&self.store, Table::Directory, Some(&account.id)).await?);
-            states.extend(all(&self.store, Table::States, Some(&account.id)).await?);
+            directory.extend(self.store.all_entries(Table::Directory, Some(&account.id)).await?);
+            states.extend(self.store.all_entries(Table::States, Some(&account.id)).await?);
         }
         Ok(Ready { config, keys, admin, known: known(directory, states) })
     }
@@ -236,17 +236,6 @@ fn read(path: PathBuf) -> Result<Config, ReloadError> {
     match std::fs::read_to_string(&path) {
         Ok(text) => config::load(&text, &ThisProcess).map(|loaded| loaded.config).map_err(ReloadError::Wrong),
         Err(source) => Err(ReloadError::Unreadable { path, source }),
-    }
-}
-
-/// All entries of a table, of one account or of all.
-async fn all(store: &Store, table: Table, account: Option<&AccountId>) -> Result<Vec<Entry>, AskError> {
-    let (mut found, mut after) = (Vec::new(), None);
-    loop {
-        let page = store.entries(table, account.cloned(), after).await?;
-        let Some(last) = page.last() else { return Ok(found) };
-        after = Some((last.account.clone(), last.key.clone()));
-        found.extend(page);
     }
 }
 

@@ -65,10 +65,7 @@ fn summary(loaded: &Loaded) -> Vec<String> {
 fn account_line(account: &Account) -> String {
     let webhook = account.webhook.as_ref().map(|_| format!("webhooks at /webhooks/{}", account.id));
     let polled = account.poll.iter().map(|poll| {
-        let api = match &poll.api {
-            config::PollApi::V2 { .. } => "v2",
-            config::PollApi::V3 { .. } => "v3",
-        };
+        let api = poll.api.pulls().as_str();
         let feeds: Vec<&str> = poll.feeds.iter().map(|(feed, _)| feed.as_str()).collect();
         format!("polls {api} for {}", feeds.join(", "))
     });

@@ -16,7 +16,7 @@ use super::Exit;
 use super::output::{Column, Output};
 use crate::bus::{Bus, Finding};
 use crate::clock;
-use crate::config::{self, Config, PollApi};
+use crate::config::{self, Config};
 use crate::intake::poll::fault::Fault;
 use crate::intake::poll::host::Host;
 use crate::intake::poll::http::{Bounds, Client};
@@ -131,10 +131,7 @@ async fn providers(config: &Config) -> Vec<Row> {
     let mut rows = Vec::new();
     for account in &config.accounts {
         for poll in &account.poll {
-            let api = match poll.api {
-                PollApi::V2 { .. } => "v2",
-                PollApi::V3 { .. } => "v3",
-            };
+            let api = poll.api.pulls().as_str();
             let what = format!("account {}, API {api} at {}", account.id, poll.base_url);
             rows.push(provider(what, poll).await);
         }

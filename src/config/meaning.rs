@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::SecretSource;
 use crate::event::AccountId;
-use crate::provider::Provider;
+use crate::provider::{Provider, PullApi};
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -203,6 +203,17 @@ pub enum PollApi {
         /// The key.
         key: SecretSource,
     },
+}
+
+impl PollApi {
+    /// Which API it opens.
+    #[must_use]
+    pub const fn pulls(&self) -> PullApi {
+        match self {
+            Self::V2 { .. } => PullApi::V2,
+            Self::V3 { .. } => PullApi::V3,
+        }
+    }
 }
 
 pub use crate::provider::Feed;

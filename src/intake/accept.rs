@@ -640,20 +640,16 @@ fn source_text(source: &Source) -> String {
     match source {
         Source::Push { hint: None } => "push".to_owned(),
         Source::Push { hint: Some(hint) } => format!("push/{hint}"),
-        Source::Pull { api: PullApi::V2, feed } => format!("v2/{}", feed.as_str()),
-        Source::Pull { api: PullApi::V3, feed } => format!("v3/{}", feed.as_str()),
+        Source::Pull { api, feed } => format!("{}/{}", api.as_str(), feed.as_str()),
     }
 }
 
 /// The source whose spelling is `text`.
 fn source_of(text: &str) -> Option<Source> {
     let (kind, rest) = text.split_once('/').map_or((text, None), |(kind, rest)| (kind, Some(rest)));
-    let pull = |api| Some(Source::Pull { api, feed: Feed::parse(rest?)? });
     match kind {
         "push" => Some(Source::Push { hint: rest.map(str::to_owned) }),
-        "v2" => pull(PullApi::V2),
-        "v3" => pull(PullApi::V3),
-        _ => None,
+        api => Some(Source::Pull { api: PullApi::parse(api)?, feed: Feed::parse(rest?)? }),
     }
 }
 

@@ -118,6 +118,23 @@ pub enum PullApi {
     V3,
 }
 
+impl PullApi {
+    /// The spelling in the configuration, the API, the store and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::V2 => "v2",
+            Self::V3 => "v3",
+        }
+    }
+
+    /// The API whose spelling is `text`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::V2, Self::V3].into_iter().find(|api| api.as_str() == text)
+    }
+}
+
 /// The way by which a message came, as far as decoding asks.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Source {

@@ -443,6 +443,24 @@ impl Store {
         self.shared.quotas.store(Arc::new(quotas));
     }
 
+    /// All entries of a table, in their order; of one account, or of all.
+    ///
+    /// # Errors
+    /// Where the store cannot read, or is closed.
+    pub async fn all_entries(
+        &self,
+        table: Table,
+        account: Option<&AccountId>,
+    ) -> Result<Vec<Entry>, AskError> {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.entries(table, account.cloned(), after).await?;
+            let Some(last) = page.last() else { return Ok(found) };
+            after = Some((last.account.clone(), last.key.clone()));
+            found.extend(page);
+        }
+    }
+
     /// Bytes that an account may still park for the bus.
     #[must_use]
     pub fn room(&self, account: &AccountId) -> u64 {

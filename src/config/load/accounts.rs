@@ -8,38 +8,23 @@ use super::{IN_FLIGHT_IN_ALL, Walk};
 use crate::config::tree::{Fields, Node, Value, nearest};
 use crate::config::{Account, Limits, Poll, PollApi, Replay, units};
 use crate::event::AccountId;
-use crate::provider::{Feed, Provider};
+use crate::provider::{Feed, Provider, PullApi};
 
-/// The APIs by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Api {
-    V2,
-    V3,
-}
-
-impl Api {
-    const fn feeds(self) -> &'static [&'static str] {
-        match self {
-            Self::V2 => &[
-                "locations",
-                "history",
-                "trips",
-                "stops",
-                "alerts",
-                "usage-hours",
-                "geofence-activity",
-                "trackers",
-                "geofences",
-            ],
-            Self::V3 => &["positions", "stops", "trackers"],
-        }
-    }
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::V2 => "v2",
-            Self::V3 => "v3",
-        }
+/// What an API offers.
+const fn feeds_of(api: PullApi) -> &'static [&'static str] {
+    match api {
+        PullApi::V2 => &[
+            "locations",
+            "history",
+            "trips",
+            "stops",
+            "alerts",
+            "usage-hours",
+            "geofence-activity",
+            "trackers",
+            "geofences",
+        ],
+        PullApi::V3 => &["positions", "stops", "trackers"],
     }
 }
 
@@ -147,8 +132,8 @@ impl Walk<'_> {
         let api = self.api(&mut map);
         let base_url = self.base_url(&mut map);
         let opened = match api {
-            Some(Api::V2) => self.required_secret(&mut map, "token").map(|token| PollApi::V2 { token }),
-            Some(Api::V3) => self.required_secret(&mut map, "key").map(|key| PollApi::V3 { key }),
+            Some(PullApi::V2) => self.required_secret(&mut map, "token").map(|token| PollApi::V2 { token }),
+            Some(PullApi::V3) => self.required_secret(&mut map, "key").map(|key| PollApi::V3 { key }),
             None => {
                 // Either may be meant.
                 let _ = (map.take("token"), map.take("key"));
@@ -157,8 +142,8 @@ impl Walk<'_> {
         };
         if let Some(api) = api {
             let (other, right) = match api {
-                Api::V2 => ("key", "token"),
-                Api::V3 => ("token", "key"),
+                PullApi::V2 => ("key", "token"),
+                PullApi::V3 => ("token", "key"),
             };
             if map.has(other) {
                 let at = At::in_map(&map, other);
@@ -176,16 +161,13 @@ impl Walk<'_> {
         Some(poll)
     }
 
-    fn api(&mut self, map: &mut Fields<'_>) -> Option<Api> {
+    fn api(&mut self, map: &mut Fields<'_>) -> Option<PullApi> {
         let (name, at) = self.required(map, "api", "write v2 or v3")?;
-        match name.as_str() {
-            "v2" => Some(Api::V2),
-            "v3" => Some(Api::V3),
-            _ => {
-                self.add(&at, format!("`{name}` is not an API that is known"), "write v2 or v3");
-                None
-            }
+        let api = PullApi::parse(&name);
+        if api.is_none() {
+            self.add(&at, format!("`{name}` is not an API that is known"), "write v2 or v3");
         }
+        api
     }
 
     fn base_url(&mut self, map: &mut Fields<'_>) -> Option<String> {
@@ -207,7 +189,12 @@ impl Walk<'_> {
         Some(text.trim_end_matches('/').to_owned())
     }
 
-    fn feeds(&mut self, map: &mut Fields<'_>, api: Option<Api>, before: &[Poll]) -> Vec<(Feed, Duration)> {
+    fn feeds(
+        &mut self,
+        map: &mut Fields<'_>,
+        api: Option<PullApi>,
+        before: &[Poll],
+    ) -> Vec<(Feed, Duration)> {
         let at = At::in_map(map, "feeds");
         let written = map.has("feeds");
         let Some(mut feeds) = self.map(map, "feeds") else {
@@ -227,10 +214,7 @@ impl Walk<'_> {
                 self.add(&at, what, fix);
                 continue;
             }
-            let of_same_api = |poll: &&Poll| match (&poll.api, api) {
-                (PollApi::V2 { .. }, Some(Api::V2)) | (PollApi::V3 { .. }, Some(Api::V3)) => true,
-                (PollApi::V2 { .. } | PollApi::V3 { .. }, Some(Api::V2 | Api::V3) | None) => false,
-            };
+            let of_same_api = |poll: &&Poll| Some(poll.api.pulls()) == api;
             let mut polled = before.iter().filter(of_same_api).flat_map(|poll| &poll.feeds);
             if polled.any(|(feed, _)| feed.as_str() == name) {
                 self.add(&at, "is polled by an entry before this one too", "keep one of them");
@@ -272,14 +256,16 @@ impl Walk<'_> {
 }
 
 fn same_api(one: &Poll, other: &Poll) -> bool {
-    std::mem::discriminant(&one.api) == std::mem::discriminant(&other.api)
+    one.api.pulls() == other.api.pulls()
 }
 
 /// Why an API does not have a feed, and what to do.
-fn refused_feed(name: &str, api: Option<Api>) -> Option<(String, String)> {
+fn refused_feed(name: &str, api: Option<PullApi>) -> Option<(String, String)> {
     if Feed::parse(name).is_none() {
-        let known: Vec<&'static str> = api
-            .map_or_else(|| Feed::ALL.iter().map(|feed| feed.as_str()).collect(), |api| api.feeds().to_vec());
+        let known: Vec<&'static str> = api.map_or_else(
+            || Feed::ALL.iter().map(|feed| feed.as_str()).collect(),
+            |api| feeds_of(api).to_vec(),
+        );
         let fix = nearest(name, &known).map_or_else(
             || format!("known here: {}", known.join(", ")),
             |near| format!("did you mean `{near}`?"),
@@ -287,17 +273,17 @@ fn refused_feed(name: &str, api: Option<Api>) -> Option<(String, String)> {
         return Some(("is not a feed".to_owned(), fix));
     }
     let api = api?;
-    if api.feeds().contains(&name) {
+    if feeds_of(api).contains(&name) {
         return None;
     }
     let (what, fix) = match (api, name) {
-        (Api::V3, "trips" | "alerts") => (
+        (PullApi::V3, "trips" | "alerts") => (
             "cannot be polled from API v3: no start time of its rows has been seen, and so they have no id"
                 .to_owned(),
             "poll it from v2, or take webhooks".to_owned(),
         ),
-        (Api::V2 | Api::V3, _) => {
-            (format!("is not a feed of API {}", api.as_str()), format!("it has {}", api.feeds().join(", ")))
+        (PullApi::V2 | PullApi::V3, _) => {
+            (format!("is not a feed of API {}", api.as_str()), format!("it has {}", feeds_of(api).join(", ")))
         }
     };
     Some((what, fix))

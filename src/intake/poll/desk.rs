@@ -9,11 +9,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use super::Clock;
 use super::feed::{Name, Status};
 use super::host::Host;
 use super::plan::{Cursor, SETTLE, SWEEP};
 use super::steer::Steering;
-use super::{Clock, api_name};
 use crate::event::{AccountId, Millis};
 use crate::provider::{Feed, PullApi};
 use crate::replay::{Act, AskError, Change, Entry, Store, Table};
@@ -118,16 +118,10 @@ impl Desk {
     /// # Errors
     /// Where the store cannot read.
     pub async fn open(store: Store, clock: Clock) -> Result<Self, AskError> {
-        let mut paused = HashSet::new();
-        let mut after = None;
-        loop {
-            let page = store.entries(Table::Switches, None, after).await?;
-            let Some(last) = page.last() else { break };
-            after = Some((last.account.clone(), last.key.clone()));
-            let of_polls =
-                page.into_iter().filter(|entry| entry.key == PAUSED || entry.key.starts_with("paused/"));
-            paused.extend(of_polls.map(|entry| (entry.account, entry.key)));
-        }
+        let switches = store.all_entries(Table::Switches, None).await?;
+        let of_polls =
+            switches.into_iter().filter(|entry| entry.key == PAUSED || entry.key.starts_with("paused/"));
+        let paused = of_polls.map(|entry| (entry.account, entry.key)).collect();
         let paused = tokio::sync::Mutex::new(paused);
         Ok(Self { store, clock, feeds: ArcSwap::default(), paused })
     }
@@ -266,14 +260,14 @@ const PAUSED: &str = "paused";
 fn key(which: Which) -> String {
     match which {
         Which::Account => PAUSED.to_owned(),
-        Which::Feed(api, feed) => format!("{PAUSED}/{}/{}", api_name(api), feed.as_str()),
+        Which::Feed(api, feed) => format!("{PAUSED}/{}/{}", api.as_str(), feed.as_str()),
     }
 }
 
 fn object(which: Which) -> String {
     match which {
         Which::Account => "polls".to_owned(),
-        Which::Feed(api, feed) => format!("{}/{}", api_name(api), feed.as_str()),
+        Which::Feed(api, feed) => format!("{}/{}", api.as_str(), feed.as_str()),
     }
 }
 

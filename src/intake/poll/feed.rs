@@ -16,7 +16,7 @@ use super::host::Host;
 use super::plan::{Cursor, Due, Extent, Halved, Progress, Sweep};
 use super::request::Endpoint;
 use super::steer::{Held, Steering};
-use super::{Clock, Spread, api_name, pause};
+use super::{Clock, Spread, pause};
 use crate::event::{AccountId, Millis};
 use crate::faults::{self, Point};
 use crate::intake::accept::{Errand, Pulled, Receipt, Refusal};
@@ -47,7 +47,7 @@ impl Name {
     /// Its cursor's key.
     #[must_use]
     pub fn key(&self) -> String {
-        format!("{}/{} {}", api_name(self.api), self.feed.as_str(), self.base_url)
+        format!("{}/{} {}", self.api.as_str(), self.feed.as_str(), self.base_url)
     }
 }
 
@@ -313,7 +313,7 @@ where
             "poll",
             otel.kind = "client",
             fleetbus.account = %self.name.account,
-            fleetbus.api = api_name(self.name.api),
+            fleetbus.api = self.name.api.as_str(),
             fleetbus.feed = self.name.feed.as_str(),
             fleetbus.side = side.as_str(),
         );
@@ -362,7 +362,7 @@ where
         };
         drop(status);
         if failed.is_some() {
-            let (account, api, feed) = (&self.name.account, api_name(self.name.api), self.name.feed.as_str());
+            let (account, api, feed) = (&self.name.account, self.name.api.as_str(), self.name.feed.as_str());
             tracing::info!(%account, api, feed, side = side.as_str(), "feed.recovered");
         }
     }
@@ -385,7 +385,7 @@ where
         if !is_news && (side == Side::Sweep || !times.is_power_of_two()) {
             return;
         }
-        let (account, api, feed) = (&self.name.account, api_name(self.name.api), self.name.feed.as_str());
+        let (account, api, feed) = (&self.name.account, self.name.api.as_str(), self.name.feed.as_str());
         let side = side.as_str();
         if kind == "unauthorized" {
             tracing::error!(%account, api, feed, side, kind, times, error = why, "feed.failed");

@@ -273,17 +273,8 @@ impl Pollers {
 /// A cursor that cannot be read is none: its feed begins as a new one does, and dedup knows what was taken.
 fn cursor(name: &Name, text: &str) -> Cursor {
     serde_json::from_str(text).unwrap_or_else(|error| {
-        let (account, api, feed) = (&name.account, api_name(name.api), name.feed.as_str());
+        let (account, api, feed) = (&name.account, name.api.as_str(), name.feed.as_str());
         tracing::error!(%account, api, feed, error = %error, "feed.cursor_unreadable");
         Cursor::default()
     })
-}
-
-/// A spelling for people and metrics.
-#[must_use]
-pub const fn api_name(api: PullApi) -> &'static str {
-    match api {
-        PullApi::V2 => "v2",
-        PullApi::V3 => "v3",
-    }
 }
