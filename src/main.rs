@@ -1,7 +1,5 @@
 //! Arguments in, exit code out: everything else is in the library.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
+fn main() {
     fleetbus::cli::main()
 }

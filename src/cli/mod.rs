@@ -1,7 +1,7 @@
 //! The command line: one file a subcommand, each with its `Args` and a `run` that ends in an [`Exit`]. Invariant: no
 //! subcommand exits by itself, and what it says to people goes to standard error, what it yields to standard output.
 
-use std::process::ExitCode;
+use std::io::Write as _;
 
 use clap::{Parser, Subcommand};
 
@@ -51,16 +51,20 @@ pub enum Exit {
     Locked,
 }
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::Failed => 1,
-            Exit::Usage => 64,
-            Exit::Data => 65,
-            Exit::NoInput => 66,
-            Exit::Store => 74,
-            Exit::Locked => 75,
+impl Exit {
+    /// The process ends here, without what C libraries left to be done `atexit`: threads of theirs may still run (a broker that
+    /// hangs holds its client back), and OpenSSL's part frees what they use. Nothing waits for it: what was answered is on disk.
+    fn leave(self) -> ! {
+        // Nobody is left to tell where it cannot be written.
+        std::io::stdout().flush().ok();
+        signal_hook::low_level::exit(match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 64,
+            Self::Data => 65,
+            Self::NoInput => 66,
+            Self::Store => 74,
+            Self::Locked => 75,
         })
     }
 }
@@ -130,13 +134,12 @@ enum Command {
 }
 
 /// Parses the arguments and runs the subcommand. Misuse exits 64; `--help` and `--version` exit 0.
-#[must_use]
-pub fn main() -> ExitCode {
+pub fn main() -> ! {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(problem) => {
             let exit = if problem.use_stderr() { Exit::Usage } else { Exit::Done };
-            return if problem.print().is_ok() { exit.into() } else { Exit::Failed.into() };
+            if problem.print().is_ok() { exit.leave() } else { Exit::Failed.leave() }
         }
     };
     let ended = match cli.command {
@@ -161,10 +164,10 @@ pub fn main() -> ExitCode {
         Command::Man(args) => manual::man(&args),
     };
     match ended {
-        Ok(exit) => exit.into(),
+        Ok(exit) => exit.leave(),
         Err(error) => {
             complain(&format!("{error:#}"));
-            Exit::Failed.into()
+            Exit::Failed.leave()
         }
     }
 }
