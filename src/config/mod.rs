@@ -13,6 +13,7 @@ use std::path::PathBuf;
 pub use load::{Loaded, load};
 pub use meaning::*;
 pub use schema::schema;
+pub(crate) use secret::read_bounded;
 pub use secret::{Secret, SecretError, SecretSource};
 pub use tree::Problem;
 

@@ -357,6 +357,15 @@ async fn a_secured_kafka_takes_what_it_allows() {
     desk.delivers(200, &message(&denied, "key", 4)).await;
     desk.close().await;
     assert_eq!(by_key(&kafka.read(&denied))["key"], [4]);
+    // A password that is wrong is no broker, until its file holds the right one.
+    let late = dir.path().join("late");
+    std::fs::write(&late, "not yet").expect("a writable folder");
+    let mended = secured(Property::Secret(SecretSource::File(late.clone())));
+    mended.submit(1, &message(&allowed, "late", 1)).expect("taken");
+    until("the client has noticed", PATIENCE, || !mended.bus.is_available());
+    std::fs::write(&late, USER.1).expect("a writable folder");
+    mended.delivers(300, &message(&allowed, "late", 2)).await;
+    mended.close().await;
     // A wrong password is no broker.
     let wrong = secured(password("wrong"));
     wrong.submit(1, &message(&allowed, "key", 9)).expect("taken");

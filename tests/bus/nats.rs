@@ -269,10 +269,18 @@ async fn a_nats_that_asks_for_a_token_takes_who_has_it() {
     let token = dir.path().join("token");
     std::fs::write(&token, "a-token-of-the-tests\n").expect("a writable folder");
     let with = |token| config::Nats { token, create: Create::Missing, ..config(&nats, "TOKEN") };
-    let allowed = Desk::open(&config::Bus::Nats(with(Some(SecretSource::File(token)))), dir.path());
+    let allowed = Desk::open(&config::Bus::Nats(with(Some(SecretSource::File(token.clone())))), dir.path());
     let made = allowed.bus.check(&[Arc::from("token.a")]).await;
     assert!(matches!(made[..], [Finding::Made(_)]), "{made:?}");
     assert_eq!(allowed.attempt(1, &message("token.a", "key", 1)).await, Outcome::Delivered);
+    // Another token from now on: the client has it from the file as soon as it needs it.
+    nats.kill9();
+    nats.replace("a-token-of-the-tests", "another-token-of-the-tests");
+    std::fs::write(&token, "another-token-of-the-tests\n").expect("a writable folder");
+    nats.restart();
+    nats.wait();
+    connected(&allowed).await;
+    allowed.delivers(1_000, &message("token.a", "key", 2)).await;
     allowed.close().await;
     let stranger = Desk::open(&config::Bus::Nats(with(None)), dir.path());
     let findings = stranger.bus.check(&[Arc::from("token.a")]).await;

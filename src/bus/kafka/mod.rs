@@ -4,6 +4,7 @@
 //! lane knows. Batches form by themselves while requests are in flight. ADR 0008 and 0009 have what was tried.
 
 mod errors;
+mod properties;
 mod topics;
 
 use std::collections::VecDeque;
@@ -11,20 +12,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, Statistics};
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, Message, OpenError, Outcome, Ticket};
 use crate::config;
 use errors::failure_of;
+use properties::Properties;
 
 /// Messages that wait for their turn while they are sent one by one; what they weigh is bounded by the memory permits.
 const WAITING: usize = 65_536;
@@ -34,14 +36,18 @@ const STALE: Duration = Duration::from_millis(100);
 const ALONE: Duration = Duration::from_secs(10);
 /// First and last pause between two clients.
 const REBUILD_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// How often the files of the configuration are looked at.
+const LOOK: Duration = Duration::from_secs(5);
+/// How long a client that is exchanged may take for what it holds.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a question about topics may take.
 const ASK: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub struct KafkaBus {
-    config: ClientConfig,
-    brokers: String,
-    create: config::Create,
+    kafka: config::Kafka,
+    /// What the client that is in use was made of.
+    properties: ArcSwap<Properties>,
     shared: Arc<Shared>,
 }
 
@@ -256,29 +262,7 @@ impl Shared {
 impl KafkaBus {
     /// Makes the client; brokers need not be up.
     pub(super) fn open(kafka: &config::Kafka) -> Result<Self, OpenError> {
-        let mut config = ClientConfig::new();
-        for (name, property) in &kafka.properties {
-            let value = match property {
-                config::Property::Plain(value) => value.clone(),
-                config::Property::Secret(source) => source.read()?.reveal().to_owned(),
-            };
-            config.set(name, value);
-        }
-        config
-            .set("bootstrap.servers", &kafka.brokers)
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            .set("max.in.flight.requests.per.connection", "5")
-            .set("message.timeout.ms", "0")
-            .set("linger.ms", "0")
-            .set("queue.buffering.max.kbytes", "65536")
-            .set("queue.buffering.max.messages", "200000")
-            .set("partitioner", "murmur2_random")
-            .set("topic.metadata.propagation.max.ms", "5000")
-            .set("reconnect.backoff.ms", "50")
-            .set("reconnect.backoff.max.ms", "1000")
-            .set("statistics.interval.ms", "1000")
-            .set("log.connection.close", "false");
+        let properties = Properties::read(kafka)?;
         let shared = Arc::new(Shared {
             client: ArcSwapOption::empty(),
             turns: Mutex::default(),
@@ -287,13 +271,14 @@ impl KafkaBus {
             troubled: AtomicBool::new(false),
             down: AtomicBool::new(false),
         });
-        let bus = Self { config, brokers: kafka.brokers.clone(), create: kafka.create, shared };
-        bus.shared.client.store(Some(Arc::new(bus.client()?)));
+        let properties = ArcSwap::from_pointee(properties);
+        let bus = Self { kafka: kafka.clone(), properties, shared };
+        bus.shared.client.store(Some(Arc::new(bus.client(&bus.properties.load())?)));
         Ok(bus)
     }
 
-    fn client(&self) -> Result<Client, KafkaError> {
-        self.config.create_with_context(Context { shared: Arc::clone(&self.shared) })
+    fn client(&self, properties: &Properties) -> Result<Client, KafkaError> {
+        properties.producer().create_with_context(Context { shared: Arc::clone(&self.shared) })
     }
 
     pub(super) fn submit(&self, message: &Message, ticket: Ticket) -> Result<(), (Failure, Ticket)> {
@@ -324,10 +309,14 @@ impl KafkaBus {
 
     pub(super) async fn run(&self, stop: CancellationToken) {
         let mut pause = REBUILD_PAUSE.0;
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut seen = self.properties.load_full();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.shared.ring.notified() => {}
+                _ = look.tick(), if seen.reads_files => seen = self.look_at_files(seen).await,
             }
             if self.shared.broken.load(Ordering::Relaxed) {
                 self.rebuild().await;
@@ -357,29 +346,34 @@ impl KafkaBus {
         !self.shared.turns.lock().waiting.is_empty()
     }
 
+    /// A secret or certificate is another one: a client that has it takes the place of the one that has not. What was seen.
+    async fn look_at_files(&self, seen: Arc<Properties>) -> Arc<Properties> {
+        let kafka = self.kafka.clone();
+        let read = tokio::task::spawn_blocking(move || Properties::read(&kafka)).await;
+        // One that is not there is about to be: files are exchanged in several steps.
+        let Ok(Ok(now)) = read else { return seen };
+        if now == *seen {
+            return seen;
+        }
+        let now = Arc::new(now);
+        match self.client(&now) {
+            Ok(client) => {
+                tracing::info!("kafka.files_changed");
+                self.properties.store(Arc::clone(&now));
+                self.let_go(GoingOut::Whole).await;
+                self.put_in(client);
+            }
+            Err(error) => tracing::error!(error = %error, "kafka.files_refused"),
+        }
+        now
+    }
+
     /// The client is beyond repair: what it holds is given up, and a new one is made.
     async fn rebuild(&self) {
         tracing::warn!("kafka.client_rebuilt");
-        let old = self.shared.client.swap(None);
-        let purged = tokio::task::spawn_blocking(move || {
-            if let Some(client) = &old {
-                client.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
-                // Serves the purged messages' reports.
-                client.flush(Duration::from_secs(2)).unwrap_or_else(|error| {
-                    tracing::debug!(error = %error, "kafka.flush_after_purge");
-                });
-            }
-        });
-        purged.await.unwrap_or_default();
-        // There is no client: what waits fails.
-        self.shared.flush(&mut self.shared.turns.lock());
-        self.shared.tell_failed();
-        match self.client() {
-            Ok(client) => {
-                self.shared.turns.lock().in_flight = 0;
-                self.shared.client.store(Some(Arc::new(client)));
-                self.shared.broken.store(false, Ordering::Relaxed);
-            }
+        self.let_go(GoingOut::Broken).await;
+        match self.client(&self.properties.load()) {
+            Ok(client) => self.put_in(client),
             Err(error) => {
                 tracing::error!(error = %error, "kafka.rebuild_failed");
                 self.shared.ring.notify_one();
@@ -387,19 +381,57 @@ impl KafkaBus {
         }
     }
 
+    /// From here on there is no client: what waits fails, and what the old one holds ends.
+    async fn let_go(&self, going: GoingOut) {
+        let old = {
+            // Nobody is in the middle of handing it something.
+            let _turns = self.shared.turns.lock();
+            self.shared.client.swap(None)
+        };
+        let patience = match going {
+            GoingOut::Whole => PATIENCE,
+            GoingOut::Broken => Duration::ZERO,
+        };
+        let_end(old, patience, PATIENCE).await;
+        self.shared.flush(&mut self.shared.turns.lock());
+        self.shared.tell_failed();
+    }
+
+    fn put_in(&self, client: Client) {
+        self.shared.turns.lock().in_flight = 0;
+        self.shared.client.store(Some(Arc::new(client)));
+        self.shared.broken.store(false, Ordering::Relaxed);
+    }
+
     pub(super) async fn close(&self, patience: Duration) {
         let client = self.shared.client.swap(None);
-        let closed = tokio::task::spawn_blocking(move || {
-            if let Some(client) = &client {
+        timeout(patience + PATIENCE, let_end(client, patience, Duration::from_millis(500))).await.ok();
+    }
+}
+
+/// In which state a client is taken out of use.
+#[derive(Clone, Copy)]
+enum GoingOut {
+    /// It still sends.
+    Whole,
+    /// It never sends again.
+    Broken,
+}
+
+/// Waits for what a client holds, gives the rest up, and waits for the reports of that.
+async fn let_end(client: Option<Arc<Client>>, patience: Duration, reports: Duration) {
+    let ended = tokio::task::spawn_blocking(move || {
+        if let Some(client) = &client {
+            if !patience.is_zero() {
                 client.flush(patience).unwrap_or_else(|error| {
                     tracing::debug!(error = %error, "kafka.flush");
                 });
-                client.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
-                client.flush(Duration::from_millis(500)).unwrap_or_else(|error| {
-                    tracing::debug!(error = %error, "kafka.flush_after_purge");
-                });
             }
-        });
-        timeout(patience + Duration::from_secs(3), closed).await.ok();
-    }
+            client.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+            client.flush(reports).unwrap_or_else(|error| {
+                tracing::debug!(error = %error, "kafka.flush_after_purge");
+            });
+        }
+    });
+    ended.await.unwrap_or_default();
 }

@@ -22,7 +22,7 @@ impl KafkaBus {
         let metadata = match asked {
             Ok(Ok(metadata)) => metadata,
             Ok(Err(error)) => {
-                let what = format!("Kafka at {} cannot be reached: {error}", self.brokers);
+                let what = format!("Kafka at {} cannot be reached: {error}", self.kafka.brokers);
                 return vec![Finding::Unreachable(what)];
             }
             Err(_) => return vec![Finding::Unreachable("Kafka could not be asked".to_owned())],
@@ -51,11 +51,7 @@ impl KafkaBus {
     }
 
     fn admin(&self) -> Result<AdminClient<DefaultClientContext>, KafkaError> {
-        let mut config = self.config.clone();
-        for ours in ["enable.idempotence", "acks", "message.timeout.ms", "linger.ms", "partitioner"] {
-            config.remove(ours);
-        }
-        config.create()
+        self.properties.load().administrator().create()
     }
 
     /// Topics with several replicas of which one is enough for an acknowledgement.
@@ -84,10 +80,10 @@ impl KafkaBus {
             what: format!("topic {topic}"),
             command: format!(
                 "kafka-topics.sh --bootstrap-server {} --create --topic {topic}",
-                self.brokers.split(',').next().unwrap_or_default()
+                self.kafka.brokers.split(',').next().unwrap_or_default()
             ),
         };
-        if missing.is_empty() || self.create == config::Create::Never {
+        if missing.is_empty() || self.kafka.create == config::Create::Never {
             return missing.iter().map(told).collect();
         }
         let Ok(admin) = self.admin() else { return missing.iter().map(told).collect() };

@@ -3,6 +3,8 @@
 //! not come is made again under the same message id within the stream's duplicate window, and a `duplicate` is delivered.
 //! One task owns all attempts. ADR 0008 has what async-nats reports on a disconnect in flight.
 
+mod login;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Failure, Finding, Message, OpenError, Outcome, Ticket};
 use crate::config;
+use login::Login;
 
 /// Messages handed over and not yet taken by the task, and attempts under way: beyond it the bus is unavailable.
 const QUEUE: usize = 4_096;
@@ -119,29 +122,20 @@ impl NatsBus {
             refusals: watch::Sender::new(0),
         });
         let told = Arc::clone(&shared);
-        let mut options = ConnectOptions::new()
-            .name("fleetbus")
-            .retry_on_initial_connect()
-            .connection_timeout(Duration::from_secs(5))
-            .ping_interval(Duration::from_secs(10))
-            .reconnect_delay_callback(|attempts| Duration::from_millis((attempts as u64 * 100).min(2_000)))
-            .event_callback(move |event| {
-                let told = Arc::clone(&told);
-                async move { told.happened(&event) }
-            });
-        if let Some(source) = &nats.credentials {
-            let credentials = source.read()?;
-            // The client knows the last line only by the line break that a secret is read without.
-            options = options
-                .credentials(&format!("{}\n", credentials.reveal()))
-                .map_err(|_| OpenError::Nats("the credentials are not a NATS credentials file".to_owned()))?;
-        }
-        if let Some((user, password)) = &nats.user {
-            options = options.user_and_password(user.clone(), password.read()?.reveal().to_owned());
-        }
-        if let Some(token) = &nats.token {
-            options = options.token(token.read()?.reveal().to_owned());
-        }
+        let (login, fails) = (Login::open(nats)?, Arc::new(AtomicBool::new(false)));
+        let mut options =
+            ConnectOptions::with_auth_callback(move |nonce| login.clone().answers(nonce, Arc::clone(&fails)))
+                .name("fleetbus")
+                .retry_on_initial_connect()
+                .connection_timeout(Duration::from_secs(5))
+                .ping_interval(Duration::from_secs(10))
+                .reconnect_delay_callback(|attempts| {
+                    Duration::from_millis((attempts as u64 * 100).min(2_000))
+                })
+                .event_callback(move |event| {
+                    let told = Arc::clone(&told);
+                    async move { told.happened(&event) }
+                });
         if let Some(ca) = &nats.ca {
             options = options.add_root_certificates(ca.clone());
         }
