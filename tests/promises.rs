@@ -42,12 +42,12 @@ fn kafka_config(kafka: &Kafka, dir: &Path, prefix: &str, rest: &str) -> std::pat
     configure(dir, &bus, acme(), rest)
 }
 
-fn nats_config(nats: &Nats, dir: &Path, prefix: &str) -> std::path::PathBuf {
+fn nats_config(nats: &Nats, dir: &Path, prefix: &str, rest: &str) -> std::path::PathBuf {
     let bus = format!(
         "bus: {{ nats: {{ url: \"{}\", subject: \"{prefix}.{{type}}.{{account}}.{{subject}}\", stream: \"{prefix}\", create: true }} }}",
         nats.url
     );
-    configure(dir, &bus, acme(), "delivery: { drain_delay: 0s }")
+    configure(dir, &bus, acme(), &format!("delivery: {{ drain_delay: 0s{rest} }}"))
 }
 
 /// Everything in a stream, oldest first: what a stock consumer reads.
@@ -163,7 +163,7 @@ async fn kafka_gone_hung_and_back_loses_nothing_and_keeps_order() {
 async fn nats_gone_hung_and_back_loses_nothing_and_keeps_order() {
     let (nats, dir, prefix) =
         (Nats::start(brokers::Guard::Open, ""), tempfile::tempdir().unwrap(), unique("gone"));
-    let bridge = Bridge::start(&nats_config(&nats, dir.path(), &prefix));
+    let bridge = Bridge::start(&nats_config(&nats, dir.path(), &prefix, ""));
     let driving = Driving::begin(&bridge, 24, 80);
     driving.answered(300).await;
     nats.pause();
@@ -243,7 +243,7 @@ async fn a_sender_that_hangs_up_changes_nothing_and_the_next_event_follows() {
 async fn a_retry_while_the_first_copy_is_in_flight_or_parked_is_not_published_twice() {
     let (nats, dir, prefix) =
         (Nats::start(brokers::Guard::Open, ""), tempfile::tempdir().unwrap(), unique("again"));
-    let bridge = Bridge::start(&nats_config(&nats, dir.path(), &prefix));
+    let bridge = Bridge::start(&nats_config(&nats, dir.path(), &prefix, ""));
     let (from, client, url) = (start(), client(), format!("{}/webhooks/acme", bridge.webhook));
     let mut ledger = Ledger::default();
     let mut send = async |vehicle: usize, at: i64| {
@@ -330,4 +330,35 @@ async fn a_topic_that_is_missing_stops_its_own_lanes_and_nothing_else() {
     let report = compare(&ledger, async || read_topic(kafka, &trips)).await;
     assert!(report.holds(), "trips are drained in order: {report}\n{}", bridge.log_text());
     assert_eq!((report.distinct, report.duplicates), (40, 0), "each event once");
+}
+
+/// Requests that bear states take turns, each with the bus: while it hangs, one must not wait for the deadlines of those before it.
+#[tokio::test(flavor = "multi_thread")]
+async fn states_are_answered_by_their_deadline_while_the_bus_hangs() {
+    const DEADLINE: Duration = Duration::from_secs(4);
+    let (nats, dir, prefix) =
+        (Nats::start(brokers::Guard::Open, ""), tempfile::tempdir().unwrap(), unique("states"));
+    let bridge = Bridge::start(&nats_config(&nats, dir.path(), &prefix, ", publish_deadline: 4s"));
+    let (client, url) = (client(), format!("{}/webhooks/acme", bridge.webhook));
+    let fence: serde_json::Value =
+        serde_json::from_str(include_str!("fixtures/linxup/push-v3/geofence_change.json")).unwrap();
+    let change = async |id: u64| {
+        let mut fence = fence.clone();
+        fence["geofenceId"] = id.into();
+        let begun = Instant::now();
+        let answer = client.post(&url).bearer_auth(TOKEN).json(&fence).send().await.unwrap();
+        (answer.status().as_u16(), begun.elapsed())
+    };
+    assert_eq!(change(1).await.0, 201);
+    nats.pause();
+    let answers = futures_util::future::join_all((2..=9).map(&change)).await;
+    let kept = answers.iter().filter(|(status, _)| *status == 201).count();
+    assert!(kept > 1, "who waited parks, and need not come again: {answers:?}");
+    for (status, took) in &answers {
+        assert!([201, 503].contains(status) && *took < DEADLINE * 2, "{answers:?}\n{}", bridge.log_text());
+    }
+    nats.resume();
+    for id in 1..=9 {
+        assert_eq!(change(id).await.0, 201);
+    }
 }

@@ -109,23 +109,39 @@ impl Deliverer {
         Self { lanes, dedup, counts, settings, turns, hasher: RandomState::new() }
     }
 
+    /// Until when what comes now is delivered or parked.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.settings.publish_deadline
+    }
+
+    /// Whether the deadline leaves the bus less than its share.
+    #[must_use]
+    pub fn is_late(&self, deadline: Instant) -> bool {
+        deadline < self.least_share()
+    }
+
+    fn least_share(&self) -> Instant {
+        Instant::now() + self.settings.publish_deadline / LEAST_SHARE
+    }
+
     /// Delivers one request's events, or parks them, or finds them known. Returns within the deadline and the time that
     /// the store takes. Must run to its end: the caller spawns it on the tracker.
-    pub async fn deliver(&self, arrivals: Vec<Arrival>, admission: Admission) -> Sums {
+    pub async fn deliver(&self, arrivals: Vec<Arrival>, admission: Admission, deadline: Instant) -> Sums {
         for arrival in &arrivals {
             self.counts.of(&arrival.outgoing.lane.account, arrival.outgoing.event_type).received();
         }
-        self.attempt(arrivals, admission, COPIES).await
+        self.attempt(arrivals, admission, deadline, COPIES).await
     }
 
     fn attempt(
         &self,
         arrivals: Vec<Arrival>,
         admission: Admission,
+        deadline: Instant,
         copies: u32,
     ) -> Pin<Box<dyn Future<Output = Sums> + Send + '_>> {
         Box::pin(async move {
-            let deadline = Instant::now() + self.settings.publish_deadline;
             let mut sums = Sums::default();
             let turn = self.turn(&arrivals).await;
             let mut fresh: BTreeMap<LaneKey, Vec<(Outgoing, dedup::Reservation)>> = BTreeMap::new();
@@ -147,7 +163,7 @@ impl Deliverer {
                 }
             }
             let mut driven = Vec::with_capacity(fresh.len());
-            let admitted = deadline.max(Instant::now() + self.settings.publish_deadline / LEAST_SHARE);
+            let admitted = deadline.max(self.least_share());
             for (key, mut events) in fresh {
                 events.sort_by_key(|(outgoing, _)| outgoing.occur_ms);
                 if events.len() > 1 && faults::bug(Bug::Reordered) {
@@ -226,7 +242,9 @@ impl Deliverer {
         let settled = timeout_at(deadline + STORE_PATIENCE, shared.outcome()).await;
         match settled {
             Ok(Settled::Durable) => Sums { duplicates: self.duplicate(&arrival.outgoing), ..Sums::default() },
-            Ok(Settled::Released) if copies > 0 => self.attempt(vec![arrival], admission, copies - 1).await,
+            Ok(Settled::Released) if copies > 0 => {
+                self.attempt(vec![arrival], admission, self.deadline(), copies - 1).await
+            }
             Ok(Settled::Released) | Err(_) => {
                 let outgoing = &arrival.outgoing;
                 self.counts.of(&outgoing.lane.account, outgoing.event_type).met(Fate::Rejected);

@@ -4,6 +4,7 @@
 
 mod anew;
 mod keep;
+mod slice;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{OwnedMutexGuard, oneshot};
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 use tokio_util::task::TaskTracker;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
@@ -40,9 +41,8 @@ use crate::route::Router;
 use crate::trace;
 pub use anew::{Encoded, Republish, Unreadable};
 use keep::{json, source_of};
+use slice::slice_of;
 
-/// Rows of a polled answer, or bytes of them, that are in work at once.
-const SLICE: (usize, usize) = (1_000, 4 << 20);
 /// Elements decoded between two chances for other tasks.
 const BREATH: usize = 64;
 /// What a decoded event takes, against its bytes on the wire.
@@ -52,8 +52,9 @@ const COME_AGAIN: Duration = Duration::from_secs(5);
 /// What one parked event takes, about. A quota with less room than that is spent: else each request over the rate would be decoded
 /// and looked up, at everyone's cost, only to be told at the store that nothing fits.
 const ROW: u64 = 1 << 10;
-/// How long a request may wait for another one's states: while the bus hangs that is a deadline or two.
-const TURN: Duration = Duration::from_secs(5);
+/// How long after its deadline a request may still wait for another one's states: while the bus hangs, requests that bear states
+/// come to the end of their deadlines together, and park one after the other.
+const TURN: Duration = Duration::from_millis(100);
 
 /// The one entrance to delivery. Cheap to clone.
 #[derive(Clone)]
@@ -369,6 +370,7 @@ impl Inner {
         elements: &[Bytes],
         admission: Admission,
     ) -> Result<Receipt, Refusal> {
+        let deadline = self.deliverer.deadline();
         let span = tracing::info_span!(target: trace::SPANS, "decode", fleetbus.elements = trace::number(elements.len()));
         let decoded = self.decode(account, way, elements).instrument(span).await;
         let span = tracing::info_span!(
@@ -387,10 +389,13 @@ impl Inner {
         let traced = trace::traceparent(&span).map(|trace| Way { trace: Some(trace), ..way.clone() });
         let way = traced.as_ref().unwrap_or(way);
         let publishing = async {
-            let identified = timeout(TURN, self.identify(account, way, decoded.drafts)).await;
+            let identified = timeout_at(deadline + TURN, self.identify(account, way, decoded.drafts)).await;
             let identified = identified.map_err(|_| Refusal::NotKept { retry_after: COME_AGAIN })?;
             let Identified { arrivals, same, states, held } = identified;
-            let sums = self.deliverer.deliver(arrivals, admission).await;
+            // Who waited for another one's states has left no time for the bus.
+            let late = held.is_some() && self.deliverer.is_late(deadline);
+            let admission = if late { Admission::Park } else { admission };
+            let sums = self.deliverer.deliver(arrivals, admission, deadline).await;
             Ok((sums, same, states, held))
         };
         let (sums, same, states, held) = publishing.instrument(span.clone()).await?;
@@ -570,28 +575,5 @@ impl Inner {
         };
         let trace = way.trace.clone();
         Arrival { outgoing: Outgoing { lane, event_type, occur_ms, enters, trace, message }, candidate }
-    }
-}
-
-/// How many rows make the next slice: at least one.
-fn slice_of(rows: &[Bytes]) -> usize {
-    let mut bytes = 0;
-    let fitting = rows.iter().take(SLICE.0).take_while(|row| {
-        bytes += row.len();
-        bytes <= SLICE.1
-    });
-    fitting.count().max(1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_slice_has_at_least_one_row_and_is_bounded_by_rows_and_bytes() {
-        let row = |bytes: usize| Bytes::from(vec![b' '; bytes]);
-        assert_eq!(slice_of(&[row(SLICE.1 + 1), row(1)]), 1);
-        assert_eq!(slice_of(&vec![row(1); 5_000]), SLICE.0);
-        assert_eq!(slice_of(&vec![row(1 << 20); 10]), 4);
     }
 }

@@ -130,7 +130,7 @@ impl Inner {
         let arrivals = (0..).zip(read).filter_map(|(place, read)| self.encoded(place, read, republish));
         let arrivals: Vec<Arrival> = arrivals.collect();
         let Sums { delivered, parked, duplicates, rejected } =
-            self.deliverer.deliver(arrivals, admission).await;
+            self.deliverer.deliver(arrivals, admission, self.deliverer.deadline()).await;
         if rejected > 0 {
             return Err(Refusal::NotKept { retry_after: COME_AGAIN });
         }
