@@ -1,5 +1,6 @@
 //! What a campaign has to say, in the words and tables of `docs/reliability.md`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ pub fn markdown(outcome: &Outcome) -> String {
         format!("| events polled past, all consumed | {} |", findings.polled),
         format!("| set aside for the operator, as no bus takes them | {} |", findings.too_large.len()),
         format!("| not understood, kept raw | {} |", findings.unknown),
-        format!("| answers that were not 2xx | {} |", outcome.refused),
+        format!("| answers that were not 2xx | {} |", by_status(&outcome.refused)),
         format!("| requests that were slow or hung up | {} |\n", outcome.rudeness),
         "| answer time | requests | p50 | p99 | p99.9 | max |\n|---|---|---|---|---|---|".to_owned(),
     ];
@@ -82,4 +83,12 @@ fn a_share_of_sorted_times_is_one_of_them() {
     let of = |share| permille(&times, share).as_millis();
     assert_eq!([of(500), of(990), of(999), of(1_000)], [500, 990, 999, 1_000]);
     assert_eq!(permille(&[], 500), Duration::ZERO);
+}
+
+fn by_status(counts: &BTreeMap<u16, u64>) -> String {
+    if counts.is_empty() {
+        return "0".to_owned();
+    }
+    let each = counts.iter().map(|(status, count)| format!("{count} × {status}"));
+    each.collect::<Vec<_>>().join(", ")
 }

@@ -51,7 +51,7 @@ pub struct Outcome {
     pub missed: BTreeMap<Fault, u32>,
     /// Requests that got no answer, though nobody had killed the bridge.
     pub cut: u64,
-    pub refused: u64,
+    pub refused: BTreeMap<u16, u64>,
     pub rudeness: u64,
     pub answered: u64,
     /// Everything else that is wrong.
@@ -514,7 +514,7 @@ impl Campaign {
             struck: self.struck,
             missed: self.missed,
             cut: load(&self.senders.cut),
-            refused: load(&self.senders.refused),
+            refused: self.senders.refused.lock().expect("no panic").clone(),
             rudeness: load(&self.senders.rudeness),
             answered: self.senders.ledger.answers(),
             trouble: self.trouble,

@@ -2,8 +2,9 @@
 //! until it is. Some requests hang up, are slow, come twice, carry what nobody understands or what no bus takes. The ledger
 //! has it all before it is sent.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -58,8 +59,8 @@ pub struct Shared {
     changes: AtomicU64,
     /// Requests that were written, and got no answer, though nobody had killed the bridge.
     pub cut: AtomicU64,
-    /// Answers that were not 2xx.
-    pub refused: AtomicU64,
+    /// Answers that were not 2xx, by their status.
+    pub refused: Mutex<BTreeMap<u16, u64>>,
     /// Requests that misbehaved, and were sent again.
     pub rudeness: AtomicU64,
     open: watch::Sender<bool>,
@@ -93,7 +94,7 @@ impl Senders {
             excuses: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             cut: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
+            refused: Mutex::default(),
             rudeness: AtomicU64::new(0),
             open,
             under_way: AtomicI64::new(0),
@@ -303,7 +304,9 @@ impl Sender {
             if (200..300).contains(&status) {
                 return;
             }
-            self.shared.refused.fetch_add(u64::from(status != 0), Ordering::Relaxed);
+            if status != 0 {
+                *self.shared.refused.lock().expect("no panic").entry(status).or_default() += 1;
+            }
             tokio::time::sleep(PAUSE).await;
         }
     }
