@@ -15,5 +15,7 @@ mod fsync;
 mod heal;
 #[path = "durability/kills.rs"]
 mod kills;
+#[path = "durability/leaving.rs"]
+mod leaving;
 #[path = "durability/support.rs"]
 mod support;

@@ -1,6 +1,5 @@
 //! A disk that cannot fsync any more, and one whose bits turned: the process says so and exits 74, and promises nothing.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -9,21 +8,7 @@ use serde_json::Value;
 use crate::bridge::{Bridge, TOKEN, acme, configure};
 use crate::checker::check;
 use crate::fleet::{Ledger, client, flat, imei, start};
-use crate::support::{away, export, fleetbus, seen};
-
-/// A library that makes fsync fail on request. What brings a linker for Rust brings a C compiler.
-fn shim(dir: &Path) -> PathBuf {
-    let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/durability/fsync_fails.c");
-    let library = dir.join("fsync_fails.so");
-    let compiled = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .arg(&library)
-        .arg(source)
-        .arg("-ldl")
-        .status();
-    assert!(compiled.expect("a C compiler").success());
-    library
-}
+use crate::support::{away, export, fleetbus, seen, shim};
 
 /// Pushes one position; its status, 0 where there is no answer.
 async fn push(bridge: &Bridge, vehicle: usize, at: i64) -> u16 {
@@ -36,7 +21,7 @@ async fn push(bridge: &Bridge, vehicle: usize, at: i64) -> u16 {
 async fn after_a_failed_fsync_nothing_is_promised_and_the_process_ends() {
     let dir = tempfile::tempdir().unwrap();
     let (config, flag) = (away(dir.path(), ""), dir.path().join("fails"));
-    let (library, flag_path) = (shim(dir.path()), flag.display().to_string());
+    let (library, flag_path) = (shim(dir.path(), "fsync_fails"), flag.display().to_string());
     let environment =
         [("LD_PRELOAD", library.to_str().unwrap()), ("FLEETBUS_TEST_FSYNC_FAILS", flag_path.as_str())];
     let mut bridge = Bridge::start_with(&config, &environment);

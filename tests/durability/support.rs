@@ -94,3 +94,17 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+/// A library to be loaded before all others, made of the C file of this name here. What brings a linker for Rust brings a C compiler.
+pub(crate) fn shim(dir: &Path, name: &str) -> PathBuf {
+    let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/durability/{name}.c"));
+    let library = dir.join(format!("{name}.so"));
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .arg(&library)
+        .arg(source)
+        .arg("-ldl")
+        .status();
+    assert!(compiled.expect("a C compiler").success());
+    library
+}
