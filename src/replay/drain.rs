@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
+use futures_util::future::OptionFuture;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -120,48 +122,61 @@ impl Drain {
         let mut queue = VecDeque::new();
         let mut pause = PAUSE.0;
         let mut not_before = Instant::now();
+        let mut looking: Option<JoinHandle<Looked>> = None;
         let mut look_at = Instant::now();
+        // Whether there may be lanes that the last look did not find.
+        let mut changed = true;
         loop {
             if self.lanes.take_hurry() {
                 (pause, not_before) = (PAUSE.0, Instant::now());
             }
             let active = working.len().saturating_sub(shared.slow.load(Ordering::Relaxed));
-            let begun = Instant::now();
-            let postponed = begun < look_at;
-            let wanted = if begun < not_before || postponed || working.len() >= SLOW_LANES {
+            let now = Instant::now();
+            let wanted = if now < not_before || working.len() >= SLOW_LANES {
                 0
             } else {
                 LANES.saturating_sub(active)
             };
-            let chosen = self.choose(wanted, &mut queue);
-            if wanted > 0 {
-                look_at = Instant::now() + begun.elapsed() * LOOK_PAUSE;
-            }
-            for (lane, extent) in chosen {
+            for (lane, extent) in self.choose(wanted, &mut queue) {
                 if self.lanes.begin_drain(&lane.key) {
                     working.push(self.lane(lane, extent, &shared));
                 }
             }
+            let wants = wanted > 0 && queue.is_empty() && changed && !self.lanes.is_breaker_open();
+            if wants && looking.is_none() && now >= look_at {
+                changed = false;
+                let lanes = Arc::clone(&self.lanes);
+                looking = Some(tokio::task::spawn_blocking(move || look(&lanes)));
+            }
             tokio::select! {
                 () = stop.cancelled() => break,
-                Some(ended) = working.next(), if !working.is_empty() => match ended {
-                    Ended::Done => pause = PAUSE.0,
-                    Ended::Refused => {}
-                    Ended::Failed => {
-                        not_before = Instant::now() + pause;
-                        pause = (pause * 2).min(PAUSE.1);
+                Some(ended) = working.next(), if !working.is_empty() => {
+                    changed = true;
+                    match ended {
+                        Ended::Done => pause = PAUSE.0,
+                        Ended::Refused => {}
+                        Ended::Failed => {
+                            not_before = Instant::now() + pause;
+                            pause = (pause * 2).min(PAUSE.1);
+                        }
                     }
-                },
-                () = self.lanes.ready.notified() => {}
-                // What ended or rang just before the next look is due is found by it.
-                () = sleep_until(look_at.into()), if postponed => {}
-                () = sleep(TICK) => {}
+                }
+                Some(looked) = OptionFuture::from(looking.as_mut()), if looking.is_some() => {
+                    looking = None;
+                    let Looked { found, took } = looked.unwrap_or_default();
+                    look_at = Instant::now() + took * LOOK_PAUSE;
+                    changed |= !found.is_empty();
+                    queue.extend(found);
+                }
+                () = self.lanes.ready.notified() => changed = true,
+                () = sleep_until(look_at.into()), if wants && looking.is_none() => {}
+                () = sleep(TICK) => changed = true,
             }
         }
         timeout(LAST, async { while working.next().await.is_some() {} }).await.ok();
     }
 
-    /// What to work on next. Lanes are looked for when the queue has run out, not at every turn: there may be many.
+    /// What to work on next.
     fn choose(&self, wanted: usize, queue: &mut VecDeque<Ready>) -> Vec<(Ready, Extent)> {
         if wanted == 0 {
             return Vec::new();
@@ -179,9 +194,6 @@ impl Drain {
                     Vec::new()
                 }
             };
-        }
-        if queue.is_empty() {
-            queue.extend(self.lanes.ready(QUEUE));
         }
         let probes = self.lanes.topic_probes().into_iter().map(|lane| (lane, Extent::Probe));
         let whole = queue.drain(..wanted.min(queue.len()));
@@ -376,6 +388,19 @@ impl Drain {
             (false, false) => Chunk::More,
         }
     }
+}
+
+/// Lanes that were found, and how long that took.
+#[derive(Default)]
+struct Looked {
+    found: Vec<Ready>,
+    took: Duration,
+}
+
+/// Looks for lanes: of a hundred thousand that takes milliseconds, which on a runtime's thread others would wait for.
+fn look(lanes: &Lanes) -> Looked {
+    let begun = Instant::now();
+    Looked { found: lanes.ready(QUEUE), took: begun.elapsed() }
 }
 
 /// How a chunk of a lane went.
