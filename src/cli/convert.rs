@@ -2,23 +2,20 @@
 //! live through the whole run, nothing is deduplicated, and one element that cannot be decoded costs no other.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
 use jiff::Timestamp;
 
+use super::input::{self, MOST};
 use super::{Exit, complain};
 use crate::event::{AccountId, Millis, json, pb};
 use crate::provider::{
     self, AnswerError, Context, Decoded, Directory, Draft, Feed, LastState, Outcome, Provider, PullApi,
     Resolved, Source, StateKey,
 };
-
-/// The most of one input that is read: four of the largest answers.
-const MAX_INPUT_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Arguments of `fleetbus convert`.
 #[derive(Debug, clap::Args)]
@@ -174,12 +171,12 @@ struct Conversion<W> {
 impl<W: Write> Conversion<W> {
     fn files(&mut self, files: &[PathBuf]) -> io::Result<()> {
         for file in files {
-            let name = if file.as_os_str() == "-" { "standard input".into() } else { file.to_string_lossy() };
-            match read(file) {
-                Ok(bytes) if bytes.len() as u64 > MAX_INPUT_BYTES => {
-                    self.says(&format!("{name}: more than {MAX_INPUT_BYTES} bytes"), Worst::Undecodable);
-                }
+            let name = input::name(file);
+            match input::whole(file, MOST) {
                 Ok(bytes) => self.input(&name, &bytes)?,
+                Err(problem) if problem.kind() == io::ErrorKind::FileTooLarge => {
+                    self.says(&format!("{name}: {problem}"), Worst::Undecodable);
+                }
                 Err(problem) => self.says(&format!("{name}: cannot be read: {problem}"), Worst::Unreadable),
             }
         }
@@ -320,15 +317,4 @@ impl<W: Write> Conversion<W> {
         complain(sentence);
         self.worst = self.worst.max(severity);
     }
-}
-
-/// The whole input, or one byte more than is taken.
-fn read(file: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    if file.as_os_str() == "-" {
-        io::stdin().lock().take(MAX_INPUT_BYTES + 1).read_to_end(&mut bytes)?;
-    } else {
-        File::open(file)?.take(MAX_INPUT_BYTES + 1).read_to_end(&mut bytes)?;
-    }
-    Ok(bytes)
 }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::parked::read;
+use super::input::whole_or_exit;
 use super::remote::{At, Reader, Remote, plain, say, segment, wait};
 use super::{Exit, complain};
 
@@ -183,12 +183,9 @@ fn import(args: ImportArgs) -> anyhow::Result<Exit> {
         None if is_csv => "text/csv",
         Some(Format::Ndjson) | None => "application/x-ndjson",
     };
-    let body = match read(&args.file) {
+    let body = match whole_or_exit(&args.file) {
         Ok(body) => body,
-        Err(error) => {
-            complain(&format!("{error:#}"));
-            return Ok(Exit::NoInput);
-        }
+        Err(exit) => return Ok(exit),
     };
     let remote = Remote::new(&args.at)?;
     let path = format!("/v1/accounts/{}/custom-data", segment(&args.account));

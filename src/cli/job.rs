@@ -1,9 +1,10 @@
 //! Long work on a running bridge, followed until it ends: a bar on a terminal, nothing where standard error is piped. An
 //! interrupt cancels it, and its end is still awaited.
 
+use std::fmt::Write;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde_json::Value;
 
 use super::remote::Remote;
@@ -22,11 +23,15 @@ pub struct Progress {
     pub words: String,
 }
 
-/// A bar; hidden by itself where standard error is no terminal.
+/// A bar; hidden by itself where standard error is no terminal. In its template `{rate}` is how many a second, whole ones.
 #[must_use]
 pub fn bar(all: u64, template: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template(template);
-    ProgressBar::new(all).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let rate = |state: &ProgressState, out: &mut dyn Write| {
+        // What cannot be drawn is drawn again.
+        write!(out, "{:.0}/s", state.per_sec()).unwrap_or_default();
+    };
+    ProgressBar::new(all).with_style(style.with_key("rate", rate))
 }
 
 /// Follows a job, and returns how it ended.

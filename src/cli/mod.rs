@@ -18,6 +18,7 @@ pub mod custom_data;
 pub mod demo;
 mod files;
 pub mod health;
+mod input;
 pub mod job;
 pub mod licenses;
 pub mod manual;

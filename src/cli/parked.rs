@@ -1,20 +1,21 @@
 //! `fleetbus parked`: what waits in a running bridge's replay store, listed, shown, counted, thrown away, edited, and carried from
 //! one store into another.
 
-use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::io::Write as _;
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::input::{self, whole_or_exit};
 use super::job::{bar, count};
 use super::output::{Column, Output};
 use super::remote::{At, Filter, Reader, Remote, say, wait};
 use super::{Exit, complain};
 
 /// How much of a file is sent at once.
-const PART: usize = 8 << 20;
+const PART: u64 = 8 << 20;
 
 /// Arguments of `fleetbus parked`.
 #[derive(Debug, clap::Args)]
@@ -258,7 +259,7 @@ async fn export(args: ExportArgs) -> anyhow::Result<Exit> {
     };
     let unwritable = || format!("{} cannot be written", path.display());
     let mut file = std::io::BufWriter::new(std::fs::File::create(&path).with_context(unwritable)?);
-    let bar = bar(0, "{spinner} {pos} messages, {per_sec}");
+    let bar = bar(0, "{spinner} {pos} messages, {rate}");
     while let Some(line) = lines.whole().await? {
         writeln!(file, "{line}").with_context(unwritable)?;
         bar.inc(1);
@@ -271,31 +272,28 @@ async fn export(args: ExportArgs) -> anyhow::Result<Exit> {
 }
 
 fn import(args: ImportArgs) -> anyhow::Result<Exit> {
-    let body = match read(&args.file) {
-        Ok(body) => body,
-        Err(error) => {
-            complain(&format!("{error:#}"));
-            return Ok(Exit::NoInput);
-        }
+    let (mut file, length) = match input::open(&args.file) {
+        Ok(opened) => opened,
+        Err(error) => return Ok(input::unreadable(&args.file, &error)),
     };
     let remote = Remote::new(&args.at)?;
     let query = args.dry_run.then(|| ("dry_run", "true".to_owned()));
     wait(async move {
-        let bar = bar(body.len() as u64, "{bar:40} {bytes}/{total_bytes}, {eta} to go");
+        let bar = match length {
+            Some(length) => bar(length, "{bar:40} {bytes}/{total_bytes}, {eta} to go"),
+            None => bar(0, "{spinner} {bytes}"),
+        };
         let (mut sums, mut before) = ([0; 4], 0);
-        for part in parts(&body) {
-            let part_lines = part.iter().filter(|byte| **byte == b'\n').count();
-            let uploaded = remote
-                .upload("/v1/parked/import", query.as_slice(), "application/x-ndjson", part.to_vec())
-                .await;
-            let imported: Value = uploaded.with_context(|| {
-                format!(
-                    "the lines before {} are imported, and are known when they are sent again",
-                    before + 1
-                )
-            })?;
+        let where_to_go_on = |before: usize| {
+            format!("the lines before {} are imported, and are known when they are sent again", before + 1)
+        };
+        while let Some(part) = input::part(&mut file, PART).with_context(|| where_to_go_on(before))? {
+            let (part_lines, part_bytes) = (part.iter().filter(|byte| **byte == b'\n').count(), part.len());
+            let uploaded =
+                remote.upload("/v1/parked/import", query.as_slice(), "application/x-ndjson", part).await;
+            let imported: Value = uploaded.with_context(|| where_to_go_on(before))?;
             before += part_lines;
-            bar.inc(part.len() as u64);
+            bar.inc(part_bytes as u64);
             for (sum, name) in sums.iter_mut().zip(["messages", "parked", "duplicates", "raw"]) {
                 *sum += count(&imported, name);
             }
@@ -311,27 +309,12 @@ fn import(args: ImportArgs) -> anyhow::Result<Exit> {
     })
 }
 
-/// Whole lines, about so many bytes at once.
-fn parts(mut body: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        let least = PART.min(body.len());
-        let rest = body.get(least..).unwrap_or_default();
-        let end = rest.iter().position(|byte| *byte == b'\n').map_or(body.len(), |at| least + at + 1);
-        let (part, later) = body.split_at(end);
-        body = later;
-        (!part.is_empty()).then_some(part)
-    })
-}
-
 fn edit(args: EditArgs) -> anyhow::Result<Exit> {
     let asked = match (&args.topic, &args.body_file) {
         (Some(topic), _) => json!({"topic": topic}),
-        (None, Some(file)) => match read(file) {
+        (None, Some(file)) => match whole_or_exit(file) {
             Ok(body) => json!({"body_base64": data_encoding::BASE64.encode(&body)}),
-            Err(error) => {
-                complain(&format!("{error:#}"));
-                return Ok(Exit::NoInput);
-            }
+            Err(exit) => return Ok(exit),
         },
         (None, None) => return Ok(Exit::Usage),
     };
@@ -351,30 +334,4 @@ async fn originals(args: OriginalsArgs) -> anyhow::Result<Exit> {
     let rows = said["originals"].as_array().cloned().unwrap_or_default();
     args.output.list(&rows, &KEPT, "nothing under that number was edited")?;
     Ok(Exit::Done)
-}
-
-/// What is in a file, or on standard input.
-pub(super) fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
-    if file.as_os_str() == "-" {
-        let mut body = Vec::new();
-        std::io::stdin().read_to_end(&mut body).context("standard input cannot be read")?;
-        return Ok(body);
-    }
-    std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_is_sent_in_whole_lines() {
-        assert_eq!(parts(b"").count(), 0);
-        assert_eq!(parts(b"a\nb").collect::<Vec<_>>(), [b"a\nb"]);
-        let line = [b"x".repeat(PART / 2 + 1), b"\n".to_vec()].concat();
-        let body = line.repeat(5);
-        let sent: Vec<&[u8]> = parts(&body).collect();
-        assert_eq!(sent.iter().map(|part| part.len() / line.len()).collect::<Vec<_>>(), [2, 2, 1]);
-        assert_eq!(sent.concat(), body);
-    }
 }

@@ -69,7 +69,7 @@ async fn replay(args: &Args, remote: &Remote) -> anyhow::Result<Exit> {
             errors => format!(", {errors} errors"),
         },
     };
-    let bar = "{bar:40} {pos}/{len} messages, {per_sec}, {eta} to go{msg}";
+    let bar = "{bar:40} {pos}/{len} messages, {rate}, {eta} to go{msg}";
     let ended = follow(remote, &path, begun, bar, progress).await?;
     let (sent, events, left) = (count(&ended, "sent"), count(&ended, "events"), count(&ended, "left"));
     say(&if args.history {

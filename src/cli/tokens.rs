@@ -1,16 +1,20 @@
 //! `fleetbus tokens`: what senders of webhooks authenticate with, at a running bridge. A new token is printed once, on standard
 //! output alone, so that it can be piped to where it belongs.
 
-use std::io::{self, IsTerminal as _, Read as _};
-use std::path::PathBuf;
+use std::io::{self, IsTerminal as _};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::input;
 use super::output::{Column, Output};
 use super::remote::{At, Remote, say, segment, wait};
 use super::{Exit, complain};
+
+/// The longest file of a token: longer than any token.
+const TOKEN_BYTES: u64 = 4_096;
 
 /// Arguments of `fleetbus tokens`.
 #[derive(Debug, clap::Args)]
@@ -135,7 +139,7 @@ fn of(account: &str) -> String {
 }
 
 async fn create(args: CreateArgs) -> anyhow::Result<Exit> {
-    let token = args.import.map(imported).transpose()?;
+    let token = args.import.as_deref().map(imported).transpose()?;
     let asked = Asked { name: args.name, token, expires_at: args.expires_at };
     let made: Made = Remote::new(&args.at)?.post(&of(&args.account), &asked).await?;
     show(&made)
@@ -173,17 +177,13 @@ fn show(made: &Made) -> anyhow::Result<Exit> {
 }
 
 /// A token is read from a file or a pipe: an argument would stand in the history of the shell.
-fn imported(path: PathBuf) -> anyhow::Result<String> {
-    let text = if path.as_os_str() == "-" {
-        if io::stdin().is_terminal() {
-            complain("type the token, then Ctrl-D:");
-        }
-        let mut text = String::new();
-        io::stdin().take(4_096).read_to_string(&mut text).context("standard input cannot be read")?;
-        text
-    } else {
-        std::fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?
-    };
+fn imported(path: &Path) -> anyhow::Result<String> {
+    if path.as_os_str() == "-" && io::stdin().is_terminal() {
+        complain("type the token, then Ctrl-D:");
+    }
+    let unreadable = || format!("{} cannot be read", input::name(path));
+    let bytes = input::whole(path, TOKEN_BYTES).with_context(unreadable)?;
+    let text = String::from_utf8(bytes).with_context(unreadable)?;
     match text.trim() {
         "" => bail!("there is no token in it"),
         token => Ok(token.to_owned()),
