@@ -316,7 +316,7 @@ impl Backfills {
         for held in self.book.resume().await {
             match self.rest(&held.now().work) {
                 Ok(backfill) => self.run(&held, backfill),
-                Err(why) => self.book.ended(&held, Phase::Failed, Some(why)).await,
+                Err(why) => self.book.ended(&held, Err(why)).await,
             }
         }
     }
@@ -335,12 +335,9 @@ impl Backfills {
 
     async fn through(self, held: Arc<Held<Work>>, mut backfill: Backfill) {
         let work = Box::pin(self.work(&held, &mut backfill));
-        let (state, error) = match held.cancelled.run_until_cancelled(work).await {
-            Some(Ok(())) => (Phase::Done, None),
-            Some(Err(why)) => (Phase::Failed, Some(why)),
-            None => (Phase::Cancelled, None),
-        };
-        self.book.ended(&held, state, error).await;
+        let seen = held.cancelled.run_until_cancelled(work).await;
+        let how = seen.map_or(Ok(Phase::Cancelled), |worked| worked.map(|()| Phase::Done));
+        self.book.ended(&held, how).await;
     }
 
     async fn work(&self, held: &Arc<Held<Work>>, backfill: &mut Backfill) -> Result<(), String> {

@@ -192,7 +192,11 @@ impl<W: Clone + Serialize + DeserializeOwned> Book<W> {
     }
 
     /// Its work has ended so. A process that stops leaves it running: the next one resumes it.
-    pub(super) async fn ended(&self, held: &Held<W>, state: Phase, error: Option<String>) {
+    pub(super) async fn ended(&self, held: &Held<W>, how: Result<Phase, String>) {
+        let (state, error) = match how {
+            Ok(state) => (state, None),
+            Err(why) => (Phase::Failed, Some(why)),
+        };
         if !self.stop.is_cancelled() && self.is_end(held, state, error) {
             self.save(held).await;
         }

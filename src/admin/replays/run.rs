@@ -62,11 +62,8 @@ struct Page {
 
 impl Run {
     pub(super) async fn through(self) {
-        let (state, error) = match Box::pin(self.work()).await {
-            Ok(state) => (state, None),
-            Err(error) => (Phase::Failed, Some(error)),
-        };
-        self.replays.book.ended(&self.replay, state, error).await;
+        let how = Box::pin(self.work()).await;
+        self.replays.book.ended(&self.replay, how).await;
     }
 
     async fn work(&self) -> Result<Phase, String> {
