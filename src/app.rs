@@ -10,6 +10,7 @@ mod start;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -205,6 +206,7 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
     let reloader = Arc::new(Reloader {
         path: OnceLock::new(),
         running: Mutex::new(config.clone()),
+        reloads: AtomicU64::new(0),
         accounts: Arc::clone(&accounts),
         access: access.clone(),
         hooks: hooks.clone(),

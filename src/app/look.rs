@@ -4,15 +4,16 @@
 use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{MutexGuard, watch};
 use tokio::time::sleep;
 
 use super::reload::Reloader;
 use crate::admin::{Access, AdminKey};
 use crate::bus::{Bus, Finding};
-use crate::config::{AdminToken, SecretError, SecretSource};
+use crate::config::{AdminToken, Config, SecretError, SecretSource};
 use crate::deliver::lanes::Lanes;
 use crate::event::AccountId;
 use crate::intake::auth::{Key, Origin, TokenDigest};
@@ -39,19 +40,24 @@ pub(super) async fn look_at_tokens(reloader: Arc<Reloader>, hooks: WebhookState)
     let mut said: HashSet<AccountId> = HashSet::new();
     loop {
         sleep(READ_AGAIN).await;
-        // Held, so that no reload is overwritten by what stood before it.
-        let running = reloader.running.lock().await;
-        for account in &running.accounts {
-            let Some(source @ SecretSource::File(_)) = &account.webhook else { continue };
-            match source.read() {
+        let in_files = |running: &Config| -> Vec<(AccountId, SecretSource)> {
+            let sources = running.accounts.iter().filter_map(|a| Some((a.id.clone(), a.webhook.clone()?)));
+            sources.filter(|(_, source)| matches!(source, SecretSource::File(_))).collect()
+        };
+        let read = |sources: Vec<(AccountId, SecretSource)>| -> Vec<_> {
+            sources.into_iter().map(|(account, source)| (account, source.read())).collect()
+        };
+        let Some((_running, tokens)) = read_beside(&reloader, in_files, read).await else { continue };
+        for (account, token) in tokens {
+            match token {
                 Ok(token) => {
-                    said.remove(&account.id);
+                    said.remove(&account);
                     let digest = TokenDigest::of(token.reveal());
-                    hooks.tokens.replace(&account.id, Origin::Config, digest.map(Key::of));
+                    hooks.tokens.replace(&account, Origin::Config, digest.map(Key::of));
                 }
                 Err(error) => {
-                    if said.insert(account.id.clone()) {
-                        tracing::error!(account = %account.id, error = %error, "token.unreadable");
+                    if said.insert(account.clone()) {
+                        tracing::error!(account = %account, error = %error, "token.unreadable");
                     }
                 }
             }
@@ -64,8 +70,10 @@ pub(super) async fn look_at_admin_tokens(reloader: Arc<Reloader>, access: Access
     let mut failing = false;
     loop {
         sleep(READ_AGAIN).await;
-        let running = reloader.running.lock().await;
-        match admin_keys(&running.admin.tokens) {
+        let sources = |running: &Config| running.admin.tokens.clone();
+        let read = |sources: Vec<AdminToken>| admin_keys(&sources);
+        let Some((_running, keys)) = read_beside(&reloader, sources, read).await else { continue };
+        match keys {
             Ok(keys) => {
                 failing = false;
                 if access.replace(keys) {
@@ -79,6 +87,22 @@ pub(super) async fn look_at_admin_tokens(reloader: Arc<Reloader>, access: Access
             }
         }
     }
+}
+
+/// Reads files that the configuration names, beside the reloads: a disk that hangs holds none up. What was read counts, and
+/// is handed out with the configuration held, unless a reload has read the same files since.
+async fn read_beside<W: Send + 'static, T: Send + 'static>(
+    reloader: &Reloader,
+    what: impl FnOnce(&Config) -> W,
+    read: impl FnOnce(W) -> T + Send + 'static,
+) -> Option<(MutexGuard<'_, Config>, T)> {
+    let (what, before) = {
+        let running = reloader.running.lock().await;
+        (what(&running), reloader.reloads.load(Ordering::Relaxed))
+    };
+    let read = tokio::task::spawn_blocking(move || read(what)).await.ok()?;
+    let running = reloader.running.lock().await;
+    (reloader.reloads.load(Ordering::Relaxed) == before).then_some((running, read))
 }
 
 /// Reads the operator's tokens.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{Mutex, watch};
@@ -12,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::look::{admin_keys, ask_for_topics};
 use super::{known, topics};
-use crate::admin::{Access, Accounts, ReloadError, Reloaded};
+use crate::admin::{Access, Accounts, AdminKey, ReloadError, Reloaded};
 use crate::bus::Bus;
 use crate::clock;
 use crate::config::load::ThisProcess;
@@ -33,6 +34,8 @@ pub(super) struct Reloader {
     pub(super) path: OnceLock<PathBuf>,
     /// What runs: held while it is exchanged.
     pub(super) running: Mutex<Config>,
+    /// How often it was exchanged: changed only while it is held.
+    pub(super) reloads: AtomicU64,
     pub(super) accounts: Accounts,
     pub(super) access: Access,
     pub(super) hooks: WebhookState,
@@ -96,11 +99,18 @@ impl Polls {
     }
 }
 
+/// A configuration, and what the files say that it names.
+struct Read {
+    config: Config,
+    keys: Vec<(AccountId, Option<TokenDigest>)>,
+    admin: Vec<AdminKey>,
+}
+
 /// Everything about a configuration that could fail, done.
 struct Ready {
     config: Config,
     keys: Vec<(AccountId, Option<TokenDigest>)>,
-    admin: Vec<crate::admin::AdminKey>,
+    admin: Vec<AdminKey>,
     known: Vec<(AccountId, Known)>,
 }
 
@@ -134,8 +144,8 @@ impl Reloader {
             self.polls.get().filter(|polls| !polls.stop.is_cancelled()).ok_or(ReloadError::Stopping)?;
         let mut running = self.running.lock().await;
         let read = tokio::task::spawn_blocking(move || read(path)).await;
-        let new = read.map_err(|_| ReloadError::Stopping)??;
-        let ready = self.prepare(new).await?;
+        let ready = self.prepare(read.map_err(|_| ReloadError::Stopping)??).await?;
+        self.reloads.fetch_add(1, Ordering::Relaxed);
         let (needs_restart, changed) = (needs_restart(&running, &ready.config), changes(&running, &ready));
         let changed = if self.access.replace(ready.admin.clone()) {
             changed.into_iter().chain(["admin tokens".to_owned()]).collect()
@@ -178,16 +188,8 @@ impl Reloader {
         Ok(Reloaded { changed, needs_restart })
     }
 
-    async fn prepare(&self, config: Config) -> Result<Ready, ReloadError> {
-        let key = |account: &Account| -> Result<_, SecretError> {
-            let digest = match &account.webhook {
-                Some(source) => TokenDigest::of(source.read()?.reveal()),
-                None => None,
-            };
-            Ok((account.id.clone(), digest))
-        };
-        let keys = config.accounts.iter().map(key).collect::<Result<_, _>>()?;
-        let admin = admin_keys(&config.admin.tokens)?;
+    async fn prepare(&self, read: Read) -> Result<Ready, ReloadError> {
+        let Read { config, keys, admin } = read;
         let (mut directory, mut states) = (Vec::new(), Vec::new());
         for account in config.accounts.iter().filter(|account| self.acceptance.is_new(&account.id)) {
             let switches = self.store.all_entries(Table::Switches, Some(&account.id)).await?;
@@ -232,11 +234,23 @@ impl Reloader {
     }
 }
 
-fn read(path: PathBuf) -> Result<Config, ReloadError> {
-    match std::fs::read_to_string(&path) {
-        Ok(text) => config::load(&text, &ThisProcess).map(|loaded| loaded.config).map_err(ReloadError::Wrong),
-        Err(source) => Err(ReloadError::Unreadable { path, source }),
-    }
+/// Reads every file. Blocks.
+fn read(path: PathBuf) -> Result<Read, ReloadError> {
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(source) => return Err(ReloadError::Unreadable { path, source }),
+    };
+    let config = config::load(&text, &ThisProcess).map_err(ReloadError::Wrong)?.config;
+    let key = |account: &Account| -> Result<_, SecretError> {
+        let digest = match &account.webhook {
+            Some(source) => TokenDigest::of(source.read()?.reveal()),
+            None => None,
+        };
+        Ok((account.id.clone(), digest))
+    };
+    let keys = config.accounts.iter().map(key).collect::<Result<_, _>>()?;
+    let admin = admin_keys(&config.admin.tokens)?;
+    Ok(Read { config, keys, admin })
 }
 
 /// What is written otherwise and stays as it is.
