@@ -362,7 +362,7 @@ impl Drain {
                     live = self.lanes.drained(key, &Drained::Delivered, follower.filter(|_| !stuck));
                 }
                 Some(Outcome::Failed(Failure::Unfit(why))) => {
-                    tracing::warn!(account = %key.account, event.type = %row.event_type, error = %why, "event.unfit");
+                    self.lanes.note_unfit(&key.account, row.event_type, why);
                     self.store.set_reason(vec![row.seq], Reason::Unfit, why.clone());
                     live = self.lanes.drained(key, &Drained::SetAside, follower.filter(|_| !stuck));
                 }

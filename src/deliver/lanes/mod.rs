@@ -19,8 +19,10 @@ use tokio::sync::Notify;
 use crate::bus::{Awaiting, Bus, Failure, Outcome, Ticket, Window};
 use crate::deliver::breaker::{Breaker, Change, Verdict};
 use crate::deliver::counts::Counts;
+use crate::deliver::seldom::Seldom;
 use crate::deliver::slot::{Group, Outgoing, Slot};
 use crate::deliver::topics::Topics;
+use crate::event::{AccountId, EventType};
 use crate::replay::{LaneKey, ParkError, Parked, Reason, RecoveredLane, Seq, Store};
 
 /// Shards of the lane map: far more than threads that meet in it.
@@ -131,6 +133,7 @@ pub struct Lanes {
     counts: Arc<Counts>,
     retries: u32,
     numbers: AtomicU64,
+    unfit: Seldom,
     /// The bus came back.
     hurry: AtomicBool,
     /// Rung when a lane may have become ready for the drain.
@@ -170,6 +173,7 @@ impl Lanes {
             counts,
             retries,
             numbers: AtomicU64::new(1),
+            unfit: Seldom::new(),
             hurry: AtomicBool::new(false),
             ready: Notify::new(),
         };
@@ -393,6 +397,13 @@ impl Lanes {
         }
     }
 
+    /// Says that an event waits for the operator; a flood of them is one line a second.
+    pub(crate) fn note_unfit(&self, account: &AccountId, event_type: EventType, why: &str) {
+        if let Some(events) = self.unfit.happened() {
+            tracing::warn!(%account, event.type = %event_type, error = why, events, "event.unfit");
+        }
+    }
+
     /// Poison: it waits for the operator and holds nothing back.
     fn set_aside(self: &Arc<Self>, key: &LaneKey, lane: &mut Lane, at: usize, why: &str) {
         let Some(entry) = lane.entries.remove(at) else { return };
@@ -404,7 +415,7 @@ impl Lanes {
         let seq = self.store.next_seq();
         let row = parked(&outgoing, seq, Reason::Unfit, why, false);
         let slot = Arc::clone(&entry.slot);
-        tracing::warn!(event.type = %outgoing.event_type, account = %key.account, error = why, "event.unfit");
+        self.note_unfit(&key.account, outgoing.event_type, why);
         let done = Box::new(move |kept: Result<(), ParkError>| {
             if kept.is_ok() {
                 slot.parked();
