@@ -1,6 +1,7 @@
-//! Faults on purpose, for the campaign alone: places at which the process can be made to die as if by kill -9, and bugs
-//! that the campaign's checker has to find. Invariant: without the feature `faults`, which no release build has, every
-//! function here is empty, and no variable is read. Neighbours: the places that call it, and `tests/campaign/`.
+//! Faults on purpose, for the campaign and the check of the API alone: places at which the process can be made to die as if
+//! by kill -9, a store that fails, and bugs that the campaign's checker has to find. Invariant: without the feature
+//! `faults`, which no release build has, every function here is empty, and no variable is read. Neighbours: the places
+//! that call it, `tests/campaign/`, and `scripts/api_check.py`.
 
 /// Where the process can be made to die: `FLEETBUS_FAULT=WORD:N` ends it the N-th time that it comes by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +48,14 @@ pub const fn bug(_: Bug) -> bool {
     false
 }
 
+/// Whether the store answers nothing now, as if its disk failed.
+#[cfg(not(feature = "faults"))]
+#[inline]
+#[must_use]
+pub const fn store_fails() -> bool {
+    false
+}
+
 /// By how much the wall clock is wrong, in ms.
 #[cfg(not(feature = "faults"))]
 #[inline]
@@ -56,7 +65,7 @@ pub const fn clock_error_ms() -> i64 {
 }
 
 #[cfg(feature = "faults")]
-pub use armed::{bug, clock_error_ms, point};
+pub use armed::{bug, clock_error_ms, point, store_fails};
 
 #[cfg(feature = "faults")]
 mod armed {
@@ -78,6 +87,7 @@ mod armed {
         bug: Option<Bug>,
         chances: AtomicU64,
         clock: Option<PathBuf>,
+        store_fails: Option<PathBuf>,
         begun: Instant,
         looked_at: AtomicU64,
         error_ms: AtomicI64,
@@ -95,6 +105,7 @@ mod armed {
                 bug: bug_of(&bug),
                 chances: AtomicU64::new(0),
                 clock: std::env::var_os("FLEETBUS_CLOCK").map(PathBuf::from),
+                store_fails: std::env::var_os("FLEETBUS_STORE_FAILS").map(PathBuf::from),
                 begun: Instant::now(),
                 looked_at: AtomicU64::new(0),
                 error_ms: AtomicI64::new(0),
@@ -138,6 +149,12 @@ mod armed {
     pub fn bug(which: Bug) -> bool {
         let armed = armed();
         armed.bug == Some(which) && armed.chances.fetch_add(1, Ordering::Relaxed) % EVERY == EVERY - 1
+    }
+
+    /// Whether the store answers nothing now, as if its disk failed: while the file is there that `FLEETBUS_STORE_FAILS` names.
+    #[must_use]
+    pub fn store_fails() -> bool {
+        armed().store_fails.as_ref().is_some_and(|file| file.exists())
     }
 
     /// By how much the wall clock is wrong, in ms: what the file says that `FLEETBUS_CLOCK` names.

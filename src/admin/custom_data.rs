@@ -181,7 +181,6 @@ async fn set(
     params(("id" = String, Path, description = "The account's id"), ("kind" = String, Path, description = "tracker, vehicle, person, fleet, company, geofence or item"), ("object" = String, Path, description = "The object's id")),
     request_body(content = Value, content_type = "application/merge-patch+json"),
     responses((status = 200, body = Said),
-        (status = 408, description = "The body did not come in time"),
         (status = 404, description = "No such account, or kind, or nothing is said"),
         (status = 507, description = "There is no room for it in memory")))]
 async fn patch(
@@ -218,7 +217,6 @@ async fn remove(
     params(("id" = String, Path, description = "The account's id"), ImportAsked),
     request_body(content((String = "application/x-ndjson"), (String = "text/csv"))),
     responses((status = 200, body = Imported),
-        (status = 408, description = "The body did not come in time"),
         (status = 404, description = "No such account, or kind, or nothing is said"),
         (status = 507, description = "There is no room for it in memory")))]
 async fn import_all(
@@ -278,6 +276,7 @@ impl CustomData {
         let work = async move {
             let turn = Arc::clone(&all.turn);
             let _turn = turn.lock().await;
+            all.store.settle_staged().await?;
             work(all).await
         };
         state.seen_through(work).await
@@ -333,10 +332,9 @@ impl CustomData {
     async fn import(self, caller: &Caller, account: AccountId, puts: Vec<Put>) -> Result<(), Problem> {
         self.shelf.has_room(&puts)?;
         let saved_at = clock::now();
-        let change = |put: &Put| {
+        let entry = |put: &Put| {
             let key = format!("{}/{}", put.kind.as_str(), put.id);
-            let value = put.object.text();
-            Change::Put(Table::CustomData, Entry { account: put.account.clone(), key, value, saved_at })
+            Entry { account: put.account.clone(), key, value: put.object.text(), saved_at }
         };
         let act = Act {
             at: saved_at,
@@ -347,8 +345,10 @@ impl CustomData {
             before: None,
             after: None,
         };
-        self.store.act(puts.iter().map(change).collect(), act).await?;
+        self.store.stage(puts.iter().map(entry).collect(), act).await?;
         self.shelf.put(&puts)?;
+        // It holds from now on, whatever becomes of this: else the next change goes on with it, or the next start.
+        self.store.settle_staged().await.ok();
         Ok(())
     }
 }

@@ -21,6 +21,7 @@ mod rows;
 mod salvage;
 mod schema;
 mod sound;
+mod staged;
 mod still;
 mod store;
 mod tally;

@@ -5,12 +5,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use sha2::{Digest, Sha256};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 
 use super::error::Trouble;
 use super::queue::{ParkJob, Phase, Queue, RawRow, Rows, Task};
@@ -18,17 +19,18 @@ use super::tally::{Ledger, NoRoom, Population};
 use super::{
     Act, Acts, AskError, Change, Count, DataDir, Discarded, Done, Entry, Filter, LaneKey, Listed, Original,
     Page, ParkError, Parked, ParkedRaw, Reason, Recorded, Recovered, Routing, Seq, Still, StoreError,
-    StoreHealth, StoreLimits, StoreStats, Stored, Table, WaitsFor, Writer, audit, entries, rows,
+    StoreHealth, StoreLimits, StoreStats, Stored, Table, WaitsFor, Writer, audit, entries, rows, staged,
 };
 use crate::event::{AccountId, Millis};
+use crate::faults;
 
 /// The most questions and changes that wait at once; the others wait for a place.
 const ASKS: usize = 256;
 /// The most rows of one page of a list.
 const PAGE_ROWS: usize = 1000;
-/// The most questions that one page of a list asks: a filter that matches rarely gets a page with few rows, or none, in
-/// time, and a place to go on from.
-const PAGE_SLICES: usize = 4;
+/// A page of a list that is so old asks no further question: a filter that matches rarely gets a page with few rows, or none,
+/// in time, and a place to go on from.
+const PAGE_TIME: Duration = Duration::from_millis(20);
 /// The most bytes of one page of a list with payloads.
 const PAGE_BYTES: u64 = 8 << 20;
 /// An alert tells a day before rows get too old.
@@ -235,18 +237,21 @@ impl Store {
         after: Option<Seq>,
         limit: usize,
     ) -> Result<Page<Listed>, AskError> {
-        let limit = limit.clamp(1, PAGE_ROWS);
-        let mut page = Page { rows: Vec::new(), next: after };
-        for _ in 0..PAGE_SLICES {
+        let (limit, begun) = (limit.clamp(1, PAGE_ROWS), Instant::now());
+        let mut page = Page { rows: Vec::new(), next: None };
+        if !self.shared.ledger.lock().may_have(filter) {
+            return Ok(page);
+        }
+        page.next = after;
+        loop {
             let (filter, after, room) = (filter.clone(), page.next, limit - page.rows.len());
             let slice = self.ask(move |conn| rows::slice(conn, &filter, after, room)).await?;
             page.rows.extend(slice.rows);
             page.next = slice.next;
-            if page.next.is_none() || page.rows.len() >= limit {
-                break;
+            if page.next.is_none() || page.rows.len() >= limit || begun.elapsed() >= PAGE_TIME {
+                return Ok(page);
             }
         }
-        Ok(page)
     }
 
     /// A page of rows with their payloads, for a replay: rows up to a limit, and up to 8 MiB.
@@ -295,7 +300,7 @@ impl Store {
         let mut sum = Count::default();
         if filter.is_by_account_and_kind() {
             for (account, kind, count) in self.shared.ledger.lock().depths() {
-                if filter.wants(kind) && filter.account.as_ref().is_none_or(|a| *a == account) {
+                if filter.may_want(&account, kind) {
                     sum.rows += count.rows;
                     sum.bytes += count.bytes;
                 }
@@ -323,7 +328,7 @@ impl Store {
         let mut sum = Discarded::default();
         let mut after = Seq(0);
         loop {
-            let _place = self.shared.asks.acquire().await.map_err(|_| AskError::Closed)?;
+            let _place = self.place().await?;
             let (answer, answered) = oneshot::channel();
             self.shared.queue.task(Task::Discard { filter: filter.clone(), after, answer });
             let (gone, next) = answered.await.map_err(|_| AskError::Closed)??;
@@ -363,6 +368,32 @@ impl Store {
             audit::record(conn, &act)
         })
         .await
+    }
+
+    /// Saves many objects' custom data and records the act that tells of them, all or nothing; returns when that is on disk.
+    /// Parks wait for no more than a part of it. [`settle_staged`](Self::settle_staged) moves it to where it is read.
+    ///
+    /// # Errors
+    /// Where the store cannot write, or is closed.
+    pub async fn stage(&self, new: Vec<Entry>, act: Act) -> Result<(), AskError> {
+        self.settle_staged().await?;
+        for part in staged::parts(new) {
+            self.put(Table::Jobs, vec![part]).await?;
+        }
+        let decided = staged::decided(act.at);
+        self.act(vec![Change::Put(Table::Jobs, decided)], act).await
+    }
+
+    /// Moves what was staged to where it is read, part by part. What is left of it the next call goes on with, or the next
+    /// start.
+    ///
+    /// # Errors
+    /// Where the store cannot write, or is closed.
+    pub async fn settle_staged(&self) -> Result<(), AskError> {
+        while self.ask(staged::is_unsettled).await? {
+            self.change(|conn| staged::settle_one(conn).map(drop)).await?;
+        }
+        Ok(())
     }
 
     /// Keeps what was parked before an operator edits it, with the act that tells of it; returns when that is on disk. Of
@@ -432,7 +463,7 @@ impl Store {
     /// # Errors
     /// Where the store cannot move its log into the file, or is closed.
     pub async fn hold_still(&self) -> Result<Still, AskError> {
-        let _place = self.shared.asks.acquire().await.map_err(|_| AskError::Closed)?;
+        let _place = self.place().await?;
         let (answer, answered) = oneshot::channel();
         self.shared.queue.task(Task::Hold(answer));
         answered.await.map_err(|_| AskError::Closed)?
@@ -503,12 +534,20 @@ impl Store {
         self.shared.queue.close(Phase::Closing);
     }
 
+    /// A place among those who wait for an answer.
+    async fn place(&self) -> Result<SemaphorePermit<'_>, AskError> {
+        if faults::store_fails() {
+            return Err(AskError::Failing("a fault was planted".to_owned()));
+        }
+        self.shared.asks.acquire().await.map_err(|_| AskError::Closed)
+    }
+
     /// Asks the store's thread, in the order of the queue.
     async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, AskError> {
-        let _place = self.shared.asks.acquire().await.map_err(|_| AskError::Closed)?;
+        let _place = self.place().await?;
         let (answer, answered) = oneshot::channel();
         self.shared.queue.task(Task::Question(Box::new(move |conn| {
             if answer.is_closed() {
@@ -527,7 +566,7 @@ impl Store {
         &self,
         change: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
     ) -> Result<(), AskError> {
-        let _place = self.shared.asks.acquire().await.map_err(|_| AskError::Closed)?;
+        let _place = self.place().await?;
         let (answer, answered) = oneshot::channel();
         self.shared.queue.task(Task::Change { change: Box::new(change), answer });
         answered.await.map_err(|_| AskError::Closed)?

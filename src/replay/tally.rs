@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{Connection, params};
 
-use super::{RawReason, Reason, WaitsFor};
+use super::{Filter, RawReason, Reason, WaitsFor};
 use crate::event::{AccountId, Millis};
 
 /// What a stored row is and why it is there.
@@ -324,6 +324,14 @@ impl Ledger {
             .collect();
         depths.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
         depths
+    }
+
+    /// Whether there is a row that a filter may ask for, as far as accounts and kinds say.
+    pub(super) fn may_have(&self, filter: &Filter) -> bool {
+        self.accounts.iter().any(|(account, held)| {
+            let has = |kind: &Kind| held.counts[usize::from(kind.code())].rows > 0;
+            Kind::ALL.iter().any(|kind| has(kind) && filter.may_want(account, *kind))
+        })
     }
 
     /// How many rows of a population are in minutes that ended at or before `cutoff`.

@@ -19,7 +19,7 @@ use super::tally::{Delta, Ledger};
 use super::upkeep::Upkeep;
 use super::{
     AskError, DataDir, Discarded, Filter, Gone, Kind, ParkError, Recovered, Routing, Seq, Still, StoreError,
-    StoreHealth, StoreLimits, Table, Why, entries, moving, rows, schema,
+    StoreHealth, StoreLimits, Table, Why, entries, moving, rows, schema, staged,
 };
 use crate::faults::{self, Point};
 
@@ -96,6 +96,7 @@ impl Writer {
 
     fn read(conn: &mut Connection, routing: Option<&Routing>) -> rusqlite::Result<(Ledger, i64, Recovered)> {
         let run = schema::next_run(conn)?;
+        staged::settle(conn)?;
         let rerouted = routing.map_or(Ok(0), |routing| schema::reroute(conn, routing))?;
         let ledger = Ledger::read(conn)?;
         let recovered = Recovered {
