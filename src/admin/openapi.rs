@@ -7,7 +7,7 @@ use axum::http::HeaderValue;
 use axum::http::header::{CONTENT_SECURITY_POLICY, X_CONTENT_TYPE_OPTIONS};
 use axum::middleware::map_response;
 use axum::response::Response;
-use utoipa::openapi::path::Operation;
+use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Content, HttpMethod, Info, License, OpenApi, Ref, RefOr, ResponseBuilder};
 use utoipa::{PartialSchema as _, ToSchema as _};
@@ -21,12 +21,23 @@ const AT: &str = "/openapi.json";
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// What every guarded call may answer, beside its own: who is not let in, and what is misused.
-const DENIED: [(&str, &str); 4] = [
+/// What every guarded call may answer, beside its own: who is not let in.
+const DENIED: [(&str, &str); 3] = [
     ("401", "No admin token, or a wrong one"),
     ("403", "Not this caller: the token's scope lacks, or none is configured and the caller is elsewhere"),
     ("429", "Too many wrong admin tokens: Retry-After says when to come again"),
-    ("422", "What was asked for is not understood"),
+];
+
+/// Calls that are answered from memory: they need no store.
+const FROM_MEMORY: [&str; 8] = [
+    "listAccounts",
+    "showAccount",
+    "countParked",
+    "listTokens",
+    "listReplays",
+    "showReplay",
+    "listBackfills",
+    "showBackfill",
 ];
 
 /// What all calls have in common is added to what the parts say of theirs.
@@ -69,13 +80,25 @@ fn explain(operation: &mut Operation, method: &HttpMethod, path: &str) {
             .or_insert_with(|| RefOr::T(ResponseBuilder::new().description(about).build()));
     };
     DENIED.iter().for_each(|(status, about)| add(status, about));
-    add("503", "The store cannot answer now");
+    if !operation.operation_id.as_deref().is_some_and(|id| FROM_MEMORY.contains(&id)) {
+        add("503", "The store cannot answer now");
+    }
     if *method != HttpMethod::Get {
         add("415", "Without an admin token a change must be sent as application/json");
     }
-    if operation.request_body.is_some() {
-        add("400", "The body is not JSON");
+    let is_asked = |known: &RefOr<Parameter>| {
+        matches!(known, RefOr::T(Parameter { parameter_in: ParameterIn::Query, .. }))
+    };
+    if operation.parameters.iter().flatten().any(is_asked) || operation.request_body.is_some() {
+        add("422", "What was asked for is not understood");
+    }
+    if let Some(RefOr::T(body)) = &operation.request_body {
+        add("408", "The body did not come in time");
         add("413", "The body is too large");
+        // Of a file of lines each one is looked at for itself.
+        if body.content.keys().any(|kind| kind.ends_with("json") && !kind.ends_with("ndjson")) {
+            add("400", "The body is not JSON");
+        }
     }
     debug_assert!(path.starts_with("/v1/"), "only guarded calls are described");
     for (status, answer) in answers {

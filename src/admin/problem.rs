@@ -143,12 +143,15 @@ pub(super) fn read_query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
         .map_err(|rejection| Problem::unprocessable(cause(&rejection)))
 }
 
+/// A body is not waited for without end.
+async fn in_time<T>(body: impl Future<Output = T>) -> Result<T, Problem> {
+    let late = |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time");
+    timeout(BODY_TIME, body).await.map_err(late)
+}
+
 /// A body that is no JSON document, up to a bound.
 pub(super) async fn body_of(request: Request, most: usize) -> Result<Bytes, Problem> {
-    let body = timeout(BODY_TIME, axum::body::to_bytes(request.into_body(), most)).await;
-    let body =
-        body.map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))?;
-    body.map_err(|_| {
+    in_time(axum::body::to_bytes(request.into_body(), most)).await?.map_err(|_| {
         let why = format!("the body is larger than {most} bytes, or broke off: send it in parts");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, why)
     })
@@ -161,7 +164,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Sent<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let sent = Json::<T>::from_request(request, state).await;
+        let sent = in_time(Json::<T>::from_request(request, state)).await?;
         sent.map(|Json(sent)| Self(sent)).map_err(|rejection| {
             let status = match &rejection {
                 JsonRejection::JsonDataError(_) => StatusCode::UNPROCESSABLE_ENTITY,

@@ -199,8 +199,7 @@ struct Looked {
 #[utoipa::path(post, path = "/v1/parked/import", operation_id = "importParked", tag = "parked",
     params(ImportAsked),
     request_body(content = String, content_type = "application/x-ndjson"),
-    responses((status = 200, body = Imported),
-        (status = 408, description = "The body did not come in time")))]
+    responses((status = 200, body = Imported)))]
 pub(super) async fn import(
     State(state): State<AdminState>,
     Asked(asked): Asked<ImportAsked>,
