@@ -45,6 +45,10 @@ accounts:
     provider: linxup
     webhook: {{ token: {{ env: CHECK_WEBHOOK }} }}
     poll: [{{ api: v2, base_url: "http://127.0.0.1:9", token: {{ env: CHECK_WEBHOOK }}, feeds: {{ trips: 1h, trackers: 1h }} }}]
+  - id: other
+    provider: linxup
+    webhook: {{ token: {{ env: CHECK_WEBHOOK }} }}
+    poll: [{{ api: v2, base_url: "http://127.0.0.1:9", token: {{ env: CHECK_WEBHOOK }}, feeds: {{ trips: 1h }} }}]
 {rest}
 """
         self.write(self.text)
@@ -90,7 +94,11 @@ accounts:
             connection.request(method, path or plain, body, headers)
         except OSError:
             pass  # A body that is too large is answered before all of it was sent.
-        answer = connection.getresponse()
+        try:
+            answer = connection.getresponse()
+        except OSError as error:
+            wrong.append(f"{call} {path or plain}: {error!r} instead of an answer")
+            return 0, {}
         note(call, answer.status, answer.getheader("content-type") or "")
         if not read:
             return answer.status, (connection, answer)
@@ -188,12 +196,16 @@ def slow_bodies(bridge, requests):
         head = f"{CALLS[call][0]} {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {WRITER}\r\n"
         connection.sendall(f"{head}content-type: {kind}\r\ncontent-length: 100\r\n\r\n".encode())
         answer = http.client.HTTPResponse(connection)
-        answer.begin()
+        try:
+            answer.begin()
+        except OSError as error:
+            wrong.append(f"{call} without its body: {error!r} instead of an answer")
+            return
         note(call, answer.status, answer.getheader("content-type") or "")
         expect(f"{call} without its body", answer.status, 408)
 
     asked = [(call, path, kind) for call, (path, _, kind) in requests.items() if "408" in CALLS[call][2]["responses"]]
-    threads = [threading.Thread(target=wait, args=one) for one in asked]
+    threads = [threading.Thread(target=wait, args=one, daemon=True) for one in asked]
     for thread in threads:
         thread.start()
     return threads
@@ -288,6 +300,37 @@ def reload(bridge):
     bridge.write(bridge.text)
 
 
+def what_waits_for_the_bus(bridge):
+    waiting = bridge.ask("listParked", token=None)[1]["parked"][0]["seq"]
+    edited = bridge.ask("editParked", f"/v1/parked/{waiting}/edit", {"topic": "elsewhere"}, token=None)[0]
+    expect("an edit of what waits for the bus", edited, 409)
+    expect("events of another bus", bridge.ask("followEvents", token=None)[0], 404)
+
+
+def where_the_store_fails(bridge):
+    """What has something to change, or to read, that only the store can."""
+    bridge.push({"pushType": "NOVELTY"})
+    seq = bridge.ask("listParked", "/v1/parked?reason=unrecognized", token=None)[1]["parked"][0]["seq"]
+    token = bridge.ask("createToken", "/v1/accounts/acme/tokens", {}, token=None)[1]["id"]
+    replay = bridge.ask("beginReplay", None, {"rate": 1}, token=None)[1]["id"]
+    backfill = bridge.ask("beginBackfill", "/v1/accounts/acme/backfills", PAST, token=None)[1]["id"]
+    requests = plausible(seq, token)
+    line = {"kind": "raw", "account": "acme", "source": "push", "reason": "not-json", "received_at": "2026-01-01T00:00:00Z", "body": ""}
+    requests["importParked"] = ("/v1/parked/import", json.dumps(line), LINES)
+    requests["cancelReplay"] = (f"/v1/replays/{replay}", None, JSON)
+    requests["cancelBackfill"] = (f"/v1/backfills/{backfill}", None, JSON)
+    requests["resumeAccount"] = ("/v1/accounts/other/resume", None, JSON)
+    requests["resumeFeed"] = ("/v1/accounts/acme/feeds/v2/trackers/resume", None, JSON)
+    for call in ("resumeAccount", "resumeFeed"):
+        pause = call.replace("resume", "pause")
+        expect(pause, bridge.ask(pause, requests[call][0].replace("resume", "pause"), token=None)[0], 200)
+    open(bridge.failing, "w").close()
+    for call, (path, body, kind) in requests.items():
+        status = bridge.ask(call, path, body, kind, token=None)[0]
+        if "503" in CALLS[call][2]["responses"] and call != "followEvents":
+            expect(f"{call} with a store that fails", status, 503)
+
+
 def states(program, folder):
     admin = ", token: { env: CHECK_WRITER }, tokens: [{ name: reader, scope: read, token: { env: CHECK_READER } }]"
     guarded = Bridge(program, f"{folder}/guarded", admin, "")
@@ -309,19 +352,8 @@ def states(program, folder):
         streams(guarded)
         parked(guarded, seq)
         reload(guarded)
-        waiting = loopback.ask("listParked", token=None)[1]["parked"][0]["seq"]
-        edited = loopback.ask("editParked", f"/v1/parked/{waiting}/edit", {"topic": "elsewhere"}, token=None)[0]
-        expect("an edit of what waits for the bus", edited, 409)
-        expect("events of another bus", loopback.ask("followEvents", token=None)[0], 404)
-        open(loopback.failing, "w").close()
-        for call, (path, body, kind) in plausible(waiting, "config").items():
-            if call == "importParked":
-                continue
-            status = loopback.ask(call, path, body, kind, token=None)[0]
-            if "503" in CALLS[call][2]["responses"] and call != "followEvents":
-                expect(f"{call} with a store that fails", status, 503)
-        line = json.dumps({"kind": "raw", "account": "acme", "source": "push", "reason": "not-json", "received_at": "2026-01-01T00:00:00Z", "body": ""})
-        expect("importParked with a store that fails", loopback.ask("importParked", None, line, LINES, token=None)[0], 503)
+        what_waits_for_the_bus(loopback)
+        where_the_store_fails(loopback)
         for thread in slow:
             thread.join()
     finally:
