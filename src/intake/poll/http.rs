@@ -1,27 +1,24 @@
-//! One HTTP exchange with a polled host: deadlines, a body that is bounded while it streams, no redirect to another host, and
-//! faults that carry no secret. Invariant: bodies in memory are bounded together, whoever polls whom. Neighbours: `host`
-//! says what to send, `fault` says what an answer means.
+//! One HTTP exchange with a polled host: a body that is bounded while it streams, and faults that carry no secret. Invariant:
+//! bodies in memory are bounded together, whoever polls whom. Neighbours: `outbound` builds the client, `host` says what
+//! to send, `fault` says what an answer means.
 
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::redirect::Policy;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::fault::Fault;
 use super::request::{Request, Verb};
 use crate::event::Millis;
+use crate::outbound::{self, Deadlines};
 
 /// The beginning of a failed answer's body, which may say why it failed.
 const REASON: usize = 16 << 10;
 /// What a permit stands for.
 const GRAIN: usize = 16 << 10;
-/// Redirects within a host.
-const REDIRECTS: usize = 3;
 
 /// The bounds of one exchange.
 #[derive(Debug, Clone)]
@@ -91,26 +88,8 @@ impl Client {
     /// # Errors
     /// Where TLS cannot be set up.
     pub fn new(bounds: Bounds) -> Result<Self, reqwest::Error> {
-        let same_host = Policy::custom(|attempt| {
-            let origin =
-                |url: &reqwest::Url| (url.scheme().to_owned(), url.host_str().map(str::to_owned), url.port());
-            let first = attempt.previous().first().map(origin);
-            if attempt.previous().len() > REDIRECTS {
-                attempt.error("too many redirects")
-            } else if first.as_ref() == Some(&origin(attempt.url())) {
-                attempt.follow()
-            } else {
-                attempt.error("a redirect to another host is not followed")
-            }
-        });
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("fleetbus/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(bounds.connect)
-            .read_timeout(bounds.silence)
-            .timeout(bounds.total)
-            .redirect(same_host)
-            .gzip(true)
-            .build()?;
+        let Bounds { connect, silence, total, .. } = bounds;
+        let http = outbound::builder(Deadlines { connect, silence, total }).build()?;
         // A body that is over the bound must not wait for memory that there can never be.
         let memory = bounds.memory.max(bounds.size + GRAIN) / GRAIN;
         Ok(Self { http, bounds, memory: Arc::new(Semaphore::new(memory)) })
@@ -192,22 +171,12 @@ impl Client {
     }
 }
 
-/// The client's error without its URL, whose causes say what is wrong.
 fn fault_of(error: reqwest::Error) -> Fault {
     if error.is_timeout() {
         return Fault::TimedOut;
     }
     let is_redirect = error.is_redirect();
-    let error = error.without_url();
-    let mut said = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        let text = source.to_string();
-        if !said.contains(&text) {
-            said = format!("{said}: {text}");
-        }
-        cause = source.source();
-    }
+    let said = outbound::said(error);
     if is_redirect { Fault::Refused(said) } else { Fault::Host(said) }
 }
 
