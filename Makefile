@@ -14,7 +14,7 @@ help: ## What can be made
 setup: ## Install what a build needs
 	@scripts/setup.sh
 
-brokers: ## Install a real Kafka and a real NATS server for the tests
+brokers: ## Install a real Kafka, NATS server and schema registry for the tests
 	@scripts/brokers.sh
 
 tools: ## Install cargo-deny and buf

@@ -54,6 +54,8 @@ use crate::route::{BusKind, Router};
 
 /// What is in flight when connections are refused: its deadlines, and the store's.
 const FINISH: Duration = Duration::from_secs(12);
+/// What the bus may take to prepare itself before the first event comes.
+const PREPARE: Duration = Duration::from_secs(3);
 /// The bus's last flush.
 const FLUSH: Duration = Duration::from_secs(5);
 
@@ -351,6 +353,7 @@ impl Bridge {
         let looking_stops = CancellationToken::new();
         let (available, bus_available) = watch::channel(true);
 
+        stop.run_until_cancelled(timeout(PREPARE, bus.prepare(&self.topics))).await;
         let running = Arc::clone(&bus);
         let stops = bus_stops.clone();
         work.spawn(async move { running.run(stops).await });

@@ -1,6 +1,9 @@
 //! Headers and bytes: a bare `fleetbus.v1.FleetEvent` with CloudEvents attributes in binary mode, as `docs/formats.md`
 //! lists them. Pure. No name, VIN or coordinate enters a header: ids, types and times only.
 
+pub mod frame;
+pub mod schema;
+
 use std::sync::Arc;
 
 use bytes::Bytes;

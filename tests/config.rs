@@ -6,6 +6,8 @@
 mod documents;
 #[path = "config/process.rs"]
 mod process;
+#[path = "config/registry.rs"]
+mod registry;
 
 use std::io;
 use std::path::Path;

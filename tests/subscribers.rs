@@ -16,7 +16,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use bridge::{Bridge, TOKEN, acme, configure};
-use brokers::{shared_kafka, shared_nats, unique};
+use brokers::apicurio::Apicurio;
+use brokers::{Guard, shared_kafka, shared_nats, unique};
 
 /// A subscriber has joined its group and read by then, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -109,16 +110,17 @@ fn expect_the_van(language: &str, printed: &HashSet<String>) {
     }
 }
 
-async fn reads_kafka(language: &str) {
+/// With the program of this name, and lines of the bus's own.
+async fn reads_kafka(language: &str, program_name: &str, lines: &str) {
     let (kafka, dir, prefix) = (shared_kafka(), tempfile::tempdir().unwrap(), unique("fleet"));
     kafka.create(&format!("{prefix}.position"), 3, 1, &[]).await;
     let bus = format!(
-        "bus: {{ kafka: {{ brokers: \"{}\", topic: \"{prefix}.{{type}}\", create: true }} }}",
+        "bus: {{ kafka: {{ brokers: \"{}\", topic: \"{prefix}.{{type}}\", create: true{lines} }} }}",
         kafka.brokers
     );
     let bridge = Bridge::start(&configure(dir.path(), &bus, acme(), "delivery: { publish_deadline: 30s }"));
     publish(&bridge).await;
-    let mut command = program(language, "kafka");
+    let mut command = program(language, program_name);
     command.env("KAFKA_BROKERS", &kafka.brokers).env("TOPIC", format!("{prefix}.position"));
     command.env("GROUP", &prefix);
     expect_the_van(language, &Subscriber::start(command).print(3));
@@ -147,7 +149,16 @@ async fn reads_nats(language: &str) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs what `make examples` builds, and runs it"]
 async fn a_python_program_reads_kafka() {
-    reads_kafka("python").await;
+    reads_kafka("python", "kafka", "").await;
+}
+
+/// Confluent's own deserializer takes the frame off.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs what `make examples` builds, and runs it"]
+async fn a_python_program_reads_kafka_with_a_registry() {
+    let registry = Apicurio::start(Guard::Open).await;
+    let lines = format!(", encoding: {{ registry: {{ url: \"{}\", register: true }} }}", registry.url);
+    reads_kafka("python", "kafka_registry", &lines).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,7 +170,7 @@ async fn a_python_program_reads_nats() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs what `make examples` builds, and runs it"]
 async fn a_go_program_reads_kafka() {
-    reads_kafka("go").await;
+    reads_kafka("go", "kafka", "").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,7 +182,7 @@ async fn a_go_program_reads_nats() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs what `make examples` builds, and runs it"]
 async fn a_typescript_program_reads_kafka() {
-    reads_kafka("typescript").await;
+    reads_kafka("typescript", "kafka", "").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -192,7 +203,12 @@ fn what_the_page_shows_is_what_is_run() {
         assert_eq!(block, file, "docs/subscribe.md shows another {name}");
         shown.push(name);
     }
-    let wanted =
-        ["python/subscribe_kafka.py", "python/subscribe_nats.py", "go/kafka/main.go", "go/nats/main.go"];
+    let wanted = [
+        "python/subscribe_kafka.py",
+        "python/subscribe_nats.py",
+        "python/subscribe_kafka_registry.py",
+        "go/kafka/main.go",
+        "go/nats/main.go",
+    ];
     assert_eq!(shown, wanted);
 }

@@ -141,6 +141,7 @@ pub(super) async fn ask_for_topics(bus: Arc<Bus>, lanes: Arc<Lanes>, topics: Vec
                 Finding::Made(what) => tracing::info!(what, "bus.made"),
                 Finding::Weak(what) => tracing::warn!(what, "bus.weak"),
                 Finding::Missing { what, command } => tracing::warn!(what, command, "bus.missing"),
+                Finding::Unusable { what, fix } => tracing::warn!(what, fix, "bus.unusable"),
                 Finding::Unreachable(what) => {
                     tracing::warn!(what, "bus.unreachable");
                     reached = false;
@@ -161,6 +162,9 @@ pub(super) async fn look_at_bus(bus: Arc<Bus>, lanes: Arc<Lanes>, available: wat
     let mut connected = true;
     loop {
         let reached = bus.is_available();
+        if bus.has_news_of_topics() {
+            lanes.probe_topics_now();
+        }
         if reached && !std::mem::replace(&mut connected, reached) {
             lanes.probe_bus_now();
         }

@@ -127,6 +127,13 @@ pub enum Finding {
     },
     /// It was missing, and has been made.
     Made(String),
+    /// It is there, or said to be, and cannot be used: why, and what to do.
+    Unusable {
+        /// What, and why.
+        what: String,
+        /// What to do.
+        fix: String,
+    },
     /// The bus could not be asked.
     Unreachable(String),
 }
@@ -140,6 +147,9 @@ pub enum OpenError {
     /// The Kafka client refuses its properties.
     #[error("the Kafka client refuses its configuration")]
     Kafka(#[from] rdkafka::error::KafkaError),
+    /// The client of the schema registry.
+    #[error("the schema registry's client cannot be made: {0}")]
+    Registry(String),
     /// The NATS client refuses its options.
     #[error("the NATS client refuses its configuration: {0}")]
     Nats(String),
@@ -209,6 +219,24 @@ impl Bus {
             Self::Kafka(bus) => bus.check(topics).await,
             Self::Nats(bus) => bus.check(topics).await,
             Self::Local(_) => vec![Finding::Fine("the local bus needs no topics".to_owned())],
+        }
+    }
+
+    /// What the first event should not have to wait for, as far as it can be had within the caller's patience. Without it
+    /// events are parked until `run` has it.
+    pub async fn prepare(&self, topics: &[Arc<str>]) {
+        match self {
+            Self::Kafka(bus) => bus.prepare(topics).await,
+            Self::Nats(_) | Self::Local(_) => {}
+        }
+    }
+
+    /// Whether topics that were refused may be taken now, since this was asked last: their schemas were found.
+    #[must_use]
+    pub fn has_news_of_topics(&self) -> bool {
+        match self {
+            Self::Kafka(bus) => bus.has_news_of_topics(),
+            Self::Nats(_) | Self::Local(_) => false,
         }
     }
 

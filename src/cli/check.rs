@@ -50,7 +50,12 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
 fn summary(loaded: &Loaded) -> Vec<String> {
     let config = &loaded.config;
     let bus = match &config.bus {
-        config::Bus::Kafka(kafka) => format!("bus: kafka at {}, topics {}", kafka.brokers, kafka.topic),
+        config::Bus::Kafka(kafka) => {
+            let registry = kafka.registry.as_ref();
+            let framed =
+                registry.map(|registry| format!(", framed by the schema registry at {}", registry.url));
+            format!("bus: kafka at {}, topics {}{}", kafka.brokers, kafka.topic, framed.unwrap_or_default())
+        }
         config::Bus::Nats(nats) => {
             format!("bus: nats at {}, stream {}, subjects {}", nats.url, nats.stream, nats.subject)
         }

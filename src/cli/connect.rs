@@ -60,7 +60,7 @@ pub fn connect(config: &Config, output: Output) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime")?;
     let mut rows = vec![folder(&config.data_dir)];
     runtime.block_on(async {
-        rows.extend(bus(config).await);
+        rows.extend(Box::pin(bus(config)).await);
         rows.extend(providers(config).await);
     });
     runtime.shutdown_background();
@@ -120,6 +120,7 @@ async fn bus(config: &Config) -> Vec<Row> {
         Finding::Missing { what, command } => {
             fails("bus".to_owned(), format!("missing: {what}"), &format!("make it with: {command}"))
         }
+        Finding::Unusable { what, fix } => fails("bus".to_owned(), what, &fix),
         Finding::Unreachable(found) => {
             fails("bus".to_owned(), format!("unreachable: {found}"), "start it, or name it rightly")
         }

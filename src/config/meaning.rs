@@ -123,6 +123,40 @@ pub struct Kafka {
     pub create: Create,
     /// librdkafka properties; none of those that the promises rest on.
     pub properties: Vec<(String, Property)>,
+    /// Whose frame values carry; bare by default.
+    pub registry: Option<SchemaRegistry>,
+}
+
+/// A schema registry that speaks Confluent's protocol.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SchemaRegistry {
+    /// Without a trailing slash; https where there is a login, or http on loopback.
+    pub url: String,
+    /// Template of `{topic}`: under which subject a topic's schema is.
+    pub subject: String,
+    /// A schema that is missing.
+    pub register: Create,
+    /// Who asks; nobody by default.
+    pub login: Option<RegistryLogin>,
+    /// CA certificates, PEM, beside the system's.
+    pub ca: Option<PathBuf>,
+}
+
+/// Who asks a schema registry.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RegistryLogin {
+    /// Name and password, or key and secret.
+    Basic {
+        /// The name.
+        user: String,
+        /// The password.
+        password: SecretSource,
+    },
+    /// A bearer token.
+    Bearer {
+        /// The token.
+        token: SecretSource,
+    },
 }
 
 /// A librdkafka property's value.

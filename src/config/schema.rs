@@ -103,6 +103,7 @@ fn bus() -> Value {
             ),
             ("create", create()),
             ("properties", properties),
+            ("encoding", encoding()),
         ],
         &["brokers"],
     );
@@ -147,6 +148,38 @@ fn bus() -> Value {
     bus.insert("minProperties".to_owned(), json!(1));
     bus.insert("maxProperties".to_owned(), json!(1));
     Value::Object(bus)
+}
+
+fn encoding() -> Value {
+    let registry = map(
+        "A schema registry that speaks Confluent's protocol: values carry its frame",
+        &[
+            (
+                "url",
+                text(
+                    "https, or http without a login or on loopback, e.g. https://registry:8081; without user, query or fragment",
+                    "",
+                ),
+            ),
+            (
+                "subject",
+                text(
+                    "Template of `{topic}`: the subject under which a topic's schema is looked up",
+                    "{topic}-value",
+                ),
+            ),
+            (
+                "register",
+                json!({ "type": "boolean", "default": false, "description": "Register at start what is missing" }),
+            ),
+            ("user", text("User name or key, with `password`", "")),
+            ("password", secret("Password or secret, with `user`")),
+            ("token", secret("A bearer token, instead of a user")),
+            ("ca", file("CA certificates beside the system's, PEM; read at start")),
+        ],
+        &["url"],
+    );
+    map("What values are; bare events where it is left out", &[("registry", registry)], &["registry"])
 }
 
 fn account() -> Value {

@@ -17,6 +17,7 @@ fn config(brokers: &str, properties: &[(&str, &str)]) -> config::Kafka {
         brokers: brokers.to_owned(),
         topic: "fleet.{type}".to_owned(),
         create: Create::Never,
+        registry: None,
         properties: properties
             .iter()
             .map(|(name, value)| ((*name).to_owned(), Property::Plain((*value).to_owned())))

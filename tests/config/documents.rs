@@ -29,7 +29,7 @@ dedup: { zzzzzzzz: 1 }
 zzzzzzzz: 1
 ";
     let buses = [
-        "{ kafka: { zzzzzzzz: 1 } }",
+        "{ kafka: { zzzzzzzz: 1, encoding: { zzzzzzzz: 1, registry: { zzzzzzzz: 1 } } } }",
         "{ nats: { zzzzzzzz: 1 } }",
         "{ local: { zzzzzzzz: 1 } }",
         "{ zzzzzzzz: 1 }",
@@ -57,7 +57,7 @@ zzzzzzzz: 1
         }
         at(&pointer)
     };
-    assert_eq!(known.len(), 16, "{known:#?}");
+    assert_eq!(known.len(), 18, "{known:#?}");
     for (path, keys) in known {
         assert_eq!(keys, of(&path), "{path}");
     }

@@ -13,7 +13,8 @@ const HEAD: &str = "# Events
 
 Written from the comments of [`proto/fleetbus/v1`](../proto/fleetbus/v1) by `make docs`; the `.proto` files are the contract.
 
-The value of every message is one `FleetEvent`, its bare protobuf encoding. Exactly one of its bodies is set, and says its type.
+The value of every message is one `FleetEvent`, its bare protobuf encoding (on Kafka [framed](kafka.md#schema-registry) where a
+schema registry is named). Exactly one of its bodies is set, and says its type.
 How to read one in your language: [subscribe.md](subscribe.md). Which provider's messages become which event: [formats.md](formats.md).
 
 What a consumer does with it:

@@ -1,7 +1,10 @@
-//! Real brokers for tests: Apache Kafka (KRaft) and nats-server as child processes on free ports, with folders of their
-//! own, that can be stopped, killed and brought back on the same port and data. Installed by `make brokers`. A broker
-//! never outlives the test binary: a small shell holds its other end of a pipe and kills it when that closes.
+//! Real brokers for tests: Apache Kafka (KRaft), nats-server and a schema registry as child processes on free ports, with
+//! folders of their own, that can be stopped, killed and brought back on the same port and data. Installed by `make
+//! brokers`. A broker never outlives the test binary: a small shell holds its other end of a pipe and kills it when that
+//! closes.
 
+#[path = "apicurio.rs"]
+pub mod apicurio;
 #[path = "nats.rs"]
 mod nats;
 

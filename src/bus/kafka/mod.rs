@@ -5,6 +5,7 @@
 
 mod errors;
 mod properties;
+mod registry;
 mod topics;
 
 use std::collections::VecDeque;
@@ -27,6 +28,7 @@ use super::{Failure, Message, OpenError, Outcome, Ticket};
 use crate::config;
 use errors::failure_of;
 use properties::Properties;
+use registry::SchemaRegistry;
 
 /// Messages that wait for their turn while they are sent one by one; what they weigh is bounded by the memory permits.
 const WAITING: usize = 65_536;
@@ -48,6 +50,8 @@ pub struct KafkaBus {
     kafka: config::Kafka,
     /// What the client that is in use was made of.
     properties: ArcSwap<Properties>,
+    /// Where values are framed.
+    registry: Option<Box<SchemaRegistry>>,
     shared: Arc<Shared>,
 }
 
@@ -272,7 +276,8 @@ impl KafkaBus {
             down: AtomicBool::new(false),
         });
         let properties = ArcSwap::from_pointee(properties);
-        let bus = Self { kafka: kafka.clone(), properties, shared };
+        let registry = kafka.registry.as_ref().map(SchemaRegistry::open).transpose()?.map(Box::new);
+        let bus = Self { kafka: kafka.clone(), properties, registry, shared };
         bus.shared.client.store(Some(Arc::new(bus.client(&bus.properties.load())?)));
         Ok(bus)
     }
@@ -282,6 +287,14 @@ impl KafkaBus {
     }
 
     pub(super) fn submit(&self, message: &Message, ticket: Ticket) -> Result<(), (Failure, Ticket)> {
+        let Some(registry) = &self.registry else { return self.hand_over(message, ticket) };
+        match registry.frame(&message.topic, &message.payload) {
+            Ok(payload) => self.hand_over(&Message { payload, ..message.clone() }, ticket),
+            Err(failure) => Err((failure, ticket)),
+        }
+    }
+
+    fn hand_over(&self, message: &Message, ticket: Ticket) -> Result<(), (Failure, Ticket)> {
         let mut turns = self.shared.turns.lock();
         if turns.fenced {
             return Err((Failure::Unavailable("messages before it failed".to_owned()), ticket));
@@ -307,7 +320,27 @@ impl KafkaBus {
         !self.shared.broken.load(Ordering::Relaxed) && !self.shared.down.load(Ordering::Relaxed)
     }
 
+    pub(super) async fn prepare(&self, topics: &[Arc<str>]) {
+        if let Some(registry) = &self.registry {
+            registry.look_up(topics).await;
+        }
+    }
+
+    pub(super) fn has_news_of_topics(&self) -> bool {
+        self.registry.as_ref().is_some_and(|registry| registry.take_found())
+    }
+
     pub(super) async fn run(&self, stop: CancellationToken) {
+        let looking_up = async {
+            if let Some(registry) = &self.registry {
+                registry.run(&stop).await;
+            }
+        };
+        tokio::join!(self.tend(&stop), looking_up);
+    }
+
+    /// Looks after the client.
+    async fn tend(&self, stop: &CancellationToken) {
         let mut pause = REBUILD_PAUSE.0;
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);

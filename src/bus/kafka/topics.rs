@@ -15,6 +15,14 @@ use crate::config;
 
 impl KafkaBus {
     pub(in crate::bus) async fn check(&self, topics: &[Arc<str>]) -> Vec<Finding> {
+        let mut findings = self.check_topics(topics).await;
+        if let Some(registry) = &self.registry {
+            findings.extend(registry.check(topics).await);
+        }
+        findings
+    }
+
+    async fn check_topics(&self, topics: &[Arc<str>]) -> Vec<Finding> {
         let Some(client) = self.shared.client.load_full() else {
             return vec![Finding::Unreachable("the Kafka client is being rebuilt".to_owned())];
         };

@@ -1,9 +1,8 @@
 //! Whose events: accounts, what they push, what is polled for them, and their bounds.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
-use super::values::{At, LONGEST};
+use super::values::{At, LONGEST, Wire};
 use super::{IN_FLIGHT_IN_ALL, Walk};
 use crate::config::tree::{Fields, Node, Value, nearest};
 use crate::config::{Account, Limits, Poll, PollApi, Replay, units};
@@ -173,20 +172,7 @@ impl Walk<'_> {
     fn base_url(&mut self, map: &mut Fields<'_>) -> Option<String> {
         let (text, at) =
             self.required(map, "base_url", "write e.g. https://app02.linxup.com/ibis/rest/api/v2")?;
-        let Ok(url) = reqwest::Url::parse(&text) else {
-            self.add(&at, "is not a URL", "write e.g. https://app02.linxup.com/ibis/rest/api/v2");
-            return None;
-        };
-        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        if !(url.scheme() == "https" || (url.scheme() == "http" && loopback)) {
-            self.add(&at, "is neither https, nor http on loopback", "write https: it carries the secret");
-        } else if !url.username().is_empty() || url.password().is_some() {
-            self.add(&at, "holds a user or a secret", "secrets are `token` and `key`");
-        } else if url.query().is_some() || url.fragment().is_some() {
-            self.add(&at, "holds a query or a fragment", "end it after the path");
-        }
-        Some(text.trim_end_matches('/').to_owned())
+        self.base(&text, &at, Wire::Secret, "https://app02.linxup.com/ibis/rest/api/v2", "`token` and `key`")
     }
 
     fn feeds(

@@ -89,14 +89,16 @@ impl Walk<'_> {
         if let Some((topic, at)) = &topic {
             self.topic(topic, at);
         }
-        let create = self.create(&mut map);
+        let create = self.create(&mut map, "create");
         let properties = self.properties(&mut map);
+        let registry = self.encoding(&mut map);
         map.finish(&mut self.problems);
         Some(Bus::Kafka(Kafka {
             brokers: brokers?.0,
             topic: topic.map_or_else(|| "fleet.{type}".to_owned(), |(topic, _)| topic),
             create,
             properties,
+            registry,
         }))
     }
 
@@ -186,7 +188,7 @@ impl Walk<'_> {
         {
             self.add(at, "is not a legal stream's name", "no dots, blanks, slashes or wildcards");
         }
-        let create = self.create(&mut map);
+        let create = self.create(&mut map, "create");
         let credentials = self.secret(&mut map, "credentials");
         let (named, with_password) = (map.has("user"), map.has("password"));
         let with_token = map.has("token");
@@ -246,7 +248,7 @@ impl Walk<'_> {
     }
 
     /// What of a template is literal; none, and a problem, where it is no template.
-    fn template(&mut self, text: &str, at: &At, taken: &str) -> Option<String> {
+    pub(super) fn template(&mut self, text: &str, at: &At, taken: &str) -> Option<String> {
         let (mut literals, mut rest) = (String::new(), text);
         while let Some(open) = rest.find(['{', '}']) {
             literals.push_str(&rest[..open]);

@@ -6,6 +6,7 @@
 mod accounts;
 mod admin;
 mod bus;
+mod registry;
 mod telemetry;
 mod values;
 

@@ -1,7 +1,7 @@
 //! The forms of single values: each is read, or yields one problem that says what is taken. Invariant: what could be a
 //! secret is in no problem.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,6 +31,15 @@ impl At {
     pub(super) fn in_map(map: &Fields<'_>, name: &str) -> Self {
         Self { place: map.place_of(name), path: map.path_of(name) }
     }
+}
+
+/// What goes over a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wire {
+    /// A secret.
+    Secret,
+    /// None.
+    Open,
 }
 
 impl Walk<'_> {
@@ -127,8 +136,9 @@ impl Walk<'_> {
         units::rate(&text).map_err(|(what, fix)| self.add(&at, what, fix)).ok()
     }
 
-    pub(super) fn create(&mut self, fields: &mut Fields<'_>) -> Create {
-        let Some((text, at)) = self.text(fields, "create") else { return Create::Never };
+    /// Whether what is missing is made.
+    pub(super) fn create(&mut self, fields: &mut Fields<'_>, name: &'static str) -> Create {
+        let Some((text, at)) = self.text(fields, name) else { return Create::Never };
         match text.as_str() {
             "true" => Create::Missing,
             "false" => Create::Never,
@@ -147,6 +157,39 @@ impl Walk<'_> {
             self.add(&at, what, "write e.g. 0.0.0.0:8080, 127.0.0.1:8080 or [::]:8080");
         });
         Some((address.ok()?, at))
+    }
+
+    /// A URL under which requests are made, without a trailing slash. `secrets` are the keys beside it that hold what it
+    /// must not hold itself.
+    pub(super) fn base(
+        &mut self,
+        text: &str,
+        at: &At,
+        wire: Wire,
+        example: &str,
+        secrets: &str,
+    ) -> Option<String> {
+        let Ok(url) = reqwest::Url::parse(text) else {
+            self.add(at, "is not a URL", format!("write e.g. {example}"));
+            return None;
+        };
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        let plain = url.scheme() == "http" && (loopback || wire == Wire::Open);
+        if !(url.scheme() == "https" || plain) {
+            let (what, fix) = match wire {
+                Wire::Secret => {
+                    ("is neither https, nor http on loopback", "write https: it carries the secret")
+                }
+                Wire::Open => ("is neither https nor http", "write one of them"),
+            };
+            self.add(at, what, fix);
+        } else if !url.username().is_empty() || url.password().is_some() {
+            self.add(at, "holds a user or a secret", format!("secrets are {secrets}"));
+        } else if url.query().is_some() || url.fragment().is_some() {
+            self.add(at, "holds a query or a fragment", "end it after the path");
+        }
+        Some(text.trim_end_matches('/').to_owned())
     }
 
     /// A file that can be read.

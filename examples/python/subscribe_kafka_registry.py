@@ -1,0 +1,23 @@
+import os
+
+from confluent_kafka import Consumer
+from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer
+from confluent_kafka.serialization import MessageField, SerializationContext
+
+from fleetbus.v1.event_pb2 import FleetEvent
+
+topic = os.environ.get("TOPIC", "fleet.position")
+deserialize = ProtobufDeserializer(FleetEvent, {"use.deprecated.format": False})
+consumer = Consumer({
+    "bootstrap.servers": os.environ.get("KAFKA_BROKERS", "localhost:9092"),
+    "group.id": os.environ.get("GROUP", "my-service"),
+    "auto.offset.reset": "earliest",
+})
+consumer.subscribe([topic])
+while True:
+    record = consumer.poll(1.0)
+    if record is None or record.error():
+        continue  # the client itself connects again
+    event = deserialize(record.value(), SerializationContext(topic, MessageField.VALUE))
+    point = event.position.place.point
+    print(event.occur_time.ToJsonString(), event.subject, event.vehicle.name, point.latitude, point.longitude, flush=True)
