@@ -1,9 +1,9 @@
 //! Spans over OTLP: `webhook` or `poll`, below it `decode` and `publish`, whose context travels in each message's
-//! `traceparent`. Invariants: ids of accounts, counts and statuses are all that a span says; where `telemetry` is not
-//! configured no span is made, and the sender's own `traceparent` is handed on. Neighbours: `cli::telemetry` installs it,
-//! `intake` makes the spans.
+//! `traceparent`; `drain` and `replay`, below them `publish`, with links to the traces of what they send. Invariants: ids of
+//! accounts, counts and statuses are all that a span says; where `telemetry` is not configured no span is made, and the
+//! sender's own `traceparent` is handed on. Neighbours: `cli::telemetry` installs it, `intake`, `replay` and `admin` make the spans.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use opentelemetry::trace::{
@@ -13,6 +13,7 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use tracing::field::Empty;
 use tracing::{Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::Layer;
@@ -25,6 +26,9 @@ use crate::config::{Otlp, SecretError};
 pub const SPANS: &str = "spans";
 /// How long the collector may take with one batch, and with the last one at the stop.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Traces that one span links to, at most.
+const LINKS: usize = 32;
 
 /// Spans cannot be sent.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +117,41 @@ pub fn traceparent(span: &Span) -> Option<String> {
     let context = context.span().span_context().clone();
     let (trace, id, flags) = (context.trace_id(), context.span_id(), context.trace_flags().to_u8());
     context.is_valid().then(|| format!("00-{trace}-{id}-{flags:02x}"))
+}
+
+/// The span in which so many events are published, on this kind of bus.
+#[must_use]
+pub fn publish(system: &'static str, events: usize) -> Span {
+    tracing::info_span!(
+        target: SPANS,
+        "publish",
+        otel.kind = "producer",
+        messaging.system = system,
+        messaging.operation.type = "send",
+        messaging.batch.message_count = number(events),
+        fleetbus.delivered = Empty,
+        fleetbus.parked = Empty,
+        fleetbus.duplicates = Empty,
+        fleetbus.rejected = Empty,
+    )
+}
+
+/// Links `span` to the traces in which what it sends came, each once.
+pub fn link<'a>(span: &Span, traceparents: impl Iterator<Item = &'a str>) {
+    if span.is_disabled() {
+        return;
+    }
+    let mut linked = BTreeSet::new();
+    for traceparent in traceparents {
+        if linked.len() == LINKS {
+            return;
+        }
+        if linked.insert(traceparent)
+            && let Some(context) = context_of(traceparent)
+        {
+            span.add_link(context);
+        }
+    }
 }
 
 /// A number as spans take it: one without a sign would become a text.

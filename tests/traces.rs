@@ -222,6 +222,72 @@ async fn a_polls_spans_hang_together() {
     assert_eq!(poll.parent_span_id, Vec::<u8>::new());
 }
 
+/// Waits until so many events or more were delivered by `publish` spans below spans with this name; those spans.
+async fn published_below(collector: &Collector, name: &str, wanted: i64) -> Vec<Span> {
+    let found = async {
+        loop {
+            let (above, spans): (Vec<_>, Vec<_>) =
+                collector.spans().into_iter().partition(|s| s.name == name);
+            let is_below = |span: &Span| above.iter().any(|above| above.span_id == span.parent_span_id);
+            let below: Vec<_> = spans.into_iter().filter(|s| s.name == "publish" && is_below(s)).collect();
+            let delivered: i64 = below.iter().filter_map(|span| number(span, "fleetbus.delivered")).sum();
+            if delivered >= wanted {
+                assert!(above.iter().all(|span| span.parent_span_id.is_empty()), "{above:?}");
+                return below;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("no {wanted} below {name}"))
+}
+
+/// What waited goes out in traces of the drain: each `publish` links to the trace in which its events came.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_drains_spans_link_to_the_traces_in_which_events_came() {
+    let (collector, endpoint) = Collector::start().await;
+    let (kafka, dir, prefix) = (shared_kafka(), tempfile::tempdir().unwrap(), unique("drained"));
+    let bus = format!("bus: {{ kafka: {{ brokers: \"{}\", topic: \"{prefix}.{{type}}\" }} }}", kafka.brokers);
+    let rest =
+        format!("telemetry: {{ otlp: {{ endpoint: \"{endpoint}\" }} }}\ndelivery: {{ drain_delay: 0s }}");
+    let mut bridge = Bridge::start_with(
+        &configure(dir.path(), &bus, acme(), &rest),
+        &[("OTEL_BSP_SCHEDULE_DELAY", "200")],
+    );
+    push(&bridge, Some(SENDER)).await;
+    bridge.wait_for_log("topic.refused", PATIENCE);
+    kafka.create(&format!("{prefix}.position"), 1, 1, &[]).await;
+    for publish in published_below(&collector, "drain", 1).await {
+        let links: Vec<String> = publish.links.iter().map(|link| hex(&link.trace_id)).collect();
+        assert_eq!(links, [TRACE], "{publish:?}");
+        assert_ne!(hex(&publish.trace_id), TRACE);
+    }
+    // A reader stays in the trace in which the event came.
+    let read = kafka.read(&format!("{prefix}.position"));
+    let wanted = format!("00-{TRACE}-");
+    let stays = |(name, value): &(String, String)| name == "traceparent" && value.starts_with(&wanted);
+    assert!(!read.is_empty() && read.iter().all(|message| message.headers.iter().any(stays)), "{read:?}");
+    assert!(bridge.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replays_spans_hang_together() {
+    let (collector, endpoint) = Collector::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let rest =
+        format!("telemetry: {{ otlp: {{ endpoint: \"{endpoint}\" }} }}\ndelivery: {{ drain_delay: 0s }}");
+    let bridge = Bridge::start_with(
+        &configure(dir.path(), "bus: { local: {} }", acme(), &rest),
+        &[("OTEL_BSP_SCHEDULE_DELAY", "200")],
+    );
+    push(&bridge, None).await;
+    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+    let asked = client.post(format!("{}/v1/replays", bridge.admin));
+    let begun = asked.json(&serde_json::json!({ "source": "history" })).send().await.unwrap();
+    assert!(begun.status().is_success(), "{}", begun.text().await.unwrap());
+    assert_eq!(published_below(&collector, "replay", 3).await.len(), 1);
+    assert!(bridge.stop().success());
+}
+
 /// Off is the default: the sender's own `traceparent` is handed on as it came.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_collector_the_senders_traceparent_is_handed_on() {

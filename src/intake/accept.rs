@@ -16,7 +16,6 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{OwnedMutexGuard, oneshot};
 use tokio::time::timeout_at;
 use tokio_util::task::TaskTracker;
-use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
 use super::limit::Bucket;
@@ -373,18 +372,7 @@ impl Inner {
         let deadline = self.deliverer.deadline();
         let span = tracing::info_span!(target: trace::SPANS, "decode", fleetbus.elements = trace::number(elements.len()));
         let decoded = self.decode(account, way, elements).instrument(span).await;
-        let span = tracing::info_span!(
-            target: trace::SPANS,
-            "publish",
-            otel.kind = "producer",
-            messaging.system = self.router.kind().as_str(),
-            messaging.operation.type = "send",
-            messaging.batch.message_count = trace::number(decoded.drafts.len()),
-            fleetbus.delivered = Empty,
-            fleetbus.parked = Empty,
-            fleetbus.duplicates = Empty,
-            fleetbus.rejected = Empty,
-        );
+        let span = trace::publish(self.router.kind().as_str(), decoded.drafts.len());
         // Whoever reads a message becomes a child of the span that published it.
         let traced = trace::traceparent(&span).map(|trace| Way { trace: Some(trace), ..way.clone() });
         let way = traced.as_ref().unwrap_or(way);

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::{LaneKey, Parked, Reason, Seq, Store};
 use crate::bus::{Awaiting, Bus, Failure, Outcome, Ticket, Window};
@@ -23,6 +24,7 @@ use crate::deliver::lanes::{Drained, Lanes, Ready};
 use crate::encode;
 use crate::faults::{self, Point};
 use crate::route::BusKind;
+use crate::trace;
 
 /// Rows of one lane read at once, and their bytes: with `SLOW_LANES`, the bound of what the drain holds in memory.
 const CHUNK: (usize, u64) = (256, 256 << 10);
@@ -205,7 +207,12 @@ impl Drain {
     }
 
     async fn lane(&self, lane: Ready, extent: Extent, shared: &Shared) -> Ended {
-        let key = &lane.key;
+        let account = lane.key.account.as_str();
+        let span = tracing::info_span!(target: trace::SPANS, "drain", fleetbus.account = account);
+        self.work_on(&lane.key, extent, shared).instrument(span).await
+    }
+
+    async fn work_on(&self, key: &LaneKey, extent: Extent, shared: &Shared) -> Ended {
         let mut after = None;
         let limit = match extent {
             Extent::Probe => 1,
@@ -306,6 +313,8 @@ impl Drain {
 
     async fn send(&self, key: &LaneKey, rows: &[Parked], shared: &Shared) -> Vec<Option<Outcome>> {
         let run = Arc::new(Run::new(rows.len()));
+        let span = trace::publish(self.kind.as_str(), rows.len());
+        trace::link(&span, rows.iter().filter_map(|row| row.trace.as_deref()));
         let begun = Instant::now();
         for (place, row) in rows.iter().enumerate() {
             let topic = Arc::clone(&row.lane.topic);
@@ -338,7 +347,10 @@ impl Drain {
             shared.slow.fetch_sub(1, Ordering::Relaxed);
         }
         shared.opening.lock().acknowledged(rows.len(), begun.elapsed());
-        run.outcomes()
+        let outcomes = run.outcomes();
+        let delivered = outcomes.iter().filter(|outcome| **outcome == Some(Outcome::Delivered)).count();
+        span.record("fleetbus.delivered", trace::number(delivered));
+        outcomes
     }
 
     /// Books what became of each row, in order. A failure leaves the row where it is.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use prost::Message as _;
 use tokio::time::{Instant, sleep, sleep_until};
+use tracing::Instrument as _;
 
 use super::{Replay, Replays, Source, for_operator};
 use crate::admin::events::{LocalLog, LogRow};
@@ -15,6 +16,7 @@ use crate::deliver::lanes::Admission;
 use crate::event::{EventType, pb::FleetEvent};
 use crate::intake::accept::{Encoded, Receipt, Refusal, Republish};
 use crate::replay::{Filter, Parked, ParkedRaw, Seq, Stored};
+use crate::trace;
 
 /// Messages read at once.
 const PAGE: usize = 500;
@@ -50,6 +52,14 @@ impl Message {
         match self {
             Self::Parked(stored) => stored.seq().0,
             Self::Delivered(row) => row.offset,
+        }
+    }
+
+    /// In which it came, where that is known.
+    fn trace(&self) -> Option<&str> {
+        match self {
+            Self::Parked(Stored::Event(parked)) => parked.trace.as_deref(),
+            Self::Parked(Stored::Raw(..)) | Self::Delivered(_) => None,
         }
     }
 }
@@ -125,7 +135,13 @@ impl Run {
                     let took = Duration::from_secs_f64(now.len() as f64 / f64::from(rate));
                     due = due.max(Instant::now()) + took;
                 }
-                match self.send(now.to_vec()).await {
+                let span = tracing::info_span!(
+                    target: trace::SPANS,
+                    "replay",
+                    messaging.batch.message_count = trace::number(now.len()),
+                );
+                trace::link(&span, now.iter().filter_map(Message::trace));
+                match self.send(now.to_vec()).instrument(span).await {
                     Ok(fate) => {
                         (failures, rest) = (0, later);
                         self.did(&fate, now.last().map(Message::place));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message as _;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::{Acceptance, COME_AGAIN, Errand, Inner, Receipt, Refusal, WEIGHT, Way};
@@ -17,6 +18,7 @@ use crate::encode;
 use crate::event::pb::fleet_event::Body;
 use crate::event::{AccountId, EventType, Millis, pb};
 use crate::replay::LaneKey;
+use crate::trace;
 
 /// Whether what was published before is published again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,8 +131,12 @@ impl Inner {
         }
         let arrivals = (0..).zip(read).filter_map(|(place, read)| self.encoded(place, read, republish));
         let arrivals: Vec<Arrival> = arrivals.collect();
-        let Sums { delivered, parked, duplicates, rejected } =
-            self.deliverer.deliver(arrivals, admission, self.deliverer.deadline()).await;
+        let span = trace::publish(self.router.kind().as_str(), arrivals.len());
+        trace::link(&span, arrivals.iter().filter_map(|arrival| arrival.outgoing.trace.as_deref()));
+        let delivering = self.deliverer.deliver(arrivals, admission, self.deliverer.deadline());
+        let Sums { delivered, parked, duplicates, rejected } = delivering.instrument(span.clone()).await;
+        span.record("fleetbus.delivered", trace::number(delivered));
+        span.record("fleetbus.parked", trace::number(parked));
         if rejected > 0 {
             return Err(Refusal::NotKept { retry_after: COME_AGAIN });
         }
