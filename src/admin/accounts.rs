@@ -129,7 +129,7 @@ struct Limits {
 #[utoipa::path(get, path = "/v1/accounts", operation_id = "listAccounts", tag = "accounts",
     responses((status = 200, body = List)))]
 async fn list(State(state): State<AdminState>) -> Json<List> {
-    let snapshot = state.snapshot();
+    let snapshot = state.snapshot().await;
     let mut accounts = Vec::new();
     for account in state.accounts().iter() {
         let paused = state.inner.desk.is_paused(&account.id).await;
@@ -145,7 +145,8 @@ async fn list(State(state): State<AdminState>) -> Json<List> {
 async fn show(State(state): State<AdminState>, Path(id): Path<String>) -> Result<Json<Account>, Problem> {
     let account = state.account(&id)?;
     let paused = state.inner.desk.is_paused(&account.id).await;
-    Ok(Json(Account::of(&account, paused, &state.snapshot(), &state.inner.desk.feeds())))
+    let snapshot = state.snapshot().await;
+    Ok(Json(Account::of(&account, paused, &snapshot, &state.inner.desk.feeds())))
 }
 
 impl Account {

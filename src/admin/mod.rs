@@ -193,8 +193,12 @@ impl AdminState {
         told.await.unwrap_or_else(|_| Err(stopping()))
     }
 
-    fn snapshot(&self) -> Snapshot {
-        (self.inner.snapshot)()
+    /// Looks at every lane: of a hundred thousand that takes milliseconds, which on a runtime's thread webhooks would wait for.
+    async fn snapshot(&self) -> Snapshot {
+        let take = Arc::clone(&self.inner.snapshot);
+        let taken = tokio::task::spawn_blocking(move || take()).await;
+        // The runtime ends: nobody waits any more.
+        taken.unwrap_or_else(|_| (self.inner.snapshot)())
     }
 
     /// The configured accounts, as they are now.
@@ -278,7 +282,7 @@ struct ReadinessSaid<'a> {
 }
 
 async fn readiness(State(state): State<AdminState>, Asked(asked): Asked<ReadinessAsked>) -> Response {
-    let snapshot = state.snapshot();
+    let snapshot = state.snapshot().await;
     let readiness = Readiness::of(&snapshot, &state.accounts());
     let status = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     if asked.verbose.is_some_and(|verbose| verbose != "false" && verbose != "0") {
@@ -291,7 +295,7 @@ async fn readiness(State(state): State<AdminState>, Asked(asked): Asked<Readines
 }
 
 async fn scrape(State(state): State<AdminState>) -> Response {
-    match metrics::render(&state.snapshot()) {
+    match metrics::render(&state.snapshot().await) {
         Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written")
             .into_response(),
