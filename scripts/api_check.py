@@ -309,7 +309,7 @@ def what_waits_for_the_bus(bridge):
 
 def where_the_store_fails(bridge):
     """What has something to change, or to read, that only the store can."""
-    bridge.push({"pushType": "NOVELTY"})
+    bridge.push([{"pushType": "NOVELTY", "n": number} for number in range(100)])
     seq = bridge.ask("listParked", "/v1/parked?reason=unrecognized", token=None)[1]["parked"][0]["seq"]
     token = bridge.ask("createToken", "/v1/accounts/acme/tokens", {}, token=None)[1]["id"]
     replay = bridge.ask("beginReplay", None, {"rate": 1}, token=None)[1]["id"]
@@ -400,8 +400,7 @@ def report(requests):
 if __name__ == "__main__":
     program, folder, part = sys.argv[1:]
     if part == "schemathesis":
-        admin = ", token: { env: CHECK_WRITER }"
-        bridge = Bridge(program, f"{folder}/fuzzed", admin, "")
+        bridge = Bridge(program, f"{folder}/fuzzed", "", "")
         print(bridge.admin, flush=True)
         sys.stdin.read()
         bridge.stop()

@@ -11,7 +11,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use data_encoding::BASE64;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -111,7 +111,12 @@ pub(super) async fn export(
     let permit = permit.map_err(|_| Problem::too_many(format!("{EXPORTS} exports run already")))?;
     let pages =
         Pages { store: state.inner.store.clone(), filter, after: asked.after.map(Seq), _permit: permit };
-    let body = Body::from_stream(stream::try_unfold(Some(pages), Pages::next));
+    // Before anything is said: a store that cannot be read is no answer that breaks off.
+    let first = Pages::next(Some(pages)).await;
+    let first = first.map_err(|error| Problem::unavailable(format!("the store cannot answer: {error}")))?;
+    let (text, rest) = first.unwrap_or_default();
+    let rest = stream::try_unfold(rest, Pages::next);
+    let body = Body::from_stream(stream::once(async move { Ok(text) }).chain(rest));
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 
