@@ -47,6 +47,9 @@ examples: ## Subscribers in five languages: compiled; three of them read what th
 bench: ## Measure the bridge beside its floor; ARGS="--part kafka --repeats 3" for less
 	@scripts/bench.sh $(ARGS)
 
+counts: ## Instructions and allocations an event, counted by valgrind, against docs/counts.txt; WRITE=1 writes that anew
+	$(if $(WRITE),FLEETBUS_WRITE=1) cargo test --profile counts --test counts -- --nocapture --test-threads=1
+
 alerts-check: ## The alert rules' unit tests and the dashboard's queries, by promtool (minutes to build, once)
 	@scripts/alerts.sh
 

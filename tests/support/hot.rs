@@ -15,7 +15,6 @@ use fleetbus::route::{BusKind, Router};
 pub const FLAT: &[u8] = br#"{"pushType":"POSITION","deviceNumber":"350000000000017","deviceSerialNumber":"SN00000017","date":1767009600000,"latitude":38.62701,"longitude":-90.19941,"speed":34,"heading":"NE","direction":47,"currentState":"MOVING","engineOn":true}"#;
 /// A V3 position as it comes from a tracker in a vehicle: nested, without breadcrumbs.
 pub const V3: &[u8] = br#"{"date":1767009600000,"latitude":38.62701,"longitude":-90.19941,"altitude":141.0,"speed":34,"heading":"NE","direction":47,"odometer":48211,"fuelLevel":"61.5%","estimatedSpeedLimit":35,"speeding":false,"behaviorCode":null,"editDate":1767009602300,"engineOn":true,"address":{"street":"100 Example St","street2":null,"city":"Sampletown","stateCode":"MO","postalCode":"00000","countryCode":"USA"},"tracker":{"trackerId":18000100017,"name":"Van 17","deviceNumber":"350000000000017","deviceSerialNumber":"SN000017"},"person":{"personId":18000200004,"name":"Sample Driver"}}"#;
-
 /// What decoding knows of an account.
 pub struct Bench {
     account: AccountId,
