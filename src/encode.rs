@@ -7,16 +7,22 @@ pub mod schema;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use jiff::fmt::temporal::DateTimePrinter;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use prost::Message as _;
 use uuid::Uuid;
 
-use crate::bus::Message;
+use crate::bus::{Headers, Message};
 use crate::event::{EventType, pb};
 use crate::route::BusKind;
 
 /// What the CloudEvents HTTP binding encodes in header values: all but printable ASCII, and space, quote and percent.
 const HEADER: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
+
+/// Attributes and trace.
+const MOST_HEADERS: usize = 11;
+/// What an id, two times and the fixed parts of the source take, about.
+const USUAL_BYTES: usize = 128;
 
 /// The names of the attributes under one bus.
 struct Names {
@@ -95,35 +101,69 @@ fn with_payload(
     kind: BusKind,
     trace: Option<&str>,
 ) -> Message {
-    let (names, text): (&Names, fn(&str) -> String) = match kind {
-        BusKind::Kafka | BusKind::Local => (&KAFKA, str::to_owned),
-        BusKind::Nats => (&NATS, |text| utf8_percent_encode(text, HEADER).to_string()),
-    };
-    let origin = event.origin.clone().unwrap_or_default();
-    let mut headers = vec![
-        (names.id, event.id.clone()),
-        (names.source, text(&format!("/providers/{}/accounts/{}", origin.provider, origin.account))),
-        (names.specversion, "1.0".to_owned()),
-        (names.kind, format!("fleetbus.{event_type}.v1")),
-        (names.subject, text(&event.subject)),
-    ];
-    if let Some(time) = event.occur_time.or(event.ingest_time).and_then(rfc3339) {
-        headers.push((names.time, time));
-    }
-    headers.push((names.datacontenttype, "application/protobuf".to_owned()));
-    headers.push((names.dataschema, "https://type.googleapis.com/fleetbus.v1.FleetEvent".to_owned()));
-    headers.push((names.partitionkey, text(&event.subject)));
-    if let Some(time) = event.ingest_time.and_then(rfc3339) {
-        headers.push((names.recordedtime, time));
-    }
-    if let Some(trace) = trace {
-        headers.push(("traceparent", trace.to_owned()));
-    }
+    let headers = headers(event, event_type, kind, trace);
     Message { topic, key: event.subject.as_str().into(), id, headers, payload }
 }
 
-fn rfc3339(time: prost_types::Timestamp) -> Option<String> {
-    jiff::Timestamp::new(time.seconds, time.nanos).ok().map(|time| time.to_string())
+fn headers(event: &pb::FleetEvent, event_type: EventType, kind: BusKind, trace: Option<&str>) -> Headers {
+    let (names, append): (&Names, fn(&mut String, &str)) = match kind {
+        BusKind::Kafka | BusKind::Local => (&KAFKA, String::push_str),
+        BusKind::Nats => (&NATS, |text, value| text.extend(utf8_percent_encode(value, HEADER))),
+    };
+    let (provider, account) =
+        event.origin.as_ref().map_or(("", ""), |origin| (&*origin.provider, &*origin.account));
+    let bytes = USUAL_BYTES + account.len() + 2 * event.subject.len() + trace.map_or(0, str::len);
+    let mut headers = Headers::with_room(MOST_HEADERS, bytes);
+    headers.written(names.id, |text| text.push_str(&event.id));
+    headers.written(names.source, |text| {
+        for part in ["/providers/", provider, "/accounts/", account] {
+            append(text, part);
+        }
+    });
+    headers.fixed(names.specversion, "1.0");
+    headers.fixed(names.kind, cloud_event_type(event_type));
+    headers.written(names.subject, |text| append(text, &event.subject));
+    if let Some(time) = event.occur_time.or(event.ingest_time).and_then(timestamp) {
+        headers.written(names.time, |text| rfc3339(time, text));
+    }
+    headers.fixed(names.datacontenttype, "application/protobuf");
+    headers.fixed(names.dataschema, "https://type.googleapis.com/fleetbus.v1.FleetEvent");
+    headers.written(names.partitionkey, |text| append(text, &event.subject));
+    if let Some(time) = event.ingest_time.and_then(timestamp) {
+        headers.written(names.recordedtime, |text| rfc3339(time, text));
+    }
+    if let Some(trace) = trace {
+        headers.written("traceparent", |text| text.push_str(trace));
+    }
+    headers
+}
+
+/// The attribute `type`.
+const fn cloud_event_type(event_type: EventType) -> &'static str {
+    match event_type {
+        EventType::Position => "fleetbus.position.v1",
+        EventType::Trip => "fleetbus.trip.v1",
+        EventType::Stop => "fleetbus.stop.v1",
+        EventType::Usage => "fleetbus.usage.v1",
+        EventType::Alert => "fleetbus.alert.v1",
+        EventType::GeofenceCrossing => "fleetbus.geofence-crossing.v1",
+        EventType::GeofenceDefinition => "fleetbus.geofence-definition.v1",
+        EventType::Tracker => "fleetbus.tracker.v1",
+        EventType::Media => "fleetbus.media.v1",
+        EventType::ItemSighting => "fleetbus.item-sighting.v1",
+        EventType::ItemLeftBehind => "fleetbus.item-left-behind.v1",
+    }
+}
+
+fn timestamp(time: prost_types::Timestamp) -> Option<jiff::Timestamp> {
+    jiff::Timestamp::new(time.seconds, time.nanos).ok()
+}
+
+/// Appends the time as its `Display` has it.
+fn rfc3339(time: jiff::Timestamp, text: &mut String) {
+    const PRINTER: DateTimePrinter = DateTimePrinter::new();
+    // A text takes all that is written.
+    PRINTER.print_timestamp(&time, text).unwrap_or_default();
 }
 
 #[cfg(test)]
@@ -144,7 +184,7 @@ mod tests {
         }
     }
 
-    fn headers(kind: BusKind, trace: Option<&str>) -> Vec<(&'static str, String)> {
+    fn headers(kind: BusKind, trace: Option<&str>) -> Headers {
         encode(&event(), Uuid::nil(), EventType::Position, "t".into(), kind, trace).headers
     }
 
@@ -162,14 +202,21 @@ mod tests {
             ("ce_partitionkey", "tag 7 é"),
             ("ce_recordedtime", "2025-12-29T12:00:00.25Z"),
         ];
-        assert_eq!(headers(BusKind::Kafka, None), expected.map(|(name, value)| (name, value.to_owned())));
+        assert!(headers(BusKind::Kafka, None).iter().eq(expected), "{:?}", headers(BusKind::Kafka, None));
+    }
+
+    #[test]
+    fn every_type_is_spelt_as_topics_spell_it() {
+        for event_type in EventType::ALL {
+            assert_eq!(cloud_event_type(event_type), format!("fleetbus.{event_type}.v1"));
+        }
     }
 
     #[test]
     fn nats_headers_are_percent_encoded_and_carry_the_trace() {
         let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let headers = headers(BusKind::Nats, Some(trace));
-        let value = |name: &str| headers.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str());
+        let value = |name: &str| headers.iter().find(|(n, _)| *n == name).map(|(_, v)| v);
         assert_eq!(value("ce-subject"), Some("tag%207%20%C3%A9"));
         assert_eq!(value("ce-datacontenttype"), Some("application/protobuf"));
         assert_eq!(value("traceparent"), Some(trace));

@@ -40,6 +40,8 @@ impl BusKind {
 pub struct Router {
     kind: BusKind,
     template: Arc<str>,
+    /// By type, where nothing else is in the template.
+    fixed: Option<[Arc<str>; EventType::ALL.len()]>,
 }
 
 impl Router {
@@ -51,7 +53,14 @@ impl Router {
             config::Bus::Nats(nats) => (BusKind::Nats, nats.subject.as_str()),
             config::Bus::Local(_) => (BusKind::Local, "fleet.{type}"),
         };
-        Self { kind, template: template.into() }
+        Self::of(kind, template)
+    }
+
+    fn of(kind: BusKind, template: &str) -> Self {
+        let by_type = |event_type: EventType| template.replace("{type}", event_type.as_str()).into();
+        let fixed = EventType::ALL.map(by_type);
+        let is_fixed = !["{provider}", "{account}", "{subject}"].iter().any(|part| template.contains(part));
+        Self { kind, template: template.into(), fixed: is_fixed.then_some(fixed) }
     }
 
     /// The kind of bus that it routes for.
@@ -75,6 +84,9 @@ impl Router {
         event_type: EventType,
         subject: &str,
     ) -> Arc<str> {
+        if let Some(topic) = self.fixed.as_ref().and_then(|fixed| fixed.get(event_type.index())) {
+            return Arc::clone(topic);
+        }
         let account = self.token(account.as_str());
         let subject = self.token(subject);
         self.template
@@ -135,7 +147,7 @@ mod tests {
     use super::*;
 
     fn nats(subject: &str) -> Router {
-        Router { kind: BusKind::Nats, template: subject.into() }
+        Router::of(BusKind::Nats, subject)
     }
 
     #[test]
@@ -170,8 +182,18 @@ mod tests {
 
     #[test]
     fn a_kafka_topic_takes_type_provider_and_account() {
-        let router = Router { kind: BusKind::Kafka, template: "{provider}.{account}.{type}".into() };
+        let router = Router::of(BusKind::Kafka, "{provider}.{account}.{type}");
         let topic = router.topic(Provider::Linxup, &AccountId::new("acme"), EventType::GeofenceCrossing, "1");
         assert_eq!(&*topic, "linxup.acme.geofence-crossing");
+    }
+
+    #[test]
+    fn a_topic_of_the_type_alone_is_made_once() {
+        let router = Router::of(BusKind::Kafka, "fleet.{type}");
+        let topic = |event_type| router.topic(Provider::Linxup, &AccountId::new("acme"), event_type, "1");
+        for event_type in EventType::ALL {
+            assert_eq!(&*topic(event_type), format!("fleet.{event_type}"));
+        }
+        assert!(Arc::ptr_eq(&topic(EventType::Trip), &topic(EventType::Trip)));
     }
 }

@@ -17,7 +17,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
-use fleetbus::bus::{Awaiting, Bus, Failure, Message, Outcome, Ticket};
+use fleetbus::bus::{Awaiting, Bus, Failure, Headers, Message, Outcome, Ticket};
 use fleetbus::config::{self, Create, RegistryLogin, SchemaRegistry, SecretSource};
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use serde_json::{Value, json};
@@ -243,7 +243,7 @@ where
         topic: Arc::clone(&topic),
         key: "key".into(),
         id: uuid::Uuid::nil(),
-        headers: Vec::new(),
+        headers: Headers::default(),
         payload: b"event".as_slice().into(),
     };
     let refused = |bus: &Bus| match bus.submit(&message, Ticket::new(Arc::new(Deaf), 0)) {

@@ -2,6 +2,7 @@
 //! once, also where the client dies; nothing here retries, parks or decides (that is `deliver`). Three closed
 //! variants: `kafka`, `nats`, `local`.
 
+mod headers;
 pub mod kafka;
 pub mod local;
 pub mod nats;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::config::{self, SecretError};
+pub use headers::Headers;
 use kafka::KafkaBus;
 use local::LocalBus;
 use nats::NatsBus;
@@ -29,7 +31,7 @@ pub struct Message {
     /// The event's id: `Nats-Msg-Id`.
     pub id: Uuid,
     /// CloudEvents attributes under this bus's names, values already in this bus's encoding.
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Headers,
     /// A bare `fleetbus.v1.FleetEvent`.
     pub payload: Bytes,
 }

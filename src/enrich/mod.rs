@@ -6,6 +6,8 @@ pub mod import;
 pub mod object;
 mod shelf;
 
+use std::borrow::BorrowMut;
+
 use prost::Message as _;
 
 pub use object::{Object, ObjectError};
@@ -154,21 +156,22 @@ impl Look<'_> {
 /// The event with what the operator says about its objects; as it was, and marked, where that would be more than `largest`
 /// bytes.
 #[must_use]
-pub fn enrich(
-    mut event: pb::FleetEvent,
+pub fn enrich<E: BorrowMut<pb::FleetEvent>>(
+    mut event: E,
     account: &AccountId,
     shelf: &Shelf,
     largest: usize,
-) -> pb::FleetEvent {
+) -> E {
     if shelf.is_empty_of(account) {
         return event;
     }
-    let plain = (event.encoded_len() + MOST > largest).then(|| event.clone());
+    let enriched = event.borrow_mut();
+    let plain = (enriched.encoded_len() + MOST > largest).then(|| enriched.clone());
     let mut look = Look { shelf, account, found: false };
-    look.event(&mut event);
-    if let Some(plain) = plain.filter(|_| look.found && event.encoded_len() > largest) {
-        event = plain;
-        event.anomalies.push(pb::Anomaly::CustomDataLeftOut.into());
+    look.event(enriched);
+    if let Some(plain) = plain.filter(|_| look.found && enriched.encoded_len() > largest) {
+        *enriched = plain;
+        enriched.anomalies.push(pb::Anomaly::CustomDataLeftOut.into());
     }
     event
 }

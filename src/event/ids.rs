@@ -40,6 +40,12 @@ pub fn event_id(record_id: Uuid, version: &str) -> Uuid {
     Uuid::new_v5(&record_id, version.as_bytes())
 }
 
+/// An id as events have it.
+#[must_use]
+pub fn text(id: &Uuid) -> String {
+    id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned()
+}
+
 /// The version of a state: the digest of its content and the id of the state before it.
 #[must_use]
 pub fn state_version(digest: &str, previous: Option<Uuid>) -> String {
@@ -50,7 +56,9 @@ pub fn state_version(digest: &str, previous: Option<Uuid>) -> String {
 /// A text as it may stand in an id, a subject or a key: without control characters.
 #[must_use]
 pub fn without_controls(part: &str) -> Cow<'_, str> {
-    if part.contains(char::is_control) {
+    // Without a branch a byte: nearly all parts are short and plain.
+    let is_plain = part.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~'));
+    if !is_plain && part.contains(char::is_control) {
         Cow::Owned(part.chars().filter(|c| !c.is_control()).collect())
     } else {
         Cow::Borrowed(part)

@@ -59,6 +59,12 @@ impl EventType {
         Self::ItemLeftBehind,
     ];
 
+    /// Its place in [`EventType::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
     /// The spelling in topics, ids, metrics and the store.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -136,3 +142,15 @@ impl fmt::Display for AccountId {
 /// A point in time, in milliseconds since 1970, UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Millis(pub i64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_stands_at_its_place() {
+        for (index, event_type) in EventType::ALL.into_iter().enumerate() {
+            assert_eq!(event_type.index(), index, "{event_type}");
+        }
+    }
+}

@@ -32,7 +32,7 @@ use crate::enrich::{self, Shelf};
 use crate::event::{AccountId, EventType, Millis, pb};
 use crate::faults::{self, Bug};
 use crate::provider::{
-    self, Context, Directory, Draft, Identity, LastState, Outcome, Pair, Provider, Resolved, Source,
+    self, Context, Directory, Draft, Element, Identity, LastState, Outcome, Pair, Provider, Resolved, Source,
     SplitError, StateKey,
 };
 use crate::replay::{LaneKey, ParkedRaw, RawReason, Store, Table};
@@ -283,8 +283,8 @@ impl Inner {
             received_at: pushed.received_at,
             trace: pushed.trace,
         };
-        let elements: Vec<Bytes> = match provider::split(&pushed.body) {
-            Ok(elements) => elements.iter().map(|e| pushed.body.slice_ref(e.as_bytes())).collect(),
+        let elements = match Element::all_of(&pushed.body) {
+            Ok(elements) => elements,
             Err(SplitError::Empty) => return Err(Refusal::Empty),
             Err(SplitError::TooMany) => return Err(Refusal::TooMany(provider::MAX_ELEMENTS)),
             Err(SplitError::NotJson { line, column }) => {
@@ -320,7 +320,8 @@ impl Inner {
             let bytes: usize = slice.iter().map(Bytes::len).sum();
             let permit = self.memory.take(&account.id, bytes as u64 * WEIGHT).await;
             let Some(_permit) = permit else { return Err(not_kept) };
-            let receipt = self.take(account, &way, slice, Admission::Normal).await?;
+            let elements: Vec<Element> = slice.iter().cloned().map(Element::from).collect();
+            let receipt = self.take(account, &way, &elements, Admission::Normal).await?;
             sum = sum.plus(&receipt);
         }
         Ok(sum)
@@ -339,8 +340,8 @@ impl Inner {
         let Some(_permit) = self.memory.take(&account.id, weight).await else { return Err(not_kept) };
         let errand = Errand::Poll;
         let way = Way { source, channel, errand, received_at: raw.received_at, trace: None };
-        let elements: Vec<Bytes> = match provider::split(&raw.body) {
-            Ok(elements) => elements.iter().map(|e| raw.body.slice_ref(e.as_bytes())).collect(),
+        let elements = match Element::all_of(&raw.body) {
+            Ok(elements) => elements,
             Err(SplitError::Empty) => return Err(Refusal::Empty),
             Err(SplitError::TooMany) => return Err(Refusal::TooMany(provider::MAX_ELEMENTS)),
             Err(SplitError::NotJson { line, column }) => return Err(Refusal::NotJson { line, column }),
@@ -366,7 +367,7 @@ impl Inner {
         &self,
         account: &Account,
         way: &Way,
-        elements: &[Bytes],
+        elements: &[Element],
         admission: Admission,
     ) -> Result<Receipt, Refusal> {
         let deadline = self.deliverer.deadline();
@@ -428,7 +429,7 @@ impl Inner {
         })
     }
 
-    async fn decode(&self, account: &Account, way: &Way, elements: &[Bytes]) -> Decoded {
+    async fn decode(&self, account: &Account, way: &Way, elements: &[Element]) -> Decoded {
         let mut all = Decoded::default();
         for (at, element) in elements.iter().enumerate() {
             if at % BREATH == BREATH - 1 {
@@ -442,7 +443,7 @@ impl Inner {
                     received_at: way.received_at,
                     directory: &directory,
                 };
-                provider::decode(account.provider, &way.source, element, &context)
+                provider::decode_element(account.provider, &way.source, element, &context)
             };
             if !decoded.learnt.is_empty() {
                 all.news.extend(account.directory.write().learn(&decoded.learnt));
@@ -455,12 +456,12 @@ impl Inner {
                 }
                 Outcome::Unrecognized(why) => {
                     all.unrecognized += 1;
-                    let body = element.clone();
+                    let body = element.bytes().clone();
                     all.raw.push(self.raw(account, way, RawReason::Unrecognized, why.into_owned(), body));
                 }
                 Outcome::Undecodable(why) => {
                     all.undecodable += 1;
-                    let body = element.clone();
+                    let body = element.bytes().clone();
                     all.raw.push(self.raw(account, way, RawReason::Undecodable, why.into_owned(), body));
                 }
             }
@@ -491,10 +492,10 @@ impl Inner {
                     if let (Some(key), Some(last)) = (key, new_last) {
                         newer.insert(key, last);
                     }
-                    let event = enrich::enrich(*event, &account.id, &self.shelf, self.largest);
+                    let event = enrich::enrich(event, &account.id, &self.shelf, self.largest);
                     if faults::bug(Bug::OtherId) {
                         let other = uuid::Uuid::now_v7();
-                        let event = pb::FleetEvent { id: other.to_string(), ..event.clone() };
+                        let event = pb::FleetEvent { id: other.to_string(), ..(*event).clone() };
                         let ids = vec![other];
                         let arrival =
                             self.arrival(account, way, &event, event_type, key_time, ids.clone(), ids);
@@ -505,7 +506,7 @@ impl Inner {
                 }
                 Resolved::Duplicate { event } if way.errand == Errand::Republish => {
                     let id = event.id.parse().unwrap_or_default();
-                    let event = enrich::enrich(*event, &account.id, &self.shelf, self.largest);
+                    let event = enrich::enrich(event, &account.id, &self.shelf, self.largest);
                     let arrival = self.arrival(account, way, &event, event_type, key_time, vec![], vec![id]);
                     identified.arrivals.push(arrival);
                 }
@@ -537,7 +538,8 @@ impl Inner {
         enters: Vec<uuid::Uuid>,
     ) -> Arrival {
         let topic = self.router.topic(account.provider, &account.id, event_type, &event.subject);
-        let id = event.id.parse().unwrap_or_default();
+        // The event's own id comes first.
+        let id = enters.first().copied().unwrap_or_default();
         let message = encode::encode(
             event,
             id,

@@ -25,7 +25,42 @@ pub enum TrackerKey {
     Serial(String),
 }
 
+/// Which id of a tracker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrackerIdKind {
+    /// The provider's number.
+    Id,
+    /// The UUID, in lower case.
+    Uuid,
+    /// The manufacturer's serial number.
+    Serial,
+}
+
+impl TrackerIdKind {
+    const COUNT: usize = 3;
+
+    /// The key that an id of this kind is.
+    #[must_use]
+    pub fn key(self, id: String) -> TrackerKey {
+        match self {
+            Self::Id => TrackerKey::Id(id),
+            Self::Uuid => TrackerKey::Uuid(id),
+            Self::Serial => TrackerKey::Serial(id),
+        }
+    }
+}
+
 impl TrackerKey {
+    /// Which id it is.
+    #[must_use]
+    pub const fn kind(&self) -> TrackerIdKind {
+        match self {
+            Self::Id(_) => TrackerIdKind::Id,
+            Self::Uuid(_) => TrackerIdKind::Uuid,
+            Self::Serial(_) => TrackerIdKind::Serial,
+        }
+    }
+
     /// The id itself.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -75,7 +110,8 @@ impl Link {
 /// The ids of one account's trackers and geofences.
 #[derive(Debug, Clone, Default)]
 pub struct Directory {
-    imeis: HashMap<TrackerKey, Link>,
+    /// By kind, so that an id is looked up as it stands in a message.
+    imeis: [HashMap<String, Link>; TrackerIdKind::COUNT],
     keys: HashMap<String, Vec<TrackerKey>>,
     geofence_ids: HashMap<String, Link>,
     geofence_uuids: HashMap<String, Link>,
@@ -91,7 +127,8 @@ impl Directory {
     fn learn_one(&mut self, pair: &Pair) -> bool {
         match pair {
             Pair::Tracker { key, imei } => {
-                let news = link(&mut self.imeis, key, imei);
+                let full = self.imeis.iter().map(HashMap::len).sum::<usize>() >= MAX_IDS;
+                let news = link(&mut self.imeis[key.kind() as usize], key.as_str(), imei, full);
                 if news {
                     let keys = self.keys.entry(imei.clone()).or_default();
                     if keys.len() < MAX_IDS_OF_TRACKER {
@@ -101,8 +138,10 @@ impl Directory {
                 news
             }
             Pair::Geofence { uuid, id } => {
-                let by_uuid = link(&mut self.geofence_ids, uuid, id);
-                let by_id = link(&mut self.geofence_uuids, id, uuid);
+                let full = |links: &HashMap<String, Link>| links.len() >= MAX_IDS;
+                let (uuids_full, ids_full) = (full(&self.geofence_ids), full(&self.geofence_uuids));
+                let by_uuid = link(&mut self.geofence_ids, uuid, id, uuids_full);
+                let by_id = link(&mut self.geofence_uuids, id, uuid, ids_full);
                 by_uuid || by_id
             }
         }
@@ -111,13 +150,23 @@ impl Directory {
     /// The IMEI of the tracker with this id, where it is known and nothing contradicts it.
     #[must_use]
     pub fn imei(&self, key: &TrackerKey) -> Option<&str> {
-        self.imeis.get(key)?.used()
+        self.imei_of(key.kind(), key.as_str())
+    }
+
+    /// The IMEI of the tracker with this id, as [`Directory::imei`].
+    #[must_use]
+    pub fn imei_of(&self, kind: TrackerIdKind, id: &str) -> Option<&str> {
+        self.link_of(kind, id)?.used()
+    }
+
+    fn link_of(&self, kind: TrackerIdKind, id: &str) -> Option<&Link> {
+        self.imeis[kind as usize].get(id)
     }
 
     /// Whether two trackers claim this id: it tells none of them.
     #[must_use]
-    pub fn is_contradicted(&self, key: &TrackerKey) -> bool {
-        self.imeis.get(key).is_some_and(|link| link.used().is_none())
+    pub fn is_contradicted(&self, kind: TrackerIdKind, id: &str) -> bool {
+        self.link_of(kind, id).is_some_and(|link| link.used().is_none())
     }
 
     /// The other ids of the tracker with this IMEI that nothing contradicts.
@@ -141,8 +190,7 @@ impl Directory {
 }
 
 /// Whether it was news that `from` leads to `to`.
-fn link<K: Clone + Eq + std::hash::Hash>(links: &mut HashMap<K, Link>, from: &K, to: &str) -> bool {
-    let full = links.len() >= MAX_IDS;
+fn link(links: &mut HashMap<String, Link>, from: &str, to: &str, full: bool) -> bool {
     match links.get_mut(from) {
         Some(Link::One(known)) if known == to => false,
         Some(slot @ Link::One(_)) => {
@@ -154,7 +202,7 @@ fn link<K: Clone + Eq + std::hash::Hash>(links: &mut HashMap<K, Link>, from: &K,
         Some(Link::Contradicted(..)) => false,
         None if full => false,
         None => {
-            links.insert(from.clone(), Link::One(to.to_owned()));
+            links.insert(from.to_owned(), Link::One(to.to_owned()));
             true
         }
     }
@@ -187,7 +235,7 @@ mod tests {
             reloaded.learn(&stored);
             for directory in [&directory, &reloaded] {
                 assert_eq!(directory.imei(&TrackerKey::Serial("S".into())), None);
-                assert!(directory.is_contradicted(&TrackerKey::Serial("S".into())));
+                assert!(directory.is_contradicted(TrackerIdKind::Serial, "S"));
                 assert_eq!(directory.keys_of("1").count() + directory.keys_of("2").count(), 0);
             }
             assert!(directory.learn(&[serial("S", "1"), serial("S", "3")]).is_empty());

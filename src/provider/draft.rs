@@ -69,7 +69,7 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Draft {
     /// The event. The ids of a fact are filled; those of a state are filled by [`super::state::resolve_state`].
-    pub event: pb::FleetEvent,
+    pub event: Box<pb::FleetEvent>,
     /// Its type.
     pub event_type: EventType,
     /// What makes it the same as another.

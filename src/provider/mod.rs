@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 pub mod directory;
 pub mod draft;
 pub mod linxup;
+mod members;
 pub mod split;
 pub mod state;
 mod tree;
@@ -15,14 +16,34 @@ pub use draft::{
     Compared, Context, Decoded, Draft, Hint, Identity, Outcome, Reason, StateIdentity, StateKey, StateKind,
 };
 pub use linxup::answer::{AnswerError, feed_of, pulled_rows, single_row};
-pub use split::{MAX_ELEMENTS, SplitError, documents, elements, split};
+pub use split::{Element, MAX_ELEMENTS, SplitError, documents, elements, split};
 pub use state::{LastState, Resolved, resolve_state};
 
 /// Decodes one element of a request, or one row of an answer, to what it says. Any bytes will do.
 #[must_use]
 pub fn decode(provider: Provider, source: &Source, raw: &[u8], context: &Context<'_>) -> Decoded {
+    decode_document(provider, source, split::document(raw), context)
+}
+
+/// The same, of an element that may have been checked before.
+#[must_use]
+pub fn decode_element(
+    provider: Provider,
+    source: &Source,
+    element: &Element,
+    context: &Context<'_>,
+) -> Decoded {
+    decode_document(provider, source, element.document(), context)
+}
+
+fn decode_document(
+    provider: Provider,
+    source: &Source,
+    document: Option<&str>,
+    context: &Context<'_>,
+) -> Decoded {
     match provider {
-        Provider::Linxup => linxup::decode(source, raw, context),
+        Provider::Linxup => linxup::decode(source, document, context),
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Works on the text, never on values: lone surrogates, `1e999`, huge numbers and deep nesting pass through unread.
 
+use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::tree::Walk;
@@ -39,6 +40,48 @@ pub fn split(body: &[u8]) -> Result<Vec<&str>, SplitError> {
         Ok(value) => elements(value.get()),
         Err(problem) => Err(not_json(&problem)),
     }
+}
+
+/// One element of a request, or one row of an answer: its bytes, and whether they have been checked to be JSON, so that none is
+/// checked twice.
+#[derive(Debug, Clone)]
+pub struct Element {
+    bytes: Bytes,
+    is_json: bool,
+}
+
+impl Element {
+    /// The elements of a body, as [`split`] finds them.
+    ///
+    /// # Errors
+    /// See [`SplitError`].
+    pub fn all_of(body: &Bytes) -> Result<Vec<Self>, SplitError> {
+        let element = |text: &str| Self { bytes: body.slice_ref(text.as_bytes()), is_json: true };
+        split(body).map(|found| found.into_iter().map(element).collect())
+    }
+
+    /// As it came.
+    #[must_use]
+    pub const fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Its text; none where it is not JSON.
+    pub(super) fn document(&self) -> Option<&str> {
+        if self.is_json { std::str::from_utf8(&self.bytes).ok() } else { document(&self.bytes) }
+    }
+}
+
+/// Bytes that may be anything.
+impl From<Bytes> for Element {
+    fn from(bytes: Bytes) -> Self {
+        Self { bytes, is_json: false }
+    }
+}
+
+/// The text of one document; none where the bytes are not JSON.
+pub(super) fn document(raw: &[u8]) -> Option<&str> {
+    serde_json::from_slice::<&RawValue>(raw).ok().map(RawValue::get)
 }
 
 /// The JSON documents of an input that may have several, one after the other (NDJSON, or concatenated files), and why what
@@ -158,6 +201,20 @@ mod tests {
         check(b"{} {}", Err(SplitError::NotJson { line: 1, column: 4 }));
         let many = format!("[{}0]", "0,".repeat(MAX_ELEMENTS));
         check(many.as_bytes(), Err(SplitError::TooMany));
+    }
+
+    #[test]
+    fn an_element_is_its_part_of_the_body_and_other_bytes_are_checked() {
+        let body = Bytes::from_static(b"\xef\xbb\xbf[ {\"a\":1} , 2]");
+        let elements = Element::all_of(&body).expect("json");
+        assert_eq!(
+            elements.iter().map(Element::document).collect::<Vec<_>>(),
+            [Some("{\"a\":1}"), Some("2")]
+        );
+        assert_eq!(elements[0].bytes(), "{\"a\":1}");
+        let document =
+            |bytes: &'static [u8]| Element::from(Bytes::from_static(bytes)).document().map(str::len);
+        assert_eq!((document(b" {} "), document(b"{"), document(b"\"\xff\"")), (Some(2), None, None));
     }
 
     #[test]

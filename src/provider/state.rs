@@ -49,7 +49,7 @@ pub fn resolve_state(draft: Draft, last: Option<&LastState>) -> Resolved {
     let Draft { mut event, event_type, identity } = draft;
     let state = match identity {
         Identity::Fact { checks, enters, .. } => {
-            return Resolved::Event { event: Box::new(event), checks, enters, new_last: None };
+            return Resolved::Event { event, checks, enters, new_last: None };
         }
         Identity::State(state) => state,
     };
@@ -70,7 +70,7 @@ pub fn resolve_state(draft: Draft, last: Option<&LastState>) -> Resolved {
         return match last {
             Some(last) if !is_back_online(&state) => {
                 event.id = last.id.to_string();
-                Resolved::Duplicate { event: Box::new(event) }
+                Resolved::Duplicate { event }
             }
             Some(_) | None => Resolved::Silent,
         };
@@ -83,7 +83,7 @@ pub fn resolve_state(draft: Draft, last: Option<&LastState>) -> Resolved {
     all.extend(state.other_subjects.iter().map(|subject| ids::event_id(record(subject), &version)));
     let stays = last.is_some_and(|last| state.received_at < last.received_at);
     let new_last = (!stays).then_some(LastState { id, compared, received_at: state.received_at });
-    Resolved::Event { event: Box::new(event), checks: all.clone(), enters: all, new_last }
+    Resolved::Event { event, checks: all.clone(), enters: all, new_last }
 }
 
 fn is_back_online(state: &StateIdentity) -> bool {

@@ -3,10 +3,12 @@
 //!
 //! Both work on text that `serde_json` has checked; on other text they end early, and never panic.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
 use prost_types::value::Kind;
-use serde_json::value::RawValue;
+
+use super::members::Members;
+use super::split::document;
 
 /// Containers below this depth are not read but kept as text: it bounds the recursion.
 const MAX_DEPTH: usize = 16;
@@ -18,28 +20,29 @@ pub(crate) const MAX_STRUCT_DEPTH: usize = 8;
 const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 const MAX_EXACT_DIGITS: &str = "9007199254740992";
 
-/// The members of an object, sorted, so that nothing depends on the order in which they came.
-pub(crate) type Members = BTreeMap<String, Value>;
-
-/// A JSON value.
+/// A JSON value, borrowed from its text as far as it stands there as it is meant.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Value {
+pub(crate) enum Value<'a> {
     Null,
     Bool(bool),
     /// As it was written.
-    Number(String),
-    Text(String),
-    List(Vec<Value>),
-    Object(Members),
+    Number(&'a str),
+    Text(Cow<'a, str>),
+    List(Vec<Value<'a>>),
+    Object(Members<'a>),
     /// JSON text that nests too deeply.
     Deep(String),
 }
 
-impl Value {
+impl<'a> Value<'a> {
     /// Reads one document; none where the bytes are not JSON.
-    pub(crate) fn parse(raw: &[u8]) -> Option<Self> {
-        let document = serde_json::from_slice::<&RawValue>(raw).ok()?;
-        Walk::of(document.get()).value(0)
+    pub(crate) fn parse(raw: &'a [u8]) -> Option<Self> {
+        Self::of(document(raw)?)
+    }
+
+    /// Reads one document that was checked.
+    pub(crate) fn of(document: &'a str) -> Option<Self> {
+        Walk::of(document).value(0)
     }
 
     /// The value as protobuf has it. `depth` counts it and the structures around it, but for the outermost.
@@ -49,9 +52,9 @@ impl Value {
             Self::Bool(value) => Kind::BoolValue(*value),
             Self::Number(text) => match exact(text) {
                 Some(number) => Kind::NumberValue(number),
-                None => Kind::StringValue(text.clone()),
+                None => Kind::StringValue((*text).to_owned()),
             },
-            Self::Text(text) => Kind::StringValue(text.clone()),
+            Self::Text(text) => Kind::StringValue(text.clone().into_owned()),
             Self::Deep(text) => Kind::StringValue(text.clone()),
             Self::List(_) | Self::Object(_) if depth > MAX_STRUCT_DEPTH => {
                 let mut text = String::new();
@@ -61,7 +64,7 @@ impl Value {
             Self::List(values) => Kind::ListValue(prost_types::ListValue {
                 values: values.iter().map(|value| value.to_proto(depth + 1)).collect(),
             }),
-            Self::Object(members) => Kind::StructValue(to_struct(members, depth)),
+            Self::Object(members) => Kind::StructValue(members.to_struct(depth, |_, _| true)),
         };
         prost_types::Value { kind: Some(kind) }
     }
@@ -70,7 +73,8 @@ impl Value {
         match self {
             Self::Null => out.push_str("null"),
             Self::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
-            Self::Number(text) | Self::Deep(text) => out.push_str(text),
+            Self::Number(text) => out.push_str(text),
+            Self::Deep(text) => out.push_str(text),
             Self::Text(text) => write_text(text, out),
             Self::List(values) => {
                 out.push('[');
@@ -84,7 +88,7 @@ impl Value {
             }
             Self::Object(members) => {
                 out.push('{');
-                for (index, (key, value)) in members.iter().enumerate() {
+                for (index, (key, value)) in members.in_order().enumerate() {
                     if index > 0 {
                         out.push(',');
                     }
@@ -95,13 +99,6 @@ impl Value {
                 out.push('}');
             }
         }
-    }
-}
-
-/// Members as a protobuf structure; `depth` is 0 for the outermost.
-pub(crate) fn to_struct(members: &Members, depth: usize) -> prost_types::Struct {
-    prost_types::Struct {
-        fields: members.iter().map(|(key, value)| (key.clone(), value.to_proto(depth + 1))).collect(),
     }
 }
 
@@ -131,6 +128,17 @@ fn exact(text: &str) -> Option<f64> {
     (number.is_finite() && (is_limit || !is_integer)).then_some(number)
 }
 
+/// The bytes that end a number, `true`, `false` or `null`.
+const ENDS: [bool; 256] = {
+    let mut ends = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        ends[byte] = (byte as u8).is_ascii_whitespace() || matches!(byte as u8, b',' | b']' | b'}' | b':');
+        byte += 1;
+    }
+    ends
+};
+
 /// A walk over one valid document.
 pub(crate) struct Walk<'a> {
     text: &'a str,
@@ -157,7 +165,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The members of an object in the order of the text, their values unread; none where it is no object.
-    pub(crate) fn members(mut self) -> Vec<(String, &'a str)> {
+    pub(crate) fn members(mut self) -> Vec<(Cow<'a, str>, &'a str)> {
         let mut found = Vec::new();
         if self.open(b'{') {
             while let Some((key, value)) = self.key().zip(self.skip()) {
@@ -170,19 +178,21 @@ impl<'a> Walk<'a> {
         found
     }
 
-    fn value(&mut self, depth: usize) -> Option<Value> {
+    fn value(&mut self, depth: usize) -> Option<Value<'a>> {
         match self.peek()? {
             b'{' if depth < MAX_DEPTH => {
-                let mut members = Members::new();
+                let mut members = Members::default();
                 if self.open(b'{') {
+                    members = Members::with_room();
                     while let Some(key) = self.key() {
-                        members.insert(key, self.value(depth + 1)?);
+                        members.read(key, self.value(depth + 1)?);
                         if !self.another() {
                             break;
                         }
                     }
                 }
                 self.close();
+                members.settle();
                 Some(Value::Object(members))
             }
             b'[' if depth < MAX_DEPTH => {
@@ -199,18 +209,23 @@ impl<'a> Walk<'a> {
                 Some(Value::List(values))
             }
             b'{' | b'[' => Some(Value::Deep(compact(self.skip()?))),
-            b'"' => Some(Value::Text(unescape(self.skip()?))),
+            b'"' => self.string().map(Value::Text),
             b't' => self.skip().map(|_| Value::Bool(true)),
             b'f' => self.skip().map(|_| Value::Bool(false)),
             b'n' => self.skip().map(|_| Value::Null),
-            _ => Some(Value::Number(self.skip()?.to_owned())),
+            _ => Some(Value::Number(self.skip()?)),
         }
     }
 
+    #[inline]
     fn peek(&mut self) -> Option<u8> {
-        let rest = self.text.as_bytes().get(self.at..)?;
-        self.at += rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-        self.text.as_bytes().get(self.at).copied()
+        loop {
+            let byte = *self.text.as_bytes().get(self.at)?;
+            if !byte.is_ascii_whitespace() {
+                return Some(byte);
+            }
+            self.at += 1;
+        }
     }
 
     /// Goes into a container; false where there is none or nothing in it.
@@ -238,15 +253,37 @@ impl<'a> Walk<'a> {
         comma
     }
 
-    fn key(&mut self) -> Option<String> {
+    fn key(&mut self) -> Option<Cow<'a, str>> {
         if self.peek() != Some(b'"') {
             return None;
         }
-        let key = unescape(self.skip()?);
+        let key = self.string()?;
         if self.peek() == Some(b':') {
             self.at += 1;
         }
         Some(key)
+    }
+
+    /// Goes past the string that begins here, and reads it: mostly it stands there as it is meant.
+    fn string(&mut self) -> Option<Cow<'a, str>> {
+        let bytes = self.text.as_bytes();
+        let start = self.at + 1;
+        let mut at = start;
+        while let Some(eight) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+            let plain = plain_bytes(*eight);
+            at += plain;
+            if plain < eight.len() {
+                break;
+            }
+        }
+        while !matches!(bytes.get(at)?, b'"' | b'\\') {
+            at += 1;
+        }
+        if bytes.get(at) == Some(&b'"') {
+            self.at = at + 1;
+            return self.text.get(start..at).map(Cow::Borrowed);
+        }
+        self.skip().map(unescape)
     }
 
     /// Goes past one value, at any depth, and gives its text.
@@ -275,13 +312,25 @@ impl<'a> Walk<'a> {
                 }
             }
             _ => {
-                let ends =
-                    |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b',' | b']' | b'}' | b':');
-                self.at += bytes.get(start..)?.iter().take_while(|byte| !ends(byte)).count();
+                while bytes.get(self.at).is_some_and(|byte| !ENDS[usize::from(*byte)]) {
+                    self.at += 1;
+                }
             }
         }
         if self.at == start { None } else { self.text.get(start..self.at) }
     }
+}
+
+/// How many of these are before the first quote or backslash.
+fn plain_bytes(eight: [u8; 8]) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let text = u64::from_le_bytes(eight);
+    // The highest bit of each byte that is `byte`, and perhaps of some after the first.
+    let of = |byte: u8| {
+        let differs = text ^ (ONES * u64::from(byte));
+        differs.wrapping_sub(ONES) & !differs & (ONES << 7)
+    };
+    ((of(b'"') | of(b'\\')).trailing_zeros() / 8) as usize
 }
 
 /// The place after the string that begins at `start`.
@@ -298,10 +347,10 @@ fn past_string(bytes: &[u8], start: usize) -> usize {
 }
 
 /// The text of a quoted string; half of a surrogate pair becomes U+FFFD.
-fn unescape(quoted: &str) -> String {
+fn unescape(quoted: &str) -> Cow<'_, str> {
     let inner = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(quoted);
     if !inner.contains('\\') {
-        return inner.to_owned();
+        return Cow::Borrowed(inner);
     }
     let mut text = String::with_capacity(inner.len());
     let mut rest = inner;
@@ -335,7 +384,7 @@ fn unescape(quoted: &str) -> String {
         }
     }
     text.push_str(rest);
-    text
+    Cow::Owned(text)
 }
 
 /// The code unit of four hexadecimal digits, and what follows them.

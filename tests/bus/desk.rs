@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fleetbus::bus::{Awaiting, Bus, Failure, Message, Outcome, Ticket};
+use fleetbus::bus::{Awaiting, Bus, Failure, Headers, Message, Outcome, Ticket};
 use fleetbus::config;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -160,7 +160,10 @@ pub fn message(topic: &str, key: &str, number: u64) -> Message {
         topic: topic.into(),
         key: key.into(),
         id: Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{topic} {key} {number}").as_bytes()),
-        headers: vec![("ce_id", number.to_string()), ("content-type", "application/protobuf".to_owned())],
+        headers: Headers::from_iter([
+            ("ce_id", &*number.to_string()),
+            ("content-type", "application/protobuf"),
+        ]),
         payload: Bytes::from(number.to_string()),
     }
 }

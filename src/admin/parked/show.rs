@@ -115,7 +115,7 @@ fn headers(parked: &Parked, kind: BusKind) -> Option<BTreeMap<&'static str, Stri
     let topic = std::sync::Arc::clone(&parked.lane.topic);
     let trace = parked.trace.as_deref();
     let message = encode::again(&parked.payload, parked.id, parked.event_type, topic, kind, trace)?;
-    Some(message.headers.into_iter().collect())
+    Some(message.headers.iter().map(|(name, value)| (name, value.to_owned())).collect())
 }
 
 fn event(payload: &[u8]) -> Result<Box<RawValue>, Problem> {

@@ -358,7 +358,7 @@ fn millis(duration: Duration) -> u64 {
 fn publish(message: &Message) -> PublishMessage {
     let mut headers = HeaderMap::new();
     for (name, value) in &message.headers {
-        headers.insert(*name, value.as_str());
+        headers.insert(name, value);
     }
     PublishMessage::build()
         .headers(headers)

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::*;
-use crate::bus::Message;
+use crate::bus::{Headers, Message};
 use crate::clock;
 use crate::config;
 use crate::deliver::dedup::{self, Candidate, Dedup};
@@ -76,7 +76,7 @@ impl Ground {
             topic: Arc::clone(&self.key.topic),
             key: Arc::clone(&self.key.subject),
             id: uuid,
-            headers: Vec::new(),
+            headers: Headers::default(),
             payload: Bytes::from_static(b"event"),
         };
         let outgoing = Outgoing {

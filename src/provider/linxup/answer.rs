@@ -1,6 +1,8 @@
 //! The rows of a polled answer, whatever envelope it came in. An answer that says that it failed, or that has no list where
 //! one belongs, is an error, so that no cursor moves over it.
 
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
 
 use super::super::tree::{Value, Walk};
@@ -93,7 +95,7 @@ pub fn single_row(answer: &str) -> Option<&str> {
     let members = Walk::of(answer).members();
     match member(&members, "data") {
         Some(data) => {
-            Walk::of(data).members().iter().any(|(key, _)| ROW_KEYS.contains(&key.as_str())).then_some(data)
+            Walk::of(data).members().iter().any(|(key, _)| ROW_KEYS.contains(&&**key)).then_some(data)
         }
         None => (!members.is_empty() && member(&members, "responseType").is_none()).then_some(answer),
     }
@@ -102,11 +104,11 @@ pub fn single_row(answer: &str) -> Option<&str> {
 /// The key under which an enveloped V2 answer holds its list.
 fn feed_of_envelope(body: &[u8]) -> Option<Feed> {
     let members = Walk::of(document(body).ok()?).members();
-    let outer = members.iter().map(|(key, value)| (key.as_str(), *value));
+    let outer = members.iter().map(|(key, value)| (&**key, *value));
     let data = member(&members, "data").map(|data| Walk::of(data).members()).unwrap_or_default();
     // A geofence has lists that are called like feeds.
-    let outer = outer.filter(|_| !members.iter().any(|(key, _)| ROW_KEYS.contains(&key.as_str())));
-    let inner = data.iter().map(|(key, value)| (key.as_str(), *value));
+    let outer = outer.filter(|_| !members.iter().any(|(key, _)| ROW_KEYS.contains(&&**key)));
+    let inner = data.iter().map(|(key, value)| (&**key, *value));
     inner.chain(outer).filter(|(_, value)| value.starts_with('[')).find_map(|(key, _)| {
         // `history` is named like `locations`: the current list is the plainer of the two.
         Feed::ALL.into_iter().find(|feed| plurals(*feed).contains(&key))
@@ -114,7 +116,7 @@ fn feed_of_envelope(body: &[u8]) -> Option<Feed> {
 }
 
 /// What the fields of a row say about its feed.
-fn feed_of_row(api: PullApi, members: &[(String, &str)]) -> Option<Feed> {
+fn feed_of_row(api: PullApi, members: &[(Cow<'_, str>, &str)]) -> Option<Feed> {
     let has = |key: &str| member(members, key).is_some();
     let rules: &[(Feed, bool)] = match api {
         PullApi::V2 => &[
@@ -152,9 +154,10 @@ fn document(body: &[u8]) -> Result<&str, AnswerError> {
     })
 }
 
-fn v2_list<'a>(members: &[(String, &'a str)], plurals: &[&str]) -> Option<&'a str> {
-    let listed = |members: &[(String, &'a str)]| plurals.iter().find_map(|key| array(member(members, key)?));
-    let first = |members: &[(String, &'a str)]| members.iter().find_map(|(_, value)| array(value));
+fn v2_list<'a>(members: &[(Cow<'_, str>, &'a str)], plurals: &[&str]) -> Option<&'a str> {
+    let listed =
+        |members: &[(Cow<'_, str>, &'a str)]| plurals.iter().find_map(|key| array(member(members, key)?));
+    let first = |members: &[(Cow<'_, str>, &'a str)]| members.iter().find_map(|(_, value)| array(value));
     if let Some(data) = member(members, "data") {
         if let Some(list) = array(data) {
             return Some(list);
@@ -166,12 +169,12 @@ fn v2_list<'a>(members: &[(String, &'a str)], plurals: &[&str]) -> Option<&'a st
         // A list under the expected key that is null is a failure, even where another list stands beside it.
         return if plurals.iter().any(|key| member(&inner, key).is_some()) { None } else { first(&inner) };
     }
-    let is_row = members.iter().any(|(key, _)| ROW_KEYS.contains(&key.as_str()));
+    let is_row = members.iter().any(|(key, _)| ROW_KEYS.contains(&&**key));
     listed(members).or_else(|| if is_row { None } else { first(members) })
 }
 
 /// Of two keys of one name the last wins.
-fn member<'a>(members: &[(String, &'a str)], key: &str) -> Option<&'a str> {
+fn member<'a>(members: &[(Cow<'_, str>, &'a str)], key: &str) -> Option<&'a str> {
     members.iter().rev().find(|(name, _)| name == key).map(|(_, value)| *value)
 }
 
@@ -180,7 +183,7 @@ fn array(value: &str) -> Option<&str> {
 }
 
 /// What the provider says where it says that it failed, also with status 200.
-fn failure(members: &[(String, &str)]) -> Option<String> {
+fn failure(members: &[(Cow<'_, str>, &str)]) -> Option<String> {
     let said = |key: &str| member(members, key).and_then(|text| Value::parse(text.as_bytes()));
     let response_type = match said("responseType") {
         Some(Value::Text(word)) => !word.trim().eq_ignore_ascii_case("success"),
@@ -217,9 +220,10 @@ fn message_in(value: &Value) -> Option<String> {
             let printable = text.trim().chars().filter(|c| !c.is_control());
             Some(printable.take(MAX_MESSAGE).collect())
         }
-        Value::Object(members) => {
-            members.get("message").and_then(message_in).or_else(|| members.values().find_map(message_in))
-        }
+        Value::Object(members) => members
+            .get("message")
+            .and_then(message_in)
+            .or_else(|| members.in_order().find_map(|(_, value)| message_in(value))),
         Value::List(values) => values.iter().find_map(message_in),
         Value::Text(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::Deep(_) => None,
     }

@@ -15,9 +15,12 @@ use pb::fleet_event::Body;
 pub(super) const MAX_BREADCRUMBS: usize = 2000;
 
 /// How often something is known under each of a tracker's subjects.
-fn known_as(subject: &Subject, keys: &[String]) -> Vec<(String, Vec<String>)> {
-    let others = subject.others.iter();
-    std::iter::once(&subject.text).chain(others).map(|text| (text.clone(), keys.to_vec())).collect()
+fn known_as(subject: Subject, keys: Vec<String>) -> Vec<(String, Vec<String>)> {
+    let others: Vec<_> = subject.others.into_iter().map(|text| (text, keys.clone())).collect();
+    let mut all = Vec::with_capacity(1 + others.len());
+    all.push((subject.text, keys));
+    all.extend(others);
+    all
 }
 
 /// A position, and the breadcrumbs in it. The carrier comes first.
@@ -26,11 +29,11 @@ pub(super) fn position(message: &mut Message<'_>, time_keys: &[&str]) -> Result<
     let subject = message.tracker_subject()?;
     let (behavior_word, behavior) =
         message.fields.word(&["behaviorCode", "behaviourCode", "behaviorCd"], |word| {
-            Some(match word.to_ascii_uppercase().as_str() {
-                "HBR" => pb::position::Behavior::HarshBraking,
-                "HAC" => pb::position::Behavior::RapidAcceleration,
-                _ => return None,
-            })
+            let known = [
+                ("HBR", pb::position::Behavior::HarshBraking),
+                ("HAC", pb::position::Behavior::RapidAcceleration),
+            ];
+            known.into_iter().find(|(known, _)| word.eq_ignore_ascii_case(known)).map(|(_, meaning)| meaning)
         });
     let (crumbs, truncated) = crumbs(message);
     if truncated {
@@ -76,10 +79,10 @@ pub(super) fn position(message: &mut Message<'_>, time_keys: &[&str]) -> Result<
         breadcrumb: false,
         provider_status,
     };
-    let keys = [time.0.to_string(), behavior_word.to_uppercase()];
+    let crumbs: Vec<Draft> = crumbs.into_iter().map(|crumb| breadcrumb(message, &subject, crumb)).collect();
     let fact = Fact {
         event_type: EventType::Position,
-        known_as: known_as(&subject, &keys),
+        known_as: known_as(subject, vec![time.0.to_string(), behavior_word.to_uppercase()]),
         version: String::new(),
         sameness: Sameness::Version,
         key_time: Some(time),
@@ -87,7 +90,7 @@ pub(super) fn position(message: &mut Message<'_>, time_keys: &[&str]) -> Result<
         record_version: 1,
     };
     let mut drafts = vec![message.fact(fact, String::new(), Body::Position(body))];
-    drafts.extend(crumbs.into_iter().map(|crumb| breadcrumb(message, &subject, crumb)));
+    drafts.extend(crumbs);
     Ok(drafts)
 }
 
@@ -124,7 +127,7 @@ fn crumbs(message: &mut Message<'_>) -> (Vec<Crumb>, bool) {
     }
     if !unread.is_empty() {
         message.fields.mark_unreadable();
-        message.fields.leave(KEY, Value::Text(unread.join(";")));
+        message.fields.leave(KEY, Value::Text(unread.join(";").into()));
     }
     let surplus = crumbs.len().saturating_sub(MAX_BREADCRUMBS);
     if surplus > 0 {
@@ -136,7 +139,9 @@ fn crumbs(message: &mut Message<'_>) -> (Vec<Crumb>, bool) {
 
 /// `milliseconds,latitude,longitude,altitude`, the altitude perhaps missing.
 fn crumb(entry: &str) -> Option<Crumb> {
-    let text = |part: &str| Value::Text(part.to_owned());
+    fn text(part: &str) -> Value<'_> {
+        Value::Text(part.into())
+    }
     let mut parts = entry.split(',');
     let Read::Is(time) = values::time(&text(parts.next()?)) else { return None };
     let Read::Is(latitude) = values::number(&text(parts.next()?)) else { return None };
@@ -156,7 +161,7 @@ fn crumb(entry: &str) -> Option<Crumb> {
 fn breadcrumb(carrier: &Message<'_>, subject: &Subject, crumb: Crumb) -> Draft {
     let mut fields = super::fields::Fields::default();
     if let Some(entry) = crumb.kept {
-        fields.leave("batchedPositions", Value::Text(entry));
+        fields.leave("batchedPositions", Value::Text(entry.into()));
     }
     if crumb.unreadable {
         fields.mark_unreadable();
@@ -167,7 +172,7 @@ fn breadcrumb(carrier: &Message<'_>, subject: &Subject, crumb: Crumb) -> Draft {
     if point.is_none() {
         anomalies.push(pb::Anomaly::NoFix);
     }
-    let message = Message {
+    let mut message = Message {
         context: carrier.context,
         format: carrier.format,
         fields,
@@ -186,10 +191,9 @@ fn breadcrumb(carrier: &Message<'_>, subject: &Subject, crumb: Crumb) -> Draft {
         breadcrumb: true,
         ..Default::default()
     };
-    let keys = [crumb.time.0.to_string(), String::new()];
     let fact = Fact {
         event_type: EventType::Position,
-        known_as: known_as(subject, &keys),
+        known_as: known_as(subject.clone(), vec![crumb.time.0.to_string(), String::new()]),
         version: "breadcrumb".to_owned(),
         sameness: Sameness::Breadcrumb,
         key_time: Some(crumb.time),
@@ -213,13 +217,13 @@ fn heading(message: &mut Message<'_>) -> Option<f64> {
     match (degrees, values::octant(&word)) {
         (Some(degrees), Some(middle)) if values::in_octant(degrees, middle) => Some(degrees),
         (Some(degrees), Some(_)) => {
-            fields.leave("heading", Value::Text(word));
+            fields.leave("heading", Value::Text(word.into()));
             Some(degrees)
         }
         (None, Some(middle)) => Some(middle),
         (degrees, None) => {
             fields.mark_unreadable();
-            fields.leave("heading", Value::Text(word));
+            fields.leave("heading", Value::Text(word.into()));
             degrees
         }
     }
@@ -227,14 +231,18 @@ fn heading(message: &mut Message<'_>) -> Option<f64> {
 
 fn motion(status: &str, engine_on: Option<bool>, speed_mps: Option<f64>) -> pb::position::Motion {
     use pb::position::Motion;
-    let word = status.to_ascii_lowercase();
-    match word.as_str() {
-        "moving" => return Motion::Moving,
-        "stopped" if engine_on == Some(true) => return Motion::Idling,
-        "stopped" => return Motion::Stopped,
-        "idle" | "idling" => return Motion::Idling,
-        word if is_offline(word) => return Motion::Offline,
-        _ => {}
+    let is = |word: &str| status.eq_ignore_ascii_case(word);
+    if is("moving") {
+        return Motion::Moving;
+    }
+    if is("stopped") {
+        return if engine_on == Some(true) { Motion::Idling } else { Motion::Stopped };
+    }
+    if is("idle") || is("idling") {
+        return Motion::Idling;
+    }
+    if is_offline(status) {
+        return Motion::Offline;
     }
     match (engine_on, speed_mps) {
         (Some(true), Some(0.0)) => Motion::Idling,
@@ -286,7 +294,7 @@ fn lasted(
     let received_at = message.context.received_at.0;
     Ok(Fact {
         event_type,
-        known_as: known_as(&subject, &[span.start.0.to_string()]),
+        known_as: known_as(subject, vec![span.start.0.to_string()]),
         version: span.end.0.to_string(),
         sameness,
         key_time: Some(span.start),
@@ -297,7 +305,7 @@ fn lasted(
 
 pub(super) fn trip(message: &mut Message<'_>, span: &Span) -> Result<Draft, Missing> {
     let fact = lasted(message, EventType::Trip, span, Sameness::Version)?;
-    let (start, end) = (end_place(message, "start"), end_place(message, "end"));
+    let (start, end) = (end_place(message, &START), end_place(message, &END));
     let fields = &mut message.fields;
     let body = pb::Trip {
         start_time: Some(values::timestamp(span.start)),
@@ -353,7 +361,7 @@ pub(super) fn stop(message: &mut Message<'_>, span: &Span, sameness: Sameness) -
 
 pub(super) fn usage(message: &mut Message<'_>, span: &Span) -> Result<Draft, Missing> {
     let fact = lasted(message, EventType::Usage, span, Sameness::Version)?;
-    let (start, end) = (end_place(message, "start"), end_place(message, "end"));
+    let (start, end) = (end_place(message, &START), end_place(message, &END));
     let body = pb::Usage {
         start_time: Some(values::timestamp(span.start)),
         end_time: Some(values::timestamp(span.end)),
@@ -366,14 +374,39 @@ pub(super) fn usage(message: &mut Message<'_>, span: &Span) -> Result<Draft, Mis
     Ok(message.fact(fact, id, Body::Usage(body)))
 }
 
-/// Where a trip or usage began or ended; `which` is `start` or `end`.
-fn end_place(message: &mut Message<'_>, which: &str) -> Option<pb::Place> {
-    let point = message.point(&format!("{which}Latitude"), &format!("{which}Longitude"));
-    let address = parts::address_at(&mut message.fields, &format!("{which}Address"));
-    let mut geofence = message.geofence_at(&format!("{which}Geofence"));
+/// The keys of one end of a trip or usage.
+struct EndKeys {
+    latitude: &'static str,
+    longitude: &'static str,
+    address: &'static str,
+    geofence: &'static str,
+    /// The geofence's name alone, in flat rows and in those of V2.
+    names: [&'static str; 2],
+}
+
+const START: EndKeys = EndKeys {
+    latitude: "startLatitude",
+    longitude: "startLongitude",
+    address: "startAddress",
+    geofence: "startGeofence",
+    names: ["startFenceName", "startGeofenceName"],
+};
+
+const END: EndKeys = EndKeys {
+    latitude: "endLatitude",
+    longitude: "endLongitude",
+    address: "endAddress",
+    geofence: "endGeofence",
+    names: ["endFenceName", "endGeofenceName"],
+};
+
+/// Where a trip or usage began or ended.
+fn end_place(message: &mut Message<'_>, keys: &EndKeys) -> Option<pb::Place> {
+    let point = message.point(keys.latitude, keys.longitude);
+    let address = parts::address_at(&mut message.fields, keys.address);
+    let mut geofence = message.geofence_at(keys.geofence);
     if geofence.name.is_empty() {
-        let (flat, v2) = (format!("{which}FenceName"), format!("{which}GeofenceName"));
-        geofence.name = message.fields.text(&[&flat, &v2]);
+        geofence.name = message.fields.text(&keys.names);
     }
     given(pb::Place { point, address: given(address), geofence: given(geofence) })
 }
@@ -403,14 +436,14 @@ pub(super) fn alert(message: &mut Message<'_>) -> Result<Draft, Missing> {
         code,
     };
     let with_media = !body.media_id.is_empty();
-    let keys = [
+    let keys = vec![
         alerts::key_of(&body.code),
         time.0.to_string(),
         alerts::discriminator(&body.code, &body.description),
     ];
     let fact = Fact {
         event_type: EventType::Alert,
-        known_as: known_as(&subject, &keys),
+        known_as: known_as(subject, keys),
         version: if with_media { format!("media:{}", body.media_id) } else { String::new() },
         sameness: Sameness::Version,
         key_time: Some(time),
@@ -437,7 +470,8 @@ pub(super) fn crossing(
     };
     let mut all = Vec::new();
     for key in geofence_keys {
-        all.extend(known_as(&subject, &[key.clone(), direction.to_owned(), time.0.to_string()]));
+        let keys = vec![key.clone(), direction.to_owned(), time.0.to_string()];
+        all.extend(known_as(subject.clone(), keys));
     }
     if all.is_empty() {
         return Err(Missing::because("no geofence id"));

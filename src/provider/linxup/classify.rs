@@ -2,7 +2,7 @@
 //! contract; a hint from the URL breaks ties between shapes. What has no known shape is unrecognized, never guessed.
 
 use crate::provider::draft::Hint;
-use crate::provider::tree::{Members, Value};
+use crate::provider::{members::Members, tree::Value};
 
 /// The kinds of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +92,7 @@ fn shape(members: &Members, hinted: &[Kind]) -> Shape {
     if let Some(kind) = hint_fits.or(kinds.first()) {
         return Shape::Nested(*kind);
     }
-    let only = |keys: &[&str]| members.keys().all(|key| keys.contains(&key.as_str()));
+    let only = |keys: &[&str]| members.keys().all(|key| keys.contains(&key));
     if (has(members, "deviceNumber") || has(members, "deviceUUID")) && only(&FLAT_UPDATE) {
         return Shape::Flat(Kind::Update);
     }
@@ -101,15 +101,16 @@ fn shape(members: &Members, hinted: &[Kind]) -> Shape {
 
 fn flat(members: &Members) -> Option<Kind> {
     let Some(Value::Text(word)) = members.get("pushType") else { return None };
-    Some(match word.trim().to_ascii_uppercase().as_str() {
-        "POSITION" => Kind::Position,
-        "FENCE_EVENT" => Kind::Crossing,
-        "STOP" => Kind::Stop,
-        "USAGE_HOURS" => Kind::Usage,
-        "TRIP" => Kind::Trip,
-        "ALERT" => Kind::Alert,
-        _ => return None,
-    })
+    let known = [
+        ("POSITION", Kind::Position),
+        ("FENCE_EVENT", Kind::Crossing),
+        ("STOP", Kind::Stop),
+        ("USAGE_HOURS", Kind::Usage),
+        ("TRIP", Kind::Trip),
+        ("ALERT", Kind::Alert),
+    ];
+    let word = word.trim();
+    known.into_iter().find(|(known, _)| word.eq_ignore_ascii_case(known)).map(|(_, kind)| kind)
 }
 
 /// Every kind whose rule holds, in the order of the rules.
@@ -136,7 +137,7 @@ fn nested(members: &Members) -> Vec<Kind> {
             Kind::Position,
             is_there("latitude") && is_there("longitude") && FIX_TIMES.iter().any(|key| is_there(key)),
         ),
-        (Kind::Update, has("tracker") && members.keys().all(|key| NESTED_UPDATE.contains(&key.as_str()))),
+        (Kind::Update, has("tracker") && members.keys().all(|key| NESTED_UPDATE.contains(&key))),
     ];
     rules.into_iter().filter(|(_, holds)| *holds).map(|(kind, _)| kind).collect()
 }

@@ -1,18 +1,20 @@
 //! The fields of an object, taken one by one. Invariant: what nobody took, and what could not be read, is what is left, and
 //! goes into `provider_fields`; so nothing is lost by being unknown.
 
+use std::borrow::Cow;
+
 use super::values::{self, Read};
-use crate::provider::tree::{Members, Value};
+use crate::provider::{members::Members, tree::Value};
 
 /// The fields that are left of an object.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Fields {
-    left: Members,
+pub(super) struct Fields<'a> {
+    left: Members<'a>,
     unreadable: bool,
 }
 
-impl Fields {
-    pub(super) fn new(members: Members) -> Self {
+impl<'a> Fields<'a> {
+    pub(super) fn new(members: Members<'a>) -> Self {
         Self { left: members, unreadable: false }
     }
 
@@ -31,18 +33,18 @@ impl Fields {
     }
 
     /// The field as it came, still in its place.
-    pub(super) fn peek(&self, key: &str) -> Option<&Value> {
+    pub(super) fn peek(&self, key: &str) -> Option<&Value<'a>> {
         self.left.get(key)
     }
 
     /// The field as it came.
-    pub(super) fn take(&mut self, key: &str) -> Option<Value> {
+    pub(super) fn take(&mut self, key: &str) -> Option<Value<'a>> {
         self.left.remove(key)
     }
 
     /// Leaves a value for `provider_fields`.
-    pub(super) fn leave(&mut self, key: &str, value: Value) {
-        self.left.insert(key.to_owned(), value);
+    pub(super) fn leave(&mut self, key: &str, value: Value<'a>) {
+        self.left.insert(Cow::Owned(key.to_owned()), value);
     }
 
     /// The first of the spellings that says something readable. Those after it that say the same are dropped; others stay.
@@ -63,19 +65,20 @@ impl Fields {
     ) -> Option<(&'k str, T)> {
         let mut found: Option<(&'k str, T)> = None;
         for key in keys {
-            let Some(value) = self.left.get(*key) else { continue };
+            let Some(place) = self.left.find(key) else { continue };
+            let Some(value) = self.left.at(place) else { continue };
             match read(value) {
                 Read::Absent => {
-                    self.left.remove(*key);
+                    self.left.remove_at(place);
                 }
                 Read::Unreadable => self.unreadable = true,
                 Read::Is(value) => match &found {
                     None => {
-                        self.left.remove(*key);
+                        self.left.remove_at(place);
                         found = Some((key, value));
                     }
                     Some((_, first)) if same(first, &value) => {
-                        self.left.remove(*key);
+                        self.left.remove_at(place);
                     }
                     Some(_) => {}
                 },
@@ -100,8 +103,12 @@ impl Fields {
         keys: &[&str],
         known: impl Fn(&str) -> Option<T>,
     ) -> (String, Option<T>) {
+        let Some(first) = keys.iter().position(|key| self.left.contains_key(key)) else {
+            return (String::new(), None);
+        };
+        let keys = &keys[first..];
         let came: Vec<(&str, Value)> =
-            keys.iter().filter_map(|key| Some((*key, self.left.get(*key)?.clone()))).collect();
+            keys.iter().filter_map(|key| Some((*key, self.left.get(key)?.clone()))).collect();
         let Some((key, word)) = self.read_like(keys, values::text, |a, b| a.eq_ignore_ascii_case(b)) else {
             return (String::new(), None);
         };
@@ -137,13 +144,20 @@ impl Fields {
     }
 
     /// What is left: without fields that say nothing, and without the formatted twins of times.
-    pub(super) fn rest(self) -> Members {
+    pub(super) fn rest(mut self) -> Members<'a> {
+        self.left.retain(is_left);
         self.left
-            .into_iter()
-            .filter(|(key, value)| !is_nothing(value) && !key.starts_with("formatted"))
-            .filter(|(key, value)| key != "customData" || !is_empty(value))
-            .collect()
     }
+
+    /// The same as protobuf has it; nothing where nothing is left.
+    pub(super) fn rest_as_struct(&self) -> Option<prost_types::Struct> {
+        let rest = self.left.to_struct(0, is_left);
+        (!rest.fields.is_empty()).then_some(rest)
+    }
+}
+
+fn is_left(key: &str, value: &Value) -> bool {
+    !is_nothing(value) && !key.starts_with("formatted") && (key != "customData" || !is_empty(value))
 }
 
 /// Empty custom data are how the provider says that there are none, also where they have no object to belong to.
@@ -164,7 +178,13 @@ fn is_nothing(value: &Value) -> bool {
 mod tests {
     use super::*;
 
-    fn fields(json: &str) -> Fields {
+    fn keys<'m>(members: &'m Members) -> Vec<&'m str> {
+        let mut keys: Vec<&str> = members.keys().collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    fn fields(json: &str) -> Fields<'_> {
         match Value::parse(json.as_bytes()) {
             Some(Value::Object(members)) => Fields::new(members),
             other => panic!("{other:?}"),
@@ -176,7 +196,7 @@ mod tests {
         let mut some = fields(r#"{"a":null,"b":"1","c":1,"d":2,"e":[],"formattedB":"x","f":null,"g":""}"#);
         assert_eq!(some.read(&["a", "b", "c", "d", "e"], values::number), Some(1.0));
         assert!(some.some_unreadable());
-        assert_eq!(some.rest().into_keys().collect::<Vec<_>>(), ["d", "e"]);
+        assert_eq!(keys(&some.rest()), ["d", "e"]);
     }
 
     #[test]
@@ -190,9 +210,9 @@ mod tests {
         assert!(!some.some_unreadable());
         assert_eq!(some.within("asset", |inner| inner.id(&["id"])), "");
         assert!(some.some_unreadable());
-        assert_eq!(some.rest().into_keys().collect::<Vec<_>>(), ["asset", "tracker"]);
+        assert_eq!(keys(&some.rest()), ["asset", "tracker"]);
         let empty = fields(r#"{"customData":{},"a":{}}"#);
-        assert_eq!(empty.rest().into_keys().collect::<Vec<_>>(), ["a"]);
+        assert_eq!(keys(&empty.rest()), ["a"]);
     }
 
     #[test]
@@ -203,7 +223,7 @@ mod tests {
         assert_eq!(some.word(&["kind"], known), ("Blob".to_owned(), None));
         assert_eq!(some.word(&["none", "number"], known), ("7".to_owned(), None));
         let left = some.rest();
-        assert_eq!(left.get("number"), Some(&Value::Number("7".to_owned())), "as it came");
-        assert_eq!(left.into_keys().collect::<Vec<_>>(), ["kind", "number"]);
+        assert_eq!(left.get("number"), Some(&Value::Number("7")), "as it came");
+        assert_eq!(keys(&left), ["kind", "number"]);
     }
 }

@@ -13,7 +13,7 @@ use crate::provider::directory::Pair;
 use crate::provider::draft::{
     Compared, Context, Draft, Identity, Reason, StateIdentity, StateKey, StateKind,
 };
-use crate::provider::tree::{Members, to_struct};
+use crate::provider::members::Members;
 
 /// A fix may be so far ahead of the time of receipt.
 const CLOCK_TOLERANCE_MILLIS: i64 = 5 * 60 * 1000;
@@ -59,7 +59,7 @@ impl Missing {
 pub(super) struct Message<'a> {
     pub(super) context: &'a Context<'a>,
     pub(super) format: Format,
-    pub(super) fields: Fields,
+    pub(super) fields: Fields<'a>,
     pub(super) parts: Parts,
     pub(super) anomalies: Vec<pb::Anomaly>,
     pub(super) learnt: Vec<Pair>,
@@ -93,7 +93,7 @@ pub(super) enum Sameness {
 impl<'a> Message<'a> {
     /// Reads the shared parts. `tracker_key` is the name of the tracker's object in V3.
     pub(super) fn open(
-        members: Members,
+        members: Members<'a>,
         format: Format,
         tracker_key: &str,
         context: &'a Context<'a>,
@@ -155,8 +155,13 @@ impl<'a> Message<'a> {
         self.learnt.extend(subject::geofence_lesson(geofence));
     }
 
-    /// The event of a fact.
-    pub(super) fn fact(&self, fact: Fact, provider_record_id: String, body: pb::fleet_event::Body) -> Draft {
+    /// The event of a fact. It takes the parts along: a message of several facts gives them back.
+    pub(super) fn fact(
+        &mut self,
+        fact: Fact,
+        provider_record_id: String,
+        body: pb::fleet_event::Body,
+    ) -> Draft {
         let Fact { event_type, known_as, version, sameness, key_time, occurred, record_version } = fact;
         let records: Vec<Uuid> = known_as
             .iter()
@@ -165,8 +170,8 @@ impl<'a> Message<'a> {
                 ids::record_id(provider, self.context.account, event_type, subject, keys)
             })
             .collect();
-        let own: Vec<Uuid> = records.iter().map(|record| ids::event_id(*record, &version)).collect();
-        let (mut checks, mut enters) = (own.clone(), own.clone());
+        let mut checks: Vec<Uuid> = records.iter().map(|record| ids::event_id(*record, &version)).collect();
+        let mut enters = checks.clone();
         match sameness {
             Sameness::Version => {}
             Sameness::Breadcrumb => checks.extend(records.iter().map(|record| ids::event_id(*record, ""))),
@@ -178,16 +183,16 @@ impl<'a> Message<'a> {
         }
         let mut event = self.event(occurred, body);
         event.subject = known_as.into_iter().next().map(|(subject, _)| subject).unwrap_or_default();
-        event.record_id = records.first().map(Uuid::to_string).unwrap_or_default();
-        event.id = own.first().map(Uuid::to_string).unwrap_or_default();
+        event.record_id = records.first().map(ids::text).unwrap_or_default();
+        event.id = checks.first().map(ids::text).unwrap_or_default();
         event.record_version = record_version;
         event.provider_record_id = provider_record_id;
         Draft { event, event_type, identity: Identity::Fact { checks, enters, key_time } }
     }
 
-    /// The event of a state, to be compared with the last one of its kind.
+    /// The event of a state, to be compared with the last one of its kind. It takes the parts along.
     pub(super) fn state(
-        &self,
+        &mut self,
         subject: Subject,
         kind: StateKind,
         compared: Compared,
@@ -211,20 +216,18 @@ impl<'a> Message<'a> {
         Draft { event, event_type, identity }
     }
 
-    fn event(&self, occurred: Millis, body: pb::fleet_event::Body) -> pb::FleetEvent {
+    fn event(&mut self, occurred: Millis, body: pb::fleet_event::Body) -> Box<pb::FleetEvent> {
         let received = self.context.received_at;
-        let mut anomalies = self.anomalies.clone();
-        if occurred.0 > received.0.saturating_add(CLOCK_TOLERANCE_MILLIS) {
-            anomalies.push(pb::Anomaly::ClockAhead);
-        }
-        if self.fields.some_unreadable() {
-            anomalies.push(pb::Anomaly::UnreadableField);
-        }
-        let mut anomalies: Vec<i32> = anomalies.into_iter().map(i32::from).collect();
+        let ahead = occurred.0 > received.0.saturating_add(CLOCK_TOLERANCE_MILLIS);
+        let ahead = ahead.then_some(pb::Anomaly::ClockAhead);
+        let unreadable = self.fields.some_unreadable().then_some(pb::Anomaly::UnreadableField);
+        let anomalies = self.anomalies.iter().copied().chain(ahead).chain(unreadable);
+        let mut anomalies: Vec<i32> = anomalies.map(i32::from).collect();
         anomalies.sort_unstable();
         anomalies.dedup();
-        let rest = self.fields.clone().rest();
-        pb::FleetEvent {
+        let Parts { tracker, vehicle, driver, fleet, company } = std::mem::take(&mut self.parts);
+        // It is large: made once, in its place.
+        Box::new(pb::FleetEvent {
             occur_time: Some(values::timestamp(occurred)),
             ingest_time: Some(values::timestamp(received)),
             origin: Some(pb::Origin {
@@ -233,16 +236,16 @@ impl<'a> Message<'a> {
                 channel: self.context.channel.into(),
                 format: self.format.as_str().to_owned(),
             }),
-            tracker: given(self.parts.tracker.clone()),
-            vehicle: given(self.parts.vehicle.clone()),
-            driver: given(self.parts.driver.clone()),
-            fleet: given(self.parts.fleet.clone()),
-            company: given(self.parts.company.clone()),
+            tracker: given(tracker),
+            vehicle: given(vehicle),
+            driver: given(driver),
+            fleet: given(fleet),
+            company: given(company),
             anomalies,
-            provider_fields: (!rest.is_empty()).then(|| to_struct(&rest, 0)),
+            provider_fields: self.fields.rest_as_struct(),
             body: Some(body),
             ..Default::default()
-        }
+        })
     }
 }
 

@@ -21,15 +21,15 @@ mod subject;
 mod values;
 
 use super::draft::{Context, Decoded, Draft, Hint, Outcome, Reason};
-use super::tree::{Members, Value};
 use super::{Feed, PullApi, Source};
+use super::{members::Members, tree::Value};
 use classify::Shape;
 use message::{Format, Message, Missing};
 
-/// Decodes one pushed element or pulled row. Any bytes will do.
+/// Decodes one pushed element or pulled row: a valid document, or none where the bytes were not JSON.
 #[must_use]
-pub fn decode(source: &Source, raw: &[u8], context: &Context<'_>) -> Decoded {
-    let members = match Value::parse(raw) {
+pub fn decode(source: &Source, document: Option<&str>, context: &Context<'_>) -> Decoded {
+    let members = match document.and_then(Value::of) {
         Some(Value::Object(members)) => members,
         Some(_) => return nothing(Outcome::Unrecognized(Reason::Borrowed("not a json object")), Hint::None),
         None => return nothing(Outcome::Undecodable(Reason::Borrowed("not json")), Hint::None),
@@ -40,7 +40,7 @@ pub fn decode(source: &Source, raw: &[u8], context: &Context<'_>) -> Decoded {
     }
 }
 
-fn pushed(members: Members, hint: Option<&str>, context: &Context<'_>) -> Decoded {
+fn pushed<'a>(members: Members<'a>, hint: Option<&str>, context: &'a Context<'a>) -> Decoded {
     let (shape, hint) = classify::classify(&members, hint);
     let (mut message, drafts): (Message<'_>, Result<Vec<Draft>, Missing>);
     match shape {
@@ -63,7 +63,7 @@ fn pushed(members: Members, hint: Option<&str>, context: &Context<'_>) -> Decode
     Decoded { outcome, learnt: message.learnt, hint }
 }
 
-fn pulled(members: Members, api: PullApi, feed: Feed, context: &Context<'_>) -> Decoded {
+fn pulled<'a>(members: Members<'a>, api: PullApi, feed: Feed, context: &'a Context<'a>) -> Decoded {
     let (refused, format) = match api {
         PullApi::V2 => (pull_v2::foreign(&members), Format::PullV2),
         PullApi::V3 => (pull_v3::refused(feed).or_else(|| pull_v2::foreign(&members)), Format::PullV3),

@@ -79,8 +79,12 @@ fn flat(fields: &mut Fields) -> Parts {
 
 /// What the customer calls the device: often all of it is in the first name.
 fn device_name(fields: &mut Fields) -> String {
-    let halves = [fields.text(&["firstName"]), fields.text(&["lastName"])];
-    let joined = halves.iter().filter(|half| !half.is_empty()).cloned().collect::<Vec<_>>().join(" ");
+    let (first, last) = (fields.text(&["firstName"]), fields.text(&["lastName"]));
+    let joined = match (first.is_empty(), last.is_empty()) {
+        (false, false) => [first, last].join(" "),
+        (false, true) => first,
+        (true, _) => last,
+    };
     let twins = ["personName", "driverName"];
     if joined.is_empty() {
         return fields.text(&twins);

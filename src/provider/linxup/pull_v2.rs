@@ -9,7 +9,7 @@ use super::values;
 use crate::event::{Millis, pb};
 use crate::provider::Feed;
 use crate::provider::draft::{Compared, Draft, Reason, StateKind};
-use crate::provider::tree::{Members, Value};
+use crate::provider::{members::Members, tree::Value};
 use pb::fleet_event::Body;
 use pb::geofence_crossing::Direction;
 
@@ -41,7 +41,7 @@ pub(super) fn foreign(members: &Members) -> Option<&'static str> {
     let old_marks = has("label") || has("simDeviceNumber") || has("deviceNbr");
     if has("rowType") {
         Some("a row of the advanced trips")
-    } else if old_marks && !OWN_IDS.iter().any(|key| members.contains_key(*key)) {
+    } else if old_marks && !OWN_IDS.iter().any(|key| members.contains_key(key)) {
         Some("a row of the old mobile api")
     } else {
         None
@@ -142,6 +142,7 @@ fn activity(message: &mut Message<'_>) -> Result<Row, Missing> {
     // Of a visit that has ended, how long it lasted belongs to the exit.
     let dwell =
         if exit.is_some() { message.fields.read(&["totalTimeInFence"], values::minutes) } else { None };
+    let parts = message.parts.clone();
     if let Some(time) = enter {
         drafts.push(bodies::crossing(message, &keys, time, id.clone(), crossing(Direction::Enter))?);
     }
@@ -151,6 +152,7 @@ fn activity(message: &mut Message<'_>) -> Result<Row, Missing> {
             dwell,
             ..crossing(Direction::Exit)
         };
+        message.parts = parts;
         drafts.push(bodies::crossing(message, &keys, time, id, body)?);
     }
     let skipped = enter.is_none().then_some(Reason::Borrowed("no enter time: the exit alone"));

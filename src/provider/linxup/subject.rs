@@ -1,8 +1,10 @@
 //! What an event is about, and under which other names the same fact may be known: the IMEI joins the provider's APIs, the
 //! directory gives it where the message does not. Also what a message teaches the directory.
 
+use std::borrow::Cow;
+
 use crate::event::pb;
-use crate::provider::directory::{Directory, Pair, TrackerKey};
+use crate::provider::directory::{Directory, Pair, TrackerIdKind};
 
 /// The subject of an event about a tracker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,33 +34,36 @@ pub(super) fn of_tracker(tracker: &pb::Tracker, directory: &Directory) -> Option
             source: SubjectSource::Message,
         });
     }
-    let keys = keys(tracker);
-    let found = keys.iter().find_map(|key| directory.imei(key));
+    let found = ids(tracker).find_map(|(kind, id)| directory.imei_of(kind, &id));
     let (text, source) = match found {
         Some(imei) => (imei.to_owned(), SubjectSource::Directory),
-        None => (keys.first()?.as_str().to_owned(), SubjectSource::Fallback),
+        None => (ids(tracker).next()?.1.into_owned(), SubjectSource::Fallback),
     };
-    let known = found.into_iter().flat_map(|imei| directory.keys_of(imei));
+    let known = found.into_iter().flat_map(|imei| directory.keys_of(imei)).map(|key| key.as_str().into());
     let mut others: Vec<String> = Vec::new();
     // An id that two trackers claim would have the facts of one taken for the other's.
-    for key in keys.iter().filter(|key| !directory.is_contradicted(key)).chain(known) {
-        if key.as_str() != text && !others.iter().any(|other| other == key.as_str()) {
-            others.push(key.as_str().to_owned());
+    let own = ids(tracker).filter(|(kind, id)| !directory.is_contradicted(*kind, id)).map(|(_, id)| id);
+    for id in own.chain(known) {
+        if id != text && !others.iter().any(|other| *other == id) {
+            others.push(id.into_owned());
         }
     }
     Some(Subject { text, others, source })
 }
 
-/// What a tracker's ids teach: each other id leads to its IMEI, the message's own or the one that another of its ids has.
+/// What a tracker's ids teach: each other id leads to its IMEI, the message's own or the one that another of its ids has. What
+/// the directory knows already is no lesson.
 pub(super) fn lessons(tracker: &pb::Tracker, directory: &Directory) -> Vec<Pair> {
-    let keys = keys(tracker);
     let imei = if tracker.imei.is_empty() {
-        keys.iter().find_map(|key| directory.imei(key)).map(str::to_owned)
+        ids(tracker).find_map(|(kind, id)| directory.imei_of(kind, &id))
     } else {
-        Some(tracker.imei.clone())
+        Some(&*tracker.imei)
     };
     let Some(imei) = imei else { return Vec::new() };
-    keys.into_iter().map(|key| Pair::Tracker { key, imei: imei.clone() }).collect()
+    ids(tracker)
+        .filter(|(kind, id)| directory.imei_of(*kind, id) != Some(imei))
+        .map(|(kind, id)| Pair::Tracker { key: kind.key(id.into_owned()), imei: imei.to_owned() })
+        .collect()
 }
 
 /// What a geofence's ids teach.
@@ -78,18 +83,18 @@ pub(super) fn geofence_keys(geofence: &pb::Geofence, directory: &Directory) -> V
 }
 
 /// The ids of a tracker but for the IMEI, the best first.
-fn keys(tracker: &pb::Tracker) -> Vec<TrackerKey> {
-    let mut keys = Vec::with_capacity(3);
-    if !tracker.id.is_empty() {
-        keys.push(TrackerKey::Id(tracker.id.clone()));
-    }
-    if !tracker.uuid.is_empty() {
-        keys.push(TrackerKey::Uuid(tracker.uuid.to_lowercase()));
-    }
-    if !tracker.serial_number.is_empty() {
-        keys.push(TrackerKey::Serial(tracker.serial_number.clone()));
-    }
-    keys
+fn ids(tracker: &pb::Tracker) -> impl Iterator<Item = (TrackerIdKind, Cow<'_, str>)> {
+    let all = [
+        (TrackerIdKind::Id, Cow::Borrowed(&*tracker.id)),
+        (TrackerIdKind::Uuid, lower_case(&tracker.uuid)),
+        (TrackerIdKind::Serial, Cow::Borrowed(&*tracker.serial_number)),
+    ];
+    all.into_iter().filter(|(_, id)| !id.is_empty())
+}
+
+fn lower_case(text: &str) -> Cow<'_, str> {
+    let is_lower = text.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase());
+    if is_lower { Cow::Borrowed(text) } else { Cow::Owned(text.to_lowercase()) }
 }
 
 #[cfg(test)]

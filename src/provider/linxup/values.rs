@@ -1,8 +1,10 @@
 //! How the provider writes values: numbers as strings and strings as numbers, seconds among milliseconds, `"78.0%"`,
 //! `"12.7/4.1"`, and words that mean "nothing". Each reader says absent, a value, or unreadable; none fails.
 
+use std::borrow::Cow;
+
 use crate::event::{Millis, ids, pb};
-use crate::provider::tree::{Value, to_struct};
+use crate::provider::tree::Value;
 
 /// What a field says.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,7 +52,7 @@ pub(super) fn text(value: &Value) -> Read<String> {
             "" => Read::Absent,
             text => Read::Is(text.to_owned()),
         },
-        Value::Number(number) => Read::Is(whole(number).unwrap_or_else(|| number.clone())),
+        Value::Number(number) => Read::Is(whole(number).unwrap_or_else(|| (*number).to_owned())),
         Value::Bool(_) | Value::List(_) | Value::Object(_) | Value::Deep(_) => Read::Unreadable,
     }
 }
@@ -67,9 +69,17 @@ pub(super) fn id(value: &Value) -> Read<String> {
     if let Value::Number(number) = value {
         return Read::of(whole(number));
     }
-    text(value).and_then(|text| match ids::without_controls(&text).trim() {
-        "" => Read::Absent,
-        clean => Read::Is(clean.to_owned()),
+    text(value).and_then(|text| {
+        let clean = match ids::without_controls(&text) {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(clean) => Some(clean),
+        };
+        match clean.as_deref().map(str::trim) {
+            // Nothing was taken out of it, and there were no blanks around it.
+            None => Read::Is(text),
+            Some("") => Read::Absent,
+            Some(clean) => Read::Is(clean.to_owned()),
+        }
     })
 }
 
@@ -138,7 +148,7 @@ pub(super) fn boolean(value: &Value) -> Read<bool> {
             word if word.eq_ignore_ascii_case("false") => Read::Is(false),
             _ => Read::Unreadable,
         },
-        Value::Number(number) => match number.as_str() {
+        Value::Number(number) => match *number {
             "0" => Read::Is(false),
             "1" => Read::Is(true),
             _ => Read::Unreadable,
@@ -173,7 +183,8 @@ pub(super) fn minutes(value: &Value) -> Read<prost_types::Duration> {
 /// Minutes as milliseconds, exactly; a fraction of a millisecond is cut. Identity stands on it, so no double comes between.
 pub(super) fn minutes_in_millis(value: &Value) -> Read<i64> {
     let text = match value {
-        Value::Number(text) | Value::Text(text) => text.trim(),
+        Value::Number(text) => text.trim(),
+        Value::Text(text) => text.trim(),
         Value::Null => return Read::Absent,
         Value::Bool(_) | Value::List(_) | Value::Object(_) | Value::Deep(_) => return Read::Unreadable,
     };
@@ -223,7 +234,7 @@ pub(super) fn power(value: &Value) -> Read<pb::Power> {
 pub(super) fn custom_data(value: &Value) -> Read<prost_types::Struct> {
     match value {
         Value::Object(members) if members.is_empty() => Read::Absent,
-        Value::Object(members) => Read::Is(to_struct(members, 0)),
+        Value::Object(members) => Read::Is(members.to_struct(0, |_, _| true)),
         Value::Null => Read::Absent,
         Value::Text(text) if text.trim().is_empty() => Read::Absent,
         Value::Text(_) | Value::Bool(_) | Value::Number(_) | Value::List(_) | Value::Deep(_) => {
@@ -263,8 +274,8 @@ fn duration(seconds: f64) -> Option<prost_types::Duration> {
 
 /// A number written in decimal; `inf` and `nan`, which Rust would read, are words.
 fn finite(text: &str) -> Option<f64> {
-    let decimal = |c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.' | 'e' | 'E');
-    if !text.chars().all(decimal) {
+    let decimal = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'.' | b'e' | b'E');
+    if !text.bytes().all(decimal) {
         return None;
     }
     text.parse::<f64>().ok().filter(|number| number.is_finite())
@@ -282,6 +293,13 @@ fn whole(text: &str) -> Option<String> {
 }
 
 fn millis(text: &str) -> Option<Millis> {
+    // As nearly all are written: as what follows would read them, without its width.
+    if (1..=18).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        let number: i64 = text.parse().ok()?;
+        let is_seconds = i128::from(number) < MIN_MILLIS;
+        let millis = if is_seconds { number * 1_000 } else { number };
+        return (1..=MAX_MILLIS).contains(&millis).then_some(Millis(millis));
+    }
     let decimal = Decimal::parse(text).filter(|decimal| !decimal.negative)?;
     let (mut millis, _) = decimal.shifted(0)?;
     if millis < MIN_MILLIS {
@@ -337,7 +355,7 @@ impl Decimal {
 mod tests {
     use super::*;
 
-    fn json(text: &str) -> Value {
+    fn json(text: &str) -> Value<'_> {
         Value::parse(text.as_bytes()).expect("json")
     }
 
