@@ -109,10 +109,13 @@ impl Breaker {
             };
         }
         self.count(now, verdict);
+        // A success is no proof that the bus is away, even where older ones have just left the window.
+        if verdict == Verdict::Success {
+            return None;
+        }
         let (successes, failures) =
             self.slices.iter().fold((0, 0), |(s, f), slice| (s + slice.successes, f + slice.failures));
-        // A success is no proof that the bus is away, even where older ones have just left the window.
-        if verdict == Verdict::Success || !self.is_too_much(successes + failures, failures) {
+        if !self.is_too_much(successes + failures, failures) {
             return None;
         }
         self.state = State::Open { next_probe: now + PROBE_PAUSE.0, pause: PROBE_PAUSE.0 };

@@ -70,9 +70,9 @@ impl Reading {
 }
 
 impl Count {
-    /// One event was decoded.
-    pub fn received(&self) {
-        self.received.fetch_add(1, Ordering::Relaxed);
+    /// So many events were decoded.
+    pub fn received(&self, events: u64) {
+        self.received.fetch_add(events, Ordering::Relaxed);
     }
 
     /// One event met its fate.
@@ -159,8 +159,7 @@ impl Counts {
     #[must_use]
     pub fn of(&self, account: &AccountId, event_type: EventType) -> Counted {
         let types = self.accounts.load().get(account).cloned().unwrap_or_else(|| Arc::clone(&self.stray));
-        let at = EventType::ALL.iter().position(|t| *t == event_type).unwrap_or(0);
-        Counted { types, at }
+        Counted { types, at: event_type.index() }
     }
 
     /// Every reading, in order of account and type.

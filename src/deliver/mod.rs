@@ -13,13 +13,15 @@ mod seldom;
 pub mod slot;
 pub mod topics;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use futures_util::future::{join, join_all};
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -34,8 +36,8 @@ use crate::event::AccountId;
 use crate::faults::{self, Bug};
 use crate::replay::LaneKey;
 
-/// Places in which an account's requests about the same subject take their turn.
-const TURNS: usize = 64;
+/// Places in which an account's requests about the same subject take their turn: a bit each.
+const TURNS: u32 = u64::BITS;
 /// What part of the deadline the bus has at least, when dedup or another request's turn took the rest: a slow disk must
 /// not look like a slow bus, open the breaker and park everything.
 const LEAST_SHARE: u32 = 4;
@@ -129,8 +131,12 @@ impl Deliverer {
     /// Delivers one request's events, or parks them, or finds them known. Returns within the deadline and the time that
     /// the store takes. Must run to its end: the caller spawns it on the tracker.
     pub async fn deliver(&self, arrivals: Vec<Arrival>, admission: Admission, deadline: Instant) -> Sums {
-        for arrival in &arrivals {
-            self.counts.of(&arrival.outgoing.lane.account, arrival.outgoing.event_type).received();
+        for alike in arrivals.chunk_by(|a, b| {
+            let (a, b) = (&a.outgoing, &b.outgoing);
+            a.event_type == b.event_type && a.lane.account == b.lane.account
+        }) {
+            let first = &alike[0].outgoing;
+            self.counts.of(&first.lane.account, first.event_type).received(alike.len() as u64);
         }
         self.attempt(arrivals, admission, deadline, COPIES).await
     }
@@ -145,7 +151,7 @@ impl Deliverer {
         Box::pin(async move {
             let mut sums = Sums::default();
             let turn = self.turn(&arrivals).await;
-            let mut fresh: BTreeMap<LaneKey, Vec<(Outgoing, dedup::Reservation)>> = BTreeMap::new();
+            let mut fresh = Vec::with_capacity(arrivals.len());
             let mut copied = Vec::new();
             for arrival in arrivals {
                 if faults::bug(Bug::Lost) {
@@ -155,38 +161,19 @@ impl Deliverer {
                     continue;
                 }
                 match self.dedup.reserve(&arrival.candidate).await {
-                    Verdict::New(reservation) => {
-                        let lane = fresh.entry(arrival.outgoing.lane.clone()).or_default();
-                        lane.push((arrival.outgoing, reservation));
-                    }
+                    Verdict::New(reservation) => fresh.push((arrival.outgoing, reservation)),
                     Verdict::Known => sums.duplicates += self.duplicate(&arrival.outgoing),
                     Verdict::InFlight(shared) => copied.push((arrival, shared)),
                 }
             }
-            let mut driven = Vec::with_capacity(fresh.len());
             let admitted = deadline.max(self.least_share());
-            for (key, mut events) in fresh {
-                events.sort_by_key(|(outgoing, _)| outgoing.occur_ms);
-                if events.len() > 1 && faults::bug(Bug::Reordered) {
-                    events.reverse();
-                }
-                let group = Group::new(events.len());
-                let slots = events
-                    .into_iter()
-                    .map(|(outgoing, reservation)| {
-                        let slot = Slot::new(&outgoing, reservation, &group, &self.counts);
-                        (outgoing, slot)
-                    })
-                    .collect();
-                self.lanes.admit(&key, slots, admission);
-                driven.push(self.drive(key, group, admitted));
-            }
+            let (group, lanes) = self.admit(fresh, admission);
             drop(turn);
             let waits = copied
                 .into_iter()
                 .map(|(arrival, shared)| self.share(arrival, shared, deadline, admission, copies));
-            let (tallies, shared) = join(join_all(driven), join_all(waits)).await;
-            tallies.into_iter().for_each(|tally| sums.add(tally));
+            let (tally, shared) = join(self.drive(&lanes, &group, admitted), join_all(waits)).await;
+            sums.add(tally);
             shared.into_iter().for_each(|other| sums.merge(other));
             sums
         })
@@ -194,41 +181,88 @@ impl Deliverer {
 
     /// Requests about one subject enter their lanes in the order in which they came, whatever dedup has to look up.
     async fn turn(&self, arrivals: &[Arrival]) -> Vec<OwnedMutexGuard<()>> {
+        let mut accounts: BTreeMap<&AccountId, u64> = BTreeMap::new();
+        for lane in arrivals.iter().map(|arrival| &arrival.outgoing.lane) {
+            *accounts.entry(&lane.account).or_default() |=
+                1 << (self.hasher.hash_one(&lane.subject) % u64::from(TURNS));
+        }
+        let mut guards = Vec::with_capacity(arrivals.len().min(TURNS as usize));
         // In one order for all, so that no two requests ever wait for each other.
-        let places: BTreeSet<(&AccountId, usize)> = arrivals
-            .iter()
-            .map(|arrival| &arrival.outgoing.lane)
-            .map(|lane| (&lane.account, (self.hasher.hash_one(&lane.subject) as usize) % TURNS))
-            .collect();
-        let mut guards = Vec::with_capacity(places.len());
-        for (account, place) in places {
+        for (account, places) in accounts {
             let turns = Arc::clone(self.turns.lock().entry(account.clone()).or_insert_with(new_turns));
-            guards.push(Arc::clone(&turns[place]).lock_owned().await);
+            for (_, turn) in turns.iter().enumerate().filter(|(place, _)| places & (1 << place) != 0) {
+                guards.push(Arc::clone(turn).lock_owned().await);
+            }
         }
         guards
     }
 
-    /// Sees one group through: retries while there is time, parks at the deadline.
-    async fn drive(&self, key: LaneKey, group: Arc<Group>, deadline: Instant) -> Tally {
-        let mut pauses = Pauses::new(self.settings.retries);
-        let in_time = async {
-            loop {
-                tokio::select! {
-                    biased;
-                    () = group.settled() => return,
-                    () = group.stalled() => {}
-                }
-                let Some(pause) = pauses.next() else { return };
-                sleep(pause).await;
-                self.lanes.resume(&key);
+    /// Admits a request's events to their lanes, each lane's in the order of their time: their group, and the lanes.
+    fn admit(
+        &self,
+        mut fresh: Vec<(Outgoing, dedup::Reservation)>,
+        admission: Admission,
+    ) -> (Arc<Group>, Vec<LaneKey>) {
+        // Stable: of one time, in the order in which they came.
+        fresh.sort_by(|(a, _), (b, _)| a.lane.cmp(&b.lane).then(a.occur_ms.cmp(&b.occur_ms)));
+        let group = Group::new(fresh.len());
+        let mut lanes: Vec<LaneKey> = Vec::with_capacity(fresh.len());
+        let mut events = fresh.into_iter().peekable();
+        while let Some((first, reservation)) = events.next() {
+            let lane = first.lane.clone();
+            let slot = |outgoing: Outgoing, reservation| {
+                let slot = Slot::new(&outgoing, reservation, &group, lanes.len(), &self.counts);
+                (outgoing, slot)
+            };
+            let mut slots = vec![slot(first, reservation)];
+            while let Some((outgoing, reservation)) = events.next_if(|(outgoing, _)| outgoing.lane == lane) {
+                slots.push(slot(outgoing, reservation));
             }
-        };
-        timeout_at(deadline, in_time).await.ok();
+            if slots.len() > 1 && faults::bug(Bug::Reordered) {
+                slots.reverse();
+            }
+            self.lanes.admit(&lane, slots, admission);
+            lanes.push(lane);
+        }
+        (group, lanes)
+    }
+
+    /// Sees one request's events through, with one timer and one wake-up for all: retries while there is time, parks at the deadline.
+    async fn drive(&self, lanes: &[LaneKey], group: &Arc<Group>, deadline: Instant) -> Tally {
+        timeout_at(deadline, self.retry(lanes, group)).await.ok();
         if group.tally().rejected > 0 {
-            self.lanes.expire(&key, &group);
+            lanes.iter().for_each(|lane| self.lanes.expire(lane, group));
         }
         timeout_at(deadline + STORE_PATIENCE, group.settled()).await.ok();
         group.tally()
+    }
+
+    /// Until all of a group have met their fate: a lane that failed for sure is tried again after pauses of its own, and
+    /// parked where it has none left.
+    async fn retry(&self, lanes: &[LaneKey], group: &Arc<Group>) {
+        let mut pauses: HashMap<usize, Pauses> = HashMap::new();
+        let mut pausing = FuturesUnordered::new();
+        loop {
+            // Each is cancel-safe: a pause that is not over stays among them, and so does a stall that is not taken.
+            let stalled = tokio::select! {
+                biased;
+                () = group.settled() => return,
+                Some(at) = pausing.next(), if !pausing.is_empty() => {
+                    lanes.get(at).into_iter().for_each(|lane| self.lanes.resume(lane));
+                    continue;
+                }
+                stalled = group.stalled() => stalled,
+            };
+            for at in stalled {
+                match pauses.entry(at).or_insert_with(|| Pauses::new(self.settings.retries)).next() {
+                    Some(pause) => pausing.push(async move {
+                        sleep(pause).await;
+                        at
+                    }),
+                    None => lanes.get(at).into_iter().for_each(|lane| self.lanes.expire(lane, group)),
+                }
+            }
+        }
     }
 
     /// A copy of the same event is in flight: its outcome is this one's.

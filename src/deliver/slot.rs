@@ -1,4 +1,4 @@
-//! One event's way to its fate, and the group of one request's events in one lane. Invariant: a slot settles once; its
+//! One event's way to its fate, and the group of one request's events. Invariant: a slot settles once; its
 //! reservation is remembered before its sender can be answered, and is given back only when nothing is in flight.
 
 use std::sync::Arc;
@@ -33,14 +33,16 @@ pub struct Outgoing {
     pub message: Message,
 }
 
-/// One request's events in one lane, awaited together.
+/// One request's events, awaited together: one wake-up a request and not an event.
 #[derive(Debug)]
 pub struct Group {
     left: AtomicUsize,
     delivered: AtomicU64,
     parked: AtomicU64,
     rejected: AtomicU64,
-    stalled: Notify,
+    /// The places of lanes that failed for sure and may be tried again: each at most once until it is taken.
+    stalled: Mutex<Vec<usize>>,
+    stall: Notify,
     settled: Notify,
 }
 
@@ -64,7 +66,8 @@ impl Group {
             delivered: AtomicU64::new(0),
             parked: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
-            stalled: Notify::new(),
+            stalled: Mutex::default(),
+            stall: Notify::new(),
             settled: Notify::new(),
         })
     }
@@ -76,13 +79,24 @@ impl Group {
         }
     }
 
-    /// Until one of its events failed for sure and may be tried again.
-    pub async fn stalled(&self) {
-        self.stalled.notified().await;
+    /// Until a lane failed for sure and may be tried again: the places of those that did. Cancel-safe: what is not taken stays.
+    pub async fn stalled(&self) -> Vec<usize> {
+        loop {
+            let stalled = std::mem::take(&mut *self.stalled.lock());
+            if !stalled.is_empty() {
+                return stalled;
+            }
+            self.stall.notified().await;
+        }
     }
 
-    pub(super) fn stall(&self) {
-        self.stalled.notify_one();
+    fn stall(&self, lane: usize) {
+        let mut stalled = self.stalled.lock();
+        if !stalled.contains(&lane) {
+            stalled.push(lane);
+        }
+        drop(stalled);
+        self.stall.notify_one();
     }
 
     /// What has become of its events so far; those without a fate count as rejected.
@@ -103,6 +117,8 @@ pub struct Slot {
     event_type: EventType,
     counts: Arc<Counts>,
     group: Arc<Group>,
+    /// The place of its lane among those of its group.
+    lane: usize,
     admitted: Instant,
     /// The id of a trace that is kept.
     trace: Option<String>,
@@ -116,12 +132,13 @@ struct State {
 }
 
 impl Slot {
-    /// A slot for one event of `group`.
+    /// A slot for one event of `group`, in the lane at place `lane` of its request.
     #[must_use]
     pub fn new(
         outgoing: &Outgoing,
         reservation: Reservation,
         group: &Arc<Group>,
+        lane: usize,
         counts: &Arc<Counts>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -129,6 +146,7 @@ impl Slot {
             event_type: outgoing.event_type,
             counts: Arc::clone(counts),
             group: Arc::clone(group),
+            lane,
             admitted: Instant::now(),
             trace: outgoing.trace.as_deref().and_then(trace::sampled).map(str::to_owned),
             state: Mutex::new(State { settled: false, freed: false, reservation: Some(reservation) }),
@@ -168,9 +186,9 @@ impl Slot {
         self.state.lock().freed
     }
 
-    /// Its group failed for sure and may be tried again.
+    /// Its lane failed for sure and may be tried again.
     pub fn stall(&self) {
-        self.group.stall();
+        self.group.stall(self.lane);
     }
 
     /// Whether it belongs to `group` and its sender still waits.
@@ -214,5 +232,19 @@ impl Slot {
             self.group.settled.notify_one();
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lane_that_stalls_is_told_once_until_it_is_taken() {
+        let group = Group::new(3);
+        [2, 0, 2].into_iter().for_each(|lane| group.stall(lane));
+        assert_eq!(group.stalled().await, [2, 0]);
+        group.stall(2);
+        assert_eq!(group.stalled().await, [2]);
     }
 }

@@ -513,7 +513,7 @@ impl Inner {
                 Resolved::Duplicate { .. } => {
                     identified.same += 1;
                     let count = self.deliverer.counts.of(&account.id, event_type);
-                    count.received();
+                    count.received(1);
                     count.met(Fate::Duplicate);
                 }
                 Resolved::Silent => {}

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -22,13 +23,38 @@ pub enum Settled {
 #[derive(Debug)]
 pub struct Claim {
     ids: Vec<Uuid>,
-    settled: watch::Sender<Option<Settled>>,
+    state: Mutex<State>,
+}
+
+/// Most claims are never waited for: a channel is made where one is.
+#[derive(Debug)]
+enum State {
+    Alone,
+    Watched(watch::Sender<Option<Settled>>),
+    Settled(Settled),
 }
 
 impl Claim {
     /// Tells whoever waits.
     pub fn settle(&self, settled: Settled) {
-        self.settled.send_replace(Some(settled));
+        let before = std::mem::replace(&mut *self.state.lock(), State::Settled(settled));
+        if let State::Watched(watched) = before {
+            watched.send_replace(Some(settled));
+        }
+    }
+
+    fn share(&self) -> Shared {
+        let mut state = self.state.lock();
+        let settled = match &*state {
+            State::Alone => {
+                let (tell, settled) = watch::channel(None);
+                *state = State::Watched(tell);
+                settled
+            }
+            State::Watched(watched) => watched.subscribe(),
+            State::Settled(settled) => watch::channel(Some(*settled)).1,
+        };
+        Shared { settled }
     }
 }
 
@@ -55,13 +81,12 @@ pub struct Claims {
 impl Claims {
     /// The claim that is to remember one of these.
     pub fn on(&self, checks: &[Uuid]) -> Option<Shared> {
-        let claim = checks.iter().find_map(|id| self.ids.get(id)?.first())?;
-        Some(Shared { settled: claim.settled.subscribe() })
+        checks.iter().find_map(|id| self.ids.get(id)?.first()).map(|claim| claim.share())
     }
 
     /// Claims all of these.
     pub fn claim(&mut self, enters: &[Uuid]) -> Arc<Claim> {
-        let claim = Arc::new(Claim { ids: enters.to_vec(), settled: watch::Sender::new(None) });
+        let claim = Arc::new(Claim { ids: enters.to_vec(), state: Mutex::new(State::Alone) });
         for id in enters {
             self.ids.entry(*id).or_default().push(Arc::clone(&claim));
         }

@@ -288,7 +288,8 @@ impl Lanes {
         if lane.stalled || lane.is_behind() {
             return;
         }
-        let to: Arc<dyn Awaiting> = Arc::new(LaneRef { lanes: Arc::clone(self), key: key.clone() });
+        // Mostly nothing waits: made for the first that does.
+        let mut to: Option<Arc<dyn Awaiting>> = None;
         let mut at = 0;
         while at < lane.entries.len() {
             if self.bus.window() == Window::One && at > 0 {
@@ -299,7 +300,9 @@ impl Lanes {
                 at += 1;
                 continue;
             };
-            let ticket = Ticket::new(Arc::clone(&to), entry.number);
+            let to =
+                to.get_or_insert_with(|| Arc::new(LaneRef { lanes: Arc::clone(self), key: key.clone() }));
+            let ticket = Ticket::new(Arc::clone(to), entry.number);
             match self.bus.submit(&outgoing.message, ticket) {
                 Ok(()) => {
                     entry.attempt = Attempt::Sent;

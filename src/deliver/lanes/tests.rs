@@ -99,9 +99,9 @@ impl Ground {
         let dedup::Verdict::New(reservation) = self.dedup.reserve(&candidate).await else {
             panic!("event {id} is in flight or known")
         };
-        self.counts.of(&self.key.account, EventType::Position).received();
+        self.counts.of(&self.key.account, EventType::Position).received(1);
         let group = Group::new(1);
-        let slot = Slot::new(&outgoing, reservation, &group, &self.counts);
+        let slot = Slot::new(&outgoing, reservation, &group, 0, &self.counts);
         let number = self.lanes.numbers.load(Ordering::Relaxed);
         self.lanes.admit(&self.key, vec![(outgoing, slot)], admission);
         (number, group)
