@@ -200,6 +200,29 @@ async fn what_cannot_be_framed_yet_waits_and_comes_in_order() {
     assert_eq!(push(&bridge, 3).await["delivered"], 1, "{}", bridge.log_text());
     assert_eq!(times(&registry, &topic(&name, 4)[3..]).await, [3]);
     assert!(bridge.stop().success());
+
+    // An older edition will do; ours follows it where that is configured.
+    let older = json!({ "schemaType": "PROTOBUF", "schema": "syntax = \"proto3\"; package fleetbus.v1; message FleetEvent { string id = 1; }" });
+    registry.register(&format!("{prefix}.stop-value"), &older).await;
+    let (_, table) = check(&look_up);
+    assert!(
+        table.contains(&format!("version 1 of subject {prefix}.stop-value is of an older edition")),
+        "{table}"
+    );
+    let (_, table) = check(&config(dir.path(), &prefix, &registry.url, ", register: true"));
+    assert!(table.contains(&format!("version 2 of subject {prefix}.stop-value")), "{table}");
+}
+
+/// One that takes connections and says nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_hangs_holds_up_neither_start_nor_sender_nor_stop() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (prefix, dir) = (unique("silent"), tempfile::tempdir().unwrap());
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let mut bridge = Bridge::start(&config(dir.path(), &prefix, &url, ""));
+    assert_eq!(push(&bridge, 0).await["parked"], 1);
+    bridge.wait_for_log("bus.unreachable", PATIENCE);
+    assert!(bridge.stop().success());
 }
 
 struct Deaf;
