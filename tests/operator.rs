@@ -5,6 +5,8 @@
 #[expect(dead_code, reason = "other tests use more of it")]
 mod bridge;
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -462,4 +464,33 @@ async fn a_reload_adds_and_removes_accounts_and_a_broken_file_changes_nothing() 
     operator.bridge.wait_for_log("config.reloaded", PATIENCE);
     assert_eq!(operator.get("/v1/accounts").await["accounts"].as_array().map(Vec::len), Some(1));
     assert!(operator.bridge.stop().success());
+}
+
+/// A disk that hangs, as a pipe that nobody writes to does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_file_that_hangs_holds_no_reload_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    std::fs::write(&file, TOKEN).unwrap();
+    let accounts = acme().replace("env: TEST_TOKEN", &format!("file: {}", file.display()));
+    let operator = Operator::of(&configure(dir.path(), "bus: { local: {} }", &accounts, ""), &[]);
+    std::fs::remove_file(&file).unwrap();
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    // It can be opened so once somebody reads it.
+    let mut held = OpenOptions::new();
+    held.write(true).custom_flags(nix::libc::O_NONBLOCK);
+    let reading = async {
+        loop {
+            match held.open(&file) {
+                Ok(held) => return held,
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    let held = tokio::time::timeout(PATIENCE, reading).await.expect("the bridge looks at its files");
+    configure(dir.path(), "bus: { local: {} }", acme(), "");
+    let (status, done) = operator.ask(Method::POST, "/v1/reload", Some(json!({}))).await;
+    assert_eq!((status, &done["changed"]), (200, &json!(["account acme: changed"])), "{done}");
+    drop(held);
+    assert_eq!(operator.push(TOKEN).await, 201);
 }
