@@ -10,25 +10,20 @@ kafka_version=4.1.1
 apicurio_version=2.6.13.Final
 nats_version=v2.15.2
 
-if [ ! -f "$cache/kafka-$kafka_version/.complete" ]; then
+# from_maven WHAT POM GOAL FOLDER INTO : artifacts into INTO, in the cache's FOLDER; that is complete, or begun anew.
+from_maven() {
+  [ ! -f "$cache/$4/.complete" ] || return 0
   command -v java >/dev/null || apt default-jre-headless
   command -v mvn >/dev/null || apt maven
-  rm -rf "$cache/kafka-$kafka_version"
-  mkdir -p "$cache/kafka-$kafka_version"
-  step "fetching Apache Kafka $kafka_version (45 jars)" \
-    mvn -q -B -f scripts/kafka/pom.xml dependency:copy-dependencies -DoutputDirectory="$cache/kafka-$kafka_version/libs"
-  touch "$cache/kafka-$kafka_version/.complete"
-fi
+  rm -rf "${cache:?}/$4"
+  mkdir -p "$cache/$4"
+  step "fetching $1" mvn -q -B -f "$2" "dependency:$3" -DoutputDirectory="$cache/$5"
+  touch "$cache/$4/.complete"
+}
 
-if [ ! -f "$cache/apicurio-$apicurio_version/.complete" ]; then
-  command -v java >/dev/null || apt default-jre-headless
-  command -v mvn >/dev/null || apt maven
-  rm -rf "$cache/apicurio-$apicurio_version"
-  mkdir -p "$cache/apicurio-$apicurio_version"
-  step "fetching Apicurio Registry $apicurio_version (140 MB)" \
-    mvn -q -B -f scripts/apicurio/pom.xml dependency:unpack-dependencies -DoutputDirectory="$cache/apicurio-$apicurio_version"
-  touch "$cache/apicurio-$apicurio_version/.complete"
-fi
+kafka=kafka-$kafka_version apicurio=apicurio-$apicurio_version
+from_maven "Apache Kafka $kafka_version (45 jars)" scripts/kafka/pom.xml copy-dependencies "$kafka" "$kafka/libs"
+from_maven "Apicurio Registry $apicurio_version (140 MB)" scripts/apicurio/pom.xml unpack-dependencies "$apicurio" "$apicurio"
 
 if [ ! -x "$cache/bin/nats-server-$nats_version" ]; then
   need_go
