@@ -257,6 +257,11 @@ fn store(page: &mut Page, snapshot: &Snapshot) {
     let lost = [("evicted", store.evicted), ("expired", store.expired), ("discarded", store.discarded)];
     let lost = lost.map(|(how, rows)| (OfLost { how }, rows));
     page.counter("parked_lost", "parked messages that left undelivered", lost);
+    page.total(
+        "parked_damaged",
+        "parked messages not sent, as their bytes changed on the disk",
+        store.damaged,
+    );
     let queues = [("parks", store.queued_parks), ("changes", store.queued_changes)];
     let queues = queues.map(|(queue, rows)| (OfQueue { queue }, rows));
     page.gauge("store_queued", "rows that wait for the store's thread", queues);

@@ -236,6 +236,7 @@ impl Snapshot {
             evicted: 0,
             expired: 0,
             discarded: 0,
+            damaged: 0,
             health: StoreHealth::Well,
         };
         Self {

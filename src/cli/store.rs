@@ -166,6 +166,15 @@ fn summary(exported: &Exported) -> Vec<String> {
         let more = if exported.unread > named.len() as u64 { " and more" } else { "" };
         said.push(format!("{} rows cannot be read: {}{more}", exported.unread, named.join(", ")));
     }
+    if exported.changed > 0 {
+        let named: Vec<String> = exported.named_changed.iter().map(|seq| seq.0.to_string()).collect();
+        let more = if exported.changed > named.len() as u64 { " and more" } else { "" };
+        said.push(format!(
+            "{} rows are not as they were parked, and not exported: {}{more}",
+            exported.changed,
+            named.join(", ")
+        ));
+    }
     said.push(format!("exported {} events and {} raw messages", exported.events, exported.raw));
     said
 }

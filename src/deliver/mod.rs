@@ -9,7 +9,7 @@ pub mod lanes;
 pub mod memory;
 mod points;
 pub mod retry;
-mod seldom;
+pub(crate) mod seldom;
 pub mod slot;
 pub mod topics;
 

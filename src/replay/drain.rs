@@ -17,7 +17,8 @@ use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::{LaneKey, Parked, Reason, Seq, Store};
+use super::whole::WORDS;
+use super::{Kept, LaneKey, Parked, Reason, Seq, Store};
 use crate::bus::{Awaiting, Bus, Failure, Outcome, Ticket, Window};
 use crate::deliver::breaker::Verdict;
 use crate::deliver::lanes::{Drained, Lanes, Ready};
@@ -232,7 +233,7 @@ impl Drain {
                     return Ended::Failed;
                 }
             };
-            let Some(last) = rows.last().map(|row| row.seq) else {
+            let Some(last) = rows.last().map(Kept::<Parked>::seq) else {
                 // The books have rows that were not read: before they are forgotten, the lane is read from its beginning.
                 if after.take().is_none() && self.lanes.exhausted(key, last_came) {
                     return Ended::Done;
@@ -259,7 +260,7 @@ impl Drain {
     }
 
     /// Sends rows of one lane in order, as many at once as the bus and the window allow, and settles each.
-    async fn chunk(&self, key: &LaneKey, rows: Vec<Parked>, shared: &Shared) -> Chunk {
+    async fn chunk(&self, key: &LaneKey, rows: Vec<Kept<Parked>>, shared: &Shared) -> Chunk {
         let step = match self.bus.window() {
             Window::One => 1,
             Window::Unlimited => rows.len(),
@@ -270,7 +271,7 @@ impl Drain {
             let room = self.room(step.min(rest.len()), shared).await;
             let (now, later) = rest.split_at(room);
             rest = later;
-            let next = rest.first().map(|row| row.seq);
+            let next = rest.first().map(Kept::<Parked>::seq);
             self.pace(now.len(), shared).await;
             let outcomes = self.send(key, now, shared).await;
             match self.settle(key, now, &outcomes, next) {
@@ -311,16 +312,29 @@ impl Drain {
         sleep_until(turn.into()).await;
     }
 
-    async fn send(&self, key: &LaneKey, rows: &[Parked], shared: &Shared) -> Vec<Option<Outcome>> {
+    async fn send(&self, key: &LaneKey, rows: &[Kept<Parked>], shared: &Shared) -> Vec<Option<Outcome>> {
         let run = Arc::new(Run::new(rows.len()));
         let span = trace::publish(self.kind.as_str(), rows.len());
-        trace::link(&span, rows.iter().filter_map(|row| row.trace.as_deref()));
+        trace::link(
+            &span,
+            rows.iter().filter_map(|row| match row {
+                Kept::Whole(row) => row.trace.as_deref(),
+                Kept::Damaged(_) => None,
+            }),
+        );
         let begun = Instant::now();
         for (place, row) in rows.iter().enumerate() {
-            let topic = Arc::clone(&row.lane.topic);
-            let trace = row.trace.as_deref();
             let to: Arc<dyn Awaiting> = Arc::clone(&run) as Arc<dyn Awaiting>;
             let ticket = Ticket::new(to, place as u64);
+            let row = match row {
+                Kept::Whole(row) => row,
+                Kept::Damaged(_) => {
+                    ticket.resolve(Outcome::Failed(Failure::Unfit(WORDS.into())));
+                    continue;
+                }
+            };
+            let topic = Arc::clone(&row.lane.topic);
+            let trace = row.trace.as_deref();
             let Some(message) = encode::again(&row.payload, row.id, row.event_type, topic, self.kind, trace)
             else {
                 ticket.resolve(Outcome::Failed(Failure::Unfit("the stored bytes are not an event".into())));
@@ -357,7 +371,7 @@ impl Drain {
     fn settle(
         &self,
         key: &LaneKey,
-        rows: &[Parked],
+        rows: &[Kept<Parked>],
         outcomes: &[Option<Outcome>],
         next: Option<Seq>,
     ) -> Chunk {
@@ -366,22 +380,27 @@ impl Drain {
         let mut refused = false;
         let mut live = false;
         for (at, row) in rows.iter().enumerate() {
-            let follower = rows.get(at + 1).map(|row| row.seq).or(next);
+            let follower = rows.get(at + 1).map(Kept::<Parked>::seq).or(next);
             match outcomes.get(at).and_then(Option::as_ref) {
                 Some(Outcome::Delivered) => {
-                    delivered.push(row.seq);
+                    delivered.push(row.seq());
                     self.lanes.record(Verdict::Success);
                     live = self.lanes.drained(key, &Drained::Delivered, follower.filter(|_| !stuck));
                 }
                 Some(Outcome::Failed(Failure::Unfit(why))) => {
-                    self.lanes.note_unfit(&key.account, row.event_type, why);
-                    self.store.set_reason(vec![row.seq], Reason::Unfit, why.clone());
+                    match row {
+                        Kept::Whole(row) => {
+                            self.lanes.note_unfit(&key.account, row.event_type, why);
+                            self.store.set_reason(vec![row.seq], Reason::Unfit, why.clone());
+                        }
+                        Kept::Damaged(seq) => self.store.set_damaged_aside(&key.account, *seq),
+                    }
                     live = self.lanes.drained(key, &Drained::SetAside, follower.filter(|_| !stuck));
                 }
                 Some(Outcome::Failed(failure)) => {
                     if !stuck {
                         self.lanes.drain_failed(key, failure);
-                        self.store.attempted(row.seq, failure.to_string());
+                        self.store.attempted(row.seq(), failure.to_string());
                         refused = matches!(failure, Failure::Refused(_));
                     }
                     stuck = true;

@@ -11,6 +11,7 @@ mod entries;
 mod error;
 mod expiry;
 mod limits;
+mod listing;
 mod log;
 mod mounts;
 pub mod moving;
@@ -27,6 +28,7 @@ mod store;
 mod tally;
 mod upkeep;
 mod view;
+mod whole;
 mod writer;
 
 pub use audit::{Act, Acts, Change, Original, Recorded};
@@ -175,6 +177,59 @@ pub struct Parked {
     pub provisional: bool,
     /// When it was parked.
     pub parked_at: Millis,
+}
+
+/// What a row holds, as far as that is known.
+#[derive(Debug, Clone)]
+pub enum Kept<T> {
+    /// As it was parked.
+    Whole(T),
+    /// Its bytes changed on the disk: it is never sent.
+    Damaged(Seq),
+}
+
+impl<T> Kept<T> {
+    fn of(seq: Seq, whole: Option<T>) -> Self {
+        whole.map_or(Self::Damaged(seq), Self::Whole)
+    }
+
+    fn map<U>(self, to: impl FnOnce(T) -> U) -> Kept<U> {
+        match self {
+            Self::Whole(whole) => Kept::Whole(to(whole)),
+            Self::Damaged(seq) => Kept::Damaged(seq),
+        }
+    }
+
+    /// What it holds, where that is as it was parked.
+    #[must_use]
+    pub fn whole(self) -> Option<T> {
+        match self {
+            Self::Whole(whole) => Some(whole),
+            Self::Damaged(_) => None,
+        }
+    }
+}
+
+impl Kept<Parked> {
+    /// Its place in the order.
+    #[must_use]
+    pub const fn seq(&self) -> Seq {
+        match self {
+            Self::Whole(event) => event.seq,
+            Self::Damaged(seq) => *seq,
+        }
+    }
+}
+
+impl Kept<Stored> {
+    /// Its place in the order.
+    #[must_use]
+    pub const fn seq(&self) -> Seq {
+        match self {
+            Self::Whole(stored) => stored.seq(),
+            Self::Damaged(seq) => *seq,
+        }
+    }
 }
 
 /// Raw bytes in the store: a message that this version does not understand.

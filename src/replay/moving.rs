@@ -266,13 +266,14 @@ fn take_in_rows(conn: &Connection, next: u64) -> rusqlite::Result<(u64, u64)> {
     // No attempt is under way: whatever was provisional is so no more.
     let mut event = conn.prepare(
         "INSERT INTO main.parked (seq, account, topic, subject, type, id, reason, held, parked_at, cost, error, trace,
-                                  for_bus, enters, payload)
-         SELECT ?2, account, topic, subject, type, id, reason, 0, parked_at, cost, error, trace, for_bus, enters, payload
+                                  for_bus, enters, payload, checksum)
+         SELECT ?2, account, topic, subject, type, id, reason, 0, parked_at, cost, error, trace, for_bus, enters, payload,
+                checksum
          FROM away.parked WHERE seq = ?1",
     )?;
     let mut raw = conn.prepare(
-        "INSERT INTO main.raw (seq, digest, account, source, received_at, reason, cost, error, body)
-         SELECT ?2, digest, account, source, received_at, reason, cost, error, body FROM away.raw WHERE seq = ?1",
+        "INSERT INTO main.raw (seq, digest, account, source, received_at, reason, cost, error, body, checksum)
+         SELECT ?2, digest, account, source, received_at, reason, cost, error, body, checksum FROM away.raw WHERE seq = ?1",
     )?;
     let mut rows = order.query([])?;
     let mut given = next;
@@ -282,6 +283,12 @@ fn take_in_rows(conn: &Connection, next: u64) -> rusqlite::Result<(u64, u64)> {
         insert.execute(params![seq, rows::int(given)])?;
         given += 1;
     }
+    // Rows of an older version have no checksum, and none is made here of bytes that nobody compared.
+    conn.execute(
+        "UPDATE main.meta SET value = max(value, ?1) WHERE name = 'checksums_from' AND EXISTS
+         (SELECT 1 FROM away.parked WHERE checksum IS NULL UNION ALL SELECT 1 FROM away.raw WHERE checksum IS NULL)",
+        [rows::int(given)],
+    )?;
     Ok((given - next, given))
 }
 

@@ -80,6 +80,8 @@ pub struct StoreStats {
     pub expired: u64,
     /// Rows discarded since the start.
     pub discarded: u64,
+    /// Rows since the start that were not sent, as their bytes changed on the disk.
+    pub damaged: u64,
     /// How it does.
     pub health: StoreHealth,
 }

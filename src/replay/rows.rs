@@ -2,26 +2,23 @@
 //! so that the counts fall by what they rose by, whatever becomes of the row meanwhile.
 
 use bytes::Bytes;
-use rusqlite::fallible_streaming_iterator::FallibleStreamingIterator as _;
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Row, Rows, Statement, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::collections::HashSet;
 use std::sync::Arc;
 use uuid::Uuid;
 
 use super::queue::RawRow;
 use super::tally::Weight;
-use super::view::Head;
+use super::whole::{self, Compare, Covered};
 use super::{
-    Filter, Gone, Kind, LaneKey, Listed, Page, Parked, ParkedRaw, RawReason, Reason, RecoveredLane, Seq,
-    Stored, WaitsFor, What, Why,
+    Gone, Kept, Kind, LaneKey, Parked, ParkedRaw, RawReason, Reason, RecoveredLane, Seq, Stored, WaitsFor,
+    Why,
 };
 use crate::event::{AccountId, EventType, Millis};
 
 /// What a row takes beside its own bytes: its numbers, its place in the indexes, its share of half-filled pages.
 const ROW_OVERHEAD: u64 = 160;
-/// The most rows that are looked at for one question before others get their turn: some milliseconds.
-const SLICE_ROWS: usize = 5000;
 
 /// What an event counts for. Its lane is in the row and in the index.
 pub(super) fn event_cost(row: &Parked) -> u64 {
@@ -40,20 +37,20 @@ pub(super) fn int(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-fn seq(row: &Row<'_>, column: usize) -> rusqlite::Result<Seq> {
+pub(super) fn seq(row: &Row<'_>, column: usize) -> rusqlite::Result<Seq> {
     let value: i64 = row.get(column)?;
     u64::try_from(value).map(Seq).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
 }
 
-fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+pub(super) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     seq(row, column).map(|value| value.0)
 }
 
-fn account(row: &Row<'_>, column: usize) -> rusqlite::Result<AccountId> {
+pub(super) fn account(row: &Row<'_>, column: usize) -> rusqlite::Result<AccountId> {
     Ok(AccountId::new(row.get_ref(column)?.as_str()?))
 }
 
-fn kind(row: &Row<'_>, column: usize) -> rusqlite::Result<Kind> {
+pub(super) fn kind(row: &Row<'_>, column: usize) -> rusqlite::Result<Kind> {
     let code = row.get(column)?;
     Kind::of_code(code).ok_or(rusqlite::Error::IntegralValueOutOfRange(column, code))
 }
@@ -80,7 +77,7 @@ pub(super) fn event_type(row: &Row<'_>, column: usize) -> rusqlite::Result<Event
     })
 }
 
-fn uuid(bytes: &[u8], column: usize) -> rusqlite::Result<Uuid> {
+pub(super) fn uuid(bytes: &[u8], column: usize) -> rusqlite::Result<Uuid> {
     Uuid::from_slice(bytes)
         .map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, Type::Blob, Box::new(e)))
 }
@@ -90,13 +87,32 @@ fn enters(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<Uuid>> {
     row.get_ref(column)?.as_blob()?.chunks(16).map(|id| uuid(id, column)).collect()
 }
 
-fn weight(row: &Row<'_>, from: usize) -> rusqlite::Result<Weight> {
-    Ok(Weight {
-        account: account(row, from)?,
-        kind: kind(row, from + 1)?,
-        cost: unsigned(row, from + 2)?,
-        at: Millis(row.get(from + 3)?),
-    })
+/// What was read of a row; none where it has what was never written there, which is a matter of that row alone.
+pub(super) fn readable<T>(read: rusqlite::Result<T>) -> rusqlite::Result<Option<T>> {
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(
+            FromSqlConversionFailure(..)
+            | IntegralValueOutOfRange(..)
+            | InvalidColumnType(..)
+            | Utf8Error(..),
+        ) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What a row counts for. Where that cannot be read, the counts are not those of the rows any more: `store check` says so.
+fn weight(row: &Row<'_>, from: usize) -> rusqlite::Result<Option<Weight>> {
+    let read = || {
+        Ok(Weight {
+            account: account(row, from)?,
+            kind: kind(row, from + 1)?,
+            cost: unsigned(row, from + 2)?,
+            at: Millis(row.get(from + 3)?),
+        })
+    };
+    readable(read())
 }
 
 /// Inserts an event. `run` is the number of this run of the program: a provisional row carries it, and so is
@@ -106,10 +122,20 @@ pub(super) fn insert_event(conn: &Connection, row: &Parked, run: i64) -> rusqlit
     let cost = event_cost(row);
     let held = if row.provisional { run } else { 0 };
     let enters: Vec<u8> = row.enters.iter().flat_map(|id| *id.as_bytes()).collect();
+    let covered = Covered {
+        account: row.lane.account.as_str().as_bytes(),
+        topic: row.lane.topic.as_bytes(),
+        subject: row.lane.subject.as_bytes(),
+        event_type: row.event_type.as_str().as_bytes(),
+        id: row.id.as_bytes(),
+        trace: row.trace.as_deref().map(str::as_bytes),
+        enters: &enters,
+    };
+    let checksum = covered.of_event(&row.payload);
     conn.prepare_cached(
         "INSERT INTO parked (seq, account, topic, subject, type, id, reason, for_bus, held, parked_at, cost, error, trace,
-                             enters, payload)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+                             enters, payload, checksum)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
     )?
     .execute(params![
         int(row.seq.0),
@@ -127,6 +153,7 @@ pub(super) fn insert_event(conn: &Connection, row: &Parked, run: i64) -> rusqlit
         row.trace,
         enters,
         &*row.payload,
+        checksum,
     ])?;
     Ok(Weight { account: row.lane.account.clone(), kind, cost, at: row.parked_at })
 }
@@ -138,8 +165,8 @@ pub(super) fn insert_raw(conn: &Connection, row: &RawRow) -> rusqlite::Result<Op
     let cost = raw_cost(raw);
     let inserted = conn
         .prepare_cached(
-            "INSERT INTO raw (seq, digest, account, source, received_at, reason, cost, error, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (digest) DO NOTHING",
+            "INSERT INTO raw (seq, digest, account, source, received_at, reason, cost, error, body, checksum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (digest) DO NOTHING",
         )?
         .execute(params![
             int(row.seq.0),
@@ -151,6 +178,7 @@ pub(super) fn insert_raw(conn: &Connection, row: &RawRow) -> rusqlite::Result<Op
             int(cost),
             raw.error,
             &*raw.body,
+            whole::of_raw(raw.received_at.0, i64::from(kind.code())),
         ])?;
     Ok((inserted > 0).then(|| Weight { account: raw.account.clone(), kind, cost, at: raw.received_at }))
 }
@@ -161,15 +189,17 @@ pub(super) fn delete(conn: &Connection, seq: Seq) -> rusqlite::Result<Option<Wei
         .prepare_cached("DELETE FROM parked WHERE seq = ?1 RETURNING account, reason, cost, parked_at")?
         .query_row([int(seq.0)], |row| weight(row, 0))
         .optional()?;
-    if event.is_some() {
+    if let Some(event) = event {
         return Ok(event);
     }
-    conn.prepare_cached("DELETE FROM raw WHERE seq = ?1 RETURNING account, reason, cost, received_at")?
+    let raw = conn
+        .prepare_cached("DELETE FROM raw WHERE seq = ?1 RETURNING account, reason, cost, received_at")?
         .query_row([int(seq.0)], |row| weight(row, 0))
-        .optional()
+        .optional()?;
+    Ok(raw.flatten())
 }
 
-/// Deletes a row that was not delivered, and says what it was.
+/// Deletes a row that was not delivered, and says what it was, as far as that can be read.
 pub(super) fn take(conn: &Connection, seq: Seq, why: Why) -> rusqlite::Result<Option<(Weight, Gone)>> {
     let event = conn
         .prepare_cached(
@@ -177,26 +207,29 @@ pub(super) fn take(conn: &Connection, seq: Seq, why: Why) -> rusqlite::Result<Op
              RETURNING account, reason, cost, parked_at, topic, subject, type, enters",
         )?
         .query_row([int(seq.0)], |row| {
-            let weight = weight(row, 0)?;
-            let lane = LaneKey {
-                account: weight.account.clone(),
-                topic: row.get_ref(4)?.as_str()?.into(),
-                subject: row.get_ref(5)?.as_str()?.into(),
+            let Some(weight) = weight(row, 0)? else { return Ok(None) };
+            let lane_and_type = || {
+                let lane = LaneKey {
+                    account: weight.account.clone(),
+                    topic: row.get_ref(4)?.as_str()?.into(),
+                    subject: row.get_ref(5)?.as_str()?.into(),
+                };
+                Ok((lane, event_type(row, 6)?))
             };
-            let event = Some((lane, event_type(row, 6)?));
-            let enters = enters(row, 7)?;
+            let event = readable(lane_and_type())?;
+            let enters = readable(enters(row, 7))?.unwrap_or_default();
             let gone = Gone { seq, account: weight.account.clone(), kind: weight.kind, event, enters, why };
-            Ok((weight, gone))
+            Ok(Some((weight, gone)))
         })
         .optional()?;
-    if event.is_some() {
+    if let Some(event) = event {
         return Ok(event);
     }
     let raw = conn
         .prepare_cached("DELETE FROM raw WHERE seq = ?1 RETURNING account, reason, cost, received_at")?
         .query_row([int(seq.0)], |row| weight(row, 0))
         .optional()?;
-    Ok(raw.map(|weight| {
+    Ok(raw.flatten().map(|weight| {
         let account = weight.account.clone();
         let gone = Gone { seq, account, kind: weight.kind, event: None, enters: Vec::new(), why };
         (weight, gone)
@@ -240,8 +273,10 @@ pub(super) fn mark(
     let kind = Kind::Event(reason);
     conn.prepare_cached("UPDATE parked SET reason = ?2, for_bus = ?3, error = ?4, held = 0 WHERE seq = ?1")?
         .execute(params![int(seq.0), kind.code(), reason.waits_for() == WaitsFor::Bus, error])?;
-    let after = Weight { kind, ..before.clone() };
-    Ok(Some((before, after)))
+    Ok(before.map(|before| {
+        let after = Weight { kind, ..before.clone() };
+        (before, after)
+    }))
 }
 
 /// Whether a row is provisional: it carries the number of this run.
@@ -254,9 +289,11 @@ pub(super) fn read_lane(
     after: Option<Seq>,
     max_rows: usize,
     max_bytes: u64,
-) -> rusqlite::Result<Vec<Parked>> {
+) -> rusqlite::Result<Vec<Kept<Parked>>> {
+    let Compare { checksum, may_lack } = Compare::RUNNING;
     let mut query = conn.prepare_cached(&format!(
-        "SELECT seq, type, id, reason, {HELD}, parked_at, error, trace, enters, payload FROM parked INDEXED BY lane
+        "SELECT seq, type, id, reason, {HELD}, parked_at, error, trace, enters, payload, {checksum}, {may_lack}
+         FROM parked INDEXED BY lane
          WHERE account = ?1 AND topic = ?2 AND subject = ?3 AND for_bus = 1 AND seq > ?4 ORDER BY seq LIMIT ?5"
     ))?;
     let after = after.map_or(-1, |seq| int(seq.0));
@@ -265,19 +302,38 @@ pub(super) fn read_lane(
     let mut found = Vec::new();
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
-        let event = event(row, lane.clone())?;
+        let seq = seq(row, 0)?;
+        let Some(event) = readable(event(row, lane.clone()))?.flatten() else {
+            found.push(Kept::Damaged(seq));
+            continue;
+        };
         bytes += event.payload.len() as u64;
         if bytes > max_bytes && !found.is_empty() {
             break;
         }
-        found.push(event);
+        found.push(Kept::Whole(event));
     }
     Ok(found)
 }
 
-/// Columns: `seq, type, id, reason, held, parked_at, error, trace, enters, payload`.
-fn event(row: &Row<'_>, lane: LaneKey) -> rusqlite::Result<Parked> {
-    Ok(Parked {
+/// Columns: `seq, type, id, reason, held, parked_at, error, trace, enters, payload`, its checksum, and whether it may have
+/// none. None where it is not as it was parked.
+fn event(row: &Row<'_>, lane: LaneKey) -> rusqlite::Result<Option<Parked>> {
+    let payload = row.get_ref(9)?.as_blob()?;
+    let covered = Covered {
+        account: lane.account.as_str().as_bytes(),
+        topic: lane.topic.as_bytes(),
+        subject: lane.subject.as_bytes(),
+        event_type: row.get_ref(1)?.as_bytes()?,
+        id: row.get_ref(2)?.as_blob()?,
+        trace: row.get_ref(7)?.as_bytes_or_null()?,
+        enters: row.get_ref(8)?.as_blob()?,
+    };
+    if !whole::is_whole(row, 10, || covered.of_event(payload))? {
+        return Ok(None);
+    }
+    let payload = Bytes::copy_from_slice(payload);
+    Ok(Some(Parked {
         seq: seq(row, 0)?,
         lane,
         event_type: event_type(row, 1)?,
@@ -288,58 +344,78 @@ fn event(row: &Row<'_>, lane: LaneKey) -> rusqlite::Result<Parked> {
         error: row.get(6)?,
         trace: row.get(7)?,
         enters: enters(row, 8)?,
-        payload: Bytes::from(row.get::<_, Vec<u8>>(9)?),
-    })
+        payload,
+    }))
 }
 
 /// One row with everything.
-pub(super) fn get(conn: &Connection, at: Seq) -> rusqlite::Result<Option<Stored>> {
-    match get_event(conn, at)? {
-        Some(event) => Ok(Some(Stored::Event(event))),
-        None => Ok(get_raw(conn, at)?.map(|raw| Stored::Raw(at, raw))),
+pub(super) fn get(conn: &Connection, at: Seq) -> rusqlite::Result<Option<Kept<Stored>>> {
+    let event = get_event(conn, at, HELD, &Compare::RUNNING)?;
+    if let Some(event) = event {
+        return Ok(Some(event.map(Stored::Event)));
     }
+    let raw = get_raw(conn, at, &Compare::RUNNING)?;
+    Ok(raw.map(|raw| raw.map(|raw| Stored::Raw(at, raw))))
 }
 
-/// One event.
-pub(super) fn get_event(conn: &Connection, at: Seq) -> rusqlite::Result<Option<Parked>> {
-    event_with(conn, at, HELD)
+/// One event of a file that nobody runs, and that may be damaged: nothing but its own row is asked for.
+pub(super) fn salvage_event(
+    conn: &Connection,
+    at: Seq,
+    compare: &Compare<'_>,
+) -> rusqlite::Result<Option<Kept<Parked>>> {
+    get_event(conn, at, "0", compare)
 }
 
-/// One event of a damaged file: nothing but its own row is asked for.
-pub(super) fn salvage_event(conn: &Connection, at: Seq) -> rusqlite::Result<Option<Parked>> {
-    event_with(conn, at, "0")
-}
-
-fn event_with(conn: &Connection, at: Seq, held: &str) -> rusqlite::Result<Option<Parked>> {
+fn get_event(
+    conn: &Connection,
+    at: Seq,
+    held: &str,
+    compare: &Compare<'_>,
+) -> rusqlite::Result<Option<Kept<Parked>>> {
+    let Compare { checksum, may_lack } = compare;
     let sql = format!(
-        "SELECT seq, type, id, reason, {held}, parked_at, error, trace, enters, payload, account, topic, subject
+        "SELECT seq, type, id, reason, {held}, parked_at, error, trace, enters, payload, {checksum}, {may_lack},
+                account, topic, subject
          FROM parked WHERE seq = ?1"
     );
     let read = |row: &Row<'_>| {
         let lane = LaneKey {
-            account: account(row, 10)?,
-            topic: row.get_ref(11)?.as_str()?.into(),
-            subject: row.get_ref(12)?.as_str()?.into(),
+            account: account(row, 12)?,
+            topic: row.get_ref(13)?.as_str()?.into(),
+            subject: row.get_ref(14)?.as_str()?.into(),
         };
         event(row, lane)
     };
-    conn.prepare_cached(&sql)?.query_row([int(at.0)], read).optional()
+    let found = conn.prepare_cached(&sql)?.query_row([int(at.0)], |row| readable(read(row))).optional()?;
+    Ok(found.map(|event| Kept::of(at, event.flatten())))
 }
 
 /// One message as raw bytes.
-pub(super) fn get_raw(conn: &Connection, at: Seq) -> rusqlite::Result<Option<ParkedRaw>> {
-    conn.prepare_cached("SELECT account, source, received_at, reason, error, body FROM raw WHERE seq = ?1")?
-        .query_row([int(at.0)], |row| {
-            Ok(ParkedRaw {
-                account: account(row, 0)?,
-                source: row.get(1)?,
-                received_at: Millis(row.get(2)?),
-                reason: raw_reason(row, 3)?,
-                error: row.get(4)?,
-                body: Bytes::from(row.get::<_, Vec<u8>>(5)?),
-            })
-        })
-        .optional()
+pub(super) fn get_raw(
+    conn: &Connection,
+    at: Seq,
+    compare: &Compare<'_>,
+) -> rusqlite::Result<Option<Kept<ParkedRaw>>> {
+    let Compare { checksum, may_lack } = compare;
+    let sql = format!(
+        "SELECT account, source, received_at, reason, error, body, digest, {checksum}, {may_lack} FROM raw WHERE seq = ?1"
+    );
+    let read = |row: &Row<'_>| {
+        let raw = ParkedRaw {
+            account: account(row, 0)?,
+            source: row.get(1)?,
+            received_at: Millis(row.get(2)?),
+            reason: raw_reason(row, 3)?,
+            error: row.get(4)?,
+            body: Bytes::from(row.get::<_, Vec<u8>>(5)?),
+        };
+        let of_rest = || whole::of_raw(raw.received_at.0, i64::from(Kind::Raw(raw.reason).code()));
+        let is_whole = row.get_ref(6)?.as_blob()? == whole::digest(&raw) && whole::is_whole(row, 7, of_rest)?;
+        Ok(is_whole.then_some(raw))
+    };
+    let found = conn.prepare_cached(&sql)?.query_row([int(at.0)], |row| readable(read(row))).optional()?;
+    Ok(found.map(|raw| Kept::of(at, raw.flatten())))
 }
 
 const LANES: &str = "SELECT account, topic, subject, count(*), min(seq) FROM parked INDEXED BY lane
@@ -412,138 +488,10 @@ fn seqs(conn: &Connection, sql: &str, params: impl rusqlite::Params) -> rusqlite
     conn.prepare_cached(sql)?.query_map(params, |row| seq(row, 0))?.collect()
 }
 
-const EVENT_HEADS: &str = "SELECT seq, account, reason, parked_at, cost, error, topic, subject, type, id,
-     held = (SELECT value FROM meta WHERE name = 'run') FROM parked WHERE seq > ?1 ORDER BY seq";
-const UNFIT_HEADS: &str = "SELECT seq, account, reason, parked_at, cost, error, topic, subject, type, id,
-     0 FROM parked INDEXED BY unfit WHERE reason = 2 AND seq > ?1 ORDER BY seq";
-const RAW_HEADS: &str = "SELECT seq, account, reason, received_at, cost, error, source FROM raw
-     WHERE seq > ?1 ORDER BY seq";
-
-/// Up to `limit` rows that match, after a place, and where to go on: by then they are found, or enough was looked at.
-pub(super) fn slice(
-    conn: &Connection,
-    filter: &Filter,
-    after: Option<Seq>,
-    limit: usize,
-) -> rusqlite::Result<Page<Listed>> {
-    let wants = |waits| {
-        Kind::ALL
-            .into_iter()
-            .any(|k| filter.wants(k) && matches!(k, Kind::Event(r) if r.waits_for() == waits))
-    };
-    let raw = !filter.asks_only_for_events()
-        && Kind::ALL.into_iter().any(|k| filter.wants(k) && matches!(k, Kind::Raw(_)));
-    let of_events = match (wants(WaitsFor::Bus), wants(WaitsFor::Operator)) {
-        (true, _) => Some(EVENT_HEADS),
-        (false, true) => Some(UNFIT_HEADS),
-        (false, false) => None,
-    };
-    let after = after.map_or(-1, |seq| int(seq.0));
-    let mut of_events = of_events.map(|sql| conn.prepare_cached(sql)).transpose()?;
-    let mut of_raw = raw.then(|| conn.prepare_cached(RAW_HEADS)).transpose()?;
-    let mut events = Side::new(of_events.as_deref_mut(), after, Columns::Event)?;
-    let mut raws = Side::new(of_raw.as_deref_mut(), after, Columns::Raw)?;
-    let mut page = Page { rows: Vec::new(), next: None };
-    for _ in 0..SLICE_ROWS {
-        let first = match (events.seq, raws.seq) {
-            (Some(event), Some(raw)) if raw < event => &mut raws,
-            (Some(_), _) => &mut events,
-            (None, _) => &mut raws,
-        };
-        let Some(seq) = first.seq else {
-            page.next = None;
-            return Ok(page);
-        };
-        page.next = Some(seq);
-        page.rows.extend(first.row(filter)?);
-        if page.rows.len() >= limit {
-            break;
-        }
-        first.advance()?;
-    }
-    Ok(page)
-}
-
-/// One table's rows, at one of them. Most are passed over: what does not match is never copied.
-struct Side<'s> {
-    rows: Option<Rows<'s>>,
-    seq: Option<Seq>,
-    what: Columns,
-}
-
-/// What a side's columns from the sixth on are.
-#[derive(Clone, Copy)]
-enum Columns {
-    Event,
-    Raw,
-}
-
-impl<'s> Side<'s> {
-    fn new(statement: Option<&'s mut Statement<'_>>, after: i64, what: Columns) -> rusqlite::Result<Self> {
-        let rows = statement.map(|statement| statement.query([after])).transpose()?;
-        let mut side = Self { rows, seq: None, what };
-        side.advance()?;
-        Ok(side)
-    }
-
-    fn advance(&mut self) -> rusqlite::Result<()> {
-        self.seq = match &mut self.rows {
-            Some(rows) => rows.next()?.map(|row| seq(row, 0)).transpose()?,
-            None => None,
-        };
-        Ok(())
-    }
-
-    /// The row that it is at, where the filter asks for it.
-    fn row(&self, filter: &Filter) -> rusqlite::Result<Option<Listed>> {
-        let Some(row) = self.rows.as_ref().and_then(|rows| rows.get()) else { return Ok(None) };
-        let event = match self.what {
-            Columns::Event => Some((row.get_ref(8)?.as_str()?, row.get_ref(7)?.as_str()?)),
-            Columns::Raw => None,
-        };
-        let (account, error) = (row.get_ref(1)?.as_str()?, row.get_ref(5)?.as_str()?);
-        let seen = Head { account, kind: kind(row, 2)?, at: Millis(row.get(3)?), error, event };
-        if !filter.matches_head(&seen) {
-            return Ok(None);
-        }
-        match self.what {
-            Columns::Event => event_head(row).map(Some),
-            Columns::Raw => raw_head(row).map(Some),
-        }
-    }
-}
-
-fn event_head(row: &Row<'_>) -> rusqlite::Result<Listed> {
-    let what = What::Event {
-        topic: row.get(6)?,
-        subject: row.get(7)?,
-        event_type: event_type(row, 8)?,
-        id: uuid(row.get_ref(9)?.as_blob()?, 9)?,
-        provisional: row.get(10)?,
-    };
-    head(row, what)
-}
-
-fn raw_head(row: &Row<'_>) -> rusqlite::Result<Listed> {
-    head(row, What::Raw { source: row.get(6)? })
-}
-
-/// The columns that events and raw bytes have in common.
-fn head(row: &Row<'_>, what: What) -> rusqlite::Result<Listed> {
-    Ok(Listed {
-        seq: seq(row, 0)?,
-        account: account(row, 1)?,
-        kind: kind(row, 2)?,
-        at: Millis(row.get(3)?),
-        bytes: unsigned(row, 4)?,
-        error: row.get(5)?,
-        what,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replay::listing::{EVENT_HEADS, UNFIT_HEADS};
     use crate::replay::schema;
 
     #[track_caller]

@@ -1,6 +1,6 @@
 //! What can be read of a store, damaged or not, as lines of JSON: every parked event and raw message, payloads in base64.
-//! Invariants: the file is only read; a row that cannot be read costs itself alone; and what could not be read is said, by
-//! number where an index still knows it.
+//! Invariants: the file is only read; a row that cannot be read, or is not as it was parked, costs itself alone; and what could not
+//! be read is said, by number where an index still knows it.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -12,7 +12,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::log::{self, Look};
-use super::{Parked, ParkedRaw, Seq, WaitsFor, rows, schema};
+use super::whole::Compare;
+use super::{Kept, Parked, ParkedRaw, Seq, WaitsFor, rows, schema};
 use crate::event::Millis;
 
 /// Numbers of rows that are named when they cannot be read; beyond, they are only counted.
@@ -21,6 +22,7 @@ const NAMED: usize = 100;
 /// A store to read from.
 pub struct Salvage {
     conn: Connection,
+    compare: Compare<'static>,
     log: Look,
 }
 
@@ -59,6 +61,10 @@ pub struct Exported {
     pub unread: u64,
     /// The first of them.
     pub named: Vec<Seq>,
+    /// Rows that can be read, and whose bytes are not those that were parked: they are not written.
+    pub changed: u64,
+    /// The first of them.
+    pub named_changed: Vec<Seq>,
     /// What is worth knowing, and no loss.
     pub notes: Vec<String>,
     /// What is wrong, a sentence each.
@@ -69,7 +75,7 @@ impl Exported {
     /// Whether all that is known to be there was read.
     #[must_use]
     pub const fn is_whole(&self) -> bool {
-        self.unread == 0 && self.damage.is_empty()
+        self.unread == 0 && self.changed == 0 && self.damage.is_empty()
     }
 }
 
@@ -104,7 +110,8 @@ impl Salvage {
         let unreadable = |source| SalvageError::Unreadable { path: path.to_owned(), source };
         let conn = schema::open_to_read(path).map_err(unreadable)?;
         conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(unreadable)?;
-        Ok(Self { conn, log })
+        let compare = Compare::of_file(&conn).map_err(unreadable)?;
+        Ok(Self { conn, compare, log })
     }
 
     /// Writes all that can be read, in the order of its numbers.
@@ -127,10 +134,11 @@ impl Salvage {
         let raw = self.numbers(&RAW, &mut exported.damage);
         for seq in events.union(&raw) {
             let seq = Seq(*seq);
-            let mut unread = 0;
+            let (mut unread, mut changed) = (0, 0);
             if events.contains(&seq.0) {
-                match rows::salvage_event(&self.conn, seq) {
-                    Ok(Some(event)) => {
+                match rows::salvage_event(&self.conn, seq, &self.compare) {
+                    Ok(Some(Kept::Damaged(_))) => changed += 1,
+                    Ok(Some(Kept::Whole(event))) => {
                         write(out, &Line::of_event(&event))?;
                         exported.events += 1;
                     }
@@ -138,8 +146,9 @@ impl Salvage {
                 }
             }
             if raw.contains(&seq.0) {
-                match rows::get_raw(&self.conn, seq) {
-                    Ok(Some(message)) => {
+                match rows::get_raw(&self.conn, seq, &self.compare) {
+                    Ok(Some(Kept::Damaged(_))) => changed += 1,
+                    Ok(Some(Kept::Whole(message))) => {
                         write(out, &Line::of_raw(seq, &message))?;
                         exported.raw += 1;
                     }
@@ -149,6 +158,10 @@ impl Salvage {
             exported.unread += unread;
             if unread > 0 && exported.named.len() < NAMED {
                 exported.named.push(seq);
+            }
+            exported.changed += changed;
+            if changed > 0 && exported.named_changed.len() < NAMED {
+                exported.named_changed.push(seq);
             }
         }
         out.flush()?;
@@ -160,10 +173,14 @@ impl Salvage {
         let mut found = BTreeSet::new();
         let mut from = Some(0);
         let mut whole = true;
+        let mut in_order = true;
         while let Some(begin) = from {
-            let sql = format!("SELECT seq FROM {} WHERE seq >= {begin} ORDER BY seq", table.name);
+            // A search for the first one may miss those before a number that changed.
+            let which = if begin == 0 { String::new() } else { format!("WHERE seq >= {begin}") };
+            let sql = format!("SELECT seq FROM {} {which} ORDER BY seq", table.name);
             let mut last = None;
             let read = self.collect(&sql, &mut |seq| {
+                in_order &= last.is_none_or(|last| last < seq);
                 found.insert(seq);
                 last = Some(seq);
             });
@@ -178,7 +195,11 @@ impl Salvage {
                 }
             };
         }
-        if !whole {
+        if !in_order {
+            // A number that changed: what is asked for by a number may be another's, or not be found.
+            damage.push(format!("the table {} is damaged: its rows are not in order", table.name));
+        }
+        if !whole || !in_order {
             for sql in table.indexes {
                 let read = self.collect(sql, &mut |seq| {
                     found.insert(seq);

@@ -4,12 +4,14 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, Row};
 
 use super::log::{self, Look};
+use super::whole::Covered;
 use super::{Routing, StoreError, rows};
 use crate::event::AccountId;
 use crate::faults::{self, Point};
@@ -73,6 +75,14 @@ CREATE TABLE originals (
     place INTEGER PRIMARY KEY AUTOINCREMENT, seq INTEGER NOT NULL, saved_at INTEGER NOT NULL, who TEXT NOT NULL,
     topic TEXT NOT NULL, bytes BLOB NOT NULL) STRICT;
 CREATE INDEX original ON originals (seq);
+", "
+-- What a row's bytes had when it was parked, so that a bit that turns on the disk is noticed: see whole.rs. Rows from before
+-- have none: to read millions of them would hold a start up, and would say of bytes that turned already that they are right.
+ALTER TABLE parked ADD COLUMN checksum INTEGER;
+ALTER TABLE raw ADD COLUMN checksum INTEGER;
+INSERT INTO meta (name, value) SELECT 'checksums_from',
+    max(value, coalesce((SELECT max(seq) FROM parked), 0) + 1, coalesce((SELECT max(seq) FROM raw), 0) + 1)
+    FROM meta WHERE name = 'next_seq';
 "];
 
 /// What has a meaning in a URI.
@@ -250,7 +260,8 @@ pub(super) fn reroute(conn: &mut Connection, routing: &Routing) -> rusqlite::Res
 
 fn reroute_some(conn: &Connection, routing: &Routing, from: i64) -> rusqlite::Result<(u64, Option<i64>)> {
     let mut query = conn.prepare_cached(
-        "SELECT seq, account, type, subject, topic FROM parked WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+        "SELECT seq, account, type, subject, topic, id, trace, enters, checksum FROM parked WHERE seq > ?1
+         ORDER BY seq LIMIT ?2",
     )?;
     let mut found = query.query([from, REROUTE_ROWS])?;
     let mut moves = Vec::new();
@@ -258,18 +269,35 @@ fn reroute_some(conn: &Connection, routing: &Routing, from: i64) -> rusqlite::Re
     while let Some(row) = found.next()? {
         let seq: i64 = row.get(0)?;
         last = Some(seq);
-        let account = AccountId::new(row.get_ref(1)?.as_str()?);
-        let topic = (routing.topic)(&account, rows::event_type(row, 2)?, row.get_ref(3)?.as_str()?);
-        if let Some(topic) = topic.filter(|topic| {
-            row.get_ref(4).and_then(|t| Ok(t.as_str()?.to_owned())).as_deref() != Ok(&**topic)
-        }) {
-            moves.push((seq, topic));
-        }
+        // One that cannot be read stays where it is.
+        moves.extend(rows::readable(reroute_one(row, routing))?.flatten().map(|to| (seq, to)));
     }
     drop(found);
-    let mut update = conn.prepare_cached("UPDATE parked SET topic = ?2 WHERE seq = ?1")?;
-    for (seq, topic) in &moves {
-        update.execute(rusqlite::params![seq, &**topic])?;
+    let mut update = conn.prepare_cached("UPDATE parked SET topic = ?2, checksum = ?3 WHERE seq = ?1")?;
+    for (seq, (topic, checksum)) in &moves {
+        update.execute(rusqlite::params![seq, &**topic, checksum])?;
     }
     Ok((moves.len() as u64, last))
+}
+
+/// The topic to which a row goes from now on, where that is another, and its checksum then.
+fn reroute_one(row: &Row<'_>, routing: &Routing) -> rusqlite::Result<Option<(Arc<str>, Option<i64>)>> {
+    let (account, subject, topic) =
+        (row.get_ref(1)?.as_str()?, row.get_ref(3)?.as_str()?, row.get_ref(4)?.as_str()?);
+    let to = (routing.topic)(&AccountId::new(account), rows::event_type(row, 2)?, subject);
+    let Some(to) = to.filter(|to| **to != *topic) else { return Ok(None) };
+    let covered = |topic| -> rusqlite::Result<_> {
+        Ok(Covered {
+            account: account.as_bytes(),
+            topic,
+            subject: subject.as_bytes(),
+            event_type: row.get_ref(2)?.as_bytes()?,
+            id: row.get_ref(5)?.as_blob()?,
+            trace: row.get_ref(6)?.as_bytes_or_null()?,
+            enters: row.get_ref(7)?.as_blob()?,
+        })
+    };
+    let (before, after) = (covered(topic.as_bytes())?, covered(to.as_bytes())?);
+    let checksum = row.get::<_, Option<i64>>(8)?.map(|checksum| before.moved(&after, checksum));
+    Ok(Some((to, checksum)))
 }

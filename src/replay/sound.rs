@@ -6,10 +6,20 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::log::{self, Look};
-use super::{DataDir, schema};
+use super::{DataDir, schema, whole};
 
-/// What a file holds, and what is wrong with it beyond its pages.
-type Contents = fn(&Connection) -> rusqlite::Result<(Option<String>, Vec<String>)>;
+/// What was found in a file beyond its pages.
+#[derive(Default)]
+struct Found {
+    /// What it holds.
+    holds: Option<String>,
+    /// What is wrong with it.
+    findings: Vec<String>,
+    /// What is wrong with single rows of it, which harms no other.
+    of_rows: Option<String>,
+}
+
+type Contents = fn(&Connection) -> rusqlite::Result<Found>;
 
 type Open = fn(&Path) -> rusqlite::Result<Connection>;
 
@@ -49,11 +59,21 @@ impl Checked {
 pub fn check(dir: &DataDir) -> Vec<Checked> {
     let there = FILES.into_iter().filter(|(file, _)| dir.path().join(file).exists());
     there
-        .map(|(file, contents)| check_file(file, &dir.path().join(file), schema::open_to_read, contents))
+        .map(|(file, contents)| {
+            check_file(file, &dir.path().join(file), schema::open_to_read, contents, OfRows::AreFindings)
+        })
         .collect()
 }
 
-fn check_file(file: &'static str, path: &Path, open: Open, contents: Contents) -> Checked {
+/// Whether rows that are damaged make a file an unsound one. A copy of a store that has such rows is as sound as the store, else
+/// there would be no backups any more.
+#[derive(Clone, Copy)]
+enum OfRows {
+    AreFindings,
+    AreNotes,
+}
+
+fn check_file(file: &'static str, path: &Path, open: Open, contents: Contents, of_rows: OfRows) -> Checked {
     let mut checked = Checked { file, notes: Vec::new(), findings: Vec::new() };
     let (notes, findings) = (&mut checked.notes, &mut checked.findings);
     match log::look(path) {
@@ -69,9 +89,13 @@ fn check_file(file: &'static str, path: &Path, open: Open, contents: Contents) -
     }
     let looked = open(path).and_then(|conn| {
         findings.extend(integrity(&conn)?);
-        let (holds, more) = contents(&conn)?;
-        findings.extend(more);
-        notes.extend(holds);
+        let found = contents(&conn)?;
+        findings.extend(found.findings);
+        notes.extend(found.holds);
+        match of_rows {
+            OfRows::AreFindings => findings.extend(found.of_rows),
+            OfRows::AreNotes => notes.extend(found.of_rows),
+        }
         Ok(())
     });
     if let Err(error) = looked {
@@ -87,11 +111,11 @@ fn integrity(conn: &Connection) -> rusqlite::Result<Vec<String>> {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "one of several")]
-fn of_pages(_: &Connection) -> rusqlite::Result<(Option<String>, Vec<String>)> {
-    Ok((None, Vec::new()))
+fn of_pages(_: &Connection) -> rusqlite::Result<Found> {
+    Ok(Found::default())
 }
 
-fn of_store(conn: &Connection) -> rusqlite::Result<(Option<String>, Vec<String>)> {
+fn of_store(conn: &Connection) -> rusqlite::Result<Found> {
     let version: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let count = |sql| conn.query_row(sql, [], |row| row.get::<_, u64>(0));
     let (events, raw) = (count("SELECT count(*) FROM parked")?, count("SELECT count(*) FROM raw")?);
@@ -104,7 +128,13 @@ fn of_store(conn: &Connection) -> rusqlite::Result<(Option<String>, Vec<String>)
     if miscounted > 0 {
         findings.push(format!("{miscounted} of its counts are not those of its rows"));
     }
-    Ok((Some(holds), findings))
+    let (damaged, named) = whole::damaged(conn)?;
+    let of_rows = (damaged > 0).then(|| {
+        let more = if damaged > named.len() as u64 { " and more" } else { "" };
+        let named: Vec<String> = named.iter().map(|seq| seq.0.to_string()).collect();
+        format!("{damaged} of its rows are not as they were parked: {}{more}", named.join(", "))
+    });
+    Ok(Found { holds: Some(holds), findings, of_rows })
 }
 
 /// Copies the store of a bridge that does not run, log and all, into an empty file.
@@ -119,5 +149,5 @@ pub fn backup(dir: &DataDir, to: &Path) -> rusqlite::Result<()> {
 /// Looks at a copy of the store.
 #[must_use]
 pub fn check_copy(path: &Path) -> Checked {
-    check_file("the copy", path, schema::open_copy, of_store)
+    check_file("the copy", path, schema::open_copy, of_store, OfRows::AreNotes)
 }

@@ -10,17 +10,18 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rusqlite::Connection;
-use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 
 use super::error::Trouble;
 use super::queue::{ParkJob, Phase, Queue, RawRow, Rows, Task};
 use super::tally::{Ledger, NoRoom, Population};
 use super::{
-    Act, Acts, AskError, Change, Count, DataDir, Discarded, Done, Entry, Filter, LaneKey, Listed, Original,
-    Page, ParkError, Parked, ParkedRaw, Reason, Recorded, Recovered, Routing, Seq, Still, StoreError,
-    StoreHealth, StoreLimits, StoreStats, Stored, Table, WaitsFor, Writer, audit, entries, rows, staged,
+    Act, Acts, AskError, Change, Count, DataDir, Discarded, Done, Entry, Filter, Kept, LaneKey, Listed,
+    Original, Page, ParkError, Parked, ParkedRaw, Reason, Recorded, Recovered, Routing, Seq, Still,
+    StoreError, StoreHealth, StoreLimits, StoreStats, Stored, Table, WaitsFor, Writer, audit, entries,
+    listing, rows, staged, whole,
 };
+use crate::deliver::seldom::Seldom;
 use crate::event::{AccountId, Millis};
 use crate::faults;
 
@@ -41,7 +42,7 @@ const ERROR_BYTES: usize = 500;
 /// The replay store. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// What the store and its thread share.
@@ -57,6 +58,8 @@ pub(super) struct Shared {
     pub(super) evicted: AtomicU64,
     pub(super) expired: AtomicU64,
     pub(super) discarded: AtomicU64,
+    pub(super) damaged: AtomicU64,
+    pub(super) saying_damaged: Seldom,
     asks: Arc<Semaphore>,
 }
 
@@ -75,6 +78,8 @@ impl Shared {
             evicted: AtomicU64::new(0),
             expired: AtomicU64::new(0),
             discarded: AtomicU64::new(0),
+            damaged: AtomicU64::new(0),
+            saying_damaged: Seldom::new(),
             asks: Arc::new(Semaphore::new(ASKS)),
         }
     }
@@ -147,7 +152,7 @@ impl Store {
             .map(|mut raw| {
                 cut(&mut raw.error);
                 cost += rows::raw_cost(&raw);
-                RawRow { seq: self.next_seq(), digest: digest(&raw), raw }
+                RawRow { seq: self.next_seq(), digest: whole::digest(&raw), raw }
             })
             .collect();
         self.enqueue(ParkJob { rows: Rows::Raw(rows), cost, reserved: None, done })
@@ -223,7 +228,7 @@ impl Store {
         after: Option<Seq>,
         max_rows: usize,
         max_bytes: u64,
-    ) -> Result<Vec<Parked>, AskError> {
+    ) -> Result<Vec<Kept<Parked>>, AskError> {
         self.ask(move |conn| rows::read_lane(conn, &lane, after, max_rows, max_bytes)).await
     }
 
@@ -245,7 +250,7 @@ impl Store {
         page.next = after;
         loop {
             let (filter, after, room) = (filter.clone(), page.next, limit - page.rows.len());
-            let slice = self.ask(move |conn| rows::slice(conn, &filter, after, room)).await?;
+            let slice = self.ask(move |conn| listing::slice(conn, &filter, after, room)).await?;
             page.rows.extend(slice.rows);
             page.next = slice.next;
             if page.next.is_none() || page.rows.len() >= limit || begun.elapsed() >= PAGE_TIME {
@@ -263,7 +268,7 @@ impl Store {
         filter: &Filter,
         after: Option<Seq>,
         limit: usize,
-    ) -> Result<Page<Stored>, AskError> {
+    ) -> Result<Page<Kept<Stored>>, AskError> {
         let listed = self.list(filter, after, limit).await?;
         self.ask(move |conn| {
             let mut page = Page { rows: Vec::new(), next: listed.next };
@@ -288,7 +293,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the store cannot read, or is closed.
-    pub async fn get(&self, seq: Seq) -> Result<Option<Stored>, AskError> {
+    pub async fn get(&self, seq: Seq) -> Result<Option<Kept<Stored>>, AskError> {
         self.ask(move |conn| rows::get(conn, seq)).await
     }
 
@@ -525,6 +530,7 @@ impl Store {
             evicted: shared.evicted.load(Ordering::Relaxed),
             expired: shared.expired.load(Ordering::Relaxed),
             discarded: shared.discarded.load(Ordering::Relaxed),
+            damaged: shared.damaged.load(Ordering::Relaxed),
             health: *shared.health.borrow(),
         }
     }
@@ -575,14 +581,4 @@ impl Store {
 
 fn cut(error: &mut String) {
     error.truncate(error.floor_char_boundary(ERROR_BYTES));
-}
-
-/// By it a second copy of raw bytes is known: account, source and body, with their lengths, so that no two read alike.
-fn digest(raw: &ParkedRaw) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    for part in [raw.account.as_str().as_bytes(), raw.source.as_bytes(), &raw.body] {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
-    }
-    hash.finalize().into()
 }

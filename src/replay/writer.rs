@@ -19,7 +19,7 @@ use super::tally::{Delta, Ledger};
 use super::upkeep::Upkeep;
 use super::{
     AskError, DataDir, Discarded, Filter, Gone, Kind, ParkError, Recovered, Routing, Seq, Still, StoreError,
-    StoreHealth, StoreLimits, Table, Why, entries, moving, rows, schema, staged,
+    StoreHealth, StoreLimits, Table, Why, entries, listing, moving, rows, schema, staged,
 };
 use crate::faults::{self, Point};
 
@@ -335,7 +335,7 @@ impl Writer {
             return;
         }
         let result = self.commit(|conn, delta| {
-            let page = rows::slice(conn, filter, Some(after), CHUNK_ROWS)?;
+            let page = listing::slice(conn, filter, Some(after), CHUNK_ROWS)?;
             let taken = take_all(conn, delta, page.rows.iter().map(|row| row.seq), Why::Discarded)?;
             Ok((taken, page.next))
         });

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use fleetbus::replay::{DataDir, LockError, Seq, Stored};
+use fleetbus::replay::{DataDir, Kept, LockError, Seq, Stored};
 
 use super::support::{Running, check_file, lane, limits, parked};
 
@@ -48,7 +48,10 @@ async fn what_was_acknowledged_before_a_kill_is_there_after_it() {
         assert!(acknowledged.iter().all(|seq| *seq < recovered.next_seq));
         for seq in acknowledged {
             let found = running.store.get(seq).await.unwrap();
-            assert!(matches!(found, Some(Stored::Event(row)) if row.seq == seq), "{seq:?} is lost");
+            assert!(
+                matches!(found, Some(Kept::Whole(Stored::Event(row))) if row.seq == seq),
+                "{seq:?} is lost"
+            );
         }
         drop(running);
         check_file(&dir.path().join("store.db"));

@@ -1,14 +1,19 @@
 //! Bits that turned on the disk: they are noticed and said, and what can still be read is exported.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use bytes::Bytes;
-use fleetbus::replay::{DataDir, Exported, Salvage, Store, StoreError, check};
+use fleetbus::event::AccountId;
+use fleetbus::replay::{
+    DataDir, Exported, Filter, Kept, Reason, Salvage, Seq, Store, StoreError, Stored, check, check_copy,
+    moving,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{Running, lane, limits, park, park_raw, parked, raw};
+use crate::support::{Running, lane, limits, park, park_raw, parked, raw, whole};
 
 /// What can be read: the numbers of the rows, and what was said.
 fn export(dir: &Path) -> (BTreeSet<u64>, Exported) {
@@ -141,4 +146,221 @@ async fn a_log_whose_last_transaction_is_torn_opens_with_all_that_came_before() 
     let checked = check(&lock).remove(0);
     assert!(checked.is_sound() && checked.notes.iter().any(|note| note.contains("cut off")), "{checked:?}");
     assert_eq!(open(dir.path(), &lock).unwrap(), 50);
+}
+
+/// Where the only copy of some bytes is in a file.
+fn place_of(file: &[u8], bytes: &[u8]) -> usize {
+    let places: Vec<_> =
+        file.windows(bytes.len()).enumerate().filter(|(_, window)| *window == bytes).collect();
+    assert_eq!(places.len(), 1, "{bytes:?}");
+    places[0].0
+}
+
+/// Three events of one lane, each with all that a row can have, and two raw messages; closed in order.
+async fn few() -> TempDir {
+    let running = Running::start(limits()).await;
+    let mut rows: Vec<_> = (0..3).map(|_| parked(&running.store, &lane("acme", "subject"))).collect();
+    for row in &mut rows {
+        row.trace = Some(format!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b{}-01", row.seq.0));
+        row.enters.push(uuid::Uuid::from_u128(99));
+    }
+    park(&running.store, rows).await.unwrap();
+    park_raw(&running.store, vec![raw("acme", "the first body"), raw("acme", "the second body")])
+        .await
+        .unwrap();
+    running.stop()
+}
+
+/// What is exported of each message, but for what is no part of it: how it fared in the store.
+fn messages(lines: &[u8]) -> BTreeMap<String, u64> {
+    let text = std::str::from_utf8(lines).unwrap();
+    let rows = text.lines().map(|line| {
+        let mut row: Value = serde_json::from_str(line).unwrap();
+        let seq = row["seq"].as_u64().unwrap();
+        let fields = row.as_object_mut().unwrap();
+        for name in ["seq", "error", "reason", "waits_for"] {
+            fields.remove(name);
+        }
+        if fields["kind"] == "event" {
+            fields.remove("parked_at");
+        }
+        (row.to_string(), seq)
+    });
+    rows.collect()
+}
+
+#[tokio::test]
+async fn any_bit_of_a_row_that_turns_is_noticed_and_what_is_exported_is_what_was_parked() {
+    let dir = few().await;
+    let path = dir.path().join("store.db");
+    let bytes = std::fs::read(&path).unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    let export = || {
+        let mut lines = Vec::new();
+        let exported = Salvage::open(&path).ok()?.export(&mut lines).unwrap();
+        Some((messages(&lines), exported))
+    };
+    let (parked, _) = export().unwrap();
+    assert_eq!(parked.len(), 5);
+    let (mut noticed, mut flips) = (0, 0);
+    for message in [&b"payload of 2"[..], b"the second body"] {
+        let at = place_of(&bytes, message);
+        // Its header and its other fields are before its payload, its checksum is behind. Its neighbours may be hit: all the better.
+        for place in at - 260..at + message.len() + 12 {
+            for bit in 0..8 {
+                file.write_all_at(&[bytes[place] ^ (1 << bit)], place as u64).unwrap();
+                flips += 1;
+                if let Some((exported, said)) = export() {
+                    let is_whole = said.is_whole();
+                    noticed += usize::from(!is_whole);
+                    for message in exported.keys() {
+                        assert!(parked.contains_key(message), "bit {bit} of byte {place}: {message}");
+                    }
+                    assert!(!is_whole || exported.len() == 5, "bit {bit} of byte {place}: {exported:?}");
+                } else {
+                    noticed += 1;
+                }
+            }
+            file.write_all_at(&bytes[place..=place], place as u64).unwrap();
+        }
+    }
+    assert!(noticed * 2 > flips, "of {flips} bits {noticed} were noticed");
+    assert_eq!(export().unwrap().0, parked);
+}
+
+#[tokio::test]
+async fn a_bit_that_turned_in_a_payload_is_counted_named_and_no_row_behind_it_is_held() {
+    let dir = few().await;
+    let path = dir.path().join("store.db");
+    change(&path, |bytes| {
+        let (event, raw) = (place_of(bytes, b"payload of 2"), place_of(bytes, b"the first body"));
+        bytes[event + 3] ^= 0x10;
+        bytes[raw] ^= 1;
+    });
+    let found = findings(dir.path()).await;
+    assert_eq!(found, ["2 of its rows are not as they were parked: 2, 4"]);
+    let copy = check_copy(&path);
+    assert!(copy.is_sound() && copy.notes.iter().any(|note| note.contains("2, 4")), "{copy:?}");
+    let (rows, exported) = export(dir.path());
+    assert_eq!(rows, BTreeSet::from([1, 3, 5]));
+    assert_eq!((exported.changed, exported.unread, exported.is_whole()), (2, 0, false));
+    assert_eq!(exported.named_changed, [Seq(2), Seq(4)]);
+
+    let (running, _) = Running::open(dir, limits(), None).await;
+    let key = lane("acme", "subject");
+    let rows = running.store.read_lane(key.clone(), None, 10, u64::MAX).await.unwrap();
+    assert!(matches!(rows[..], [Kept::Whole(_), Kept::Damaged(Seq(2)), Kept::Whole(_)]), "{rows:?}");
+    running.store.set_damaged_aside(&key.account, Seq(2));
+    let rows = running.store.read_lane(key, None, 10, u64::MAX).await.unwrap();
+    assert_eq!(whole(rows).iter().map(|row| row.seq).collect::<Vec<_>>(), [Seq(1), Seq(3)]);
+    // Who lists it reads why; who would send it again gets none of it.
+    let unfit = Filter { kinds: vec![fleetbus::replay::Kind::Event(Reason::Unfit)], ..Filter::default() };
+    let listed = running.store.list(&unfit, None, 10).await.unwrap().rows;
+    assert!(listed.len() == 1 && listed[0].error.contains("changed on the disk"), "{listed:?}");
+    let page = running.store.read(&Filter::default(), None, 10).await.unwrap().rows;
+    let damaged = page.iter().filter(|row| matches!(row, Kept::Damaged(_))).map(Kept::<Stored>::seq);
+    assert_eq!(damaged.collect::<Vec<_>>(), [Seq(2), Seq(4)]);
+    assert_eq!(running.store.stats(crate::now()).damaged, 1);
+    // Thrown away, it is forgotten like any other.
+    running.store.discard(&unfit).await.unwrap();
+    assert!(running.store.get(Seq(2)).await.unwrap().is_none());
+    running.settle().await;
+    assert_eq!(running.gone()[0].enters.len(), 2);
+}
+
+#[tokio::test]
+async fn a_row_that_moved_to_another_topic_is_whole_there_and_a_damaged_one_is_not() {
+    let dir = few().await;
+    change(&dir.path().join("store.db"), |bytes| {
+        let at = place_of(bytes, b"payload of 2");
+        bytes[at] ^= 1;
+    });
+    let routing = || fleetbus::replay::Routing {
+        fingerprint: "another bus".to_owned(),
+        topic: Box::new(|_, event_type, _| Some(std::sync::Arc::from(format!("other.{event_type}")))),
+    };
+    let (running, recovered) = Running::open(dir, limits(), Some(routing())).await;
+    assert_eq!(recovered.rerouted, 3);
+    let key = recovered.lanes[0].key.clone();
+    assert_eq!(&*key.topic, "other.position");
+    let rows = running.store.read_lane(key, None, 10, u64::MAX).await.unwrap();
+    assert!(matches!(rows[..], [Kept::Whole(_), Kept::Damaged(Seq(2)), Kept::Whole(_)]), "{rows:?}");
+}
+
+#[tokio::test]
+async fn a_row_that_says_what_no_row_says_is_set_aside_and_nothing_waits_for_it() {
+    let dir = few().await;
+    let conn = rusqlite::Connection::open(dir.path().join("store.db")).unwrap();
+    // As bits that turn may leave them: a type, an id and a reason that there are not.
+    conn.execute_batch(
+        "UPDATE parked SET type = 'pnsition' WHERE seq = 1;
+         UPDATE parked SET id = x'00' WHERE seq = 2;
+         PRAGMA ignore_check_constraints = 1;
+         UPDATE parked SET reason = 77 WHERE seq = 3;",
+    )
+    .unwrap();
+    drop(conn);
+    let routing =
+        fleetbus::replay::Routing { fingerprint: "another bus".to_owned(), topic: Box::new(|_, _, _| None) };
+    let (running, _) = Running::open(dir, limits(), Some(routing)).await;
+    let key = lane("acme", "subject");
+    let rows = running.store.read_lane(key.clone(), None, 10, u64::MAX).await.unwrap();
+    assert!(matches!(rows[..], [Kept::Damaged(_), Kept::Damaged(_), Kept::Damaged(_)]), "{rows:?}");
+    for row in rows {
+        running.store.set_damaged_aside(&key.account, row.seq());
+    }
+    assert!(running.lane_seqs(&key).await.is_empty());
+    // What can be listed is; a later park is a row like any other.
+    assert!(running.store.list(&Filter::default(), None, 10).await.is_ok());
+    let row = parked(&running.store, &key);
+    park(&running.store, vec![row]).await.unwrap();
+    assert_eq!(running.lane_seqs(&key).await.len(), 1);
+    running.store.discard(&Filter::default()).await.unwrap();
+    running.settle().await;
+    assert!(running.lane_seqs(&key).await.is_empty());
+}
+
+/// Moves `acme` into a folder of its own; what is exported there.
+async fn moved(dir: &Path) -> (TempDir, Exported) {
+    let (to, acme) = (tempfile::tempdir().unwrap(), AccountId::new("acme"));
+    let file = to.path().join("acme.moved");
+    let lock = DataDir::lock(dir).await.unwrap();
+    moving::export(&lock, &acme, &file, crate::now()).unwrap();
+    let lock = DataDir::lock(to.path()).await.unwrap();
+    moving::import(&lock, &file, crate::now()).unwrap();
+    drop(lock);
+    let (_, exported) = export(to.path());
+    (to, exported)
+}
+
+#[tokio::test]
+async fn a_damaged_row_that_moves_with_its_account_is_damaged_there_too_and_no_other_is() {
+    let dir = few().await;
+    change(&dir.path().join("store.db"), |bytes| {
+        let at = place_of(bytes, b"payload of 2");
+        bytes[at] ^= 1;
+    });
+    let (_to, exported) = moved(dir.path()).await;
+    assert_eq!((exported.events, exported.raw, exported.changed), (2, 2, 1));
+    assert_eq!(exported.named_changed, [Seq(2)]);
+}
+
+#[tokio::test]
+async fn rows_of_an_older_version_have_no_checksum_and_are_no_damage_also_where_they_move() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/store/v3.db");
+    std::fs::copy(old, dir.path().join("store.db")).unwrap();
+    let (rows, exported) = export(dir.path());
+    assert!(exported.is_whole() && !rows.is_empty(), "before it is brought forward: {exported:?}");
+    let (to, exported) = moved(dir.path()).await;
+    assert!(exported.is_whole() && exported.events > 10 && exported.raw > 0, "{exported:?}");
+    // What is parked from now on has one, and a row that lost it is damaged.
+    let (running, recovered) = Running::at(to.path(), limits(), None).await;
+    let row = parked(&running.store, &lane("acme", "new"));
+    park(&running.store, vec![row]).await.unwrap();
+    drop(running);
+    let conn = rusqlite::Connection::open(to.path().join("store.db")).unwrap();
+    conn.execute("UPDATE parked SET checksum = NULL", []).unwrap();
+    drop(conn);
+    assert_eq!(export(to.path()).1.named_changed, [recovered.next_seq]);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fleetbus::encode::again;
 use fleetbus::event::AccountId;
-use fleetbus::replay::{Filter, Routing, StoreLimits, Stored, Table, What};
+use fleetbus::replay::{Filter, Kept, Routing, StoreLimits, Stored, Table, What};
 use fleetbus::route::BusKind;
 use serde_json::Value;
 
@@ -46,7 +46,9 @@ async fn what_an_older_version_parked_is_there_in_its_order() {
         let parked = told["parked"].as_array().unwrap();
         for row in parked {
             let seq = fleetbus::replay::Seq(row["seq"].as_u64().unwrap());
-            let Some(Stored::Event(event)) = running.store.get(seq).await.unwrap() else { panic!("{row}") };
+            let Some(Kept::Whole(Stored::Event(event))) = running.store.get(seq).await.unwrap() else {
+                panic!("{row}")
+            };
             let lane = &event.lane;
             assert_eq!((lane.account.as_str(), &*lane.subject), (text(row, "account"), text(row, "subject")));
             assert_eq!(&*lane.topic, format!("fleet.{}", text(row, "type")), "it goes to today's topic");

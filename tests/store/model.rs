@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use fleetbus::replay::{Filter, Kind, LaneKey, Reason, Seq, WaitsFor};
 use proptest::prelude::*;
 
-use super::support::{Running, check_file, lane, limits, park, parked};
+use super::support::{Running, check_file, lane, limits, park, parked, whole};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -87,7 +87,7 @@ fn of_lane<'m>(model: &'m Model, key: &'m LaneKey) -> impl Iterator<Item = (Seq,
 async fn check(running: &Running, model: &Model) {
     for number in 0..3 {
         let rows = running.store.read_lane(key(number), None, 1000, u64::MAX).await.unwrap();
-        let rows: Vec<_> = rows.iter().map(|row| (row.seq, row.provisional)).collect();
+        let rows: Vec<_> = whole(rows).iter().map(|row| (row.seq, row.provisional)).collect();
         assert_eq!(rows, of_lane(model, &key(number)).collect::<Vec<_>>());
     }
     let listed = running.store.list(&Filter::default(), None, 1000).await.unwrap().rows;
@@ -172,7 +172,7 @@ async fn play(steps: Vec<Step>) {
                     .filter(|(seq, _)| after.is_none_or(|after| *seq > after))
                     .take(limit);
                 assert_eq!(
-                    found.iter().map(|row| (row.seq, row.provisional)).collect::<Vec<_>>(),
+                    whole(found).iter().map(|row| (row.seq, row.provisional)).collect::<Vec<_>>(),
                     expected.collect::<Vec<_>>()
                 );
             }

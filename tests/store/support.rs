@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use fleetbus::event::{AccountId, EventType, Millis};
 use fleetbus::replay::{
-    DataDir, Gone, LaneKey, ParkError, Parked, ParkedRaw, RawReason, Reason, Recovered, Routing, Seq, Store,
-    StoreLimits,
+    DataDir, Gone, Kept, LaneKey, ParkError, Parked, ParkedRaw, RawReason, Reason, Recovered, Routing, Seq,
+    Store, StoreLimits,
 };
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -80,7 +80,7 @@ impl Running {
 
     pub(crate) async fn lane_seqs(&self, key: &LaneKey) -> Vec<Seq> {
         let rows = within(self.store.read_lane(key.clone(), None, usize::MAX, u64::MAX)).await.unwrap();
-        rows.iter().map(|row| row.seq).collect()
+        rows.iter().map(Kept::<Parked>::seq).collect()
     }
 
     /// What left undelivered so far.
@@ -115,6 +115,11 @@ pub(crate) fn now() -> Millis {
 
 pub(crate) fn lane(account: &str, subject: &str) -> LaneKey {
     LaneKey { account: AccountId::new(account), topic: "fleet.position".into(), subject: subject.into() }
+}
+
+/// Rows, none of which is damaged.
+pub(crate) fn whole<T>(rows: Vec<Kept<T>>) -> Vec<T> {
+    rows.into_iter().map(|row| row.whole().unwrap()).collect()
 }
 
 /// A row with the next place.

@@ -54,7 +54,7 @@ pub(super) struct Edited {
     request_body = EditAsked,
     responses((status = 200, body = Edited),
         (status = 404, description = "Nothing is parked under that number"),
-        (status = 409, description = "It waits for the bus, in its lane")))]
+        (status = 409, description = "It waits for the bus, in its lane; or its stored bytes changed on the disk")))]
 pub(super) async fn edit(
     State(state): State<AdminState>,
     Path(seq): Path<String>,
@@ -111,7 +111,8 @@ async fn make(state: &AdminState, caller: &Caller, edit: Edit) -> Result<Edited,
             Ok(Edited { seq: seq.0, events: 1, left: 0 })
         }
         Edit::Body(seq, raw) => {
-            let Some(Stored::Raw(_, original)) = state.inner.store.get(seq).await? else {
+            let original = state.inner.store.get(seq).await?.and_then(crate::replay::Kept::whole);
+            let Some(Stored::Raw(_, original)) = original else {
                 return Err(Problem::not_found("it is gone meanwhile"));
             };
             let text = |body: &[u8]| serde_json::json!({"bytes": body.len()}).to_string();

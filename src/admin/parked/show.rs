@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
 use prost::Message as _;
@@ -18,7 +19,7 @@ use crate::admin::AdminState;
 use crate::admin::problem::{Asked, Problem};
 use crate::encode;
 use crate::event::{json, pb::FleetEvent};
-use crate::replay::{Kind, Listed, Parked, Seq, Stored, What};
+use crate::replay::{Kept, Kind, Listed, Parked, Seq, Stored, What};
 use crate::route::BusKind;
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -67,7 +68,13 @@ struct Shown {
 pub(super) async fn find(state: &AdminState, seq: &str) -> Result<Stored, Problem> {
     let none = || Problem::not_found("nothing is parked under that number: it may have been delivered since");
     let seq = seq.parse().map(Seq).map_err(|_| none())?;
-    state.inner.store.get(seq).await?.ok_or_else(none)
+    match state.inner.store.get(seq).await?.ok_or_else(none)? {
+        Kept::Whole(stored) => Ok(stored),
+        Kept::Damaged(_) => Err(Problem::new(
+            StatusCode::CONFLICT,
+            "its stored bytes are not those that were parked: they changed on the disk. Discard it, and a poller may bring it again",
+        )),
+    }
 }
 
 /// One parked message, with its headers and attempts; its payload on request.
@@ -80,6 +87,7 @@ pub(super) async fn find(state: &AdminState, seq: &str) -> Result<Stored, Proble
             (Vec<u8> = "application/octet-stream"),
         )),
         (status = 404, description = "Nothing is parked under that number"),
+        (status = 409, description = "Its stored bytes changed on the disk"),
     ))]
 pub(super) async fn show(
     State(state): State<AdminState>,

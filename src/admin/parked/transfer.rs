@@ -26,7 +26,7 @@ use crate::deliver::lanes::Admission;
 use crate::enrich::import::Wrong;
 use crate::event::AccountId;
 use crate::intake::accept::{Encoded, Receipt, Republish};
-use crate::replay::{Act, Filter, ParkError, ParkedRaw, RawReason, Seq, Store, Stored};
+use crate::replay::{Act, Filter, Kept, ParkError, ParkedRaw, RawReason, Seq, Store, Stored};
 
 /// Exports at once: each holds a page in memory.
 const EXPORTS: usize = 4;
@@ -88,6 +88,8 @@ enum Line {
         /// In base 64.
         body: String,
     },
+    /// A message whose stored bytes changed on the disk: an import passes it over.
+    Damaged { seq: u64 },
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -144,9 +146,10 @@ impl Pages {
 }
 
 impl Line {
-    fn of(stored: Stored) -> Self {
+    fn of(stored: Kept<Stored>) -> Self {
         match stored {
-            Stored::Event(parked) => Self::Event {
+            Kept::Damaged(seq) => Self::Damaged { seq: seq.0 },
+            Kept::Whole(Stored::Event(parked)) => Self::Event {
                 seq: parked.seq.0,
                 account: parked.lane.account.as_str().to_owned(),
                 r#type: parked.event_type.as_str().to_owned(),
@@ -159,7 +162,7 @@ impl Line {
                 trace: parked.trace,
                 payload: BASE64.encode(&parked.payload),
             },
-            Stored::Raw(seq, raw) => Self::Raw {
+            Kept::Whole(Stored::Raw(seq, raw)) => Self::Raw {
                 seq: seq.0,
                 account: raw.account.as_str().to_owned(),
                 source: raw.source,
@@ -258,6 +261,7 @@ fn add(state: &AdminState, line: Line, looked: &mut Looked) -> Result<(), String
             let body = decoded(body)?.into();
             looked.raw.push(ParkedRaw { account, source, received_at, reason, error, body });
         }
+        Line::Damaged { .. } => {}
     }
     Ok(())
 }

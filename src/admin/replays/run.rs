@@ -15,7 +15,7 @@ use crate::admin::problem::Problem;
 use crate::deliver::lanes::Admission;
 use crate::event::{EventType, pb::FleetEvent};
 use crate::intake::accept::{Encoded, Receipt, Refusal, Republish};
-use crate::replay::{Filter, Parked, ParkedRaw, Seq, Stored};
+use crate::replay::{Filter, Kept, Parked, ParkedRaw, Seq, Stored};
 use crate::trace;
 
 /// Messages read at once.
@@ -43,7 +43,7 @@ struct Fate {
 /// One message to be sent again.
 #[derive(Clone)]
 enum Message {
-    Parked(Stored),
+    Parked(Kept<Stored>),
     Delivered(LogRow),
 }
 
@@ -58,8 +58,8 @@ impl Message {
     /// In which it came, where that is known.
     fn trace(&self) -> Option<&str> {
         match self {
-            Self::Parked(Stored::Event(parked)) => parked.trace.as_deref(),
-            Self::Parked(Stored::Raw(..)) | Self::Delivered(_) => None,
+            Self::Parked(Kept::Whole(Stored::Event(parked))) => parked.trace.as_deref(),
+            Self::Parked(Kept::Whole(Stored::Raw(..)) | Kept::Damaged(_)) | Self::Delivered(_) => None,
         }
     }
 }
@@ -183,8 +183,13 @@ impl Run {
         for message in messages {
             match message {
                 Message::Delivered(row) => delivered.push(Encoded { payload: row.payload, trace: None }),
-                Message::Parked(Stored::Event(parked)) => events.push(parked),
-                Message::Parked(Stored::Raw(seq, raw)) => {
+                Message::Parked(Kept::Whole(Stored::Event(parked))) => events.push(parked),
+                Message::Parked(Kept::Damaged(seq)) => {
+                    self.replays.again.store.say_damaged(None, seq);
+                    fate.tried += 1;
+                    fate.left += 1;
+                }
+                Message::Parked(Kept::Whole(Stored::Raw(seq, raw))) => {
                     self.requeue(&mut events, &mut fate).await?;
                     self.raw(seq, raw, &mut fate).await?;
                 }

@@ -138,7 +138,8 @@ impl Ground {
     }
 
     async fn read(&self, after: Option<Seq>) -> Vec<Parked> {
-        self.store.read_lane(self.key.clone(), after, 2, 1 << 20).await.unwrap()
+        let rows = self.store.read_lane(self.key.clone(), after, 2, 1 << 20).await.unwrap();
+        rows.into_iter().map(|row| row.whole().unwrap()).collect()
     }
 }
 
