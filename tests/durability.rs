@@ -9,6 +9,8 @@ mod checker;
 #[path = "support/fleet.rs"]
 mod fleet;
 
+#[path = "durability/flipped.rs"]
+mod flipped;
 #[path = "durability/fsync.rs"]
 mod fsync;
 #[path = "durability/heal.rs"]
@@ -17,5 +19,7 @@ mod heal;
 mod kills;
 #[path = "durability/leaving.rs"]
 mod leaving;
+#[path = "durability/migrated.rs"]
+mod migrated;
 #[path = "durability/support.rs"]
 mod support;

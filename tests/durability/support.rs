@@ -20,6 +20,60 @@ pub(crate) fn away(dir: &Path, rest: &str) -> PathBuf {
     configure(dir, bus, acme(), &format!("{quick}\n{rest}"))
 }
 
+/// A configuration whose bus is the log in `data_dir`.
+pub(crate) fn local(dir: &Path, accounts: &str, rest: &str) -> PathBuf {
+    let bus = "bus: { local: { retention: 24h, max_size: 1GiB } }";
+    configure(dir, bus, accounts, &format!("delivery: {{ drain_delay: 0s }}\n{rest}"))
+}
+
+/// An event of the local bus.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Published {
+    pub(crate) topic: String,
+    pub(crate) account: String,
+    pub(crate) subject: String,
+    pub(crate) id: String,
+}
+
+/// The whole local bus, oldest first.
+pub(crate) async fn published(bridge: &Bridge) -> Vec<Published> {
+    let url = format!("{}/v1/events?after=0&follow=false", bridge.admin);
+    let text = client().get(url).send().await.expect("an answer").text().await.expect("lines");
+    let event = |line: &str| {
+        let row: Value = serde_json::from_str(line).expect("JSON");
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        Published {
+            topic: text(&row["topic"]),
+            account: text(&row["event"]["origin"]["account"]),
+            subject: text(&row["event"]["subject"]),
+            id: text(&row["event"]["id"]),
+        }
+    };
+    text.lines().map(event).collect()
+}
+
+/// Waits until so many events are on the local bus, and nothing waits for it.
+pub(crate) async fn drained(bridge: &Bridge, events: usize) -> Vec<Published> {
+    let begun = Instant::now();
+    loop {
+        let seen = published(bridge).await;
+        if seen.len() >= events && metric(bridge, "fleetbus_events_behind").await == 0.0 {
+            return seen;
+        }
+        let log = bridge.log_text();
+        assert!(begun.elapsed() < Duration::from_secs(120), "{} of {events}; log:\n{log}", seen.len());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// What a metric says; `name` with its labels, where it has some.
+pub(crate) async fn metric(bridge: &Bridge, name: &str) -> f64 {
+    let url = format!("{}/metrics", bridge.admin);
+    let page = client().get(url).send().await.expect("an answer").text().await.expect("text");
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name}")).parse().expect("a number")
+}
+
 /// The command line.
 pub(crate) fn fleetbus(words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_fleetbus")).args(words).output().expect("the built binary")
