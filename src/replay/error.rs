@@ -82,7 +82,7 @@ impl StoreError {
         let path = path.to_owned();
         match Trouble::of(&source) {
             Trouble::Full => Self::NoRoom { path, source },
-            Trouble::Fatal => Self::Damaged { path, source },
+            Trouble::Index | Trouble::Fatal => Self::Damaged { path, source },
             Trouble::Passing => Self::Unusable { path, source },
         }
     }
@@ -129,6 +129,8 @@ pub(super) enum Trouble {
     Full,
     /// It may pass by itself.
     Passing,
+    /// An index says other than its rows do: it can be made anew of them.
+    Index,
     /// What is on disk cannot be trusted any more.
     Fatal,
 }
@@ -150,6 +152,7 @@ impl Trouble {
             | ffi::SQLITE_READONLY_DBMOVED => return Self::Fatal,
             // The shared memory beside the file is a file too.
             ffi::SQLITE_IOERR_SHMSIZE => return Self::Full,
+            ffi::SQLITE_CORRUPT_INDEX => return Self::Index,
             _ => {}
         }
         match error.code {
@@ -165,7 +168,7 @@ impl From<&rusqlite::Error> for ParkError {
     fn from(error: &rusqlite::Error) -> Self {
         match Trouble::of(error) {
             Trouble::Full => Self::Full,
-            Trouble::Passing | Trouble::Fatal => Self::Failing(error.to_string()),
+            Trouble::Passing | Trouble::Index | Trouble::Fatal => Self::Failing(error.to_string()),
         }
     }
 }
@@ -174,7 +177,7 @@ impl From<&rusqlite::Error> for AskError {
     fn from(error: &rusqlite::Error) -> Self {
         match Trouble::of(error) {
             Trouble::Full => Self::Full,
-            Trouble::Passing | Trouble::Fatal => Self::Failing(error.to_string()),
+            Trouble::Passing | Trouble::Index | Trouble::Fatal => Self::Failing(error.to_string()),
         }
     }
 }
@@ -195,7 +198,7 @@ mod tests {
         check(ffi::SQLITE_IOERR_DIR_FSYNC, Trouble::Fatal);
         check(ffi::SQLITE_IOERR_READ, Trouble::Fatal);
         check(ffi::SQLITE_CORRUPT, Trouble::Fatal);
-        check(ffi::SQLITE_CORRUPT_INDEX, Trouble::Fatal);
+        check(ffi::SQLITE_CORRUPT_INDEX, Trouble::Index);
         check(ffi::SQLITE_NOTADB, Trouble::Fatal);
         check(ffi::SQLITE_FULL, Trouble::Full);
         check(ffi::SQLITE_IOERR_SHMSIZE, Trouble::Full);

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, ffi, params};
 use std::collections::HashSet;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -421,7 +421,8 @@ pub(super) fn get_raw(
 const LANES: &str = "SELECT account, topic, subject, count(*), min(seq) FROM parked INDEXED BY lane
      WHERE for_bus = 1 GROUP BY account, topic, subject";
 
-/// Lanes with rows that wait for the bus, oldest head first. Reads the index alone.
+/// Lanes with rows that wait for the bus, oldest head first. Reads the index alone; one that is not in order would hide rows, and is
+/// an error of SQLite's.
 pub(super) fn lanes(conn: &Connection) -> rusqlite::Result<Vec<RecoveredLane>> {
     let mut query = conn.prepare(LANES)?;
     let mut rows = query.query([])?;
@@ -430,6 +431,12 @@ pub(super) fn lanes(conn: &Connection) -> rusqlite::Result<Vec<RecoveredLane>> {
     let mut last: Option<AccountId> = None;
     while let Some(row) = rows.next()? {
         let text = row.get_ref(0)?.as_str()?;
+        let this = (text, row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str()?);
+        let before = lanes.last().map(|RecoveredLane { key, .. }| key);
+        if before.is_some_and(|key| (key.account.as_str(), &*key.topic, &*key.subject) >= this) {
+            let error = ffi::Error::new(ffi::SQLITE_CORRUPT_INDEX);
+            return Err(rusqlite::Error::SqliteFailure(error, Some("lanes are not in order".to_owned())));
+        }
         let account = last.filter(|a| a.as_str() == text).unwrap_or_else(|| AccountId::new(text));
         last = Some(account.clone());
         let key = LaneKey {

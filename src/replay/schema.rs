@@ -1,6 +1,7 @@
 //! The file `store.db`: its tables, how it is opened, and how an older one becomes a newer one. Invariant: a file of a
 //! newer version is only looked at; each step forward is one transaction with its number.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -202,6 +203,12 @@ fn migrate(conn: &mut Connection) -> rusqlite::Result<()> {
         transaction.commit()?;
     }
     Ok(())
+}
+
+/// A bit that turned in what an index is made of, or in it: the rows count, and which of them are damaged their checksums say.
+pub(super) fn make_indexes_anew(conn: &Connection, error: &dyn Display) -> rusqlite::Result<()> {
+    tracing::error!(error = %error, "store.indexes_made_anew");
+    conn.execute_batch("REINDEX parked; REINDEX raw")
 }
 
 /// The number of this run: each opening has its own.

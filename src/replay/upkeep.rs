@@ -13,7 +13,7 @@ use super::queue::{Phase, Tasks};
 use super::reserve::Reserve;
 use super::tally::Population;
 use super::writer::{CHUNK_ROWS, take_all};
-use super::{Gone, StoreHealth, Why, Writer, rows};
+use super::{Gone, StoreHealth, Why, Writer, rows, schema};
 use crate::event::Millis;
 use crate::faults::{self, Point};
 
@@ -27,6 +27,8 @@ const TASK_PAUSE: Duration = Duration::from_secs(1);
 const PROBE_PAUSE: Duration = Duration::from_secs(1);
 /// and at most, for each fills the disk for a moment.
 const PROBE_PAUSE_MOST: Duration = Duration::from_secs(30);
+/// How often indexes are made anew before the disk is not trusted any more.
+const INDEXES_MADE: u32 = 3;
 /// An error that repeats is logged once in this time.
 const LOG_PAUSE: Duration = Duration::from_secs(10);
 
@@ -38,6 +40,7 @@ pub(super) struct Upkeep {
     resume: Option<Instant>,
     tick: Instant,
     left: Left,
+    indexes_made: u32,
     logged: Option<Instant>,
     unlogged: u64,
 }
@@ -75,6 +78,7 @@ impl Upkeep {
             resume: None,
             tick: Instant::now(),
             left: Left::Nothing,
+            indexes_made: 0,
             logged: None,
             unlogged: 0,
         }
@@ -407,7 +411,14 @@ impl Writer {
                 self.log(doing, error);
                 Retry::Later
             }
-            Trouble::Fatal => {
+            Trouble::Index if self.upkeep.indexes_made < INDEXES_MADE => {
+                self.upkeep.indexes_made += 1;
+                match schema::make_indexes_anew(&self.conn, error) {
+                    Ok(()) => Retry::Now,
+                    Err(error) => self.troubled(doing, Trouble::Fatal, &error),
+                }
+            }
+            Trouble::Index | Trouble::Fatal => {
                 tracing::error!(store.doing = doing, error = %error, "store.broken");
                 self.shared.health.send_replace(StoreHealth::Broken);
                 self.shared.queue.close(Phase::Broken);

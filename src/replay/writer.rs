@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
+use super::error::Trouble;
 use super::queue::{ParkJob, Phase, Rows, Task, Tasks};
 use super::reserve::Reserve;
 use super::still::Holding;
@@ -89,8 +90,14 @@ impl Writer {
 
     fn open_file(path: &Path, limits: &StoreLimits, routing: Option<&Routing>) -> Result<Opened, StoreError> {
         let mut conn = schema::open(path, limits.page_cap)?;
-        Self::read(&mut conn, routing)
-            .map(|(ledger, run, recovered)| Opened { conn, ledger, run, recovered })
+        let mut read = Self::read(&mut conn, routing);
+        if let Err(error) = &read
+            && Trouble::of(error) == Trouble::Index
+        {
+            schema::make_indexes_anew(&conn, error).map_err(|e| StoreError::of(path, e))?;
+            read = Self::read(&mut conn, routing);
+        }
+        read.map(|(ledger, run, recovered)| Opened { conn, ledger, run, recovered })
             .map_err(|e| StoreError::of(path, e))
     }
 

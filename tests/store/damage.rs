@@ -7,8 +7,8 @@ use std::path::Path;
 use bytes::Bytes;
 use fleetbus::event::AccountId;
 use fleetbus::replay::{
-    DataDir, Exported, Filter, Kept, Reason, Salvage, Seq, Store, StoreError, Stored, check, check_copy,
-    moving,
+    DataDir, Exported, Filter, Kept, Parked, Reason, Salvage, Seq, Store, StoreError, Stored, check,
+    check_copy, moving,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -363,4 +363,89 @@ async fn rows_of_an_older_version_have_no_checksum_and_are_no_damage_also_where_
     conn.execute("UPDATE parked SET checksum = NULL", []).unwrap();
     drop(conn);
     assert_eq!(export(to.path()).1.named_changed, [recovered.next_seq]);
+}
+
+/// Turns a bit in the subject of a row of `few`, the first being 0: of the row itself, or of its entry in the index.
+fn flip_subject(path: &Path, row: usize, of_row: bool) {
+    change(path, |bytes| {
+        let entry = b"acmefleet.positionsubject";
+        let places = bytes.windows(entry.len()).enumerate().filter(|(_, window)| window == entry);
+        // In a row the type follows.
+        let is_row = |at: usize| bytes[at + entry.len()..].starts_with(b"position");
+        let mut places: Vec<usize> = places.map(|(at, _)| at).filter(|at| is_row(*at) == of_row).collect();
+        assert_eq!(places.len(), 3);
+        // Pages are filled from their end.
+        places.reverse();
+        bytes[places[row] + entry.len() - 1] ^= 1;
+    });
+}
+
+fn well(running: &Running) {
+    assert_eq!(*running.store.health().borrow(), fleetbus::replay::StoreHealth::Well);
+}
+
+#[tokio::test]
+async fn a_bit_that_turned_in_a_row_of_an_index_stops_nobody() {
+    let dir = few().await;
+    flip_subject(&dir.path().join("store.db"), 1, true);
+    assert!(!findings(dir.path()).await.is_empty());
+    let (running, _) = Running::open(dir, limits(), None).await;
+    let key = lane("acme", "subject");
+    let rows = running.store.read_lane(key.clone(), None, 10, u64::MAX).await.unwrap();
+    assert_eq!(whole(rows).len(), 3, "the index has its lane, and it is whole in it");
+    running.store.delete(vec![Seq(1), Seq(2), Seq(3)]);
+    running.settle().await;
+    well(&running);
+    assert!(running.lane_seqs(&key).await.is_empty());
+    let dir = running.stop();
+    assert_eq!(findings(dir.path()).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_bit_that_turned_in_a_row_that_goes_to_another_topic_is_found_there() {
+    let dir = few().await;
+    flip_subject(&dir.path().join("store.db"), 1, true);
+    let routing = fleetbus::replay::Routing {
+        fingerprint: "another bus".to_owned(),
+        topic: Box::new(|_, event_type, _| Some(std::sync::Arc::from(format!("other.{event_type}")))),
+    };
+    let (running, recovered) = Running::open(dir, limits(), Some(routing)).await;
+    assert_eq!(recovered.lanes.len(), 2, "one is of a subject that there is not");
+    for (of_lane, expected) in recovered.lanes.iter().zip([vec![Seq(1), Seq(3)], vec![Seq(2)]]) {
+        let rows = running.store.read_lane(of_lane.key.clone(), None, 10, u64::MAX).await.unwrap();
+        assert_eq!(rows.iter().map(Kept::<Parked>::seq).collect::<Vec<_>>(), expected);
+        assert_eq!(rows.iter().all(|row| matches!(row, Kept::Whole(_))), expected.len() == 2, "{rows:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_bit_that_turned_in_an_index_costs_no_event() {
+    let dir = few().await;
+    flip_subject(&dir.path().join("store.db"), 2, false);
+    let (running, recovered) = Running::open(dir, limits(), None).await;
+    assert_eq!(recovered.lanes.len(), 2, "one is of a subject that there is not");
+    let wrong = recovered.lanes.iter().find(|found| found.key != lane("acme", "subject")).unwrap();
+    let rows = running.store.read_lane(wrong.key.clone(), None, 10, u64::MAX).await.unwrap();
+    assert!(matches!(rows[..], [Kept::Damaged(Seq(3))]), "not sent as another's: {rows:?}");
+    running.store.set_damaged_aside(&wrong.key.account, Seq(3));
+    running.settle().await;
+    well(&running);
+    // The row itself is whole: an operator sends it.
+    let row = running.store.get(Seq(3)).await.unwrap().unwrap();
+    assert!(matches!(row, Kept::Whole(Stored::Event(event)) if event.reason == Reason::Unfit));
+    let dir = running.stop();
+    assert_eq!(findings(dir.path()).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_index_that_is_out_of_order_hides_no_row() {
+    let dir = few().await;
+    flip_subject(&dir.path().join("store.db"), 1, false);
+    let (running, recovered) = Running::open(dir, limits(), None).await;
+    let lanes: Vec<_> = recovered.lanes.iter().map(|found| (found.key.clone(), found.rows)).collect();
+    assert_eq!(lanes, [(lane("acme", "subject"), 3)], "it was made anew");
+    let rows = running.store.read_lane(lane("acme", "subject"), None, 10, u64::MAX).await.unwrap();
+    assert_eq!(whole(rows).len(), 3);
+    let dir = running.stop();
+    assert_eq!(findings(dir.path()).await, Vec::<String>::new());
 }
