@@ -4,10 +4,11 @@
 
 use std::io::IsTerminal as _;
 
+use tracing::Dispatch;
 use tracing_subscriber::filter::{FilterExt as _, filter_fn};
-use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::layer::{Filter, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _, fmt};
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use crate::trace::Exporter;
 
@@ -20,9 +21,7 @@ pub fn start(spans: Option<&Exporter>) {
     let said = std::env::var("FLEETBUS_LOG").ok().filter(|said| !said.is_empty());
     let read = EnvFilter::try_new(said.as_deref().unwrap_or(FILTER));
     let unread = read.as_ref().err().map(ToString::to_string);
-    let filter = read.unwrap_or_else(|_| EnvFilter::new(FILTER));
-    // Spans are none of the logs': where they are not sent, they are not even made.
-    let events = filter.and(filter_fn(|metadata| metadata.is_event()));
+    let events = events_of(read.unwrap_or_else(|_| EnvFilter::new(FILTER)));
     let colour = std::env::var_os("NO_COLOR").is_none();
     let layer = fmt::layer().with_writer(std::io::stderr);
     let layer = if std::io::stderr().is_terminal() {
@@ -30,9 +29,8 @@ pub fn start(spans: Option<&Exporter>) {
     } else {
         layer.json().flatten_event(true).with_filter(events).boxed()
     };
-    let registry = tracing_subscriber::registry().with(layer).with(spans.map(Exporter::layer));
     // A subscriber is set once a process; a second call changes nothing.
-    registry.try_init().unwrap_or_default();
+    subscriber(layer, spans).try_init().unwrap_or_default();
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
         let thread = std::thread::current();
@@ -40,5 +38,36 @@ pub fn start(spans: Option<&Exporter>) {
     }));
     if let Some(error) = unread {
         tracing::warn!(error, variable = "FLEETBUS_LOG", taken = FILTER, "log.filter_unreadable");
+    }
+}
+
+/// Spans are none of the logs': where they are not sent, they are not even made.
+fn events_of(filter: EnvFilter) -> impl Filter<Registry> {
+    filter.and(filter_fn(|metadata| metadata.is_event()))
+}
+
+/// What takes logs and spans.
+fn subscriber(logs: impl Layer<Registry> + Send + Sync, spans: Option<&Exporter>) -> Dispatch {
+    let registry = tracing_subscriber::registry().with(logs);
+    // Where it may be there or not, a layer has no filter while it is not: every span of every library would be made.
+    match spans {
+        Some(spans) => registry.with(spans.layer()).into(),
+        None => registry.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace;
+
+    #[test]
+    fn where_spans_are_not_sent_none_is_made() {
+        let logs = fmt::layer().with_writer(std::io::sink).with_filter(events_of(EnvFilter::new(FILTER)));
+        tracing::dispatcher::with_default(&subscriber(logs, None), || {
+            assert!(trace::publish("kafka", 1).is_disabled());
+            assert!(tracing::error_span!("somebody else's").is_disabled());
+            assert!(tracing::enabled!(tracing::Level::INFO));
+        });
     }
 }
