@@ -1,11 +1,11 @@
 //! How long things take: one histogram an account, with an exemplar where a trace of it is kept. Invariant: accounts are the only
 //! label, and the look-up of a configured one allocates nothing. Neighbours: `intake` and `deliver` observe, `admin::metrics` shows.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use foldhash::HashMap;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;

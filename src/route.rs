@@ -12,6 +12,9 @@ use crate::provider::Provider;
 /// All but `A-Z a-z 0-9 _ -`.
 const TOKEN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-');
 
+/// What most topics take at most.
+const TOPIC_BYTES: usize = 96;
+
 /// Which encoding and header names a bus asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BusKind {
@@ -35,11 +38,51 @@ impl BusKind {
     }
 }
 
+/// A part of a template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Text(Box<str>),
+    Type,
+    Provider,
+    Account,
+    Subject,
+}
+
+impl Part {
+    /// What stands in templates.
+    const NAMES: [(&'static str, Self); 4] = [
+        ("{type}", Self::Type),
+        ("{provider}", Self::Provider),
+        ("{account}", Self::Account),
+        ("{subject}", Self::Subject),
+    ];
+
+    /// The parts of a template.
+    fn all_of(mut template: &str) -> Arc<[Self]> {
+        let mut parts = Vec::new();
+        while !template.is_empty() {
+            let next = Self::NAMES.iter().filter_map(|(name, part)| Some((template.find(name)?, name, part)));
+            let Some((at, name, part)) = next.min_by_key(|(at, _, _)| *at) else { break };
+            if at > 0 {
+                parts.push(Self::Text(template[..at].into()));
+            }
+            parts.push(part.clone());
+            template = &template[at + name.len()..];
+        }
+        if !template.is_empty() {
+            parts.push(Self::Text(template.into()));
+        }
+        parts.into()
+    }
+}
+
 /// Chooses topics.
 #[derive(Debug, Clone)]
 pub struct Router {
     kind: BusKind,
     template: Arc<str>,
+    /// The template taken apart.
+    parts: Arc<[Part]>,
     /// By type, where nothing else is in the template.
     fixed: Option<[Arc<str>; EventType::ALL.len()]>,
 }
@@ -57,10 +100,11 @@ impl Router {
     }
 
     fn of(kind: BusKind, template: &str) -> Self {
+        let parts = Part::all_of(template);
         let by_type = |event_type: EventType| template.replace("{type}", event_type.as_str()).into();
         let fixed = EventType::ALL.map(by_type);
-        let is_fixed = !["{provider}", "{account}", "{subject}"].iter().any(|part| template.contains(part));
-        Self { kind, template: template.into(), fixed: is_fixed.then_some(fixed) }
+        let is_fixed = parts.iter().all(|part| matches!(part, Part::Text(_) | Part::Type));
+        Self { kind, template: template.into(), parts, fixed: is_fixed.then_some(fixed) }
     }
 
     /// The kind of bus that it routes for.
@@ -87,36 +131,41 @@ impl Router {
         if let Some(topic) = self.fixed.as_ref().and_then(|fixed| fixed.get(event_type.index())) {
             return Arc::clone(topic);
         }
-        let account = self.token(account.as_str());
-        let subject = self.token(subject);
-        self.template
-            .replace("{type}", event_type.as_str())
-            .replace("{provider}", provider.as_str())
-            .replace("{account}", &account)
-            .replace("{subject}", &subject)
-            .into()
+        self.filled(provider, account, event_type, |topic| self.push_token(topic, subject))
     }
 
     /// Every topic that an account can have, for the checks at start; `*` stands for the subject.
     #[must_use]
     pub fn topics(&self, provider: Provider, account: &AccountId) -> Vec<Arc<str>> {
-        let account = self.token(account.as_str());
-        let of = |event_type: EventType| {
-            self.template
-                .replace("{type}", event_type.as_str())
-                .replace("{provider}", provider.as_str())
-                .replace("{account}", &account)
-                .replace("{subject}", "*")
-                .into()
-        };
+        let of = |event_type| self.filled(provider, account, event_type, |topic| topic.push('*'));
         EventType::ALL.into_iter().map(of).collect()
     }
 
-    fn token(&self, text: &str) -> String {
+    fn filled(
+        &self,
+        provider: Provider,
+        account: &AccountId,
+        event_type: EventType,
+        subject: impl Fn(&mut String),
+    ) -> Arc<str> {
+        let mut topic = String::with_capacity(TOPIC_BYTES);
+        for part in self.parts.iter() {
+            match part {
+                Part::Text(text) => topic.push_str(text),
+                Part::Type => topic.push_str(event_type.as_str()),
+                Part::Provider => topic.push_str(provider.as_str()),
+                Part::Account => self.push_token(&mut topic, account.as_str()),
+                Part::Subject => subject(&mut topic),
+            }
+        }
+        topic.into()
+    }
+
+    fn push_token(&self, topic: &mut String, text: &str) {
         match self.kind {
-            BusKind::Kafka | BusKind::Local => text.to_owned(),
-            BusKind::Nats if text.is_empty() => "_".to_owned(),
-            BusKind::Nats => utf8_percent_encode(text, TOKEN).to_string(),
+            BusKind::Kafka | BusKind::Local => topic.push_str(text),
+            BusKind::Nats if text.is_empty() => topic.push('_'),
+            BusKind::Nats => topic.extend(utf8_percent_encode(text, TOKEN)),
         }
     }
 }
@@ -163,6 +212,24 @@ mod tests {
         check("", "fleet.position.acme._");
         check("é\r\n", "fleet.position.acme.%C3%A9%0D%0A");
         check("{type}", "fleet.position.acme.%7Btype%7D");
+    }
+
+    #[test]
+    fn a_template_is_taken_apart_once() {
+        let text = |text: &str| Part::Text(text.into());
+        let check = |template: &str, expected: &[Part]| assert_eq!(&*Part::all_of(template), expected);
+        check("", &[]);
+        check("fleet", &[text("fleet")]);
+        check("{type}", &[Part::Type]);
+        check("a.{subject}{account}.b", &[text("a."), Part::Subject, Part::Account, text(".b")]);
+        check("{provider}.{none}", &[Part::Provider, text(".{none}")]);
+    }
+
+    #[test]
+    fn every_topic_of_an_account_has_a_star_for_the_subject() {
+        let topics =
+            nats("fleet.{type}.{account}.{subject}").topics(Provider::Linxup, &AccountId::new("a.b"));
+        assert_eq!(&*topics[EventType::Trip.index()], "fleet.trip.a%2Eb.*");
     }
 
     #[test]

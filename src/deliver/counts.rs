@@ -1,12 +1,12 @@
 //! Counters that add up: received = delivered + parked + duplicates + rejected + in flight, per account and type. Atomics,
 //! in an array an account: no lock, and no growth but by a reload that names a new account. Read by `admin`.
 
-use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use foldhash::HashMap;
 
 use crate::event::{AccountId, EventType};
 use crate::latency::Latencies;

@@ -1,11 +1,12 @@
 //! Memory is bounded by decoded bytes: each account has its share, and all together have 256 MiB. A permit is waited for
-//! at most 500 ms and owned by the delivery. Neighbours: `intake::accept` takes permits before it decodes.
+//! at most 500 ms and owned by the delivery. Neighbours: `intake::accept` takes permits before it decodes, and
+//! `intake::webhook` waits as long for room for a body.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use foldhash::HashMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -68,13 +69,29 @@ impl Memory {
         let (share, units) = self.accounts.load().get(account)?.clone();
         let wanted = bytes.div_ceil(UNIT).clamp(1, units.min(IN_ALL / UNIT));
         let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
-        let both = async {
-            let account = share.acquire_many_owned(wanted).await.ok()?;
-            let all = Arc::clone(&self.all).acquire_many_owned(wanted).await.ok()?;
-            Some(Permit { _account: account, _all: all })
-        };
-        timeout(PATIENCE, both).await.ok().flatten()
+        let (account, all) = take_both(&share, &self.all, wanted).await?;
+        Some(Permit { _account: account, _all: all })
     }
+}
+
+/// So many permits of both, waited for where they are not free; none where the wait was too long.
+pub(crate) async fn take_both(
+    share: &Arc<Semaphore>,
+    all: &Arc<Semaphore>,
+    permits: u32,
+) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+    let (share, all) = (|| Arc::clone(share), || Arc::clone(all));
+    // Mostly there is room, and no timer to be made.
+    if let Ok(one) = share().try_acquire_many_owned(permits)
+        && let Ok(other) = all().try_acquire_many_owned(permits)
+    {
+        return Some((one, other));
+    }
+    let both = async {
+        let one = share().acquire_many_owned(permits).await.ok()?;
+        Some((one, all().acquire_many_owned(permits).await.ok()?))
+    };
+    timeout(PATIENCE, both).await.ok().flatten()
 }
 
 #[cfg(test)]

@@ -13,12 +13,14 @@ pub(crate) mod seldom;
 pub mod slot;
 pub mod topics;
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasher, RandomState};
+use std::collections::BTreeMap;
+use std::hash::BuildHasher as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::HashMap;
+use foldhash::fast::RandomState;
 use futures_util::StreamExt as _;
 use futures_util::future::{join, join_all};
 use futures_util::stream::FuturesUnordered;
@@ -109,7 +111,7 @@ impl Deliverer {
         settings: config::Delivery,
     ) -> Self {
         let turns = parking_lot::Mutex::default();
-        Self { lanes, dedup, counts, settings, turns, hasher: RandomState::new() }
+        Self { lanes, dedup, counts, settings, turns, hasher: RandomState::default() }
     }
 
     /// Until when what comes now is delivered or parked.
@@ -240,19 +242,11 @@ impl Deliverer {
     /// Until all of a group have met their fate: a lane that failed for sure is tried again after pauses of its own, and
     /// parked where it has none left.
     async fn retry(&self, lanes: &[LaneKey], group: &Arc<Group>) {
-        let mut pauses: HashMap<usize, Pauses> = HashMap::new();
+        // Mostly none fails, and nothing is to be paused for.
+        let Some(mut stalled) = group.stalls().await else { return };
+        let mut pauses: HashMap<usize, Pauses> = HashMap::default();
         let mut pausing = FuturesUnordered::new();
         loop {
-            // Each is cancel-safe: a pause that is not over stays among them, and so does a stall that is not taken.
-            let stalled = tokio::select! {
-                biased;
-                () = group.settled() => return,
-                Some(at) = pausing.next(), if !pausing.is_empty() => {
-                    lanes.get(at).into_iter().for_each(|lane| self.lanes.resume(lane));
-                    continue;
-                }
-                stalled = group.stalled() => stalled,
-            };
             for at in stalled {
                 match pauses.entry(at).or_insert_with(|| Pauses::new(self.settings.retries)).next() {
                     Some(pause) => pausing.push(async move {
@@ -262,6 +256,18 @@ impl Deliverer {
                     None => lanes.get(at).into_iter().for_each(|lane| self.lanes.expire(lane, group)),
                 }
             }
+            // Each is cancel-safe: a pause that is not over stays among them, and so does a stall that is not taken.
+            stalled = tokio::select! {
+                biased;
+                Some(at) = pausing.next(), if !pausing.is_empty() => {
+                    lanes.get(at).into_iter().for_each(|lane| self.lanes.resume(lane));
+                    Vec::new()
+                }
+                stalled = group.stalls() => match stalled {
+                    Some(stalled) => stalled,
+                    None => return,
+                },
+            };
         }
     }
 

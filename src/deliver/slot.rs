@@ -26,7 +26,7 @@ pub struct Outgoing {
     /// When it happened, in ms: the order within one request.
     pub occur_ms: i64,
     /// The ids that dedup remembers for it.
-    pub enters: Vec<uuid::Uuid>,
+    pub enters: Arc<[uuid::Uuid]>,
     /// `traceparent`, where the sender gave one.
     pub trace: Option<String>,
     /// What the bus takes.
@@ -79,8 +79,17 @@ impl Group {
         }
     }
 
-    /// Until a lane failed for sure and may be tried again: the places of those that did. Cancel-safe: what is not taken stays.
-    pub async fn stalled(&self) -> Vec<usize> {
+    /// Until lanes failed for sure and may be tried again: their places; none once every event has met its fate. Cancel-safe: what
+    /// is not taken stays.
+    pub async fn stalls(&self) -> Option<Vec<usize>> {
+        tokio::select! {
+            biased;
+            () = self.settled() => None,
+            stalled = self.stalled() => Some(stalled),
+        }
+    }
+
+    async fn stalled(&self) -> Vec<usize> {
         loop {
             let stalled = std::mem::take(&mut *self.stalled.lock());
             if !stalled.is_empty() {

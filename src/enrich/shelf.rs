@@ -3,13 +3,14 @@
 //! holds more than its bound; what is put together appears shard by shard, and the caller has it on disk before. Who
 //! changes it takes turns: see [`Shelf::put`].
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use foldhash::HashMap;
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use super::{Kind, Object};
@@ -74,7 +75,7 @@ impl Shelf {
         Self {
             inner: Arc::new(Inner {
                 accounts: ArcSwap::default(),
-                hasher: RandomState::new(),
+                hasher: RandomState::default(),
                 bound,
                 bytes: AtomicU64::new(0),
                 objects: AtomicU64::new(0),
@@ -127,7 +128,7 @@ impl Shelf {
     pub fn put(&self, puts: &[Put]) -> Result<(), NoRoom> {
         let _turn = self.inner.turn.lock();
         self.has_room(puts)?;
-        let mut by_shard: HashMap<(&AccountId, usize), Vec<(String, Bytes)>> = HashMap::new();
+        let mut by_shard: HashMap<(&AccountId, usize), Vec<(String, Bytes)>> = HashMap::default();
         for put in puts {
             let key = key(put.kind, &put.id);
             let place = (&put.account, self.shard_of(&key));

@@ -1,19 +1,20 @@
 //! What a webhook request and a polled answer have in common once their bytes are here: split, decode, identify, enrich, route,
-//! encode, deliver on a tracked task, and hand back one receipt. Invariant: the delivery outlives its caller; `Ok` means
+//! encode, deliver, and hand back one receipt. Invariant: the delivery outlives its caller; `Ok` means
 //! that all of it is durable. Neighbours: `webhook` and `poll` call it, `provider` and `deliver` do the work.
 
 mod anew;
+mod detached;
 mod keep;
 mod slice;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use foldhash::HashMap;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{OwnedMutexGuard, oneshot};
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout_at;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, Span};
@@ -39,6 +40,7 @@ use crate::replay::{LaneKey, ParkedRaw, RawReason, Store, Table};
 use crate::route::Router;
 use crate::trace;
 pub use anew::{Encoded, Republish, Unreadable};
+use detached::Detached;
 use keep::{json, source_of};
 use slice::slice_of;
 
@@ -227,13 +229,10 @@ impl Acceptance {
         if self.inner.tracker.is_closed() {
             return Err(Refusal::Stopping);
         }
-        let (tell, told) = oneshot::channel();
-        let work = async move {
-            // The caller may have gone; the delivery is done all the same.
-            tell.send(work.await).ok();
-        };
-        self.inner.tracker.spawn(work.instrument(Span::current()));
-        told.await.unwrap_or(Err(Refusal::Stopping))
+        // Whoever panicked said so; the sender comes again.
+        Detached::new(work.instrument(Span::current()), &self.inner.tracker)
+            .await
+            .unwrap_or(Err(Refusal::Stopping))
     }
 }
 
@@ -378,9 +377,8 @@ impl Inner {
         let traced = trace::traceparent(&span).map(|trace| Way { trace: Some(trace), ..way.clone() });
         let way = traced.as_ref().unwrap_or(way);
         let publishing = async {
-            let identified = timeout_at(deadline + TURN, self.identify(account, way, decoded.drafts)).await;
-            let identified = identified.map_err(|_| Refusal::NotKept { retry_after: COME_AGAIN })?;
-            let Identified { arrivals, same, states, held } = identified;
+            let Identified { arrivals, same, states, held } =
+                self.identify(account, way, decoded.drafts, deadline + TURN).await?;
             // Who waited for another one's states has left no time for the bus.
             let late = held.is_some() && self.deliverer.is_late(deadline);
             let admission = if late { Admission::Park } else { admission };
@@ -470,14 +468,21 @@ impl Inner {
     }
 
     /// Gives states their ids, and routes and encodes everything. States of one account are decided one request at a
-    /// time: the lock is held until the request's events are durable.
-    async fn identify(&self, account: &Account, way: &Way, drafts: Vec<Draft>) -> Identified {
+    /// time: the lock is held until the request's events are durable, and waited for `until` then.
+    async fn identify(
+        &self,
+        account: &Account,
+        way: &Way,
+        drafts: Vec<Draft>,
+        until: tokio::time::Instant,
+    ) -> Result<Identified, Refusal> {
         let mut identified = Identified::default();
         let stateful = drafts.iter().any(|draft| matches!(draft.identity, Identity::State(_)));
         if stateful {
-            identified.held = Some(Arc::clone(&account.states).lock_owned().await);
+            let held = timeout_at(until, Arc::clone(&account.states).lock_owned()).await;
+            identified.held = Some(held.map_err(|_| Refusal::NotKept { retry_after: COME_AGAIN })?);
         }
-        let mut newer: States = HashMap::new();
+        let mut newer: States = HashMap::default();
         for draft in drafts {
             let event_type = draft.event_type;
             let (key, key_time) = match &draft.identity {
@@ -520,7 +525,7 @@ impl Inner {
             }
         }
         identified.states = newer.into_iter().collect();
-        identified
+        Ok(identified)
     }
 
     #[expect(
@@ -554,6 +559,7 @@ impl Inner {
             time.seconds.saturating_mul(1_000).saturating_add(i64::from(time.nanos) / 1_000_000)
         });
         let (checks, key_time) = self.asked_of_dedup(way, event_type, checks, key_time);
+        let enters: Arc<[uuid::Uuid]> = enters.into();
         let candidate = Candidate {
             account: account.id.clone(),
             event_type,
@@ -561,7 +567,7 @@ impl Inner {
             key_time,
             received_at: way.received_at,
             checks,
-            enters: enters.clone(),
+            enters: Arc::clone(&enters),
         };
         let trace = way.trace.clone();
         Arrival { outgoing: Outgoing { lane, event_type, occur_ms, enters, trace, message }, candidate }

@@ -2,12 +2,12 @@
 //! run time. Invariants: only digests are held, they are compared in constant time, and neither a refusal nor a log ever
 //! shows a value. `webhook` and `admin` ask here.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use arc_swap::ArcSwap;
+use foldhash::HashMap;
 use http::HeaderMap;
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
@@ -175,32 +175,30 @@ impl Tokens {
         headers: &HeaderMap,
         now: Millis,
     ) -> Result<AccountId, Refusal> {
-        let seen = Seen::of(headers);
         let accounts = self.accounts.load();
         let Some((id, live)) = accounts.get_key_value(account) else {
+            let seen = Seen::of(headers);
             return Err(if seen.any() { Refusal::UnknownAccount } else { Refusal::Unauthorized(seen) });
         };
-        let candidates = candidates(headers);
         let mut fits = Choice::from(0);
-        for key in live.config.iter().chain(&live.operator) {
-            let mut this = Choice::from(0);
-            for candidate in &candidates {
-                this |= key.digest.0.ct_eq(&candidate.0);
+        for candidate in candidates(headers) {
+            for key in live.config.iter().chain(&live.operator) {
+                let live = Choice::from(u8::from(key.expires.is_none_or(|at| now < at)));
+                let this = key.digest.0.ct_eq(&candidate.0) & live;
+                if bool::from(this) {
+                    key.used.fetch_max(now.0, Ordering::Relaxed);
+                }
+                fits |= this;
             }
-            this &= Choice::from(u8::from(key.expires.is_none_or(|at| now < at)));
-            if bool::from(this) {
-                key.used.fetch_max(now.0, Ordering::Relaxed);
-            }
-            fits |= this;
         }
-        if bool::from(fits) { Ok(id.clone()) } else { Err(Refusal::Unauthorized(seen)) }
+        if bool::from(fits) { Ok(id.clone()) } else { Err(Refusal::Unauthorized(Seen::of(headers))) }
     }
 }
 
 /// Whether the headers carry this token.
 #[must_use]
 pub fn carries(headers: &HeaderMap, token: &TokenDigest) -> bool {
-    let fits = candidates(headers).iter().fold(Choice::from(0), |fits, c| fits | token.0.ct_eq(&c.0));
+    let fits = candidates(headers).fold(Choice::from(0), |fits, c| fits | token.0.ct_eq(&c.0));
     bool::from(fits)
 }
 
@@ -279,8 +277,8 @@ fn values(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     HEADERS.into_iter().flat_map(|name| headers.get_all(name)).map(|v| v.as_bytes().trim_ascii())
 }
 
-fn candidates(headers: &HeaderMap) -> Vec<TokenDigest> {
-    values(headers).flat_map(spellings).filter_map(TokenDigest::of_bytes).collect()
+fn candidates(headers: &HeaderMap) -> impl Iterator<Item = TokenDigest> {
+    values(headers).flat_map(spellings).filter_map(TokenDigest::of_bytes)
 }
 
 /// The value as it came, and without each `Bearer` before it.

@@ -3,8 +3,7 @@
 //! Learnt from messages, passed to decoding as an argument, stored as pairs by whoever owns the store. Invariant: a pair
 //! that another contradicts is remembered but never used, in whichever order the two came.
 
-use std::collections::HashMap;
-
+use foldhash::HashMap;
 use serde::{Deserialize, Serialize};
 
 /// The most ids of one kind that are kept for an account: a few hundred bytes each. Later ones are not learnt.

@@ -120,6 +120,10 @@ pub fn elements(document: &str) -> Result<Vec<&str>, SplitError> {
 /// The array of an envelope `{"messages": […]}`. A message that has such a field among its own is no envelope: it has other
 /// content, and what its `messages` are is not known. Of two keys of that name the last counts, as everywhere.
 fn messages(document: &str) -> Option<&str> {
+    // Mostly there is no such key, however it may be spelt.
+    if !document.contains("messages") && !document.contains('\\') {
+        return None;
+    }
     let members = Walk::of(document).members();
     let (_, found) = members.iter().rev().find(|(key, _)| key == "messages")?;
     if !found.starts_with('[') {
@@ -179,6 +183,7 @@ mod tests {
         check(br#"{"messages":"x"}"#, Ok(&[r#"{"messages":"x"}"#]));
         check(br#"{"messages":[{}],"messages":null}"#, Ok(&[r#"{"messages":[{}],"messages":null}"#]));
         check(br#"{"messages":null,"messages":[{}]}"#, Ok(&["{}"]));
+        check(br#"{"m\u0065ssages":[{}]}"#, Ok(&["{}"]));
     }
 
     #[test]

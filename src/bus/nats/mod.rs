@@ -15,13 +15,14 @@ use async_nats::connection::State;
 use async_nats::jetstream::context::{ContextBuilder, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{self, ErrorCode};
-use async_nats::{Client, ConnectOptions, Event, HeaderMap, ServerError};
+use async_nats::{Client, ConnectOptions, Event, HeaderMap, HeaderName, ServerError};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{Failure, Finding, Message, OpenError, Outcome, Ticket};
 use crate::config;
@@ -231,7 +232,7 @@ impl NatsBus {
             sent = true;
             connections.mark_unchanged();
             let acknowledged = async {
-                let subject = message.topic.to_string();
+                let subject = String::from(&*message.topic);
                 connection.jetstream.send_publish(subject, publish(&message)).await?.await
             };
             tokio::pin!(acknowledged);
@@ -358,12 +359,12 @@ fn millis(duration: Duration) -> u64 {
 fn publish(message: &Message) -> PublishMessage {
     let mut headers = HeaderMap::new();
     for (name, value) in &message.headers {
-        headers.insert(name, value);
+        headers.insert(HeaderName::from_static(name), value);
     }
     PublishMessage::build()
         .headers(headers)
         .payload(message.payload.clone())
-        .message_id(message.id.to_string())
+        .message_id(message.id.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()))
 }
 
 fn failed_unavailable(why: &str) -> Outcome {

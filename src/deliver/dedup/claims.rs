@@ -3,9 +3,9 @@
 //! Invariant: a settled claim leaves only after its ids can be found where remembered ids are looked up. Bound: what is
 //! in flight, which memory permits bound.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -22,7 +22,7 @@ pub enum Settled {
 /// One event's claim on its ids.
 #[derive(Debug)]
 pub struct Claim {
-    ids: Vec<Uuid>,
+    ids: Arc<[Uuid]>,
     state: Mutex<State>,
 }
 
@@ -85,9 +85,9 @@ impl Claims {
     }
 
     /// Claims all of these.
-    pub fn claim(&mut self, enters: &[Uuid]) -> Arc<Claim> {
-        let claim = Arc::new(Claim { ids: enters.to_vec(), state: Mutex::new(State::Alone) });
-        for id in enters {
+    pub fn claim(&mut self, enters: &Arc<[Uuid]>) -> Arc<Claim> {
+        let claim = Arc::new(Claim { ids: Arc::clone(enters), state: Mutex::new(State::Alone) });
+        for id in enters.iter() {
             self.ids.entry(*id).or_default().push(Arc::clone(&claim));
         }
         claim
@@ -95,7 +95,7 @@ impl Claims {
 
     /// Takes a claim off its ids.
     pub fn remove(&mut self, claim: &Arc<Claim>) {
-        for id in &claim.ids {
+        for id in claim.ids.iter() {
             if let Some(claims) = self.ids.get_mut(id) {
                 claims.retain(|other| !Arc::ptr_eq(other, claim));
                 if claims.is_empty() {

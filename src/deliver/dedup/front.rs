@@ -2,8 +2,9 @@
 //! every remembered id is either at or below its subject's front, or, where that is not held (stored before this process
 //! began, or evicted), at or below the *ceiling* of its account and type, or in a *mixed* hour. Bound: `memory` bytes.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashSet};
 
 use super::tail::{Bucket, HOUR_MS};
 use crate::event::{AccountId, EventType, Millis};
@@ -38,9 +39,9 @@ impl Front {
     /// An empty one of at most `memory` bytes.
     pub fn new(memory: u64) -> Self {
         Self {
-            subjects: HashMap::new(),
-            ceilings: HashMap::new(),
-            mixed: HashSet::new(),
+            subjects: HashMap::default(),
+            ceilings: HashMap::default(),
+            mixed: HashSet::default(),
             held: 0,
             most: memory.max(64 * ENTRY_BYTES),
         }

@@ -61,7 +61,23 @@ pub struct Candidate {
     /// It is known when one of these is remembered.
     pub checks: Vec<Uuid>,
     /// What to remember of it.
-    pub enters: Vec<Uuid>,
+    pub enters: Arc<[Uuid]>,
+}
+
+impl Candidate {
+    /// What is needed of it once it is claimed: nothing is asked about it any more.
+    fn claimed(&self) -> Self {
+        let Self { account, event_type, subject, key_time, received_at, checks: _, enters } = self;
+        Self {
+            account: account.clone(),
+            event_type: *event_type,
+            subject: Arc::clone(subject),
+            key_time: *key_time,
+            received_at: *received_at,
+            checks: Vec::new(),
+            enters: Arc::clone(enters),
+        }
+    }
 }
 
 /// What is to be done with an event.
@@ -213,7 +229,7 @@ impl Dedup {
             }
         }
         let claim = Some(claims.claim(&candidate.enters));
-        Some(Verdict::New(Reservation { dedup: Arc::clone(self), claim, candidate: candidate.clone() }))
+        Some(Verdict::New(Reservation { dedup: Arc::clone(self), claim, candidate: candidate.claimed() }))
     }
 
     fn settle(&self, claim: &Arc<Claim>, settled: Settled) {
@@ -245,7 +261,7 @@ impl Dedup {
     }
 
     fn newness(&self, candidate: &Candidate) -> Newness {
-        match (candidate.enters.as_slice(), candidate.key_time) {
+        match (&*candidate.enters, candidate.key_time) {
             ([_], Some(time)) => {
                 let bucket = Bucket::of(candidate, time);
                 self.front.lock().newness(&bucket, &candidate.subject, time)

@@ -3,9 +3,9 @@
 //! the 122 bits that differ between them: among a hundred million ids and as many look-ups the chance of a single false
 //! match is below 10⁻¹².
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use uuid::Uuid;
 
 use super::Candidate;

@@ -7,12 +7,14 @@ mod backlog;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::collections::VecDeque;
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use foldhash::HashMap;
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -165,7 +167,7 @@ impl Lanes {
     ) -> Arc<Self> {
         let lanes = Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
             bus,
             store,
             breaker: Mutex::new(breaker),
@@ -545,7 +547,7 @@ fn parked(outgoing: &Outgoing, seq: Seq, reason: Reason, why: &str, provisional:
         lane: outgoing.lane.clone(),
         event_type: outgoing.event_type,
         id: outgoing.message.id,
-        enters: outgoing.enters.clone(),
+        enters: outgoing.enters.to_vec(),
         payload: outgoing.message.payload.clone(),
         trace: outgoing.trace.clone(),
         reason,

@@ -83,7 +83,7 @@ impl Ground {
             lane: self.key.clone(),
             event_type: EventType::Position,
             occur_ms: 0,
-            enters: vec![uuid],
+            enters: [uuid].into(),
             trace: None,
             message,
         };
@@ -94,7 +94,7 @@ impl Ground {
             key_time: None,
             received_at: clock::now(),
             checks: vec![uuid],
-            enters: vec![uuid],
+            enters: [uuid].into(),
         };
         let dedup::Verdict::New(reservation) = self.dedup.reserve(&candidate).await else {
             panic!("event {id} is in flight or known")
@@ -117,7 +117,7 @@ impl Ground {
             key_time: None,
             received_at: clock::now(),
             checks: vec![uuid],
-            enters: vec![uuid],
+            enters: [uuid].into(),
         };
         matches!(self.dedup.reserve(&candidate).await, dedup::Verdict::New(_))
     }

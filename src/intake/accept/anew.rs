@@ -157,6 +157,7 @@ impl Inner {
             Republish::New => vec![id],
             Republish::All => Vec::new(),
         };
+        let enters: Arc<[Uuid]> = [id].into();
         let candidate = Candidate {
             account,
             event_type,
@@ -164,9 +165,9 @@ impl Inner {
             key_time: key_time(&event),
             received_at: event.ingest_time.map_or_else(crate::clock::now, millis),
             checks,
-            enters: vec![id],
+            enters: Arc::clone(&enters),
         };
-        let outgoing = Outgoing { lane, event_type, occur_ms: place, enters: vec![id], trace, message };
+        let outgoing = Outgoing { lane, event_type, occur_ms: place, enters, trace, message };
         Some(Arrival { outgoing, candidate })
     }
 }

@@ -2,7 +2,6 @@
 //! memory that all bodies being read may take. Invariant: never more than a bound and one frame is held, whatever a
 //! sender claims or compresses.
 
-use std::collections::HashMap;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +11,12 @@ use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use bytes::{Bytes, BytesMut};
 use flate2::write::MultiGzDecoder;
+use foldhash::HashMap;
 use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use crate::deliver::memory::take_both;
 use crate::event::AccountId;
 
 /// A body, as sent and as undone.
@@ -28,8 +29,6 @@ const PIECE: usize = 16 << 10;
 const PIECES: usize = (128 << 20) / PIECE;
 /// An account's share: 32 MiB.
 const SHARE: usize = (32 << 20) / PIECE;
-/// How long a body may wait for its next piece.
-const PATIENCE: Duration = Duration::from_millis(500);
 /// When a sender that found no room should come again.
 const COME_AGAIN: Duration = Duration::from_secs(5);
 
@@ -100,10 +99,7 @@ impl Reserved {
         if pieces == 0 {
             return Ok(());
         }
-        let (share, all) = (Arc::clone(&self.share), Arc::clone(&self.all));
-        let both =
-            async move { (share.acquire_many_owned(pieces).await, all.acquire_many_owned(pieces).await) };
-        let Ok((Ok(share), Ok(all))) = timeout(PATIENCE, both).await else {
+        let Some((share, all)) = take_both(&self.share, &self.all, pieces).await else {
             return Err(Unread::NoRoom { retry_after: COME_AGAIN });
         };
         self.permits.extend([share, all]);

@@ -1,12 +1,12 @@
 //! What webhooks were answered, by account and status, who hung up, and who was last heard of. Atomics in maps of
 //! the configured accounts: no lock, no growth but by a reload, and labels from closed sets only. Read by `admin`.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use foldhash::HashMap;
 
 use crate::event::{AccountId, Millis};
 use crate::latency::{Histograms, Latencies};

@@ -82,7 +82,7 @@ impl Fact {
             key_time: minute.map(|minute| Millis(NOW + minute * MINUTE_MS)),
             received_at: Millis(now),
             checks,
-            enters,
+            enters: enters.into(),
         }
     }
 }
@@ -272,7 +272,7 @@ proptest! {
                 Step::Forget(fact) => {
                     let candidate = stepped.candidate(fact);
                     stepped.dedup.forget(&candidate.enters);
-                    for id in &candidate.enters {
+                    for id in candidate.enters.iter() {
                         model.ids.remove(id);
                     }
                 }
