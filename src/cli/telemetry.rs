@@ -67,7 +67,7 @@ mod tests {
         tracing::dispatcher::with_default(&subscriber(logs, None), || {
             assert!(trace::publish("kafka", 1).is_disabled());
             assert!(tracing::error_span!("somebody else's").is_disabled());
-            assert!(tracing::enabled!(tracing::Level::INFO));
+            assert!(tracing::event_enabled!(tracing::Level::INFO));
         });
     }
 }
