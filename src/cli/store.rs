@@ -161,19 +161,13 @@ fn export(args: ExportArgs) -> anyhow::Result<Exit> {
 
 fn summary(exported: &Exported) -> Vec<String> {
     let mut said = [exported.notes.clone(), exported.damage.clone()].concat();
-    if exported.unread > 0 {
-        let named: Vec<String> = exported.named.iter().map(|seq| seq.0.to_string()).collect();
-        let more = if exported.unread > named.len() as u64 { " and more" } else { "" };
-        said.push(format!("{} rows cannot be read: {}{more}", exported.unread, named.join(", ")));
+    let Exported { unread, changed, .. } = exported;
+    if unread.count > 0 {
+        said.push(format!("{} rows cannot be read: {unread}", unread.count));
     }
-    if exported.changed > 0 {
-        let named: Vec<String> = exported.named_changed.iter().map(|seq| seq.0.to_string()).collect();
-        let more = if exported.changed > named.len() as u64 { " and more" } else { "" };
-        said.push(format!(
-            "{} rows are not as they were parked, and not exported: {}{more}",
-            exported.changed,
-            named.join(", ")
-        ));
+    if changed.count > 0 {
+        let count = changed.count;
+        said.push(format!("{count} rows are not as they were parked, and not exported: {changed}"));
     }
     said.push(format!("exported {} events and {} raw messages", exported.events, exported.raw));
     said

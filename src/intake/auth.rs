@@ -183,8 +183,8 @@ impl Tokens {
         let mut fits = Choice::from(0);
         for candidate in candidates(headers) {
             for key in live.config.iter().chain(&live.operator) {
-                let live = Choice::from(u8::from(key.expires.is_none_or(|at| now < at)));
-                let this = key.digest.0.ct_eq(&candidate.0) & live;
+                let opens = Choice::from(u8::from(key.expires.is_none_or(|at| now < at)));
+                let this = key.digest.0.ct_eq(&candidate.0) & opens;
                 if bool::from(this) {
                     key.used.fetch_max(now.0, Ordering::Relaxed);
                 }

@@ -39,7 +39,7 @@ pub use expiry::{Gone, Why};
 pub use limits::{Routing, StoreLimits, TopicOf};
 pub use mounts::Volume;
 pub use queue::Done;
-pub use report::{Recovered, RecoveredLane, StoreHealth, StoreStats};
+pub use report::{Named, Recovered, RecoveredLane, StoreHealth, StoreStats};
 pub use salvage::{Exported, Salvage, SalvageError};
 pub use sound::{Checked, backup, check, check_copy};
 pub use still::{Cut, Still};

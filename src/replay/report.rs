@@ -1,8 +1,41 @@
 //! What the store says of itself: what it held when it was opened, how it does, and its numbers. No subjects, but in the
 //! lanes that delivery needs.
 
+use std::fmt;
+
 use super::{Count, Entry, Kind, LaneKey, Seq};
 use crate::event::{AccountId, Millis};
+
+/// Rows that are named; beyond, they are only counted.
+const NAMED: usize = 100;
+
+/// How many rows, and the numbers of the first of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Named {
+    /// How many.
+    pub count: u64,
+    /// The first.
+    pub first: Vec<Seq>,
+}
+
+impl Named {
+    /// One more. An event and a raw message of one number are two rows, and named once.
+    pub(super) fn add(&mut self, seq: Seq) {
+        self.count += 1;
+        if self.first.len() < NAMED && self.first.last() != Some(&seq) {
+            self.first.push(seq);
+        }
+    }
+}
+
+/// The numbers.
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let first: Vec<String> = self.first.iter().map(|seq| seq.0.to_string()).collect();
+        let more = if self.count > first.len() as u64 { " and more" } else { "" };
+        write!(f, "{}{more}", first.join(", "))
+    }
+}
 
 /// How the store does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

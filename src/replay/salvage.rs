@@ -13,11 +13,8 @@ use uuid::Uuid;
 
 use super::log::{self, Look};
 use super::whole::Compare;
-use super::{Kept, Parked, ParkedRaw, Seq, WaitsFor, rows, schema};
+use super::{Kept, Named, Parked, ParkedRaw, Seq, WaitsFor, rows, schema};
 use crate::event::Millis;
-
-/// Numbers of rows that are named when they cannot be read; beyond, they are only counted.
-const NAMED: usize = 100;
 
 /// A store to read from.
 pub struct Salvage {
@@ -58,13 +55,9 @@ pub struct Exported {
     /// Raw messages.
     pub raw: u64,
     /// Rows that are there and cannot be read.
-    pub unread: u64,
-    /// The first of them.
-    pub named: Vec<Seq>,
+    pub unread: Named,
     /// Rows that can be read, and whose bytes are not those that were parked: they are not written.
-    pub changed: u64,
-    /// The first of them.
-    pub named_changed: Vec<Seq>,
+    pub changed: Named,
     /// What is worth knowing, and no loss.
     pub notes: Vec<String>,
     /// What is wrong, a sentence each.
@@ -75,7 +68,7 @@ impl Exported {
     /// Whether all that is known to be there was read.
     #[must_use]
     pub const fn is_whole(&self) -> bool {
-        self.unread == 0 && self.changed == 0 && self.damage.is_empty()
+        self.unread.count == 0 && self.changed.count == 0 && self.damage.is_empty()
     }
 }
 
@@ -134,34 +127,25 @@ impl Salvage {
         let raw = self.numbers(&RAW, &mut exported.damage);
         for seq in events.union(&raw) {
             let seq = Seq(*seq);
-            let (mut unread, mut changed) = (0, 0);
             if events.contains(&seq.0) {
                 match rows::salvage_event(&self.conn, seq, &self.compare) {
-                    Ok(Some(Kept::Damaged(_))) => changed += 1,
+                    Ok(Some(Kept::Damaged(_))) => exported.changed.add(seq),
                     Ok(Some(Kept::Whole(event))) => {
                         write(out, &Line::of_event(&event))?;
                         exported.events += 1;
                     }
-                    Ok(None) | Err(_) => unread += 1,
+                    Ok(None) | Err(_) => exported.unread.add(seq),
                 }
             }
             if raw.contains(&seq.0) {
                 match rows::get_raw(&self.conn, seq, &self.compare) {
-                    Ok(Some(Kept::Damaged(_))) => changed += 1,
+                    Ok(Some(Kept::Damaged(_))) => exported.changed.add(seq),
                     Ok(Some(Kept::Whole(message))) => {
                         write(out, &Line::of_raw(seq, &message))?;
                         exported.raw += 1;
                     }
-                    Ok(None) | Err(_) => unread += 1,
+                    Ok(None) | Err(_) => exported.unread.add(seq),
                 }
-            }
-            exported.unread += unread;
-            if unread > 0 && exported.named.len() < NAMED {
-                exported.named.push(seq);
-            }
-            exported.changed += changed;
-            if changed > 0 && exported.named_changed.len() < NAMED {
-                exported.named_changed.push(seq);
             }
         }
         out.flush()?;

@@ -9,15 +9,13 @@ use flate2::Crc;
 use rusqlite::{Connection, Row};
 use sha2::{Digest as _, Sha256};
 
-use super::{Kept, ParkedRaw, Reason, Seq, Store, rows};
+use super::{Kept, Named, ParkedRaw, Reason, Seq, Store, rows};
 use crate::event::AccountId;
 
 /// What an operator reads at a row that is damaged.
 pub(super) const WORDS: &str = "the stored bytes are not those that were parked: they changed on the disk";
 /// The format since which rows have checksums.
 const SINCE: i64 = 4;
-/// Damaged rows that are named; beyond, they are only counted.
-const NAMED: usize = 100;
 
 /// What the checksum of an event covers beside its payload: where it goes, and what goes with it.
 pub(super) struct Covered<'r> {
@@ -125,31 +123,25 @@ pub(super) fn is_whole(row: &Row<'_>, column: usize, now: impl FnOnce() -> i64) 
     })
 }
 
-/// How many rows of a file are damaged, and the first of them.
-pub(super) fn damaged(conn: &Connection) -> rusqlite::Result<(u64, Vec<Seq>)> {
+/// The damaged rows of a file.
+pub(super) fn damaged(conn: &Connection) -> rusqlite::Result<Named> {
     let compare = Compare::of_file(conn)?;
-    let (mut count, mut named) = (0, Vec::new());
+    let mut damaged = Named::default();
     let mut events = conn.prepare("SELECT seq FROM parked ORDER BY seq")?;
     let mut raw = conn.prepare("SELECT seq FROM raw ORDER BY seq")?;
-    let mut add = |seq: Seq| {
-        count += 1;
-        if named.len() < NAMED {
-            named.push(seq);
-        }
-    };
     let mut found = events.query([])?;
     while let Some(row) = found.next()? {
         if let Some(Kept::Damaged(seq)) = rows::salvage_event(conn, rows::seq(row, 0)?, &compare)? {
-            add(seq);
+            damaged.add(seq);
         }
     }
     let mut found = raw.query([])?;
     while let Some(row) = found.next()? {
         if let Some(Kept::Damaged(seq)) = rows::get_raw(conn, rows::seq(row, 0)?, &compare)? {
-            add(seq);
+            damaged.add(seq);
         }
     }
-    Ok((count, named))
+    Ok(damaged)
 }
 
 impl Store {

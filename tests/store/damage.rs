@@ -77,9 +77,13 @@ async fn pages_that_were_overwritten_cost_their_own_rows_and_each_is_named() {
     assert!(!findings.is_empty());
     let (rows, exported) = export(dir.path());
     assert!(!exported.is_whole() && !exported.damage.is_empty());
-    assert!((lost..lost * 9).contains(&exported.unread), "{lost} pages, {} rows", exported.unread);
-    assert_eq!(exported.events + exported.raw + exported.unread, 1_100, "each is there, or is named");
-    let named: BTreeSet<u64> = exported.named.iter().map(|seq| seq.0).collect();
+    assert!(
+        (lost..lost * 9).contains(&exported.unread.count),
+        "{lost} pages, {} rows",
+        exported.unread.count
+    );
+    assert_eq!(exported.events + exported.raw + exported.unread.count, 1_100, "each is there, or is named");
+    let named: BTreeSet<u64> = exported.unread.first.iter().map(|seq| seq.0).collect();
     assert!(named.is_disjoint(&rows) && named.len() + rows.len() == 1_100);
 }
 
@@ -243,8 +247,8 @@ async fn a_bit_that_turned_in_a_payload_is_counted_named_and_no_row_behind_it_is
     assert!(copy.is_sound() && copy.notes.iter().any(|note| note.contains("2, 4")), "{copy:?}");
     let (rows, exported) = export(dir.path());
     assert_eq!(rows, BTreeSet::from([1, 3, 5]));
-    assert_eq!((exported.changed, exported.unread, exported.is_whole()), (2, 0, false));
-    assert_eq!(exported.named_changed, [Seq(2), Seq(4)]);
+    assert_eq!((exported.changed.count, exported.unread.count, exported.is_whole()), (2, 0, false));
+    assert_eq!(exported.changed.first, [Seq(2), Seq(4)]);
 
     let (running, _) = Running::open(dir, limits(), None).await;
     let key = lane("acme", "subject");
@@ -341,8 +345,8 @@ async fn a_damaged_row_that_moves_with_its_account_is_damaged_there_too_and_no_o
         bytes[at] ^= 1;
     });
     let (_to, exported) = moved(dir.path()).await;
-    assert_eq!((exported.events, exported.raw, exported.changed), (2, 2, 1));
-    assert_eq!(exported.named_changed, [Seq(2)]);
+    assert_eq!((exported.events, exported.raw, exported.changed.count), (2, 2, 1));
+    assert_eq!(exported.changed.first, [Seq(2)]);
 }
 
 #[tokio::test]
@@ -362,7 +366,7 @@ async fn rows_of_an_older_version_have_no_checksum_and_are_no_damage_also_where_
     let conn = rusqlite::Connection::open(to.path().join("store.db")).unwrap();
     conn.execute("UPDATE parked SET checksum = NULL", []).unwrap();
     drop(conn);
-    assert_eq!(export(to.path()).1.named_changed, [recovered.next_seq]);
+    assert_eq!(export(to.path()).1.changed.first, [recovered.next_seq]);
 }
 
 /// Turns a bit in the subject of a row of `few`, the first being 0: of the row itself, or of its entry in the index.
