@@ -42,12 +42,16 @@ fn kafka_config(kafka: &Kafka, dir: &Path, prefix: &str, rest: &str) -> std::pat
     configure(dir, &bus, acme(), rest)
 }
 
-fn nats_config(nats: &Nats, dir: &Path, prefix: &str, rest: &str) -> std::path::PathBuf {
-    let bus = format!(
+fn nats_bus(nats: &Nats, prefix: &str) -> String {
+    format!(
         "bus: {{ nats: {{ url: \"{}\", subject: \"{prefix}.{{type}}.{{account}}.{{subject}}\", stream: \"{prefix}\", create: true }} }}",
         nats.url
-    );
-    configure(dir, &bus, acme(), &format!("delivery: {{ drain_delay: 0s{rest} }}"))
+    )
+}
+
+fn nats_config(nats: &Nats, dir: &Path, prefix: &str, rest: &str) -> std::path::PathBuf {
+    let rest = format!("delivery: {{ drain_delay: 0s{rest} }}");
+    configure(dir, &nats_bus(nats, prefix), acme(), &rest)
 }
 
 /// Everything in a stream, oldest first: what a stock consumer reads.
@@ -278,11 +282,8 @@ async fn a_retry_while_the_first_copy_is_in_flight_or_parked_is_not_published_tw
 async fn a_store_that_is_full_refuses_what_the_bus_does_not_take_and_recovers() {
     let (nats, dir, prefix) =
         (Nats::start(brokers::Guard::Open, ""), tempfile::tempdir().unwrap(), unique("full"));
-    let bus = format!(
-        "bus: {{ nats: {{ url: \"{}\", subject: \"{prefix}.{{type}}.{{account}}.{{subject}}\", stream: \"{prefix}\", create: true }} }}",
-        nats.url
-    );
     let accounts = format!("{}    limits: {{ parked: 64KiB }}\n", acme());
+    let bus = nats_bus(&nats, &prefix);
     let config = configure(dir.path(), &bus, &accounts, "delivery: { drain_delay: 0s }");
     let bridge = Bridge::start(&config);
     let driving = Driving::begin(&bridge, 16, 60);
@@ -330,6 +331,45 @@ async fn a_topic_that_is_missing_stops_its_own_lanes_and_nothing_else() {
     let report = compare(&ledger, async || read_topic(kafka, &trips)).await;
     assert!(report.holds(), "trips are drained in order: {report}\n{}", bridge.log_text());
     assert_eq!((report.distinct, report.duplicates), (40, 0), "each event once");
+}
+
+/// The store has no room, and the first copy's attempt is in flight when its sender is told so: who comes again waits for that
+/// attempt as long as for one of his own, and no longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_again_while_the_bus_hangs_and_the_store_is_full_is_told_so_by_his_deadline() {
+    const DEADLINE: Duration = Duration::from_secs(1);
+    let (nats, dir, prefix) =
+        (Nats::start(brokers::Guard::Open, ""), tempfile::tempdir().unwrap(), unique("twice"));
+    let bus = nats_bus(&nats, &prefix);
+    let accounts = format!("{}    limits: {{ parked: 64KiB }}\n", acme());
+    // The breaker stays out of it: what comes is sent.
+    let rest = "delivery: { publish_deadline: 1s, drain_delay: 0s, breaker: { failure_rate: 1.0 } }";
+    let bridge = Bridge::start(&configure(dir.path(), &bus, &accounts, rest));
+    let (from, client, url) = (start(), client(), format!("{}/webhooks/acme", bridge.webhook));
+    let send = async |vehicles: std::ops::Range<usize>| {
+        let rows: Vec<_> = vehicles.map(|vehicle| flat(vehicle, from)).collect();
+        let begun = Instant::now();
+        let answer = client.post(&url).bearer_auth(TOKEN).json(&rows).send().await.unwrap();
+        (answer.status().as_u16(), begun.elapsed())
+    };
+    assert_eq!(send(0..1).await.0, 201);
+    nats.pause();
+    // More than the quota holds. Then the first copy of one more is refused while its attempt is in flight, and comes again.
+    for vehicles in [1..400, 400..401, 400..401, 400..401] {
+        let (status, took) = send(vehicles).await;
+        assert_eq!(status, 503);
+        assert!(took < DEADLINE * 4, "{took:?}\n{}", bridge.log_text());
+    }
+    nats.resume();
+    let begun = Instant::now();
+    while send(0..401).await.0 != 201 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the bus is back");
+    }
+    let facts: Vec<_> = (0..401).map(|vehicle| Fact { subject: imei(vehicle), at: from }).collect();
+    let ledger = Ledger { sent: facts.iter().cloned().collect(), answered: facts, ..Ledger::default() };
+    let report = compare(&ledger, async || read_stream(&nats.url, &prefix).await).await;
+    assert!(report.holds(), "{report}\n{}", bridge.log_text());
+    assert_eq!((report.distinct, report.duplicates), (401, 0), "each event once");
 }
 
 /// Requests that bear states take turns, each with the bus: while it hangs, one must not wait for the deadlines of those before it.

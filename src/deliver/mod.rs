@@ -271,22 +271,30 @@ impl Deliverer {
         }
     }
 
-    /// A copy of the same event is in flight: its outcome is this one's.
+    /// A copy of the same event is in flight: its outcome is this one's, if it has one in time. Its deadline came first: after
+    /// this one's only the store is waited for.
     async fn share(
         &self,
         arrival: Arrival,
-        shared: Shared,
+        mut shared: Shared,
         deadline: Instant,
         admission: Admission,
         copies: u32,
     ) -> Sums {
-        let settled = timeout_at(deadline + STORE_PATIENCE, shared.outcome()).await;
-        match settled {
-            Ok(Settled::Durable) => Sums { duplicates: self.duplicate(&arrival.outgoing), ..Sums::default() },
-            Ok(Settled::Released) if copies > 0 => {
-                self.attempt(vec![arrival], admission, self.deadline(), copies - 1).await
+        let settled = match timeout_at(deadline, shared.outcome()).await {
+            Ok(settled) => Some(settled),
+            Err(_) => {
+                timeout_at(deadline + STORE_PATIENCE, shared.unless_refused()).await.unwrap_or_default()
             }
-            Ok(Settled::Released) | Err(_) => {
+        };
+        match settled {
+            Some(Settled::Durable) => {
+                Sums { duplicates: self.duplicate(&arrival.outgoing), ..Sums::default() }
+            }
+            Some(Settled::Released) if copies > 0 && Instant::now() < deadline => {
+                self.attempt(vec![arrival], admission, deadline, copies - 1).await
+            }
+            Some(Settled::Released) | None => {
                 let outgoing = &arrival.outgoing;
                 self.counts.of(&outgoing.lane.account, outgoing.event_type).met(Fate::Rejected);
                 Sums { rejected: 1, ..Sums::default() }

@@ -180,8 +180,11 @@ impl Slot {
         settled
     }
 
-    /// The store refused it while an attempt is in flight: the sender is told, the reservation is held.
+    /// The store refused it while an attempt is in flight: the sender is told, and so are those of copies; the reservation is held.
     pub fn not_kept(&self) -> bool {
+        if let Some(reservation) = &self.state.lock().reservation {
+            reservation.not_kept();
+        }
         self.settle(Fate::Rejected)
     }
 

@@ -1,17 +1,19 @@
 //! The ledger: every request, its events and its answers, written to disk as they happen and read back by the checker, which
-//! trusts nothing else. A line each: `request N MARK FACT…`, `answer N STATUS MS`; a fact is kind, vehicle and time.
+//! trusts nothing else. A line each: `request N MARK FACT…`, `answer N STATUS MS AT BUS`, with the ms
+//! since the ledger was begun; a fact is kind, vehicle and time.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::facts::{Account, Bulk, Fact, Kind};
 
 /// What is written. Shared by all senders.
 pub struct Ledger {
     path: PathBuf,
+    begun: Instant,
     state: Mutex<State>,
 }
 
@@ -53,7 +55,7 @@ impl Ledger {
     pub fn create(path: PathBuf) -> Self {
         let file = BufWriter::new(File::create(&path).expect("a writable folder"));
         let state = State { file, requests: 0, answers: 0, events: 0, latencies: Vec::new() };
-        Self { path, state: Mutex::new(state) }
+        Self { path, begun: Instant::now(), state: Mutex::new(state) }
     }
 
     /// A request that is about to be sent; its number.
@@ -73,7 +75,8 @@ impl Ledger {
     /// Its answer; 0 where none came.
     pub fn answer(&self, number: u64, status: u16, events: usize, latency: Latency) {
         let mut state = self.state.lock().expect("no panic");
-        writeln!(state.file, "answer {number} {status} {}", latency.took.as_millis()).expect("room");
+        let (took, at) = (latency.took.as_millis(), self.begun.elapsed().as_millis());
+        writeln!(state.file, "answer {number} {status} {took} {at} {:?}", latency.bus).expect("room");
         if (200..300).contains(&status) {
             state.answers += 1;
             state.events += events as u64;

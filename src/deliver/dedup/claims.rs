@@ -19,6 +19,17 @@ pub enum Settled {
     Released,
 }
 
+/// What is known of a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// On its way to the bus or into the store.
+    Open,
+    /// The store refused it. The attempt that is in flight may still succeed.
+    NotKept,
+    /// Over.
+    Settled(Settled),
+}
+
 /// One event's claim on its ids.
 #[derive(Debug)]
 pub struct Claim {
@@ -26,49 +37,63 @@ pub struct Claim {
     state: Mutex<State>,
 }
 
-/// Most claims are never waited for: a channel is made where one is.
 #[derive(Debug)]
-enum State {
-    Alone,
-    Watched(watch::Sender<Option<Settled>>),
-    Settled(Settled),
+struct State {
+    standing: Standing,
+    /// Most claims are never waited for: a channel is made where one is.
+    watched: Option<watch::Sender<Standing>>,
 }
 
 impl Claim {
-    /// Tells whoever waits.
+    /// Tells whoever waits what became of it.
     pub fn settle(&self, settled: Settled) {
-        let before = std::mem::replace(&mut *self.state.lock(), State::Settled(settled));
-        if let State::Watched(watched) = before {
-            watched.send_replace(Some(settled));
+        self.turn(Standing::Settled(settled));
+    }
+
+    /// Tells whoever waits that only the attempt in flight can still settle it as durable.
+    pub fn not_kept(&self) {
+        self.turn(Standing::NotKept);
+    }
+
+    fn turn(&self, standing: Standing) {
+        let mut state = self.state.lock();
+        state.standing = standing;
+        if let Some(watched) = &state.watched {
+            watched.send_replace(standing);
         }
     }
 
     fn share(&self) -> Shared {
         let mut state = self.state.lock();
-        let settled = match &*state {
-            State::Alone => {
-                let (tell, settled) = watch::channel(None);
-                *state = State::Watched(tell);
-                settled
-            }
-            State::Watched(watched) => watched.subscribe(),
-            State::Settled(settled) => watch::channel(Some(*settled)).1,
-        };
-        Shared { settled }
+        let standing = state.standing;
+        let watched = state.watched.get_or_insert_with(|| watch::channel(standing).0);
+        Shared { standing: watched.subscribe() }
     }
 }
 
 /// Another event's claim, waited for.
 #[derive(Debug)]
 pub struct Shared {
-    settled: watch::Receiver<Option<Settled>>,
+    standing: watch::Receiver<Standing>,
 }
 
 impl Shared {
-    /// Until the claim is settled.
-    pub async fn outcome(mut self) -> Settled {
-        let settled = self.settled.wait_for(Option::is_some).await;
-        settled.ok().and_then(|settled| *settled).unwrap_or(Settled::Released)
+    /// Until the claim is settled. Cancel-safe.
+    pub async fn outcome(&mut self) -> Settled {
+        let over = |standing: &Standing| matches!(standing, Standing::Settled(_));
+        match self.standing.wait_for(over).await.as_deref() {
+            Ok(Standing::Settled(settled)) => *settled,
+            Ok(Standing::Open | Standing::NotKept) | Err(_) => Settled::Released,
+        }
+    }
+
+    /// Until the claim is settled; none once the store refused it, whatever is in flight.
+    pub async fn unless_refused(&mut self) -> Option<Settled> {
+        match self.standing.wait_for(|standing| *standing != Standing::Open).await.as_deref() {
+            Ok(Standing::Settled(settled)) => Some(*settled),
+            Ok(Standing::Open | Standing::NotKept) => None,
+            Err(_) => Some(Settled::Released),
+        }
     }
 }
 
@@ -86,7 +111,8 @@ impl Claims {
 
     /// Claims all of these.
     pub fn claim(&mut self, enters: &Arc<[Uuid]>) -> Arc<Claim> {
-        let claim = Arc::new(Claim { ids: Arc::clone(enters), state: Mutex::new(State::Alone) });
+        let state = Mutex::new(State { standing: Standing::Open, watched: None });
+        let claim = Arc::new(Claim { ids: Arc::clone(enters), state });
         for id in enters.iter() {
             self.ids.entry(*id).or_default().push(Arc::clone(&claim));
         }
@@ -109,5 +135,27 @@ impl Claims {
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn who_waits_hears_that_the_store_refused_it_and_after_that_what_became_of_the_attempt() {
+        let claim = Claims::default().claim(&[Uuid::nil()].into());
+        let (mut early, mut late) = (claim.share(), claim.share());
+        assert_eq!(early.unless_refused().now_or_never(), None);
+        claim.not_kept();
+        assert_eq!(early.unless_refused().now_or_never(), Some(None));
+        assert_eq!(late.outcome().now_or_never(), None, "the attempt is in flight");
+        claim.settle(Settled::Durable);
+        for mut shared in [early, late, claim.share()] {
+            assert_eq!(shared.outcome().now_or_never(), Some(Settled::Durable));
+            assert_eq!(shared.unless_refused().now_or_never(), Some(Some(Settled::Durable)));
+        }
     }
 }

@@ -145,6 +145,13 @@ impl Reservation {
             self.dedup.settle(&claim, Settled::Durable);
         }
     }
+
+    /// The store refused the event, and an attempt of it is in flight: copies of it need not wait for the store.
+    pub fn not_kept(&self) {
+        if let Some(claim) = &self.claim {
+            claim.not_kept();
+        }
+    }
 }
 
 impl Drop for Reservation {

@@ -500,7 +500,7 @@ async fn deliver(dedup: &Arc<Dedup>, candidate: &Candidate, number: u64) -> u64 
                 }
             }
             Verdict::Known => return 0,
-            Verdict::InFlight(shared) => {
+            Verdict::InFlight(mut shared) => {
                 if shared.outcome().await == Settled::Durable {
                     return 0;
                 }

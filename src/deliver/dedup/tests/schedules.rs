@@ -58,7 +58,7 @@ fn became(verdict: Verdict, finish: impl FnOnce(Reservation) -> Became) -> impl 
     };
     move || match now {
         Ok(became) => became,
-        Err(shared) => {
+        Err(mut shared) => {
             let mut outcome = std::pin::pin!(shared.outcome());
             match outcome.as_mut().poll(&mut Context::from_waker(&noop_waker())) {
                 Poll::Ready(settled) => Became::Shared(settled),
