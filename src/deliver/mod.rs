@@ -85,6 +85,40 @@ impl Sums {
     }
 }
 
+/// One request's events by what dedup said.
+#[derive(Default)]
+struct Sorted {
+    fresh: Vec<Fresh>,
+    known: Vec<Outgoing>,
+    copied: Vec<(Arrival, Shared)>,
+}
+
+impl Sorted {
+    fn take(&mut self, place: usize, arrival: Arrival, verdict: Verdict) {
+        match verdict {
+            Verdict::New(reservation) => {
+                self.fresh.push(Fresh { place, outgoing: arrival.outgoing, reservation });
+            }
+            Verdict::Known => self.known.push(arrival.outgoing),
+            Verdict::InFlight(shared) => self.copied.push((arrival, shared)),
+        }
+    }
+}
+
+/// A new event, and its place in its request.
+struct Fresh {
+    place: usize,
+    outgoing: Outgoing,
+    reservation: dedup::Reservation,
+}
+
+impl Fresh {
+    /// A lane's by their time; of one time, in the order in which they came.
+    fn order(&self) -> (&LaneKey, i64, usize) {
+        (&self.outgoing.lane, self.outgoing.occur_ms, self.place)
+    }
+}
+
 /// See the module.
 pub struct Deliverer {
     /// The books of order.
@@ -153,25 +187,33 @@ impl Deliverer {
         Box::pin(async move {
             let mut sums = Sums::default();
             let turn = self.turn(&arrivals).await;
-            let mut fresh = Vec::with_capacity(arrivals.len());
-            let mut copied = Vec::new();
-            for arrival in arrivals {
+            let mut sorted = Sorted { fresh: Vec::with_capacity(arrivals.len()), ..Sorted::default() };
+            let mut unsure = Vec::new();
+            for (place, arrival) in arrivals.into_iter().enumerate() {
                 if faults::bug(Bug::Lost) {
                     let outgoing = &arrival.outgoing;
                     self.counts.of(&outgoing.lane.account, outgoing.event_type).met(Fate::Delivered);
                     sums.delivered += 1;
                     continue;
                 }
-                match self.dedup.reserve(&arrival.candidate).await {
-                    Verdict::New(reservation) => fresh.push((arrival.outgoing, reservation)),
-                    Verdict::Known => sums.duplicates += self.duplicate(&arrival.outgoing),
-                    Verdict::InFlight(shared) => copied.push((arrival, shared)),
+                match self.dedup.reserve_now(&arrival.candidate) {
+                    Some(verdict) => sorted.take(place, arrival, verdict),
+                    None => unsure.push((place, arrival)),
                 }
             }
+            if !unsure.is_empty() {
+                let candidates: Vec<_> = unsure.iter().map(|(_, arrival)| &arrival.candidate).collect();
+                let verdicts = self.dedup.reserve_all(&candidates).await;
+                for ((place, arrival), verdict) in unsure.into_iter().zip(verdicts) {
+                    sorted.take(place, arrival, verdict);
+                }
+            }
+            sorted.known.iter().for_each(|outgoing| sums.duplicates += self.duplicate(outgoing));
             let admitted = deadline.max(self.least_share());
-            let (group, lanes) = self.admit(fresh, admission);
+            let (group, lanes) = self.admit(sorted.fresh, admission);
             drop(turn);
-            let waits = copied
+            let waits = sorted
+                .copied
                 .into_iter()
                 .map(|(arrival, shared)| self.share(arrival, shared, deadline, admission, copies));
             let (tally, shared) = join(self.drive(&lanes, &group, admitted), join_all(waits)).await;
@@ -200,25 +242,20 @@ impl Deliverer {
     }
 
     /// Admits a request's events to their lanes, each lane's in the order of their time: their group, and the lanes.
-    fn admit(
-        &self,
-        mut fresh: Vec<(Outgoing, dedup::Reservation)>,
-        admission: Admission,
-    ) -> (Arc<Group>, Vec<LaneKey>) {
-        // Stable: of one time, in the order in which they came.
-        fresh.sort_by(|(a, _), (b, _)| a.lane.cmp(&b.lane).then(a.occur_ms.cmp(&b.occur_ms)));
+    fn admit(&self, mut fresh: Vec<Fresh>, admission: Admission) -> (Arc<Group>, Vec<LaneKey>) {
+        fresh.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
         let group = Group::new(fresh.len());
         let mut lanes: Vec<LaneKey> = Vec::with_capacity(fresh.len());
         let mut events = fresh.into_iter().peekable();
-        while let Some((first, reservation)) = events.next() {
+        while let Some(Fresh { outgoing: first, reservation, .. }) = events.next() {
             let lane = first.lane.clone();
             let slot = |outgoing: Outgoing, reservation| {
                 let slot = Slot::new(&outgoing, reservation, &group, lanes.len(), &self.counts);
                 (outgoing, slot)
             };
             let mut slots = vec![slot(first, reservation)];
-            while let Some((outgoing, reservation)) = events.next_if(|(outgoing, _)| outgoing.lane == lane) {
-                slots.push(slot(outgoing, reservation));
+            while let Some(next) = events.next_if(|next| next.outgoing.lane == lane) {
+                slots.push(slot(next.outgoing, next.reservation));
             }
             if slots.len() > 1 && faults::bug(Bug::Reordered) {
                 slots.reverse();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, params};
 
+use super::reach::Reach;
 use super::tail::{Bucket, Short, Tail, Unwritten};
 use crate::event::{AccountId, EventType};
 
@@ -15,7 +16,7 @@ const MOST_RUNS: usize = 8;
 /// Ids in one piece: 12 KiB.
 const PIECE: usize = 1_024;
 /// The layout of the file.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const SCHEMA: &str = "
     CREATE TABLE journal (row INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;
@@ -23,6 +24,12 @@ const SCHEMA: &str = "
         first BLOB NOT NULL, ids BLOB NOT NULL) STRICT;
     CREATE UNIQUE INDEX piece_place ON piece (account, type, hour, run, first);
     CREATE TABLE forgotten (id BLOB PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+";
+
+/// What the second layout added.
+const REACH: &str = "
+    CREATE TABLE reach (account TEXT NOT NULL, type TEXT NOT NULL, newest INTEGER NOT NULL, ahead INTEGER NOT NULL,
+        PRIMARY KEY (account, type)) STRICT, WITHOUT ROWID;
 ";
 
 /// The page cache is 16 MiB; no commit waits for the disk; the log is cut back after a checkpoint.
@@ -62,10 +69,15 @@ impl File {
         let connection = Connection::open(path)?;
         connection.execute_batch(SETTINGS)?;
         let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        if version == 0 {
-            connection.execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"))?;
-        } else if version != VERSION {
-            return Err(rusqlite::Error::InvalidQuery);
+        let missing = match version {
+            0 => [SCHEMA, REACH].concat(),
+            1 => REACH.to_owned(),
+            VERSION => String::new(),
+            _ => return Err(rusqlite::Error::InvalidQuery),
+        };
+        if !missing.is_empty() {
+            connection
+                .execute_batch(&format!("BEGIN; {missing} PRAGMA user_version = {VERSION}; COMMIT;"))?;
         }
         let tail = read_tail(&connection)?;
         let runs = read_runs(&connection)?;
@@ -93,7 +105,17 @@ impl File {
                 transaction.prepare_cached(sql)?.execute([id.as_slice()])?;
             }
         }
+        for ((account, event_type), reach) in &unwritten.reaches {
+            let sql = "INSERT OR REPLACE INTO reach (account, type, newest, ahead) VALUES (?1, ?2, ?3, ?4)";
+            let row = params![account.as_str(), event_type.as_str(), reach.newest, reach.ahead];
+            transaction.prepare_cached(sql)?.execute(row)?;
+        }
         transaction.commit()
+    }
+
+    /// Ids of an account come from elsewhere: how far they reach is not known.
+    pub fn forget_reach(&self, account: &AccountId) -> rusqlite::Result<()> {
+        self.connection.execute("DELETE FROM reach WHERE account = ?1", [account.as_str()]).map(|_| ())
     }
 
     /// The journal's last row.
@@ -232,9 +254,10 @@ impl File {
         Ok(())
     }
 
-    /// Forgotten ids older than `before` are nowhere remembered any more.
-    pub fn expire_forgotten(&self, before: i64) -> rusqlite::Result<()> {
+    /// Ids older than `before` are nowhere remembered any more.
+    pub fn expire(&self, before: i64) -> rusqlite::Result<()> {
         self.connection.execute("DELETE FROM forgotten WHERE at < ?1", [before])?;
+        self.connection.execute("DELETE FROM reach WHERE max(newest, ahead) < ?1", [before])?;
         Ok(())
     }
 }
@@ -267,6 +290,13 @@ fn read_tail(connection: &Connection) -> rusqlite::Result<Tail> {
         if let Ok(id) = Short::try_from(row.get_ref(0)?.as_blob()?) {
             tail.restore_forgotten(id, row.get(1)?);
         }
+    }
+    let mut reach = connection.prepare("SELECT account, type, newest, ahead FROM reach")?;
+    let mut rows = reach.query([])?;
+    while let Some(row) = rows.next()? {
+        let Some(event_type) = EventType::parse(row.get_ref(1)?.as_str()?) else { continue };
+        let kind = (AccountId::new(row.get_ref(0)?.as_str()?), event_type);
+        tail.restore_reach(kind, Reach { newest: row.get(2)?, ahead: row.get(3)? });
     }
     Ok(tail)
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use foldhash::{HashMap, HashSet};
 
-use super::tail::{Bucket, HOUR_MS};
-use crate::event::{AccountId, EventType, Millis};
+use super::reach::Reach;
+use super::tail::{Bucket, HOUR_MS, Kind};
+use crate::event::{EventType, Millis};
 
 /// What one entry takes beside its subject's text: key, time, counters and the map's slack.
 const ENTRY_BYTES: u64 = 112;
@@ -21,7 +22,6 @@ pub enum Newness {
     Unsure,
 }
 
-type Kind = (AccountId, EventType);
 type Subjects = HashMap<Arc<str>, i64>;
 
 /// See the module. Beside the subjects it holds one ceiling an account and type, and the mixed hours within the horizon.
@@ -47,13 +47,12 @@ impl Front {
         }
     }
 
-    /// Ids of this hour were stored by an earlier process.
-    pub fn seen_before(&mut self, bucket: &Bucket, now: Millis) {
-        if bucket.hour > now.0.div_euclid(HOUR_MS) {
+    /// Ids of this hour were stored by an earlier process, whose ids of this account and type reached so far.
+    pub fn seen_before(&mut self, bucket: &Bucket, reach: Reach) {
+        self.raise(bucket.kind(), reach.newest);
+        let begin = bucket.hour.saturating_mul(HOUR_MS);
+        if begin > reach.newest || (bucket.end() > reach.newest && reach.is_ahead()) {
             self.mix(bucket);
-        } else {
-            let end = bucket.hour.saturating_add(1).saturating_mul(HOUR_MS);
-            self.raise((bucket.account.clone(), bucket.event_type), end);
         }
     }
 
@@ -62,7 +61,7 @@ impl Front {
         if self.mixed.contains(bucket) {
             return Newness::Unsure;
         }
-        let kind = (bucket.account.clone(), bucket.event_type);
+        let kind = bucket.kind();
         let held = self.subjects.get(&kind).and_then(|subjects| subjects.get(subject));
         let newest = held.or_else(|| self.ceilings.get(&kind));
         if newest.is_none_or(|newest| time.0 > *newest) { Newness::New } else { Newness::Unsure }
@@ -70,7 +69,7 @@ impl Front {
 
     /// An event of `subject` alone at `time` was remembered.
     pub fn advance(&mut self, bucket: &Bucket, subject: &Arc<str>, time: Millis) {
-        let kind = (bucket.account.clone(), bucket.event_type);
+        let kind = bucket.kind();
         let ceiling = self.ceilings.get(&kind).copied().unwrap_or(i64::MIN);
         let subjects = self.subjects.entry(kind).or_default();
         if let Some(newest) = subjects.get_mut(subject) {
@@ -133,6 +132,7 @@ fn bytes(subject: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::AccountId;
 
     fn bucket(time: i64) -> Bucket {
         Bucket {
@@ -167,11 +167,25 @@ mod tests {
     #[test]
     fn after_a_restart_nothing_up_to_what_was_stored_is_called_new() {
         let mut front = Front::new(1 << 20);
-        front.seen_before(&bucket(10 * HOUR_MS), Millis(11 * HOUR_MS));
+        let reach = Reach { newest: 10 * HOUR_MS + 5, ahead: i64::MIN };
+        front.seen_before(&bucket(10 * HOUR_MS), reach);
         assert_eq!(newness(&front, 1, 10 * HOUR_MS + 5), Newness::Unsure);
         advance(&mut front, 1, 5);
         assert_eq!(newness(&front, 1, 10 * HOUR_MS + 5), Newness::Unsure);
-        assert_eq!(newness(&front, 1, 11 * HOUR_MS + 1), Newness::New);
+        assert_eq!(newness(&front, 1, 10 * HOUR_MS + 6), Newness::New);
+    }
+
+    #[test]
+    fn after_a_restart_an_hour_that_may_hold_what_was_ahead_is_looked_up() {
+        let mut front = Front::new(1 << 20);
+        let reach = Reach { newest: 10 * HOUR_MS + 5, ahead: 12 * HOUR_MS + 5 };
+        for hour in [10, 12] {
+            front.seen_before(&bucket(hour * HOUR_MS), reach);
+        }
+        assert_eq!(newness(&front, 1, 10 * HOUR_MS + 6), Newness::Unsure);
+        assert_eq!(newness(&front, 1, 11 * HOUR_MS), Newness::New);
+        assert_eq!(newness(&front, 1, 12 * HOUR_MS), Newness::Unsure);
+        assert_eq!(newness(&front, 1, 13 * HOUR_MS), Newness::New);
     }
 
     #[test]

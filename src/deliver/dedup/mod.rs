@@ -2,13 +2,14 @@
 //! acknowledged or parked; a copy that arrives meanwhile shares the outcome. Invariants: of two copies at once exactly one
 //! is new; what cannot be looked up in time counts as new, for a duplicate costs an upsert and a swallowed fact the fact.
 //!
-//! `claims` has what is in flight, `front` the newest time of each subject, `tail` the ids of the last minutes, `file` is
-//! `seen.db`, and `worker` the thread that owns it.
+//! `claims` has what is in flight, `front` the newest time of each subject, `reach` that of each account and type, `tail` the
+//! ids of the last minutes, `file` is `seen.db`, and `worker` the thread that owns it.
 
 mod claims;
 mod file;
 mod front;
 pub mod moving;
+mod reach;
 mod tail;
 mod worker;
 
@@ -33,17 +34,16 @@ use crate::deliver::points::point;
 use crate::event::{AccountId, EventType, Millis};
 use claims::{Claim, Claims};
 use front::{Front, Newness};
+use reach::Reach;
 use tail::{Bucket, Tail};
-use worker::{Lookup, Place};
+use worker::{Lookup, Place, Question};
 
 /// How long a look-up on disk may take.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// After one that took longer nothing is looked up for so long, lest a request of a thousand events wait a thousand times.
+/// After one that took longer nothing is looked up for so long, lest every request wait.
 const RESPITE: Duration = Duration::from_secs(5);
 /// How often an event is looked up again because a fold came between. Folds are seconds apart.
 const LOOK_UPS: u32 = 3;
-/// A key time further ahead of receipt than this says nothing about what is newest.
-const AHEAD_MS: i64 = 300_000;
 
 /// What dedup asks about an event.
 #[derive(Debug, Clone)]
@@ -89,6 +89,20 @@ pub enum Verdict {
     Known,
     /// A copy is on its way: wait for what becomes of it.
     InFlight(Shared),
+}
+
+/// What memory says of an event.
+enum Recalled {
+    New,
+    Known,
+    Unsure(Question),
+}
+
+/// Memory cannot tell.
+struct Unsure {
+    /// How often ids had gone from the tail to the disk.
+    folds: u64,
+    question: Question,
 }
 
 /// Counts for metrics.
@@ -173,10 +187,12 @@ impl Dedup {
         clock: impl Fn() -> Millis + Send + Sync + 'static,
     ) -> Result<(Arc<Self>, Worker), OpenError> {
         let clock: Clock = Arc::new(clock);
-        let opened = worker::open(dir, horizons.clone(), Arc::clone(&clock))?;
+        let mut opened = worker::open(dir, horizons.clone(), Arc::clone(&clock))?;
         let mut front = Front::new(horizons.memory);
-        for bucket in opened.buckets.iter().chain(opened.tail.buckets()) {
-            front.seen_before(bucket, clock());
+        let stored: Vec<Bucket> = opened.buckets.iter().chain(opened.tail.buckets()).cloned().collect();
+        let reaches = opened.tail.reaches(&stored, clock());
+        for bucket in &stored {
+            front.seen_before(bucket, reaches.of(bucket));
         }
         let dedup = Arc::new(Self {
             claims: Mutex::default(),
@@ -192,23 +208,68 @@ impl Dedup {
         Ok((dedup, worker))
     }
 
-    /// Decides for one event. No lock is held across an await; dropped, it leaves nothing behind.
-    pub async fn reserve(self: &Arc<Self>, candidate: &Candidate) -> Verdict {
+    /// Decides for one event, where memory can tell; none where the disk is to be asked: [`Self::reserve_all`] does.
+    #[must_use]
+    pub fn reserve_now(self: &Arc<Self>, candidate: &Candidate) -> Option<Verdict> {
+        self.begin(candidate).ok()
+    }
+
+    /// Decides for several events, with one question to the disk for all: a request of a thousand waits as long as one of
+    /// one. No lock is held across an await; dropped, it leaves nothing behind.
+    pub async fn reserve_all(self: &Arc<Self>, candidates: &[&Candidate]) -> Vec<Verdict> {
+        let mut verdicts: Vec<Option<Verdict>> = candidates.iter().map(|_| None).collect();
+        for left in (0..LOOK_UPS).rev() {
+            let mut asked = Vec::new();
+            let mut questions = Vec::new();
+            for (candidate, verdict) in candidates.iter().zip(&mut verdicts).filter(|(_, v)| v.is_none()) {
+                match self.begin(candidate) {
+                    Ok(decided) => *verdict = Some(decided),
+                    Err(Unsure { folds, question }) => {
+                        // What is looked up last counts, whatever was folded meanwhile.
+                        asked.push((candidate, verdict, (left > 0).then_some(folds)));
+                        questions.push(question);
+                    }
+                }
+            }
+            if asked.is_empty() {
+                break;
+            }
+            let answers = self.look_up(questions).await;
+            point();
+            for ((candidate, verdict, folds), known) in asked.into_iter().zip(answers) {
+                *verdict = if known { Some(Verdict::Known) } else { self.claim(candidate, folds) };
+            }
+        }
+        verdicts.into_iter().flatten().collect()
+    }
+
+    /// Decides for one event.
+    #[cfg(test)]
+    pub async fn reserve_one(self: &Arc<Self>, candidate: &Candidate) -> Verdict {
+        match self.reserve_now(candidate) {
+            Some(verdict) => verdict,
+            None => self.reserve_all(&[candidate]).await.remove(0),
+        }
+    }
+
+    /// Decides from memory, or says what to ask the disk.
+    fn begin(self: &Arc<Self>, candidate: &Candidate) -> Result<Verdict, Unsure> {
         let mut left = LOOK_UPS;
         loop {
             if let Some(shared) = self.claims.lock().on(&candidate.checks) {
-                return Verdict::InFlight(shared);
+                return Ok(Verdict::InFlight(shared));
             }
             point();
             let folds = self.tail.lock().folds();
-            if self.is_known(candidate).await {
-                return Verdict::Known;
+            match self.recall(candidate) {
+                Recalled::Known => return Ok(Verdict::Known),
+                Recalled::Unsure(question) => return Err(Unsure { folds, question }),
+                Recalled::New => {}
             }
             left -= 1;
-            let last = left == 0;
             point();
-            if let Some(verdict) = self.claim(candidate, (!last).then_some(folds)) {
-                return verdict;
+            if let Some(verdict) = self.claim(candidate, (left > 0).then_some(folds)) {
+                return Ok(verdict);
             }
         }
     }
@@ -245,26 +306,27 @@ impl Dedup {
         claim.settle(settled);
     }
 
-    async fn is_known(&self, candidate: &Candidate) -> bool {
+    fn recall(&self, candidate: &Candidate) -> Recalled {
         if self.is_beyond_horizon(candidate) || self.newness(candidate) == Newness::New {
-            return false;
+            return Recalled::New;
         }
         point();
         let ids = {
             let tail = self.tail.lock();
             if tail.knows(&candidate.checks) {
-                return true;
+                return Recalled::Known;
             }
             tail.worth_a_look(&candidate.checks)
         };
         if ids.is_empty() {
-            return false;
+            return Recalled::New;
         }
-        self.stats.look_ups.fetch_add(1, Ordering::Relaxed);
-        self.look_up(candidate, ids).await.unwrap_or_else(|| {
-            self.stats.look_ups_failed.fetch_add(1, Ordering::Relaxed);
-            false
-        })
+        let bucket = Bucket::of(candidate, candidate.received_at);
+        let place = match candidate.key_time {
+            Some(_) => Place::Hour(bucket),
+            None => Place::AnyHour(bucket),
+        };
+        Recalled::Unsure(Question { place, ids })
     }
 
     fn newness(&self, candidate: &Candidate) -> Newness {
@@ -278,24 +340,29 @@ impl Dedup {
         }
     }
 
-    /// Whether one of these is on disk; none where that cannot be told in time.
-    async fn look_up(&self, candidate: &Candidate, ids: Vec<tail::Short>) -> Option<bool> {
+    /// Of each question, whether one of its ids is on disk; not, as far as is known, where that cannot be told in time.
+    async fn look_up(&self, questions: Vec<Question>) -> Vec<bool> {
+        let count = questions.len();
+        self.stats.look_ups.fetch_add(count as u64, Ordering::Relaxed);
+        let mut answers = self.ask(questions).await.unwrap_or_default();
+        answers.resize(count, None);
+        let failed = answers.iter().filter(|answer| answer.is_none()).count();
+        self.stats.look_ups_failed.fetch_add(failed as u64, Ordering::Relaxed);
+        answers.into_iter().map(Option::unwrap_or_default).collect()
+    }
+
+    async fn ask(&self, questions: Vec<Question>) -> Option<Vec<Option<bool>>> {
         if self.respite.lock().is_some_and(|until| Instant::now() < until) {
             return None;
         }
-        let bucket = Bucket::of(candidate, candidate.received_at);
-        let place = match candidate.key_time {
-            Some(_) => Place::Hour(bucket),
-            None => Place::AnyHour(bucket),
-        };
         let (tell, told) = oneshot::channel();
         // A full queue and a worker that has stopped are answers, too.
-        self.look_ups.try_send(Lookup { place, ids, tell }).ok()?;
-        let Ok(answer) = timeout(PATIENCE, told).await else {
+        self.look_ups.try_send(Lookup { questions, tell }).ok()?;
+        let Ok(answers) = timeout(PATIENCE, told).await else {
             *self.respite.lock() = Some(Instant::now() + RESPITE);
             return None;
         };
-        answer.ok().flatten()
+        answers.ok()
     }
 
     fn enter(&self, candidate: &Candidate) {
@@ -305,13 +372,13 @@ impl Dedup {
         }
         let bucket = Bucket::of(candidate, (self.clock)());
         // The tail before the front: once the front calls an id old, it can be found.
-        let left_out = self.tail.lock().enter(&bucket, &candidate.enters);
+        let reach = candidate.key_time.map(|time| Reach::of(time, candidate.received_at));
+        let left_out = self.tail.lock().enter(&bucket, &candidate.enters, reach);
         self.stats.not_written.fetch_add(left_out, Ordering::Relaxed);
-        let Some(time) = candidate.key_time else { return };
+        let (Some(time), Some(reach)) = (candidate.key_time, reach) else { return };
         point();
-        let ahead = time.0.saturating_sub(candidate.received_at.0) > AHEAD_MS;
         let mut front = self.front.lock();
-        if ahead || candidate.enters.len() > 1 {
+        if reach.is_ahead() || candidate.enters.len() > 1 {
             front.mix(&bucket);
         } else {
             front.advance(&bucket, &candidate.subject, time);

@@ -75,6 +75,7 @@ pub fn write(dir: &Path, account: &AccountId, away: &Connection) -> rusqlite::Re
         let (id, at) = (row.get_ref(0)?.as_blob()?, row.get::<_, i64>(1)?);
         file.forget(id, at)?;
     }
+    file.forget_reach(account)?;
     file.settle()?;
     Ok(seen)
 }

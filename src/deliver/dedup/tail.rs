@@ -9,6 +9,7 @@ use foldhash::HashMap;
 use uuid::Uuid;
 
 use super::Candidate;
+use super::reach::{Reach, Reaches};
 use crate::event::{AccountId, EventType, Millis};
 
 /// An hour in ms.
@@ -33,6 +34,9 @@ pub fn short(id: &Uuid) -> Short {
     short
 }
 
+/// What has a time of its own.
+pub type Kind = (AccountId, EventType);
+
 /// Where ids are kept together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Bucket {
@@ -50,6 +54,16 @@ impl Bucket {
         let time = candidate.key_time.unwrap_or(otherwise);
         let hour = time.0.div_euclid(HOUR_MS);
         Self { account: candidate.account.clone(), event_type: candidate.event_type, hour }
+    }
+
+    /// Whose, and of which type.
+    pub fn kind(&self) -> Kind {
+        (self.account.clone(), self.event_type)
+    }
+
+    /// When its hour ends, in ms since 1970.
+    pub fn end(&self) -> i64 {
+        self.hour.saturating_add(1).saturating_mul(HOUR_MS)
     }
 }
 
@@ -99,6 +113,7 @@ pub struct Tail {
     folding: Option<Arc<Generation>>,
     folds: u64,
     forgotten: HashMap<Short, i64>,
+    reaches: Reaches,
     unwritten: Unwritten,
 }
 
@@ -109,12 +124,14 @@ pub struct Unwritten {
     pub entered: Vec<(Bucket, Short)>,
     /// Forgotten, with the time; none where it was remembered again.
     pub forgotten: HashMap<Short, Option<i64>>,
+    /// How far the kinds reach whose reach has grown.
+    pub reaches: Vec<(Kind, Reach)>,
 }
 
 impl Unwritten {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.entered.is_empty() && self.forgotten.is_empty()
+        self.entered.is_empty() && self.forgotten.is_empty() && self.reaches.is_empty()
     }
 }
 
@@ -134,9 +151,12 @@ impl Tail {
             || self.folding.as_ref().is_some_and(|folding| folding.ids.contains_key(id))
     }
 
-    /// Remembers; how many could not be.
-    pub fn enter(&mut self, bucket: &Bucket, enters: &[Uuid]) -> u64 {
+    /// Remembers ids of this reach, none where they have no time; how many could not be.
+    pub fn enter(&mut self, bucket: &Bucket, enters: &[Uuid], reach: Option<Reach>) -> u64 {
         let mut left_out = 0;
+        if let Some(reach) = reach {
+            self.reaches.raise(bucket, reach);
+        }
         for id in enters.iter().map(short) {
             if self.fresh.ids.len() >= MOST && !self.fresh.ids.contains_key(&id) {
                 left_out += 1;
@@ -180,6 +200,17 @@ impl Tail {
         self.forgotten.insert(id, at);
     }
 
+    /// Puts back how far an earlier process says that a kind reaches.
+    pub fn restore_reach(&mut self, kind: Kind, reach: Reach) {
+        self.reaches.restore(kind, reach);
+    }
+
+    /// How far the kinds reach of which these hours are stored.
+    pub fn reaches(&mut self, stored: &[Bucket], now: Millis) -> &Reaches {
+        self.reaches.assume(stored, now);
+        &self.reaches
+    }
+
     /// Everything since the last fold, by buckets, each with its ids in order.
     pub fn sorted(&self) -> Vec<(Bucket, Vec<Short>)> {
         self.fresh.sorted()
@@ -192,7 +223,8 @@ impl Tail {
 
     /// What is to be written.
     pub fn unwritten(&mut self) -> Unwritten {
-        std::mem::take(&mut self.unwritten)
+        let reaches = self.reaches.unwritten();
+        Unwritten { reaches, ..std::mem::take(&mut self.unwritten) }
     }
 
     /// What could not be written waits for the next time; how many ids find no room.
@@ -204,11 +236,13 @@ impl Tail {
             // What was decided meanwhile stands.
             self.unwritten.forgotten.entry(id).or_insert(at);
         }
+        self.reaches.not_written(unwritten.reaches.iter().map(|(kind, _)| kind));
         left_out as u64
     }
 
-    /// The file was begun anew: what is forgotten is to be written again.
-    pub fn write_forgotten_again(&mut self) {
+    /// The file was begun anew: what is forgotten is to be written again, and how far the kinds reach.
+    pub fn write_again(&mut self) {
+        self.reaches.write_again();
         self.unwritten.forgotten = self.forgotten.iter().map(|(id, at)| (*id, Some(*at))).collect();
     }
 
@@ -234,9 +268,10 @@ impl Tail {
         self.folds
     }
 
-    /// Forgotten ids older than `before` are nowhere remembered any more.
-    pub fn expire_forgotten(&mut self, before: i64) {
+    /// Ids older than `before` are nowhere remembered any more.
+    pub fn expire(&mut self, before: i64) {
         self.forgotten.retain(|_, at| *at >= before);
+        self.reaches.expire(before);
     }
 
     /// How many ids wait for the next fold.
@@ -274,13 +309,13 @@ mod tests {
     fn the_last_word_about_an_id_is_what_is_written() {
         let mut tail = Tail::default();
         tail.forget(&[id(1), id(2)], Millis(5));
-        tail.enter(&bucket(), &[id(1), id(2)]);
+        tail.enter(&bucket(), &[id(1), id(2)], None);
         tail.forget(&[id(1)], Millis(6));
         let unwritten = tail.unwritten();
         assert_eq!(unwritten.forgotten[&short(&id(1))], Some(6));
         assert_eq!(unwritten.forgotten[&short(&id(2))], None);
         // A write that failed does not undo what came after it.
-        tail.enter(&bucket(), &[id(1)]);
+        tail.enter(&bucket(), &[id(1)], None);
         assert_eq!(tail.not_written(unwritten), 0);
         let unwritten = tail.unwritten();
         assert_eq!(unwritten.forgotten[&short(&id(1))], None);
@@ -290,9 +325,9 @@ mod tests {
     #[test]
     fn what_could_not_be_folded_stays_known_and_is_folded_before_what_came_later() {
         let mut tail = Tail::default();
-        tail.enter(&bucket(), &[id(1)]);
+        tail.enter(&bucket(), &[id(1)], None);
         let first = tail.freeze();
-        tail.enter(&bucket(), &[id(2)]);
+        tail.enter(&bucket(), &[id(2)], None);
         assert!(tail.knows(&[id(1)]) && tail.knows(&[id(2)]));
         assert!(Arc::ptr_eq(&first, &tail.freeze()));
         tail.folded();

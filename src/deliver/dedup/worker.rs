@@ -37,14 +37,20 @@ pub struct OpenError {
     source: rusqlite::Error,
 }
 
-/// A question to the worker.
+/// What one request asks the worker.
 pub struct Lookup {
+    /// Its questions.
+    pub questions: Vec<Question>,
+    /// An answer each; none where the disk gives none.
+    pub tell: oneshot::Sender<Vec<Option<bool>>>,
+}
+
+/// Is one of these there?
+pub struct Question {
     /// Where.
     pub place: Place,
-    /// Which: is one of them there?
+    /// Which.
     pub ids: Vec<Short>,
-    /// The answer; none where the disk gives none.
-    pub tell: oneshot::Sender<Option<bool>>,
 }
 
 /// Where to look.
@@ -163,25 +169,35 @@ impl Worker {
         }
     }
 
-    fn answer(&mut self, question: Lookup) {
+    fn answer(&mut self, Lookup { questions, tell }: Lookup) {
         // Whoever asked may have given up meanwhile.
-        if question.tell.is_closed() {
+        if tell.is_closed() {
             return;
         }
-        let found = match &question.place {
-            Place::Hour(bucket) => self.idle.file.holds(bucket, &question.ids),
-            Place::AnyHour(bucket) => self.idle.file.holds_in_any_hour(bucket, &question.ids),
-        };
-        let found = found.map_err(|error| self.failed("look-up", &error)).ok();
-        question.tell.send(found).unwrap_or_default();
+        let found = questions.iter().map(|Question { place, ids }| {
+            let found = match place {
+                Place::Hour(bucket) => self.idle.file.holds(bucket, ids),
+                Place::AnyHour(bucket) => self.idle.file.holds_in_any_hour(bucket, ids),
+            };
+            found.map_err(|error| self.failed("look-up", &error)).ok()
+        });
+        let found = found.collect();
+        tell.send(found).unwrap_or_default();
     }
 
     /// Answers what waits: between the steps of what takes its time.
     pub(super) fn answer_waiting(&mut self) {
         for _ in 0..QUEUE {
-            let Ok(question) = self.idle.questions.try_recv() else { return };
-            self.answer(question);
+            if !self.answer_one() {
+                return;
+            }
         }
+    }
+
+    /// False where nobody waits.
+    pub(super) fn answer_one(&mut self) -> bool {
+        let asked = self.idle.questions.try_recv().map(|question| self.answer(question));
+        asked.is_ok()
     }
 
     /// Writes what was remembered and forgotten since the last time.
@@ -218,6 +234,8 @@ impl Worker {
         }
         // All that the journal's rows up to here hold is in this generation, or was folded before it.
         let generation = self.dedup.tail.lock().freeze();
+        // How far it reaches is written before it can be found on disk alone.
+        self.write();
         let begun_anew = self.begun_anew;
         for (bucket, ids) in generation.sorted() {
             if bucket.hour >= self.oldest_hour(bucket.event_type) {
@@ -253,8 +271,8 @@ impl Worker {
         let longest = EventType::ALL.map(|event_type| horizon_ms(&self.idle.horizons, event_type));
         let longest = longest.into_iter().max().unwrap_or(0).saturating_mul(2);
         let before = (self.idle.clock)().0.saturating_sub(longest).saturating_sub(3 * HOUR_MS);
-        self.idle.file.expire_forgotten(before)?;
-        self.dedup.tail.lock().expire_forgotten(before);
+        self.idle.file.expire(before)?;
+        self.dedup.tail.lock().expire(before);
         Ok(())
     }
 
@@ -273,7 +291,7 @@ impl Worker {
     }
 
     /// Sets the broken file aside. What memory holds goes to the new one with the next fold.
-    fn begin_anew(&mut self) {
+    pub(super) fn begin_anew(&mut self) {
         let opened = File::none().and_then(|none| {
             // The old one is closed before it is renamed.
             self.idle.file = none;
@@ -287,7 +305,7 @@ impl Worker {
         self.folding_up_to = 0;
         self.write_at = Instant::now();
         self.fold_at = Instant::now();
-        self.dedup.tail.lock().write_forgotten_again();
+        self.dedup.tail.lock().write_again();
     }
 
     /// The file's path, to be broken by tests.

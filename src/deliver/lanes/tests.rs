@@ -96,7 +96,7 @@ impl Ground {
             checks: vec![uuid],
             enters: [uuid].into(),
         };
-        let dedup::Verdict::New(reservation) = self.dedup.reserve(&candidate).await else {
+        let dedup::Verdict::New(reservation) = self.dedup.reserve_one(&candidate).await else {
             panic!("event {id} is in flight or known")
         };
         self.counts.of(&self.key.account, EventType::Position).received(1);
@@ -119,7 +119,7 @@ impl Ground {
             checks: vec![uuid],
             enters: [uuid].into(),
         };
-        matches!(self.dedup.reserve(&candidate).await, dedup::Verdict::New(_))
+        matches!(self.dedup.reserve_one(&candidate).await, dedup::Verdict::New(_))
     }
 
     /// What is in the bus's hands, in the order in which it got there.

@@ -2,6 +2,7 @@
 //! every interleaving of two events; then with the worker on its thread.
 
 mod interleavings;
+mod restarts;
 mod schedules;
 
 use std::collections::{HashMap, HashSet};
@@ -126,7 +127,7 @@ impl Stepped {
 
     fn reserving(&self, fact: Fact) -> Reserving {
         let (dedup, candidate) = (Arc::clone(&self.dedup), self.candidate(fact));
-        Box::pin(async move { dedup.reserve(&candidate).await })
+        Box::pin(async move { dedup.reserve_one(&candidate).await })
     }
 
     fn poll(&self, reserving: &mut Reserving) -> Option<Verdict> {
@@ -454,7 +455,7 @@ async fn a_disk_that_does_not_answer_costs_one_wait_and_swallows_nothing() {
     let (dedup, worker) = open(dir.path(), &Arc::new(AtomicI64::new(NOW)));
     let started = Instant::now();
     for number in 0..100 {
-        let verdict = dedup.reserve(&Fact::Media { number }.candidate(NOW)).await;
+        let verdict = dedup.reserve_one(&Fact::Media { number }.candidate(NOW)).await;
         assert!(matches!(verdict, Verdict::New(_)));
     }
     assert_eq!(started.elapsed(), PATIENCE);
@@ -491,7 +492,7 @@ impl Drop for Running {
 /// Tries until it is published or known: as a delivery does, whose every third attempt fails.
 async fn deliver(dedup: &Arc<Dedup>, candidate: &Candidate, number: u64) -> u64 {
     for attempt in number.. {
-        match dedup.reserve(candidate).await {
+        match dedup.reserve_one(candidate).await {
             Verdict::New(reservation) => {
                 tokio::task::yield_now().await;
                 if attempt % 3 != 0 {
@@ -541,7 +542,7 @@ async fn of_many_copies_at_once_exactly_one_is_published_and_a_restart_after_it_
     drop(running);
     let running = Running::open(dir.path());
     for fact in &facts {
-        let verdict = running.dedup.reserve(&fact.candidate(NOW)).await;
+        let verdict = running.dedup.reserve_one(&fact.candidate(NOW)).await;
         assert!(matches!(verdict, Verdict::Known), "{fact:?} is {verdict:?}");
     }
 }

@@ -23,7 +23,7 @@ impl Shop {
     fn reserve(&self, fact: Fact) -> Verdict {
         let _entered = self.runtime.enter();
         let candidate = fact.candidate(NOW);
-        let mut reserving = std::pin::pin!(self.dedup.reserve(&candidate));
+        let mut reserving = std::pin::pin!(self.dedup.reserve_one(&candidate));
         loop {
             if let Poll::Ready(verdict) = reserving.as_mut().poll(&mut Context::from_waker(&noop_waker())) {
                 return verdict;

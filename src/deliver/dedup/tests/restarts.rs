@@ -1,0 +1,102 @@
+//! What a restart leaves: everything is known that was stored, what is newer is new without a look at the disk, and a request
+//! of many events asks the disk once. Neighbour: `super`, whose properties kill the process at any step.
+
+use super::*;
+
+/// Whether it is called new with nobody there to look anything up.
+fn is_new_by_memory(stepped: &Stepped, fact: Fact) -> bool {
+    matches!(stepped.dedup.reserve_now(&stepped.candidate(fact)), Some(Verdict::New(_)))
+}
+
+fn fix(subject: u32, minute: i64) -> Fact {
+    Fact::Fix { subject, minute }
+}
+
+/// The file as the first layout had it.
+fn go_back(stepped: &Stepped) {
+    let file = rusqlite::Connection::open(stepped.dir.path().join("seen.db")).expect("opens");
+    file.execute_batch("DROP TABLE reach; PRAGMA user_version = 1;").expect("goes back");
+}
+
+#[test]
+fn what_is_newer_than_all_that_is_stored_is_new_without_a_look_up() {
+    for fold in [false, true] {
+        let mut stepped = Stepped::new();
+        stepped.remember(fix(1, -9));
+        stepped.remember(fix(2, -5));
+        stepped.worker.write();
+        if fold {
+            stepped.worker.fold();
+        }
+        stepped.kill();
+        assert!(is_new_by_memory(&stepped, fix(1, -4)) && is_new_by_memory(&stepped, fix(3, -4)));
+        assert!(!is_new_by_memory(&stepped, fix(1, -8)), "as new as another vehicle's: it may be stored");
+        assert!(stepped.is_known(fix(1, -9)) && stepped.is_known(fix(2, -5)));
+    }
+}
+
+#[test]
+fn what_a_fold_took_along_and_no_journal_has_is_known_after_a_kill() {
+    let mut stepped = Stepped::new();
+    stepped.remember(fix(1, -9));
+    stepped.worker.write();
+    stepped.remember(fix(1, -3));
+    stepped.worker.fold();
+    stepped.kill();
+    assert!(stepped.is_known(fix(1, -3)));
+    assert!(is_new_by_memory(&stepped, fix(1, -2)));
+}
+
+#[test]
+fn of_a_file_of_the_first_layout_every_hour_is_looked_up_and_what_comes_is_known_after_the_next_start() {
+    let mut stepped = Stepped::new();
+    stepped.remember(fix(1, -5));
+    stepped.worker.write();
+    go_back(&stepped);
+    stepped.kill();
+    assert!(!is_new_by_memory(&stepped, fix(1, -4)));
+    assert!(stepped.is_known(fix(1, -5)));
+    // Older than what is stored: what is written now of how far it reaches is no less than that.
+    stepped.remember(fix(2, -7));
+    stepped.worker.write();
+    stepped.kill();
+    assert!(stepped.is_known(fix(1, -5)) && stepped.is_known(fix(2, -7)));
+}
+
+#[test]
+fn a_file_that_was_begun_anew_says_how_far_what_memory_held_reaches() {
+    let mut stepped = Stepped::new();
+    stepped.remember(fix(1, -3));
+    stepped.worker.write();
+    stepped.worker.begin_anew();
+    stepped.remember(fix(2, -7));
+    stepped.worker.fold();
+    stepped.kill();
+    assert!(stepped.is_known(fix(1, -3)) && stepped.is_known(fix(2, -7)));
+    assert!(is_new_by_memory(&stepped, fix(1, -2)));
+}
+
+#[test]
+fn a_request_of_many_asks_the_disk_once_and_of_its_copies_one_is_new() {
+    let mut stepped = Stepped::new();
+    for minute in -10..0 {
+        stepped.remember(fix(1, minute));
+    }
+    stepped.worker.fold();
+    stepped.kill();
+    // Ten are known, five are not, and those come twice.
+    let facts = (-10..0).chain(-20..-15).chain(-20..-15).map(|minute| fix(1, minute));
+    let candidates: Vec<Candidate> = facts.map(|fact| stepped.candidate(fact)).collect();
+    let dedup = Arc::clone(&stepped.dedup);
+    let mut asking = Box::pin(async move { dedup.reserve_all(&candidates.iter().collect::<Vec<_>>()).await });
+    let waker = noop_waker();
+    let mut context = Context::from_waker(&waker);
+    let _entered = stepped.runtime.enter();
+    assert!(asking.as_mut().poll(&mut context).is_pending());
+    assert!(stepped.worker.answer_one(), "one question for all");
+    let Poll::Ready(verdicts) = asking.as_mut().poll(&mut context) else { panic!("it asked again") };
+    let count = |wanted: fn(&Verdict) -> bool| verdicts.iter().filter(|verdict| wanted(verdict)).count();
+    assert_eq!(count(|verdict| matches!(verdict, Verdict::Known)), 10);
+    assert_eq!(count(|verdict| matches!(verdict, Verdict::New(_))), 5);
+    assert_eq!(count(|verdict| matches!(verdict, Verdict::InFlight(_))), 5);
+}
