@@ -5,6 +5,7 @@
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -16,6 +17,7 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, ClientContext};
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 /// Arguments of the floor.
 #[derive(Debug, Clone, clap::Args)]
@@ -60,20 +62,7 @@ struct Floor {
 
 /// Serves until it is killed. Says its address on standard output.
 pub async fn serve(args: Args) {
-    let producer = args.brokers.as_ref().map(|brokers| {
-        ClientConfig::new()
-            .set("bootstrap.servers", brokers)
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            .set("linger.ms", &args.linger)
-            .set("partitioner", "murmur2_random")
-            .set("queue.buffering.max.kbytes", "65536")
-            .create_with_context(Telling)
-            .expect("a producer")
-    });
-    let payload = vec![b'x'; args.bytes];
-    let keys = (0..1_000_u64).map(|key| format!("{}", 350_000_000_000_000 + key)).collect();
-    let floor = Arc::new(Floor { producer, args, payload, keys, next: AtomicUsize::new(0) });
+    let floor = Arc::new(Floor::new(args));
     let router = Router::new().route("/webhooks/acme", post(take)).with_state(floor);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     println!("{}", listener.local_addr().expect("an address"));
@@ -81,20 +70,67 @@ pub async fn serve(args: Args) {
     axum::serve(listener, router).await.expect("a server");
 }
 
+impl Floor {
+    fn new(args: Args) -> Self {
+        let producer = args.brokers.as_ref().map(|brokers| {
+            ClientConfig::new()
+                .set("bootstrap.servers", brokers)
+                .set("enable.idempotence", "true")
+                .set("acks", "all")
+                .set("linger.ms", &args.linger)
+                .set("partitioner", "murmur2_random")
+                .set("queue.buffering.max.kbytes", "65536")
+                .create_with_context(Telling)
+                .expect("a producer")
+        });
+        let payload = vec![b'x'; args.bytes];
+        let keys = (0..1_000_u64).map(|key| format!("{}", 350_000_000_000_000 + key)).collect();
+        Self { producer, args, payload, keys, next: AtomicUsize::new(0) }
+    }
+
+    /// Sends a request's messages, and awaits their acknowledgements: whether all came.
+    async fn keep(&self) -> bool {
+        let Some(producer) = &self.producer else { return true };
+        let mut waits = Vec::with_capacity(self.args.events);
+        for _ in 0..self.args.events {
+            let key = &self.keys[self.next.fetch_add(1, Ordering::Relaxed) % self.keys.len()];
+            let (tell, told) = oneshot::channel();
+            let record =
+                BaseRecord::with_opaque_to(&self.args.topic, Box::new(tell)).key(key).payload(&self.payload);
+            if producer.send(record).is_err() {
+                return false;
+            }
+            waits.push(told);
+        }
+        join_all(waits).await.iter().all(|told| *told == Ok(true))
+    }
+}
+
 async fn take(State(floor): State<Arc<Floor>>, body: Bytes) -> StatusCode {
     drop(body);
-    let Some(producer) = &floor.producer else { return StatusCode::CREATED };
-    let mut waits = Vec::with_capacity(floor.args.events);
-    for _ in 0..floor.args.events {
-        let key = &floor.keys[floor.next.fetch_add(1, Ordering::Relaxed) % floor.keys.len()];
-        let (tell, told) = oneshot::channel();
-        let record =
-            BaseRecord::with_opaque_to(&floor.args.topic, Box::new(tell)).key(key).payload(&floor.payload);
-        if producer.send(record).is_err() {
-            return StatusCode::SERVICE_UNAVAILABLE;
-        }
-        waits.push(told);
+    if floor.keep().await { StatusCode::CREATED } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
+/// The producer without HTTP: so many callers in this process, each of which awaits its acknowledgement before it sends again.
+/// Prints how many were acknowledged a second.
+pub async fn alone(args: Args, callers: usize, warm_up: Duration, measured: Duration) {
+    let floor = Arc::new(Floor::new(args));
+    let (from, kept) = (Instant::now() + warm_up, Arc::new(AtomicUsize::new(0)));
+    let mut calls = JoinSet::new();
+    for _ in 0..callers {
+        let (floor, kept) = (Arc::clone(&floor), Arc::clone(&kept));
+        calls.spawn(async move {
+            while Instant::now() < from + measured {
+                assert!(floor.keep().await, "the broker is there");
+                let now = Instant::now();
+                if now >= from && now < from + measured {
+                    kept.fetch_add(floor.args.events, Ordering::Relaxed);
+                }
+            }
+        });
     }
-    let kept = join_all(waits).await.iter().all(|told| *told == Ok(true));
-    if kept { StatusCode::CREATED } else { StatusCode::SERVICE_UNAVAILABLE }
+    while let Some(call) = calls.join_next().await {
+        call.expect("a caller");
+    }
+    println!("{}", kept.load(Ordering::Relaxed) as f64 / measured.as_secs_f64());
 }

@@ -12,6 +12,7 @@ mod brokers;
 mod hot;
 
 mod body;
+mod bulkheads;
 mod drive;
 mod floor;
 mod growth;
@@ -19,6 +20,7 @@ mod kafka;
 mod nats;
 mod outage;
 mod process;
+mod profile;
 mod report;
 mod single;
 mod subject;
@@ -59,6 +61,22 @@ struct Args {
 enum Role {
     /// Serve as the floor.
     Floor(floor::Args),
+    /// One load on a bridge and nothing else, for a profiler: says the process's number, then what was seen.
+    Profile(profile::Args),
+    /// Produce without HTTP, and say how much.
+    Alone {
+        #[command(flatten)]
+        floor: floor::Args,
+        /// Callers that await their acknowledgements.
+        #[arg(long)]
+        callers: usize,
+        /// Seconds before it counts.
+        #[arg(long)]
+        warm_up: f64,
+        /// Seconds that it counts.
+        #[arg(long)]
+        measured: f64,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -75,6 +93,8 @@ enum Part {
     Memory,
     /// Accounts, subjects, the store, feeds. Goal 9.
     Growth,
+    /// One account beside another that is over its limits. Goal 10.
+    Bulkheads,
 }
 
 /// How long and how often.
@@ -89,9 +109,19 @@ pub struct Plan {
 fn main() {
     let args = Args::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    if let Some(Role::Floor(floor)) = args.role {
-        runtime.block_on(floor::serve(floor));
-        return;
+    match args.role {
+        Some(Role::Floor(floor)) => return runtime.block_on(floor::serve(floor)),
+        Some(Role::Profile(args)) => {
+            // As where all is measured: the generator has one thread.
+            let generator =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            return generator.block_on(profile::run(args));
+        }
+        Some(Role::Alone { floor, callers, warm_up, measured }) => {
+            let [warm_up, measured] = [warm_up, measured].map(Duration::from_secs_f64);
+            return runtime.block_on(floor::alone(floor, callers, warm_up, measured));
+        }
+        None => {}
     }
     let parts = if args.parts.is_empty() { Part::value_variants().to_vec() } else { args.parts.clone() };
     let plan = Plan {
@@ -115,6 +145,7 @@ fn main() {
                 Part::Decode => single::decode(plan, &mut report),
                 Part::Memory => single::memory(plan, &mut report).await,
                 Part::Growth => growth::measure(plan, &mut report).await,
+                Part::Bulkheads => bulkheads::measure(plan, &mut report).await,
             }
         });
         report.write(&args.into);

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::Plan;
 use crate::body::Fleet;
 use crate::bridge::{Bridge, acme, configure};
 use crate::drive::{Load, Loop, Seen, drive};
@@ -63,6 +64,20 @@ impl Subject {
             usage: Usage::of(child.id()),
             process: Process::Floor(child),
         }
+    }
+
+    /// What librdkafka by itself has acknowledged a second, without HTTP: so many callers, each with one message under way.
+    pub fn alone(args: &[&str], callers: usize, plan: Plan) -> f64 {
+        let me = std::env::current_exe().expect("this program");
+        let seconds = |time: Duration| time.as_secs_f64().to_string();
+        let told = Command::new(me)
+            .arg("alone")
+            .args(args)
+            .args(["--callers", &callers.to_string()])
+            .args(["--warm-up", &seconds(plan.warm_up), "--measured", &seconds(plan.measured)])
+            .output()
+            .expect("this program");
+        String::from_utf8_lossy(&told.stdout).trim().parse().expect("a number")
     }
 
     /// The bridge itself, where it is one.
