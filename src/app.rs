@@ -39,7 +39,7 @@ use crate::deliver::counts::Counts;
 use crate::deliver::dedup::{self, Dedup};
 use crate::deliver::lanes::Lanes;
 use crate::enrich::Shelf;
-use crate::event::AccountId;
+use crate::event::{AccountId, Text};
 use crate::intake::accept::{Acceptance, Known, Parts, Pulled, Pushed};
 use crate::intake::auth::{Key, Origin, TokenDigest};
 use crate::intake::poll::backfill::Door;
@@ -118,7 +118,7 @@ pub struct Bridge {
     access: Access,
     threads: Vec<JoinHandle<()>>,
     seen_stops: CancellationToken,
-    topics: Vec<Arc<str>>,
+    topics: Vec<Text>,
 }
 
 /// How a bridge ended.
@@ -321,8 +321,8 @@ fn known(directory: Vec<crate::replay::Entry>, states: Vec<crate::replay::Entry>
 }
 
 /// Every topic that the accounts can have.
-fn topics(accounts: &[Account], router: &Router) -> Vec<Arc<str>> {
-    let mut topics: Vec<Arc<str>> =
+fn topics(accounts: &[Account], router: &Router) -> Vec<Text> {
+    let mut topics: Vec<Text> =
         accounts.iter().flat_map(|account| router.topics(account.provider, &account.id)).collect();
     topics.sort();
     topics.dedup();

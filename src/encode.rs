@@ -4,8 +4,6 @@
 pub mod frame;
 pub mod schema;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use jiff::fmt::temporal::DateTimePrinter;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -13,7 +11,7 @@ use prost::Message as _;
 use uuid::Uuid;
 
 use crate::bus::{Headers, Message};
-use crate::event::{EventType, pb};
+use crate::event::{EventType, Text, pb};
 use crate::route::BusKind;
 
 /// What the CloudEvents HTTP binding encodes in header values: all but printable ASCII, and space, quote and percent.
@@ -70,7 +68,7 @@ pub fn encode(
     event: &pb::FleetEvent,
     id: Uuid,
     event_type: EventType,
-    topic: Arc<str>,
+    topic: Text,
     kind: BusKind,
     trace: Option<&str>,
 ) -> Message {
@@ -84,7 +82,7 @@ pub fn again(
     payload: &Bytes,
     id: Uuid,
     event_type: EventType,
-    topic: Arc<str>,
+    topic: Text,
     kind: BusKind,
     trace: Option<&str>,
 ) -> Option<Message> {
@@ -97,7 +95,7 @@ fn with_payload(
     payload: Bytes,
     id: Uuid,
     event_type: EventType,
-    topic: Arc<str>,
+    topic: Text,
     kind: BusKind,
     trace: Option<&str>,
 ) -> Message {

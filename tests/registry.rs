@@ -261,9 +261,9 @@ where
     tokio_util::task::TaskTracker::new().spawn(async move { axum::serve(listener, routes).await });
     let registry = SchemaRegistry { login, ..nobody(url) };
     let bus = Bus::open(&config::Bus::Kafka(kafka(registry)), Path::new(".")).unwrap();
-    let topic: Arc<str> = "t".into();
+    let topic: fleetbus::event::Text = "t".into();
     let message = Message {
-        topic: Arc::clone(&topic),
+        topic: topic.clone(),
         key: "key".into(),
         id: uuid::Uuid::nil(),
         headers: Headers::default(),

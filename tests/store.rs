@@ -19,7 +19,6 @@ mod still;
 #[path = "store/support.rs"]
 mod support;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -393,7 +392,7 @@ async fn entries_survive_and_are_told_apart_by_table_account_and_key() {
 async fn rows_move_to_the_topics_of_todays_configuration_in_their_order() {
     let routing = |fingerprint: &str, topic: &'static str| Routing {
         fingerprint: fingerprint.into(),
-        topic: Box::new(move |account, _, _| (account.as_str() == "acme").then(|| Arc::from(topic))),
+        topic: Box::new(move |account, _, _| (account.as_str() == "acme").then(|| topic.into())),
     };
     let running = Running::start(limits()).await;
     let mut expected = Vec::new();

@@ -15,7 +15,7 @@ use crate::admin::{Access, AdminKey};
 use crate::bus::{Bus, Finding};
 use crate::config::{AdminToken, Config, SecretError, SecretSource};
 use crate::deliver::lanes::Lanes;
-use crate::event::AccountId;
+use crate::event::{AccountId, Text};
 use crate::intake::auth::{Key, Origin, TokenDigest};
 use crate::intake::tokens::Registry;
 use crate::intake::webhook::WebhookState;
@@ -131,7 +131,7 @@ pub(super) async fn note_last_use(tokens: &Registry) {
 }
 
 /// Looks the topics up until the bus answers, and says what is missing or weak.
-pub(super) async fn ask_for_topics(bus: Arc<Bus>, lanes: Arc<Lanes>, topics: Vec<Arc<str>>) {
+pub(super) async fn ask_for_topics(bus: Arc<Bus>, lanes: Arc<Lanes>, topics: Vec<Text>) {
     loop {
         let findings = bus.check(&topics).await;
         let mut reached = true;

@@ -19,7 +19,7 @@ use crate::clock;
 use crate::config::load::ThisProcess;
 use crate::config::{self, Account, Config, SecretError};
 use crate::deliver::Deliverer;
-use crate::event::AccountId;
+use crate::event::{AccountId, Text};
 use crate::intake::accept::{Acceptance, Known};
 use crate::intake::auth::{Key, Origin, TokenDigest};
 use crate::intake::poll::desk::Desk;
@@ -221,7 +221,7 @@ impl Reloader {
     /// The bus is asked for the topics of accounts that are new.
     fn topics(&self, polls: &Polls, running: &Config, accounts: &[Account]) {
         let router = Router::new(&running.bus);
-        let had: BTreeSet<Arc<str>> = topics(&running.accounts, &router).into_iter().collect();
+        let had: BTreeSet<Text> = topics(&running.accounts, &router).into_iter().collect();
         let new: Vec<_> =
             topics(accounts, &router).into_iter().filter(|topic| !had.contains(topic)).collect();
         if !new.is_empty() {

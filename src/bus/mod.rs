@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::config::{self, SecretError};
+use crate::event::Text;
 pub use headers::Headers;
 use kafka::KafkaBus;
 use local::LocalBus;
@@ -25,9 +26,9 @@ use nats::NatsBus;
 #[derive(Debug, Clone)]
 pub struct Message {
     /// Kafka topic, NATS subject, or topic of the local log.
-    pub topic: Arc<str>,
+    pub topic: Text,
     /// The event's subject: Kafka key.
-    pub key: Arc<str>,
+    pub key: Text,
     /// The event's id: `Nats-Msg-Id`.
     pub id: Uuid,
     /// CloudEvents attributes under this bus's names, values already in this bus's encoding.
@@ -216,7 +217,7 @@ impl Bus {
     }
 
     /// Looks the topics up, makes what is missing where that is configured, and warns of weak promises.
-    pub async fn check(&self, topics: &[Arc<str>]) -> Vec<Finding> {
+    pub async fn check(&self, topics: &[Text]) -> Vec<Finding> {
         match self {
             Self::Kafka(bus) => bus.check(topics).await,
             Self::Nats(bus) => bus.check(topics).await,
@@ -226,7 +227,7 @@ impl Bus {
 
     /// What the first event should not have to wait for, as far as it can be had within the caller's patience. Without it
     /// events are parked until `run` has it.
-    pub async fn prepare(&self, topics: &[Arc<str>]) {
+    pub async fn prepare(&self, topics: &[Text]) {
         match self {
             Self::Kafka(bus) => bus.prepare(topics).await,
             Self::Nats(_) | Self::Local(_) => {}

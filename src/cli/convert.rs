@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use super::input::{self, MOST};
 use super::{Exit, complain};
+use crate::event::ids::Ids;
 use crate::event::{AccountId, Millis, json, pb};
 use crate::provider::{
     self, AnswerError, Context, Decoded, Directory, Draft, Feed, LastState, Outcome, Provider, PullApi,
@@ -274,7 +275,7 @@ impl<W: Write> Conversion<W> {
                     if let Some((key, last)) = key.zip(new_last) {
                         self.states.insert(key, last);
                     }
-                    let text = |ids: Vec<uuid::Uuid>| ids.iter().map(ToString::to_string).collect();
+                    let text = |ids: Ids| ids.iter().map(ToString::to_string).collect();
                     (event, text(checks), text(enters))
                 }
                 // Nothing is deduplicated here: the state is printed again, under the id that it has.

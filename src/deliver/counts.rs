@@ -1,7 +1,6 @@
 //! Counters that add up: received = delivered + parked + duplicates + rejected + in flight, per account and type. Atomics,
 //! in an array an account: no lock, and no growth but by a reload that names a new account. Read by `admin`.
 
-use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -101,21 +100,6 @@ impl Count {
 /// One account's counters, type by type.
 type Types = Arc<[Count; EventType::ALL.len()]>;
 
-/// The counters of one account and type, in hand.
-#[derive(Debug)]
-pub struct Counted {
-    types: Types,
-    at: usize,
-}
-
-impl Deref for Counted {
-    type Target = Count;
-
-    fn deref(&self) -> &Count {
-        &self.types[self.at]
-    }
-}
-
 /// Every account's counters, type by type.
 #[derive(Debug)]
 pub struct Counts {
@@ -156,10 +140,9 @@ impl Counts {
     }
 
     /// The counters of one account and type.
-    #[must_use]
-    pub fn of(&self, account: &AccountId, event_type: EventType) -> Counted {
-        let types = self.accounts.load().get(account).cloned().unwrap_or_else(|| Arc::clone(&self.stray));
-        Counted { types, at: event_type.index() }
+    pub fn of<T>(&self, account: &AccountId, event_type: EventType, with: impl FnOnce(&Count) -> T) -> T {
+        let accounts = self.accounts.load();
+        with(&accounts.get(account).unwrap_or(&self.stray)[event_type.index()])
     }
 
     /// Every reading, in order of account and type.

@@ -172,7 +172,8 @@ impl Deliverer {
             a.event_type == b.event_type && a.lane.account == b.lane.account
         }) {
             let first = &alike[0].outgoing;
-            self.counts.of(&first.lane.account, first.event_type).received(alike.len() as u64);
+            let events = alike.len() as u64;
+            self.counts.of(&first.lane.account, first.event_type, |count| count.received(events));
         }
         self.attempt(arrivals, admission, deadline, COPIES).await
     }
@@ -192,7 +193,7 @@ impl Deliverer {
             for (place, arrival) in arrivals.into_iter().enumerate() {
                 if faults::bug(Bug::Lost) {
                     let outgoing = &arrival.outgoing;
-                    self.counts.of(&outgoing.lane.account, outgoing.event_type).met(Fate::Delivered);
+                    self.met(outgoing, Fate::Delivered);
                     sums.delivered += 1;
                     continue;
                 }
@@ -244,13 +245,13 @@ impl Deliverer {
     /// Admits a request's events to their lanes, each lane's in the order of their time: their group, and the lanes.
     fn admit(&self, mut fresh: Vec<Fresh>, admission: Admission) -> (Arc<Group>, Vec<LaneKey>) {
         fresh.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
-        let group = Group::new(fresh.len());
+        let group = Group::new(&self.lanes, fresh.len());
         let mut lanes: Vec<LaneKey> = Vec::with_capacity(fresh.len());
         let mut events = fresh.into_iter().peekable();
         while let Some(Fresh { outgoing: first, reservation, .. }) = events.next() {
             let lane = first.lane.clone();
             let slot = |outgoing: Outgoing, reservation| {
-                let slot = Slot::new(&outgoing, reservation, &group, lanes.len(), &self.counts);
+                let slot = Slot::new(&outgoing, reservation, &group, lanes.len());
                 (outgoing, slot)
             };
             let mut slots = vec![slot(first, reservation)];
@@ -332,16 +333,19 @@ impl Deliverer {
                 self.attempt(vec![arrival], admission, deadline, copies - 1).await
             }
             Some(Settled::Released) | None => {
-                let outgoing = &arrival.outgoing;
-                self.counts.of(&outgoing.lane.account, outgoing.event_type).met(Fate::Rejected);
+                self.met(&arrival.outgoing, Fate::Rejected);
                 Sums { rejected: 1, ..Sums::default() }
             }
         }
     }
 
     fn duplicate(&self, outgoing: &Outgoing) -> u64 {
-        self.counts.of(&outgoing.lane.account, outgoing.event_type).met(Fate::Duplicate);
+        self.met(outgoing, Fate::Duplicate);
         1
+    }
+
+    fn met(&self, outgoing: &Outgoing, fate: Fate) {
+        self.counts.of(&outgoing.lane.account, outgoing.event_type, |count| count.met(fate));
     }
 }
 

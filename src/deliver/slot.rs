@@ -1,5 +1,6 @@
 //! One event's way to its fate, and the group of one request's events. Invariant: a slot settles once; its
-//! reservation is remembered before its sender can be answered, and is given back only when nothing is in flight.
+//! reservation is remembered before its sender can be answered, and is given back only when nothing is in flight. A slot is whom
+//! the bus tells what became of an attempt; what that means is decided in `lanes`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -8,10 +9,12 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::counts::{Counts, Fate};
+use super::counts::Fate;
 use super::dedup::Reservation;
-use crate::bus::Message;
-use crate::event::{AccountId, EventType};
+use super::lanes::Lanes;
+use crate::bus::{Awaiting, Message, Outcome};
+use crate::event::EventType;
+use crate::event::ids::Ids;
 use crate::faults::{self, Point};
 use crate::replay::LaneKey;
 use crate::trace;
@@ -26,7 +29,7 @@ pub struct Outgoing {
     /// When it happened, in ms: the order within one request.
     pub occur_ms: i64,
     /// The ids that dedup remembers for it.
-    pub enters: Arc<[uuid::Uuid]>,
+    pub enters: Ids,
     /// `traceparent`, where the sender gave one.
     pub trace: Option<String>,
     /// What the bus takes.
@@ -34,16 +37,42 @@ pub struct Outgoing {
 }
 
 /// One request's events, awaited together: one wake-up a request and not an event.
-#[derive(Debug)]
 pub struct Group {
+    lanes: Arc<Lanes>,
     left: AtomicUsize,
     delivered: AtomicU64,
     parked: AtomicU64,
     rejected: AtomicU64,
-    /// The places of lanes that failed for sure and may be tried again: each at most once until it is taken.
-    stalled: Mutex<Vec<usize>>,
-    stall: Notify,
+    stalls: Stalls,
     settled: Notify,
+}
+
+/// The places of lanes that failed for sure and may be tried again: each at most once until it is taken.
+#[derive(Debug, Default)]
+struct Stalls {
+    stalled: Mutex<Vec<usize>>,
+    ring: Notify,
+}
+
+impl Stalls {
+    fn tell(&self, lane: usize) {
+        let mut stalled = self.stalled.lock();
+        if !stalled.contains(&lane) {
+            stalled.push(lane);
+        }
+        drop(stalled);
+        self.ring.notify_one();
+    }
+
+    async fn take(&self) -> Vec<usize> {
+        loop {
+            let stalled = std::mem::take(&mut *self.stalled.lock());
+            if !stalled.is_empty() {
+                return stalled;
+            }
+            self.ring.notified().await;
+        }
+    }
 }
 
 /// What became of a group.
@@ -58,16 +87,16 @@ pub struct Tally {
 }
 
 impl Group {
-    /// A group of so many events.
+    /// A group of so many events of these lanes.
     #[must_use]
-    pub fn new(events: usize) -> Arc<Self> {
+    pub fn new(lanes: &Arc<Lanes>, events: usize) -> Arc<Self> {
         Arc::new(Self {
+            lanes: Arc::clone(lanes),
             left: AtomicUsize::new(events),
             delivered: AtomicU64::new(0),
             parked: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
-            stalled: Mutex::default(),
-            stall: Notify::new(),
+            stalls: Stalls::default(),
             settled: Notify::new(),
         })
     }
@@ -85,27 +114,8 @@ impl Group {
         tokio::select! {
             biased;
             () = self.settled() => None,
-            stalled = self.stalled() => Some(stalled),
+            stalled = self.stalls.take() => Some(stalled),
         }
-    }
-
-    async fn stalled(&self) -> Vec<usize> {
-        loop {
-            let stalled = std::mem::take(&mut *self.stalled.lock());
-            if !stalled.is_empty() {
-                return stalled;
-            }
-            self.stall.notified().await;
-        }
-    }
-
-    fn stall(&self, lane: usize) {
-        let mut stalled = self.stalled.lock();
-        if !stalled.contains(&lane) {
-            stalled.push(lane);
-        }
-        drop(stalled);
-        self.stall.notify_one();
     }
 
     /// What has become of its events so far; those without a fate count as rejected.
@@ -122,9 +132,8 @@ impl Group {
 
 /// See the module.
 pub struct Slot {
-    account: AccountId,
+    key: LaneKey,
     event_type: EventType,
-    counts: Arc<Counts>,
     group: Arc<Group>,
     /// The place of its lane among those of its group.
     lane: usize,
@@ -143,17 +152,10 @@ struct State {
 impl Slot {
     /// A slot for one event of `group`, in the lane at place `lane` of its request.
     #[must_use]
-    pub fn new(
-        outgoing: &Outgoing,
-        reservation: Reservation,
-        group: &Arc<Group>,
-        lane: usize,
-        counts: &Arc<Counts>,
-    ) -> Arc<Self> {
+    pub fn new(outgoing: &Outgoing, reservation: Reservation, group: &Arc<Group>, lane: usize) -> Arc<Self> {
         Arc::new(Self {
-            account: outgoing.lane.account.clone(),
+            key: outgoing.lane.clone(),
             event_type: outgoing.event_type,
-            counts: Arc::clone(counts),
             group: Arc::clone(group),
             lane,
             admitted: Instant::now(),
@@ -200,7 +202,7 @@ impl Slot {
 
     /// Its lane failed for sure and may be tried again.
     pub fn stall(&self) {
-        self.group.stall(self.lane);
+        self.group.stalls.tell(self.lane);
     }
 
     /// Whether it belongs to `group` and its sender still waits.
@@ -229,10 +231,10 @@ impl Slot {
         if !first {
             return false;
         }
-        self.counts.of(&self.account, self.event_type).met(fate);
+        let (account, counts) = (&self.key.account, self.group.lanes.counts());
+        counts.of(account, self.event_type, |count| count.met(fate));
         if fate == Fate::Delivered {
-            let took = self.admitted.elapsed();
-            self.counts.publishing.observe(&self.account, took, self.trace.as_deref());
+            counts.publishing.observe(account, self.admitted.elapsed(), self.trace.as_deref());
         }
         let counter = match fate {
             Fate::Delivered | Fate::Duplicate => &self.group.delivered,
@@ -247,16 +249,22 @@ impl Slot {
     }
 }
 
+impl Awaiting for Slot {
+    fn resolve(&self, entry: u64, outcome: Outcome) {
+        self.group.lanes.resolve(&self.key, entry, outcome);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test]
     async fn a_lane_that_stalls_is_told_once_until_it_is_taken() {
-        let group = Group::new(3);
-        [2, 0, 2].into_iter().for_each(|lane| group.stall(lane));
-        assert_eq!(group.stalled().await, [2, 0]);
-        group.stall(2);
-        assert_eq!(group.stalled().await, [2]);
+        let stalls = Stalls::default();
+        [2, 0, 2].into_iter().for_each(|lane| stalls.tell(lane));
+        assert_eq!(stalls.take().await, [2, 0]);
+        stalls.tell(2);
+        assert_eq!(stalls.take().await, [2]);
     }
 }

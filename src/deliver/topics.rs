@@ -3,8 +3,9 @@
 //! in. Bound: the topics that the configuration's template can make of accounts and types.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use crate::event::Text;
 
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
@@ -18,18 +19,18 @@ struct Refused {
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Topics {
-    refused: HashMap<Arc<str>, Refused>,
+    refused: HashMap<Text, Refused>,
 }
 
 impl Topics {
     /// The bus refused it; true where that is news.
-    pub fn refuse(&mut self, topic: &Arc<str>, now: Instant, why: &str) -> bool {
+    pub fn refuse(&mut self, topic: &Text, now: Instant, why: &str) -> bool {
         if let Some(known) = self.refused.get_mut(topic) {
             why.clone_into(&mut known.why);
             return false;
         }
         let refused = Refused { next_probe: now + PAUSE.0, pause: PAUSE.0, why: why.to_owned() };
-        self.refused.insert(Arc::clone(topic), refused);
+        self.refused.insert(topic.clone(), refused);
         true
     }
 
@@ -71,8 +72,8 @@ impl Topics {
 
     /// What is refused, with the bus's words, sorted.
     #[must_use]
-    pub fn list(&self) -> Vec<(Arc<str>, String)> {
-        let mut list: Vec<_> = self.refused.iter().map(|(t, r)| (Arc::clone(t), r.why.clone())).collect();
+    pub fn list(&self) -> Vec<(Text, String)> {
+        let mut list: Vec<_> = self.refused.iter().map(|(t, r)| (t.clone(), r.why.clone())).collect();
         list.sort();
         list
     }
@@ -86,7 +87,7 @@ mod tests {
     fn a_refused_topic_is_probed_from_one_second_to_five_minutes_and_stops_no_other() {
         let start = Instant::now();
         let mut topics = Topics::default();
-        let topic: Arc<str> = "fleet.trip".into();
+        let topic: Text = "fleet.trip".into();
         assert!(topics.refuse(&topic, start, "no rights"));
         assert!(!topics.refuse(&topic, start, "still none"));
         assert!(!topics.is_refused("fleet.stop"));
@@ -97,7 +98,7 @@ mod tests {
         topics.probe_now(start);
         assert!(topics.is_any_due(start));
         assert!(topics.take_probe(&topic, start));
-        assert_eq!(topics.list(), [(Arc::clone(&topic), "still none".to_owned())]);
+        assert_eq!(topics.list(), [(topic.clone(), "still none".to_owned())]);
         assert!(topics.take("fleet.trip"));
         assert!(!topics.take("fleet.trip"));
     }

@@ -6,15 +6,20 @@
 use std::borrow::Cow;
 
 use sha1::{Digest as _, Sha1};
+use smallvec::SmallVec;
+use smol_str::ToSmolStr as _;
 use uuid::{Builder, Uuid};
 
-use super::{AccountId, EventType};
+use super::{AccountId, EventType, Millis, Text};
 
 /// `bd4bbb2d-5c42-5e0d-a562-2656493c0dd0`: UUIDv5 of the URL namespace and `urn:fleetbus:event:v1`.
 pub const NAMESPACE: Uuid = Uuid::from_u128(0xbd4b_bb2d_5c42_5e0d_a562_2656_493c_0dd0);
 
+/// The ids of one event: mostly one, and seldom more than two.
+pub type Ids = SmallVec<[Uuid; 2]>;
+
 /// What joins the parts.
-const JOINT: char = '\u{1f}';
+const JOINT: &str = "\u{1f}";
 
 /// The id that all versions of one fact have: `keys` are its key parts in the order of the contract, an absent one empty.
 #[must_use]
@@ -25,14 +30,19 @@ pub fn record_id(
     subject: &str,
     keys: &[impl AsRef<str>],
 ) -> Uuid {
-    let mut name = String::with_capacity(96);
-    name.push_str(&without_controls(provider));
+    let mut digest = Sha1::new().chain_update(NAMESPACE).chain_update(&*without_controls(provider));
     let fixed = [account.as_str(), event_type.as_str(), subject];
     for part in fixed.into_iter().chain(keys.iter().map(AsRef::as_ref)) {
-        name.push(JOINT);
-        name.push_str(&without_controls(part));
+        digest.update(JOINT);
+        digest.update(&*without_controls(part));
     }
-    v5(&NAMESPACE, &name)
+    of_digest(digest)
+}
+
+/// A time as a part of a key.
+#[must_use]
+pub fn time(at: Millis) -> Text {
+    at.0.to_smolstr()
 }
 
 /// The id of one version of a fact.
@@ -43,7 +53,11 @@ pub fn event_id(record_id: Uuid, version: &str) -> Uuid {
 
 /// `Uuid::new_v5`, by the processor's own instructions where it has them.
 fn v5(namespace: &Uuid, name: &str) -> Uuid {
-    let digest: [u8; 20] = Sha1::new().chain_update(namespace).chain_update(name).finalize().into();
+    of_digest(Sha1::new().chain_update(namespace).chain_update(name))
+}
+
+fn of_digest(digest: Sha1) -> Uuid {
+    let digest: [u8; 20] = digest.finalize().into();
     digest.first_chunk().map_or(Uuid::nil(), |half| Builder::from_sha1_bytes(*half).into_uuid())
 }
 

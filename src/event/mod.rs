@@ -5,7 +5,6 @@ pub mod ids;
 pub mod json;
 
 use std::fmt;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -115,9 +114,13 @@ impl fmt::Display for EventType {
     }
 }
 
+/// A topic, subject or id. Short ones are copied where they are cloned: counted references to texts that all events share would be
+/// handed from one core to the other many times for each event.
+pub type Text = smol_str::SmolStr;
+
 /// An account's id in the configuration: a part of every event id. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct AccountId(Arc<str>);
+pub struct AccountId(Text);
 
 impl AccountId {
     /// Takes the text as it is: `config` has checked its form.

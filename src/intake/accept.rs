@@ -30,6 +30,7 @@ use crate::deliver::slot::Outgoing;
 use crate::deliver::{Arrival, Deliverer, Sums};
 use crate::encode;
 use crate::enrich::{self, Shelf};
+use crate::event::ids::Ids;
 use crate::event::{AccountId, EventType, Millis, pb};
 use crate::faults::{self, Bug};
 use crate::provider::{
@@ -501,7 +502,7 @@ impl Inner {
                     if faults::bug(Bug::OtherId) {
                         let other = uuid::Uuid::now_v7();
                         let event = pb::FleetEvent { id: other.to_string(), ..(*event).clone() };
-                        let ids = vec![other];
+                        let ids = Ids::from_slice(&[other]);
                         let arrival =
                             self.arrival(account, way, &event, event_type, key_time, ids.clone(), ids);
                         identified.arrivals.push(arrival);
@@ -512,14 +513,16 @@ impl Inner {
                 Resolved::Duplicate { event } if way.errand == Errand::Republish => {
                     let id = event.id.parse().unwrap_or_default();
                     let event = enrich::enrich(event, &account.id, &self.shelf, self.largest);
-                    let arrival = self.arrival(account, way, &event, event_type, key_time, vec![], vec![id]);
+                    let (checks, enters) = (Ids::new(), Ids::from_slice(&[id]));
+                    let arrival = self.arrival(account, way, &event, event_type, key_time, checks, enters);
                     identified.arrivals.push(arrival);
                 }
                 Resolved::Duplicate { .. } => {
                     identified.same += 1;
-                    let count = self.deliverer.counts.of(&account.id, event_type);
-                    count.received(1);
-                    count.met(Fate::Duplicate);
+                    self.deliverer.counts.of(&account.id, event_type, |count| {
+                        count.received(1);
+                        count.met(Fate::Duplicate);
+                    });
                 }
                 Resolved::Silent => {}
             }
@@ -539,27 +542,20 @@ impl Inner {
         event: &pb::FleetEvent,
         event_type: EventType,
         key_time: Option<Millis>,
-        checks: Vec<uuid::Uuid>,
-        enters: Vec<uuid::Uuid>,
+        checks: Ids,
+        enters: Ids,
     ) -> Arrival {
         let topic = self.router.topic(account.provider, &account.id, event_type, &event.subject);
         // The event's own id comes first.
         let id = enters.first().copied().unwrap_or_default();
-        let message = encode::encode(
-            event,
-            id,
-            event_type,
-            Arc::clone(&topic),
-            self.router.kind(),
-            way.trace.as_deref(),
-        );
-        let subject = Arc::clone(&message.key);
-        let lane = LaneKey { account: account.id.clone(), topic, subject: Arc::clone(&subject) };
+        let message =
+            encode::encode(event, id, event_type, topic.clone(), self.router.kind(), way.trace.as_deref());
+        let subject = message.key.clone();
+        let lane = LaneKey { account: account.id.clone(), topic, subject: subject.clone() };
         let occur_ms = event.occur_time.map_or(way.received_at.0, |time| {
             time.seconds.saturating_mul(1_000).saturating_add(i64::from(time.nanos) / 1_000_000)
         });
         let (checks, key_time) = self.asked_of_dedup(way, event_type, checks, key_time);
-        let enters: Arc<[uuid::Uuid]> = enters.into();
         let candidate = Candidate {
             account: account.id.clone(),
             event_type,
@@ -567,7 +563,7 @@ impl Inner {
             key_time,
             received_at: way.received_at,
             checks,
-            enters: Arc::clone(&enters),
+            enters: enters.clone(),
         };
         let trace = way.trace.clone();
         Arrival { outgoing: Outgoing { lane, event_type, occur_ms, enters, trace, message }, candidate }

@@ -4,9 +4,9 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use super::directory::{Directory, Pair};
+use crate::event::ids::Ids;
 use crate::event::{AccountId, EventType, Millis, pb};
 
 /// What decoding knows beside the bytes.
@@ -93,9 +93,9 @@ pub enum Identity {
     /// Something that happened at a time.
     Fact {
         /// Known where one of these is remembered. The event's own id comes first.
-        checks: Vec<Uuid>,
+        checks: Ids,
         /// To be remembered. The event's own id comes first.
-        enters: Vec<Uuid>,
+        enters: Ids,
         /// The time in the record key, which the horizon of dedup is measured by; media have none.
         key_time: Option<Millis>,
     },

@@ -21,6 +21,62 @@ pub(crate) struct Members<'a> {
     sorted: bool,
 }
 
+/// Keys under which one thing may stand, the better ones first.
+#[derive(Debug)]
+pub(crate) struct Keys {
+    names: &'static [Name],
+    /// The bits of all of them.
+    traces: [u64; 4],
+}
+
+/// A key, and what a look-up needs of it.
+#[derive(Debug)]
+pub(crate) struct Name {
+    text: &'static str,
+    mark: u32,
+}
+
+impl Name {
+    pub(crate) const fn of(text: &'static str) -> Self {
+        Self { text, mark: mark(text) }
+    }
+
+    pub(crate) const fn text(&self) -> &'static str {
+        self.text
+    }
+}
+
+impl Keys {
+    pub(crate) const fn of(names: &'static [Name]) -> Self {
+        let mut traces = [0; 4];
+        let mut at = 0;
+        while at < names.len() {
+            let (word, bit) = trace(names[at].mark);
+            traces[word] |= bit;
+            at += 1;
+        }
+        Self { names, traces }
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static Name> {
+        self.names.iter()
+    }
+
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &'static str> {
+        self.names.iter().map(|name| name.text)
+    }
+}
+
+/// Keys that are known when the program is built, and so is what tells that none of them is there.
+macro_rules! keys {
+    ($($key:literal),+ $(,)?) => {{
+        const NAMES: &[$crate::provider::members::Name] = &[$($crate::provider::members::Name::of($key)),+];
+        const KEYS: &$crate::provider::members::Keys = &$crate::provider::members::Keys::of(NAMES);
+        KEYS
+    }};
+}
+pub(crate) use keys;
+
 #[derive(Debug, Clone)]
 struct Member<'a> {
     mark: u32,
@@ -39,6 +95,19 @@ impl<'a> Members<'a> {
         let mark = mark(key);
         let (word, bit) = trace(mark);
         if self.traces[word] & bit == 0 { None } else { self.search(mark, key) }
+    }
+
+    /// Whether one of these may be there: mostly not, and told so at once.
+    #[inline]
+    pub(crate) fn may_have(&self, keys: &Keys) -> bool {
+        self.traces.iter().zip(&keys.traces).any(|(held, asked)| held & asked != 0)
+    }
+
+    /// As [`Members::find`].
+    #[inline]
+    pub(crate) fn find_name(&self, name: &Name) -> Option<usize> {
+        let (word, bit) = trace(name.mark);
+        if self.traces[word] & bit == 0 { None } else { self.search(name.mark, name.text) }
     }
 
     fn search(&self, mark: u32, key: &str) -> Option<usize> {
@@ -159,10 +228,13 @@ impl PartialEq for Members<'_> {
 
 /// Its length and its ends: different of most keys that are not the same. Of a very long key the length is cut.
 #[inline]
-fn mark(key: &str) -> u32 {
+const fn mark(key: &str) -> u32 {
     let bytes = key.as_bytes();
-    let end = |byte: Option<&u8>| u32::from(byte.copied().unwrap_or_default());
-    ((bytes.len() as u32) << 16) | (end(bytes.first()) << 8) | end(bytes.last())
+    let (first, last) = match (bytes.first(), bytes.last()) {
+        (Some(first), Some(last)) => (*first as u32, *last as u32),
+        (None, _) | (_, None) => (0, 0),
+    };
+    ((bytes.len() as u32) << 16) | (first << 8) | last
 }
 
 /// The word and the bit of a mark.

@@ -6,6 +6,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::draft::{Compared, Draft, Identity, StateIdentity};
+use crate::event::ids::Ids;
 use crate::event::{AccountId, Millis, ids, pb};
 
 /// What is kept of the last state of a [`super::StateKey`].
@@ -28,9 +29,9 @@ pub enum Resolved {
         /// With its ids.
         event: Box<pb::FleetEvent>,
         /// Known where one of these is remembered.
-        checks: Vec<Uuid>,
+        checks: Ids,
         /// To be remembered.
-        enters: Vec<Uuid>,
+        enters: Ids,
         /// The last state from now on; none where that stays.
         new_last: Option<LastState>,
     },
@@ -79,7 +80,7 @@ pub fn resolve_state(draft: Draft, last: Option<&LastState>) -> Resolved {
     let version = ids::state_version(digest, last.map(|last| last.id));
     let id = ids::event_id(own_record, &version);
     event.id = id.to_string();
-    let mut all = vec![id];
+    let mut all = Ids::from_slice(&[id]);
     all.extend(state.other_subjects.iter().map(|subject| ids::event_id(record(subject), &version)));
     let stays = last.is_some_and(|last| state.received_at < last.received_at);
     let new_last = (!stays).then_some(LastState { id, compared, received_at: state.received_at });

@@ -333,7 +333,7 @@ impl Drain {
                     continue;
                 }
             };
-            let topic = Arc::clone(&row.lane.topic);
+            let topic = row.lane.topic.clone();
             let trace = row.trace.as_deref();
             let Some(message) = encode::again(&row.payload, row.id, row.event_type, topic, self.kind, trace)
             else {

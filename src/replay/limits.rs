@@ -1,10 +1,9 @@
 //! What the store is opened with: how much it may hold, for how long, and how the bus's topics are made now.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::event::{AccountId, EventType, Millis};
+use crate::event::{AccountId, EventType, Millis, Text};
 
 /// How much the store may hold, and for how long.
 #[derive(Debug, Clone)]
@@ -49,7 +48,7 @@ impl StoreLimits {
 }
 
 /// The topic of an account's events of a type about a subject.
-pub type TopicOf = Box<dyn Fn(&AccountId, EventType, &str) -> Option<Arc<str>> + Send>;
+pub type TopicOf = Box<dyn Fn(&AccountId, EventType, &str) -> Option<Text> + Send>;
 
 /// The bus's topics as the configuration now makes them: rows that were parked under other ones move to them, so that
 /// their lanes keep their order.

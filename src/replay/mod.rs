@@ -48,12 +48,10 @@ pub use tally::{Count, Kind};
 pub use view::{Discarded, Filter, Listed, Page, Stored, What};
 pub use writer::Writer;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::event::{AccountId, EventType, Millis};
+use crate::event::{AccountId, EventType, Millis, Text};
 
 /// A place in the order of acceptance. Given out from memory, in a lane's critical section, before the row is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,9 +63,9 @@ pub struct LaneKey {
     /// Whose events.
     pub account: AccountId,
     /// The topic that `route` chose.
-    pub topic: Arc<str>,
+    pub topic: Text,
     /// The event's subject.
-    pub subject: Arc<str>,
+    pub subject: Text,
 }
 
 /// Why an event is parked, which says what it waits for.

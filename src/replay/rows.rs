@@ -4,8 +4,6 @@
 use bytes::Bytes;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, ffi, params};
-use std::collections::HashSet;
-use std::sync::Arc;
 use uuid::Uuid;
 
 use super::queue::RawRow;
@@ -427,42 +425,19 @@ pub(super) fn lanes(conn: &Connection) -> rusqlite::Result<Vec<RecoveredLane>> {
     let mut query = conn.prepare(LANES)?;
     let mut rows = query.query([])?;
     let mut lanes = Vec::new();
-    let mut texts = Texts::default();
-    let mut last: Option<AccountId> = None;
     while let Some(row) = rows.next()? {
-        let text = row.get_ref(0)?.as_str()?;
-        let this = (text, row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str()?);
+        let this = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str()?);
         let before = lanes.last().map(|RecoveredLane { key, .. }| key);
         if before.is_some_and(|key| (key.account.as_str(), &*key.topic, &*key.subject) >= this) {
             let error = ffi::Error::new(ffi::SQLITE_CORRUPT_INDEX);
             return Err(rusqlite::Error::SqliteFailure(error, Some("lanes are not in order".to_owned())));
         }
-        let account = last.filter(|a| a.as_str() == text).unwrap_or_else(|| AccountId::new(text));
-        last = Some(account.clone());
-        let key = LaneKey {
-            account,
-            topic: texts.shared(row.get_ref(1)?.as_str()?),
-            subject: row.get_ref(2)?.as_str()?.into(),
-        };
+        let (account, topic, subject) = this;
+        let key = LaneKey { account: AccountId::new(account), topic: topic.into(), subject: subject.into() };
         lanes.push(RecoveredLane { key, rows: unsigned(row, 3)?, head: seq(row, 4)? });
     }
     lanes.sort_by_key(|lane| lane.head);
     Ok(lanes)
-}
-
-/// Few topics, many lanes.
-#[derive(Default)]
-struct Texts(HashSet<Arc<str>>);
-
-impl Texts {
-    fn shared(&mut self, text: &str) -> Arc<str> {
-        if let Some(known) = self.0.get(text) {
-            return Arc::clone(known);
-        }
-        let new: Arc<str> = text.into();
-        self.0.insert(Arc::clone(&new));
-        new
-    }
 }
 
 /// An account's oldest rows that wait for the operator. Quick where the account has many of them.

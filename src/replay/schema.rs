@@ -5,7 +5,6 @@ use std::fmt::Display;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -14,7 +13,7 @@ use rusqlite::{Connection, OpenFlags, Row};
 use super::log::{self, Look};
 use super::whole::Covered;
 use super::{Routing, StoreError, rows};
-use crate::event::AccountId;
+use crate::event::{AccountId, Text};
 use crate::faults::{self, Point};
 
 /// The steps from an empty file to today's; the file's `user_version` is how many it has. Never change one, only add.
@@ -288,7 +287,7 @@ fn reroute_some(conn: &Connection, routing: &Routing, from: i64) -> rusqlite::Re
 }
 
 /// The topic to which a row goes from now on, where that is another, and its checksum then.
-fn reroute_one(row: &Row<'_>, routing: &Routing) -> rusqlite::Result<Option<(Arc<str>, Option<i64>)>> {
+fn reroute_one(row: &Row<'_>, routing: &Routing) -> rusqlite::Result<Option<(Text, Option<i64>)>> {
     let (account, subject, topic) =
         (row.get_ref(1)?.as_str()?, row.get_ref(3)?.as_str()?, row.get_ref(4)?.as_str()?);
     let to = (routing.topic)(&AccountId::new(account), rows::event_type(row, 2)?, subject);

@@ -1,6 +1,5 @@
 //! Apache Kafka.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -284,7 +283,7 @@ async fn a_broker_that_is_not_there_leaves_attempts_open_and_closing_resolves_th
     let desk = desk(config("127.0.0.1:1", &[]));
     desk.submit(1, &message("any", "key", 1)).expect("taken");
     until("the client has noticed", PATIENCE, || !desk.bus.is_available());
-    let findings = desk.bus.check(&[Arc::from("any")]).await;
+    let findings = desk.bus.check(&["any".into()]).await;
     assert!(matches!(findings[..], [Finding::Unreachable(_)]), "{findings:?}");
     let outcomes = desk.close().await;
     let all = outcomes.all();
@@ -296,7 +295,7 @@ async fn a_broker_that_is_not_there_leaves_attempts_open_and_closing_resolves_th
 async fn a_check_finds_makes_and_warns() {
     let kafka = shared_kafka();
     let topic = unique("checked");
-    let topics = [Arc::from(topic.as_str())];
+    let topics = [topic.as_str().into()];
     let never = desk(config(&kafka.brokers, &[]));
     let findings = never.bus.check(&topics).await;
     let [Finding::Missing { what, command }] = &findings[..] else { panic!("{findings:?}") };

@@ -1,6 +1,5 @@
 //! NATS JetStream.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::stream::{Config as Stream, DiscardPolicy};
@@ -203,7 +202,7 @@ async fn a_full_stream_is_a_refusal_and_recovers() {
 async fn a_check_finds_makes_and_warns() {
     let nats = shared_nats();
     let (root, other) = (unique("checked"), unique("uncovered"));
-    let topics = [Arc::from(format!("{root}.position.*.*"))];
+    let topics = [format!("{root}.position.*.*").into()];
     let never = desk(config(nats, &root)).await;
     let findings = never.bus.check(&topics).await;
     assert!(matches!(&findings[..], [Finding::Missing { what, .. }] if what.contains(&root)), "{findings:?}");
@@ -218,7 +217,7 @@ async fn a_check_finds_makes_and_warns() {
         findings.iter().any(|f| matches!(f, Finding::Weak(why) if why.contains("one replica"))),
         "{findings:?}"
     );
-    let findings = makes.bus.check(&[Arc::from(format!("{other}.position.*.*"))]).await;
+    let findings = makes.bus.check(&[format!("{other}.position.*.*").into()]).await;
     assert!(
         findings.iter().any(|f| matches!(f, Finding::Missing { what, .. } if what.contains(&other))),
         "{findings:?}"
@@ -256,7 +255,7 @@ async fn a_secured_nats_takes_what_it_allows() {
     assert_eq!(allowed.attempt(4, &message("ok.b", "key", 3)).await, Outcome::Delivered);
     allowed.close().await;
     let stranger = Desk::open(&config::Bus::Nats(secured(wrong)), dir.path());
-    let findings = stranger.bus.check(&[Arc::from("ok.a")]).await;
+    let findings = stranger.bus.check(&["ok.a".into()]).await;
     assert!(matches!(findings[..], [Finding::Unreachable(_)]), "{findings:?}");
     assert_eq!(kind(&stranger.attempt(1, &message("ok.a", "key", 9)).await), "unavailable");
     stranger.close().await;
@@ -270,7 +269,7 @@ async fn a_nats_that_asks_for_a_token_takes_who_has_it() {
     std::fs::write(&token, "a-token-of-the-tests\n").expect("a writable folder");
     let with = |token| config::Nats { token, create: Create::Missing, ..config(&nats, "TOKEN") };
     let allowed = Desk::open(&config::Bus::Nats(with(Some(SecretSource::File(token.clone())))), dir.path());
-    let made = allowed.bus.check(&[Arc::from("token.a")]).await;
+    let made = allowed.bus.check(&["token.a".into()]).await;
     assert!(matches!(made[..], [Finding::Made(_)]), "{made:?}");
     assert_eq!(allowed.attempt(1, &message("token.a", "key", 1)).await, Outcome::Delivered);
     // Another token from now on: the client has it from the file as soon as it needs it.
@@ -283,7 +282,7 @@ async fn a_nats_that_asks_for_a_token_takes_who_has_it() {
     allowed.delivers(1_000, &message("token.a", "key", 2)).await;
     allowed.close().await;
     let stranger = Desk::open(&config::Bus::Nats(with(None)), dir.path());
-    let findings = stranger.bus.check(&[Arc::from("token.a")]).await;
+    let findings = stranger.bus.check(&["token.a".into()]).await;
     assert!(matches!(findings[..], [Finding::Unreachable(_)]), "{findings:?}");
     stranger.close().await;
 }
@@ -302,7 +301,7 @@ async fn a_nats_that_trusts_an_operator_takes_who_has_credentials_of_its_account
     let with =
         |credentials| config::Nats { credentials, create: Create::Missing, ..config(&nats, "CREDENTIALS") };
     let allowed = desk(with(Some(file("own", trust.credentials())))).await;
-    let made = allowed.bus.check(&[Arc::from("credentials.a")]).await;
+    let made = allowed.bus.check(&["credentials.a".into()]).await;
     assert!(matches!(made[..], [Finding::Made(_)]), "{made:?}");
     assert_eq!(allowed.attempt(1, &message("credentials.a", "key", 1)).await, Outcome::Delivered);
     // A connection that was lost is signed in again with them.
@@ -314,7 +313,7 @@ async fn a_nats_that_trusts_an_operator_takes_who_has_credentials_of_its_account
     allowed.close().await;
     for stranger in [Some(file("other", Trust::stranger())), None] {
         let stranger = Desk::open(&config::Bus::Nats(with(stranger)), dir.path());
-        let findings = stranger.bus.check(&[Arc::from("credentials.a")]).await;
+        let findings = stranger.bus.check(&["credentials.a".into()]).await;
         assert!(matches!(findings[..], [Finding::Unreachable(_)]), "{findings:?}");
         stranger.close().await;
     }

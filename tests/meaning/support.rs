@@ -72,7 +72,8 @@ impl Run {
         };
         for draft in drafts {
             let (event_type, key) = (draft.event_type, draft.state_key().cloned());
-            let text = |ids: Vec<uuid::Uuid>| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let text =
+                |ids: fleetbus::event::ids::Ids| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
             match resolve_state(draft, key.as_ref().and_then(|key| self.states.get(key))) {
                 Resolved::Event { event, checks, enters, new_last } => {
                     if let Some((key, last)) = key.zip(new_last) {

@@ -281,7 +281,7 @@ async fn a_row_that_moved_to_another_topic_is_whole_there_and_a_damaged_one_is_n
     });
     let routing = || fleetbus::replay::Routing {
         fingerprint: "another bus".to_owned(),
-        topic: Box::new(|_, event_type, _| Some(std::sync::Arc::from(format!("other.{event_type}")))),
+        topic: Box::new(|_, event_type, _| Some(format!("other.{event_type}").into())),
     };
     let (running, recovered) = Running::open(dir, limits(), Some(routing())).await;
     assert_eq!(recovered.rerouted, 3);
@@ -411,7 +411,7 @@ async fn a_bit_that_turned_in_a_row_that_goes_to_another_topic_is_found_there() 
     flip_subject(&dir.path().join("store.db"), 1, true);
     let routing = fleetbus::replay::Routing {
         fingerprint: "another bus".to_owned(),
-        topic: Box::new(|_, event_type, _| Some(std::sync::Arc::from(format!("other.{event_type}")))),
+        topic: Box::new(|_, event_type, _| Some(format!("other.{event_type}").into())),
     };
     let (running, recovered) = Running::open(dir, limits(), Some(routing)).await;
     assert_eq!(recovered.lanes.len(), 2, "one is of a subject that there is not");

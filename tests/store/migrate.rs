@@ -2,7 +2,6 @@
 //! in it, told by another program. Today's version opens each and has the same.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use fleetbus::encode::again;
@@ -40,7 +39,7 @@ async fn what_an_older_version_parked_is_there_in_its_order() {
         let limits = StoreLimits { retention: Duration::from_secs(1_000 * 366 * 86_400), ..limits() };
         let routing = Routing {
             fingerprint: "another bus".to_owned(),
-            topic: Box::new(|_, event_type, _| Some(Arc::from(format!("fleet.{event_type}")))),
+            topic: Box::new(|_, event_type, _| Some(format!("fleet.{event_type}").into())),
         };
         let (running, recovered) = Running::open(dir, limits.clone(), Some(routing)).await;
         let parked = told["parked"].as_array().unwrap();
@@ -56,7 +55,7 @@ async fn what_an_older_version_parked_is_there_in_its_order() {
                 (event.id.to_string().as_str(), event.reason.as_str()),
                 (text(row, "id"), text(row, "reason"))
             );
-            let topic = Arc::clone(&lane.topic);
+            let topic = lane.topic.clone();
             let message = again(&event.payload, event.id, event.event_type, topic, BusKind::Local, None);
             assert_eq!(&*message.unwrap().key, text(row, "subject"), "it can be sent");
         }

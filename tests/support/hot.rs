@@ -1,7 +1,6 @@
 //! The hot path without its edges: one element's bytes become one message, as `intake/accept.rs` does it. Shared by what
 //! counts its instructions and allocations, and by what takes its time.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use fleetbus::bus::Message;
@@ -60,7 +59,7 @@ impl Bench {
         let Resolved::Event { event, .. } = provider::resolve_state(draft, None) else { panic!("an event") };
         let topic = self.router.topic(Provider::Linxup, &self.account, event_type, &event.subject);
         let id = event.id.parse().expect("an id");
-        encode(&event, id, event_type, Arc::clone(&topic), BusKind::Local, None)
+        encode(&event, id, event_type, topic, BusKind::Local, None)
     }
 }
 

@@ -1,8 +1,6 @@
 //! Bytes that a provider sent, to events on the wire. Whatever they are: the same bytes say the same twice, an id is an id,
 //! and nothing that a provider wrote gets out of its place in a header, a topic or a subject.
 
-use std::sync::Arc;
-
 use fleetbus::config::{Bus, Local};
 use fleetbus::encode::{again, encode};
 use fleetbus::event::{AccountId, EventType, pb};
@@ -96,7 +94,7 @@ fn holds(event_type: EventType, event: &pb::FleetEvent) {
     assert_eq!((origin.provider.as_str(), origin.account.as_str()), ("linxup", "acme"));
     for (router, kind) in [(local(), BusKind::Local), (local(), BusKind::Kafka), (local(), BusKind::Nats)] {
         let topic = router.topic(Provider::Linxup, &AccountId::new("acme"), event_type, &event.subject);
-        let message = encode(event, id, event_type, Arc::clone(&topic), kind, None);
+        let message = encode(event, id, event_type, topic.clone(), kind, None);
         for (name, value) in &message.headers {
             assert!(!value.contains(char::is_control), "{name} is {value:?}");
             assert!(kind != BusKind::Nats || value.is_ascii(), "{name} is {value:?}");

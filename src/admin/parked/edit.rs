@@ -1,8 +1,6 @@
 //! `POST /v1/parked/{seq}/edit`: one message with another topic, or other raw bytes, sent again. Invariant: the original is on disk
 //! with the act that tells of it before anything is sent, and the row goes only once what replaces it is durable.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -16,6 +14,7 @@ use super::super::problem::{Problem, Sent};
 use super::show;
 use crate::admin::AdminState;
 use crate::clock;
+use crate::event::Text;
 use crate::intake::accept::{Receipt, Refusal};
 use crate::replay::{Act, LaneKey, Original, Parked, ParkedRaw, Reason, Seq, Stored};
 use crate::route;
@@ -34,7 +33,7 @@ pub(super) struct EditAsked {
 
 /// What is changed.
 enum Edit {
-    Topic(Parked, Arc<str>),
+    Topic(Parked, Text),
     Body(Seq, ParkedRaw),
 }
 
@@ -98,7 +97,7 @@ fn meaning(state: &AdminState, stored: Stored, asked: EditAsked) -> Result<Edit,
 async fn make(state: &AdminState, caller: &Caller, edit: Edit) -> Result<Edited, Problem> {
     match edit {
         Edit::Topic(parked, topic) => {
-            let (old, seq) = (Arc::clone(&parked.lane.topic), parked.seq);
+            let (old, seq) = (parked.lane.topic.clone(), parked.seq);
             let texts = (
                 serde_json::json!({"topic": &*old}).to_string(),
                 serde_json::json!({"topic": &*topic}).to_string(),

@@ -120,7 +120,7 @@ pub(super) async fn show(
 }
 
 fn headers(parked: &Parked, kind: BusKind) -> Option<BTreeMap<&'static str, String>> {
-    let topic = std::sync::Arc::clone(&parked.lane.topic);
+    let topic = parked.lane.topic.clone();
     let trace = parked.trace.as_deref();
     let message = encode::again(&parked.payload, parked.id, parked.event_type, topic, kind, trace)?;
     Some(message.headers.iter().map(|(name, value)| (name, value.to_owned())).collect())

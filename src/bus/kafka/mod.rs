@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Failure, Message, OpenError, Outcome, Ticket};
 use crate::config;
+use crate::event::Text;
 use errors::failure_of;
 use properties::Properties;
 use registry::SchemaRegistry;
@@ -320,7 +321,7 @@ impl KafkaBus {
         !self.shared.broken.load(Ordering::Relaxed) && !self.shared.down.load(Ordering::Relaxed)
     }
 
-    pub(super) async fn prepare(&self, topics: &[Arc<str>]) {
+    pub(super) async fn prepare(&self, topics: &[Text]) {
         if let Some(registry) = &self.registry {
             registry.look_up(topics).await;
         }

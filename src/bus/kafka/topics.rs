@@ -1,8 +1,6 @@
 //! What Kafka has, lacks and promises: topics, replicas and limits, looked up at start and by `check --connect`; made where
 //! that is configured.
 
-use std::sync::Arc;
-
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -12,9 +10,10 @@ use tokio::time::timeout;
 use super::{ASK, KafkaBus};
 use crate::bus::Finding;
 use crate::config;
+use crate::event::Text;
 
 impl KafkaBus {
-    pub(in crate::bus) async fn check(&self, topics: &[Arc<str>]) -> Vec<Finding> {
+    pub(in crate::bus) async fn check(&self, topics: &[Text]) -> Vec<Finding> {
         let mut findings = self.check_topics(topics).await;
         if let Some(registry) = &self.registry {
             findings.extend(registry.check(topics).await);
@@ -22,7 +21,7 @@ impl KafkaBus {
         findings
     }
 
-    async fn check_topics(&self, topics: &[Arc<str>]) -> Vec<Finding> {
+    async fn check_topics(&self, topics: &[Text]) -> Vec<Finding> {
         let Some(client) = self.shared.client.load_full() else {
             return vec![Finding::Unreachable("the Kafka client is being rebuilt".to_owned())];
         };
@@ -50,7 +49,7 @@ impl KafkaBus {
                         Finding::Fine(format!("topic {topic}, {fewest} replicas"))
                     });
                 }
-                Some(_) | None => missing.push(Arc::clone(topic)),
+                Some(_) | None => missing.push(topic.clone()),
             }
         }
         findings.extend(self.weak_in_sync(topics, &missing).await);
@@ -63,8 +62,8 @@ impl KafkaBus {
     }
 
     /// Topics with several replicas of which one is enough for an acknowledgement.
-    async fn weak_in_sync(&self, topics: &[Arc<str>], missing: &[Arc<str>]) -> Vec<Finding> {
-        let there: Vec<&Arc<str>> = topics.iter().filter(|topic| !missing.contains(topic)).collect();
+    async fn weak_in_sync(&self, topics: &[Text], missing: &[Text]) -> Vec<Finding> {
+        let there: Vec<&Text> = topics.iter().filter(|topic| !missing.contains(topic)).collect();
         let Ok(admin) = self.admin() else { return Vec::new() };
         let asked: Vec<ResourceSpecifier<'_>> =
             there.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
@@ -83,8 +82,8 @@ impl KafkaBus {
         .collect()
     }
 
-    async fn missing(&self, missing: &[Arc<str>]) -> Vec<Finding> {
-        let told = |topic: &Arc<str>| Finding::Missing {
+    async fn missing(&self, missing: &[Text]) -> Vec<Finding> {
+        let told = |topic: &Text| Finding::Missing {
             what: format!("topic {topic}"),
             command: format!(
                 "kafka-topics.sh --bootstrap-server {} --create --topic {topic}",

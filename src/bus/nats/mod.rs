@@ -26,6 +26,7 @@ use uuid::Uuid;
 
 use super::{Failure, Finding, Message, OpenError, Outcome, Ticket};
 use crate::config;
+use crate::event::Text;
 use login::Login;
 
 /// Messages handed over and not yet taken by the task, and attempts under way: beyond it the bus is unavailable.
@@ -276,7 +277,7 @@ impl NatsBus {
         }
     }
 
-    pub(super) async fn check(&self, topics: &[Arc<str>]) -> Vec<Finding> {
+    pub(super) async fn check(&self, topics: &[Text]) -> Vec<Finding> {
         let unreachable = |why: String| {
             vec![Finding::Unreachable(format!("NATS at {} cannot be reached: {why}", self.config.url))]
         };
@@ -423,7 +424,7 @@ fn reaction(error: &PublishError) -> Reaction {
 }
 
 /// The subjects that a stream needs: the topics, with the part that all have as one wildcard where that can be.
-fn everything(topics: &[Arc<str>]) -> Vec<String> {
+fn everything(topics: &[Text]) -> Vec<String> {
     let mut wanted: Vec<String> = topics
         .iter()
         .map(|topic| {

@@ -7,8 +7,11 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use tokio::sync::watch;
 use uuid::Uuid;
+
+use crate::event::ids::Ids;
 
 /// What became of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +36,7 @@ enum Standing {
 /// One event's claim on its ids.
 #[derive(Debug)]
 pub struct Claim {
-    ids: Arc<[Uuid]>,
+    ids: Ids,
     state: Mutex<State>,
 }
 
@@ -100,7 +103,8 @@ impl Shared {
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Claims {
-    ids: HashMap<Uuid, Vec<Arc<Claim>>>,
+    /// Mostly one of each.
+    ids: HashMap<Uuid, SmallVec<[Arc<Claim>; 1]>>,
 }
 
 impl Claims {
@@ -110,9 +114,9 @@ impl Claims {
     }
 
     /// Claims all of these.
-    pub fn claim(&mut self, enters: &Arc<[Uuid]>) -> Arc<Claim> {
+    pub fn claim(&mut self, enters: &Ids) -> Arc<Claim> {
         let state = Mutex::new(State { standing: Standing::Open, watched: None });
-        let claim = Arc::new(Claim { ids: Arc::clone(enters), state });
+        let claim = Arc::new(Claim { ids: enters.clone(), state });
         for id in enters.iter() {
             self.ids.entry(*id).or_default().push(Arc::clone(&claim));
         }
@@ -146,7 +150,7 @@ mod tests {
 
     #[test]
     fn who_waits_hears_that_the_store_refused_it_and_after_that_what_became_of_the_attempt() {
-        let claim = Claims::default().claim(&[Uuid::nil()].into());
+        let claim = Claims::default().claim(&Ids::from_slice(&[Uuid::nil()]));
         let (mut early, mut late) = (claim.share(), claim.share());
         assert_eq!(early.unless_refused().now_or_never(), None);
         claim.not_kept();

@@ -2,13 +2,11 @@
 //! every remembered id is either at or below its subject's front, or, where that is not held (stored before this process
 //! began, or evicted), at or below the *ceiling* of its account and type, or in a *mixed* hour. Bound: `memory` bytes.
 
-use std::sync::Arc;
-
 use foldhash::{HashMap, HashSet};
 
 use super::reach::Reach;
 use super::tail::{Bucket, HOUR_MS, Kind};
-use crate::event::{EventType, Millis};
+use crate::event::{EventType, Millis, Text};
 
 /// What one entry takes beside its subject's text: key, time, counters and the map's slack.
 const ENTRY_BYTES: u64 = 112;
@@ -22,7 +20,7 @@ pub enum Newness {
     Unsure,
 }
 
-type Subjects = HashMap<Arc<str>, i64>;
+type Subjects = HashMap<Text, i64>;
 
 /// See the module. Beside the subjects it holds one ceiling an account and type, and the mixed hours within the horizon.
 #[derive(Debug)]
@@ -57,7 +55,7 @@ impl Front {
     }
 
     /// Whether an event at `time` can be new without a look-up.
-    pub fn newness(&self, bucket: &Bucket, subject: &Arc<str>, time: Millis) -> Newness {
+    pub fn newness(&self, bucket: &Bucket, subject: &Text, time: Millis) -> Newness {
         if self.mixed.contains(bucket) {
             return Newness::Unsure;
         }
@@ -68,7 +66,7 @@ impl Front {
     }
 
     /// An event of `subject` alone at `time` was remembered.
-    pub fn advance(&mut self, bucket: &Bucket, subject: &Arc<str>, time: Millis) {
+    pub fn advance(&mut self, bucket: &Bucket, subject: &Text, time: Millis) {
         let kind = bucket.kind();
         let ceiling = self.ceilings.get(&kind).copied().unwrap_or(i64::MIN);
         let subjects = self.subjects.entry(kind).or_default();
@@ -76,7 +74,7 @@ impl Front {
             *newest = (*newest).max(time.0);
             return;
         }
-        subjects.insert(Arc::clone(subject), time.0.max(ceiling));
+        subjects.insert(subject.clone(), time.0.max(ceiling));
         self.held += bytes(subject);
         if self.held > self.most {
             self.evict();
@@ -142,7 +140,7 @@ mod tests {
         }
     }
 
-    fn subject(number: u32) -> Arc<str> {
+    fn subject(number: u32) -> Text {
         format!("3500000{number:08}").into()
     }
 

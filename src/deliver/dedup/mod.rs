@@ -31,7 +31,8 @@ pub use worker::{OpenError, Worker};
 
 use crate::config;
 use crate::deliver::points::point;
-use crate::event::{AccountId, EventType, Millis};
+use crate::event::ids::Ids;
+use crate::event::{AccountId, EventType, Millis, Text};
 use claims::{Claim, Claims};
 use front::{Front, Newness};
 use reach::Reach;
@@ -53,15 +54,15 @@ pub struct Candidate {
     /// Its type.
     pub event_type: EventType,
     /// Its subject.
-    pub subject: Arc<str>,
+    pub subject: Text,
     /// The time in its record key; none where it has none.
     pub key_time: Option<Millis>,
     /// When it was received.
     pub received_at: Millis,
     /// It is known when one of these is remembered.
-    pub checks: Vec<Uuid>,
+    pub checks: Ids,
     /// What to remember of it.
-    pub enters: Arc<[Uuid]>,
+    pub enters: Ids,
 }
 
 impl Candidate {
@@ -71,11 +72,11 @@ impl Candidate {
         Self {
             account: account.clone(),
             event_type: *event_type,
-            subject: Arc::clone(subject),
+            subject: subject.clone(),
             key_time: *key_time,
             received_at: *received_at,
-            checks: Vec::new(),
-            enters: Arc::clone(enters),
+            checks: Ids::new(),
+            enters: enters.clone(),
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::deliver::counts::Counts;
 use crate::deliver::seldom::Seldom;
 use crate::deliver::slot::{Group, Outgoing, Slot};
 use crate::deliver::topics::Topics;
-use crate::event::{AccountId, EventType};
+use crate::event::{AccountId, EventType, Text};
 use crate::replay::{LaneKey, ParkError, Parked, Reason, RecoveredLane, Seq, Store};
 
 /// Shards of the lane map: far more than threads that meet in it.
@@ -142,18 +142,6 @@ pub struct Lanes {
     pub(crate) ready: Notify,
 }
 
-/// Whom a bus's ticket tells: a lane by its key.
-struct LaneRef {
-    lanes: Arc<Lanes>,
-    key: LaneKey,
-}
-
-impl Awaiting for LaneRef {
-    fn resolve(&self, entry: u64, outcome: Outcome) {
-        self.lanes.resolve(&self.key, entry, outcome);
-    }
-}
-
 impl Lanes {
     /// Empty lanes, but for those that the store recovered.
     #[must_use]
@@ -208,6 +196,11 @@ impl Lanes {
         self.tidy(&mut shard, key);
     }
 
+    /// What became of every event.
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
     /// Tries again what failed for sure.
     pub fn resume(self: &Arc<Self>, key: &LaneKey) {
         let mut shard = self.shard(key).lock();
@@ -253,7 +246,7 @@ impl Lanes {
 
     /// Topics that the bus refuses, with its words.
     #[must_use]
-    pub fn refused_topics(&self) -> Vec<(Arc<str>, String)> {
+    pub fn refused_topics(&self) -> Vec<(Text, String)> {
         self.topics.lock().list()
     }
 
@@ -290,8 +283,6 @@ impl Lanes {
         if lane.stalled || lane.is_behind() {
             return;
         }
-        // Mostly nothing waits: made for the first that does.
-        let mut to: Option<Arc<dyn Awaiting>> = None;
         let mut at = 0;
         while at < lane.entries.len() {
             if self.bus.window() == Window::One && at > 0 {
@@ -302,9 +293,8 @@ impl Lanes {
                 at += 1;
                 continue;
             };
-            let to =
-                to.get_or_insert_with(|| Arc::new(LaneRef { lanes: Arc::clone(self), key: key.clone() }));
-            let ticket = Ticket::new(Arc::clone(to), entry.number);
+            let to: Arc<dyn Awaiting> = Arc::<Slot>::clone(&entry.slot);
+            let ticket = Ticket::new(to, entry.number);
             match self.bus.submit(&outgoing.message, ticket) {
                 Ok(()) => {
                     entry.attempt = Attempt::Sent;
@@ -321,7 +311,8 @@ impl Lanes {
         }
     }
 
-    fn resolve(self: &Arc<Self>, key: &LaneKey, number: u64, outcome: Outcome) {
+    /// An attempt has ended.
+    pub(crate) fn resolve(self: &Arc<Self>, key: &LaneKey, number: u64, outcome: Outcome) {
         let mut shard = self.shard(key).lock();
         let Some(lane) = shard.get_mut(key) else { return };
         let Some(at) = lane.entries.iter().position(|entry| entry.number == number) else { return };
@@ -486,14 +477,14 @@ impl Lanes {
         }
     }
 
-    fn succeed(&self, topic: &Arc<str>) {
+    fn succeed(&self, topic: &Text) {
         if self.topics.lock().take(topic) {
             tracing::info!(topic = %topic, "topic.accepted");
             self.ready.notify_one();
         }
     }
 
-    fn refuse(&self, topic: &Arc<str>, why: &str) {
+    fn refuse(&self, topic: &Text, why: &str) {
         if self.topics.lock().refuse(topic, Instant::now(), why) {
             tracing::error!(topic = %topic, error = why, "topic.refused");
         }

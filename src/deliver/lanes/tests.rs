@@ -16,8 +16,10 @@ use super::*;
 use crate::bus::{Headers, Message};
 use crate::clock;
 use crate::config;
+use crate::deliver::counts::Count;
 use crate::deliver::dedup::{self, Candidate, Dedup};
 use crate::deliver::slot::Tally;
+use crate::event::ids::Ids;
 use crate::event::{AccountId, EventType};
 use crate::replay::{DataDir, Filter, StoreLimits};
 
@@ -73,8 +75,8 @@ impl Ground {
     async fn admit(&self, id: u64, admission: Admission) -> (u64, Arc<Group>) {
         let uuid = uuid_of(id);
         let message = Message {
-            topic: Arc::clone(&self.key.topic),
-            key: Arc::clone(&self.key.subject),
+            topic: self.key.topic.clone(),
+            key: self.key.subject.clone(),
             id: uuid,
             headers: Headers::default(),
             payload: Bytes::from_static(b"event"),
@@ -83,25 +85,25 @@ impl Ground {
             lane: self.key.clone(),
             event_type: EventType::Position,
             occur_ms: 0,
-            enters: [uuid].into(),
+            enters: Ids::from_slice(&[uuid]),
             trace: None,
             message,
         };
         let candidate = Candidate {
             account: self.key.account.clone(),
             event_type: EventType::Position,
-            subject: Arc::clone(&self.key.subject),
+            subject: self.key.subject.clone(),
             key_time: None,
             received_at: clock::now(),
-            checks: vec![uuid],
-            enters: [uuid].into(),
+            checks: Ids::from_slice(&[uuid]),
+            enters: Ids::from_slice(&[uuid]),
         };
         let dedup::Verdict::New(reservation) = self.dedup.reserve_one(&candidate).await else {
             panic!("event {id} is in flight or known")
         };
-        self.counts.of(&self.key.account, EventType::Position).received(1);
-        let group = Group::new(1);
-        let slot = Slot::new(&outgoing, reservation, &group, 0, &self.counts);
+        self.counts.of(&self.key.account, EventType::Position, |count| count.received(1));
+        let group = Group::new(&self.lanes, 1);
+        let slot = Slot::new(&outgoing, reservation, &group, 0);
         let number = self.lanes.numbers.load(Ordering::Relaxed);
         self.lanes.admit(&self.key, vec![(outgoing, slot)], admission);
         (number, group)
@@ -113,11 +115,11 @@ impl Ground {
         let candidate = Candidate {
             account: self.key.account.clone(),
             event_type: EventType::Position,
-            subject: Arc::clone(&self.key.subject),
+            subject: self.key.subject.clone(),
             key_time: None,
             received_at: clock::now(),
-            checks: vec![uuid],
-            enters: [uuid].into(),
+            checks: Ids::from_slice(&[uuid]),
+            enters: Ids::from_slice(&[uuid]),
         };
         matches!(self.dedup.reserve_one(&candidate).await, dedup::Verdict::New(_))
     }
@@ -342,7 +344,8 @@ impl Model {
         let left = self.ground.store.list(&Filter::default(), None, 1_000).await.unwrap();
         let for_bus = left.rows.iter().filter(|row| row.kind.waits_for() == crate::replay::WaitsFor::Bus);
         assert_eq!(for_bus.count(), 0, "rows are left that no lane knows of");
-        let count = self.ground.counts.of(&self.ground.key.account, EventType::Position).read();
+        let account = &self.ground.key.account;
+        let count = self.ground.counts.of(account, EventType::Position, Count::read);
         assert_eq!((count.received, count.in_flight()), (self.next, 0));
     }
 }

@@ -15,6 +15,7 @@ use crate::deliver::lanes::Admission;
 use crate::deliver::slot::Outgoing;
 use crate::deliver::{Arrival, Sums};
 use crate::encode;
+use crate::event::ids::Ids;
 use crate::event::pb::fleet_event::Body;
 use crate::event::{AccountId, EventType, Millis, pb};
 use crate::replay::LaneKey;
@@ -91,15 +92,15 @@ impl Inner {
         &self,
         way: &Way,
         event_type: EventType,
-        checks: Vec<Uuid>,
+        checks: Ids,
         key_time: Option<Millis>,
-    ) -> (Vec<Uuid>, Option<Millis>) {
+    ) -> (Ids, Option<Millis>) {
         match way.errand {
             Errand::Poll => (checks, key_time),
             Errand::Backfill => {
                 (checks, key_time.filter(|time| self.deliverer.dedup.is_within_horizon(event_type, *time)))
             }
-            Errand::Republish => (Vec::new(), key_time),
+            Errand::Republish => (Ids::new(), key_time),
         }
     }
 
@@ -150,14 +151,14 @@ impl Inner {
         let provider = self.accounts.load().get(&account)?.provider;
         let topic = self.router.topic(provider, &account, event_type, &event.subject);
         let kind = self.router.kind();
-        let message = encode::again(&payload, id, event_type, Arc::clone(&topic), kind, trace.as_deref())?;
-        let subject = Arc::clone(&message.key);
-        let lane = LaneKey { account: account.clone(), topic, subject: Arc::clone(&subject) };
+        let message = encode::again(&payload, id, event_type, topic.clone(), kind, trace.as_deref())?;
+        let subject = message.key.clone();
+        let lane = LaneKey { account: account.clone(), topic, subject: subject.clone() };
         let checks = match republish {
-            Republish::New => vec![id],
-            Republish::All => Vec::new(),
+            Republish::New => Ids::from_slice(&[id]),
+            Republish::All => Ids::new(),
         };
-        let enters: Arc<[Uuid]> = [id].into();
+        let enters = Ids::from_slice(&[id]);
         let candidate = Candidate {
             account,
             event_type,
@@ -165,7 +166,7 @@ impl Inner {
             key_time: key_time(&event),
             received_at: event.ingest_time.map_or_else(crate::clock::now, millis),
             checks,
-            enters: Arc::clone(&enters),
+            enters: enters.clone(),
         };
         let outgoing = Outgoing { lane, event_type, occur_ms: place, enters, trace, message };
         Some(Arrival { outgoing, candidate })

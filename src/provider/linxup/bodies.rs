@@ -1,13 +1,17 @@
 //! Positions, trips, stops, usage and crossings: the same fields under many spellings, so one reader for all formats. What
 //! differs between the formats (keys of identity, what is skipped) is in the file of each format.
 
+use smallvec::smallvec;
+use smol_str::format_smolstr;
+
 use super::alerts;
-use super::message::{Fact, Message, Missing, Sameness};
+use super::message::{Fact, KeyParts, KnownAs, Message, Missing, Sameness};
 use super::parts::{self, Layout, Point, given};
 use super::subject::{self, Subject};
 use super::values::{self, METERS_PER_MILE, Read};
-use crate::event::{EventType, Millis, pb};
+use crate::event::{EventType, Millis, Text, ids, pb};
 use crate::provider::draft::Draft;
+use crate::provider::members::{Keys, keys};
 use crate::provider::tree::Value;
 use pb::fleet_event::Body;
 
@@ -15,20 +19,19 @@ use pb::fleet_event::Body;
 pub(super) const MAX_BREADCRUMBS: usize = 2000;
 
 /// How often something is known under each of a tracker's subjects.
-fn known_as(subject: Subject, keys: Vec<String>) -> Vec<(String, Vec<String>)> {
-    let others: Vec<_> = subject.others.into_iter().map(|text| (text, keys.clone())).collect();
-    let mut all = Vec::with_capacity(1 + others.len());
-    all.push((subject.text, keys));
-    all.extend(others);
+fn known_as(subject: Subject, keys: KeyParts) -> KnownAs {
+    let others = subject.others.into_iter().map(|text| (text, keys.clone()));
+    let mut all: KnownAs = others.collect();
+    all.insert(0, (subject.text, keys));
     all
 }
 
 /// A position, and the breadcrumbs in it. The carrier comes first.
-pub(super) fn position(message: &mut Message<'_>, time_keys: &[&str]) -> Result<Vec<Draft>, Missing> {
+pub(super) fn position(message: &mut Message<'_>, time_keys: &Keys) -> Result<Vec<Draft>, Missing> {
     let time = message.key_time(time_keys, "no time of the fix")?;
     let subject = message.tracker_subject()?;
     let (behavior_word, behavior) =
-        message.fields.word(&["behaviorCode", "behaviourCode", "behaviorCd"], |word| {
+        message.fields.word(keys!["behaviorCode", "behaviourCode", "behaviorCd"], |word| {
             let known = [
                 ("HBR", pb::position::Behavior::HarshBraking),
                 ("HAC", pb::position::Behavior::RapidAcceleration),
@@ -54,36 +57,36 @@ pub(super) fn position(message: &mut Message<'_>, time_keys: &[&str]) -> Result<
     };
     let heading_degrees = heading(message);
     let fields = &mut message.fields;
-    let speed_mps = fields.read(&["speed"], values::speed);
-    let engine_on = fields.read(&["engineOn"], values::boolean);
+    let speed_mps = fields.read(keys!["speed"], values::speed);
+    let engine_on = fields.read(keys!["engineOn"], values::boolean);
     let provider_status = match layout {
-        Layout::Flat => fields.text(&["currentState", "status"]),
-        Layout::Nested => fields.text(&["currentState"]),
+        Layout::Flat => fields.text(keys!["currentState", "status"]),
+        Layout::Nested => fields.text(keys!["currentState"]),
     };
     let body = pb::Position {
         place: given(place),
         speed_mps,
         heading_degrees,
-        altitude_meters: fields.read(&["altitude"], values::number),
+        altitude_meters: fields.read(keys!["altitude"], values::number),
         engine_on,
         motion: motion(&provider_status, engine_on, speed_mps).into(),
         odometer: odometer(message),
-        fuel_percent: message.fields.read(&["fuelLevel", "personMisc8"], values::percent),
-        speed_limit_mps: message.fields.read(&["estimatedSpeedLimit", "estSpeedLimit"], values::speed),
-        speeding: message.fields.read(&["speeding"], values::boolean),
+        fuel_percent: message.fields.read(keys!["fuelLevel", "personMisc8"], values::percent),
+        speed_limit_mps: message.fields.read(keys!["estimatedSpeedLimit", "estSpeedLimit"], values::speed),
+        speeding: message.fields.read(keys!["speeding"], values::boolean),
         behavior: behavior.unwrap_or_default().into(),
-        power: message.fields.read(&["battery"], values::power),
-        engine_run_time: message.fields.read(&["engineHours"], values::hours),
+        power: message.fields.read(keys!["battery"], values::power),
+        engine_run_time: message.fields.read(keys!["engineHours"], values::hours),
         sensors: parts::sensors(&mut message.fields),
-        provider_update_time: message.fields.read(&["editDate"], values::time).map(values::timestamp),
+        provider_update_time: message.fields.read(keys!["editDate"], values::time).map(values::timestamp),
         breadcrumb: false,
         provider_status,
     };
     let crumbs: Vec<Draft> = crumbs.into_iter().map(|crumb| breadcrumb(message, &subject, crumb)).collect();
     let fact = Fact {
         event_type: EventType::Position,
-        known_as: known_as(subject, vec![time.0.to_string(), behavior_word.to_uppercase()]),
-        version: String::new(),
+        known_as: known_as(subject, smallvec![ids::time(time), behavior_word.to_uppercase().into()]),
+        version: Text::default(),
         sameness: Sameness::Version,
         key_time: Some(time),
         occurred: time,
@@ -193,8 +196,8 @@ fn breadcrumb(carrier: &Message<'_>, subject: &Subject, crumb: Crumb) -> Draft {
     };
     let fact = Fact {
         event_type: EventType::Position,
-        known_as: known_as(subject.clone(), vec![crumb.time.0.to_string(), String::new()]),
-        version: "breadcrumb".to_owned(),
+        known_as: known_as(subject.clone(), smallvec![ids::time(crumb.time), Text::default()]),
+        version: Text::new_static("breadcrumb"),
         sameness: Sameness::Breadcrumb,
         key_time: Some(crumb.time),
         occurred: crumb.time,
@@ -206,8 +209,8 @@ fn breadcrumb(carrier: &Message<'_>, subject: &Subject, crumb: Crumb) -> Draft {
 /// From the degrees; failing that the middle of the octant. A word that the degrees do not say stays.
 fn heading(message: &mut Message<'_>) -> Option<f64> {
     let fields = &mut message.fields;
-    let word = fields.text(&["heading"]);
-    let degrees = fields.read(&["direction"], values::degrees);
+    let word = fields.text(keys!["heading"]);
+    let degrees = fields.read(keys!["direction"], values::degrees);
     if word.eq_ignore_ascii_case("none") {
         return degrees.filter(|degrees| *degrees != 0.0);
     }
@@ -260,8 +263,8 @@ pub(super) fn is_offline(status: &str) -> bool {
 /// The best known reading; another measurement beside it stays.
 fn odometer(message: &mut Message<'_>) -> Option<pb::Odometer> {
     use pb::odometer::Source;
-    let keys = ["trueOdo", "virtualOdo", "estimatedOdo", "odometer", "odo"];
-    let (key, meters) = message.fields.read_like(&keys, values::distance, f64::eq)?;
+    let keys = keys!["trueOdo", "virtualOdo", "estimatedOdo", "odometer", "odo"];
+    let (key, meters) = message.fields.read_like(keys, values::distance, f64::eq)?;
     let source = match key {
         "trueOdo" => Source::Vehicle,
         "virtualOdo" => Source::Gps,
@@ -278,7 +281,7 @@ pub(super) struct Span {
 }
 
 /// The start and end of a trip, stop or usage.
-pub(super) fn span(message: &mut Message<'_>, starts: &[&str], ends: &[&str]) -> Result<Span, Missing> {
+pub(super) fn span(message: &mut Message<'_>, starts: &Keys, ends: &Keys) -> Result<Span, Missing> {
     let start = message.key_time(starts, "no start time")?;
     let end = message.key_time(ends, "no end time")?;
     Ok(Span { start, end })
@@ -294,8 +297,8 @@ fn lasted(
     let received_at = message.context.received_at.0;
     Ok(Fact {
         event_type,
-        known_as: known_as(subject, vec![span.start.0.to_string()]),
-        version: span.end.0.to_string(),
+        known_as: known_as(subject, smallvec![ids::time(span.start)]),
+        version: ids::time(span.end),
         sameness,
         key_time: Some(span.start),
         occurred: span.end,
@@ -312,22 +315,22 @@ pub(super) fn trip(message: &mut Message<'_>, span: &Span) -> Result<Draft, Miss
         end_time: Some(values::timestamp(span.end)),
         start,
         end,
-        duration: fields.read(&["durationMinutes"], values::minutes),
-        distance_meters: miles(fields, &["distanceMilesDetailed", "distanceMiles"]),
+        duration: fields.read(keys!["durationMinutes"], values::minutes),
+        distance_meters: miles(fields, keys!["distanceMilesDetailed", "distanceMiles"]),
         authorized_distance_meters: miles(
             fields,
-            &["authorizedMilesDetailed", "authorizedMiles", "authorized Miles"],
+            keys!["authorizedMilesDetailed", "authorizedMiles", "authorized Miles"],
         ),
-        unauthorized_distance_meters: miles(fields, &["unauthorizedMilesDetailed", "unauthorizedMiles"]),
-        authorized: fields.read(&["authorized"], values::boolean),
-        idle_duration: fields.read(&["idleMinutes"], values::minutes),
+        unauthorized_distance_meters: miles(fields, keys!["unauthorizedMilesDetailed", "unauthorizedMiles"]),
+        authorized: fields.read(keys!["authorized"], values::boolean),
+        idle_duration: fields.read(keys!["idleMinutes"], values::minutes),
     };
-    let id = fields.text(&["tripUUID"]);
+    let id = fields.text(keys!["tripUUID"]);
     Ok(message.fact(fact, id, Body::Trip(body)))
 }
 
 /// Detailed miles, else rounded ones, which say the same where they are the detailed ones rounded.
-fn miles(fields: &mut super::fields::Fields, keys: &[&str]) -> Option<f64> {
+fn miles(fields: &mut super::fields::Fields, keys: &Keys) -> Option<f64> {
     let rounded = |detailed: &f64, whole: &f64| (detailed - whole).abs() <= 0.5 * METERS_PER_MILE + 1e-6;
     fields.read_like(keys, values::distance, rounded).map(|(_, meters)| meters)
 }
@@ -335,7 +338,7 @@ fn miles(fields: &mut super::fields::Fields, keys: &[&str]) -> Option<f64> {
 pub(super) fn stop(message: &mut Message<'_>, span: &Span, sameness: Sameness) -> Result<Draft, Missing> {
     let fact = lasted(message, EventType::Stop, span, sameness)?;
     let layout = message.format.layout();
-    let (_, kind) = message.fields.word(&["stopType"], |word| {
+    let (_, kind) = message.fields.word(keys!["stopType"], |word| {
         let word = word.to_ascii_lowercase();
         Some(match word.as_str() {
             "engine off" | "off" => pb::stop::Kind::EngineOff,
@@ -352,10 +355,10 @@ pub(super) fn stop(message: &mut Message<'_>, span: &Span, sameness: Sameness) -
         kind: kind.unwrap_or_default().into(),
         start_time: Some(values::timestamp(span.start)),
         end_time: Some(values::timestamp(span.end)),
-        duration: message.fields.read(&["durationMinutes", "duration"], values::minutes),
+        duration: message.fields.read(keys!["durationMinutes", "duration"], values::minutes),
         place: given(place),
     };
-    let id = message.fields.text(&["stopUUID"]);
+    let id = message.fields.text(keys!["stopUUID"]);
     Ok(message.fact(fact, id, Body::Stop(body)))
 }
 
@@ -365,12 +368,12 @@ pub(super) fn usage(message: &mut Message<'_>, span: &Span) -> Result<Draft, Mis
     let body = pb::Usage {
         start_time: Some(values::timestamp(span.start)),
         end_time: Some(values::timestamp(span.end)),
-        duration: message.fields.read(&["durationMinutes"], values::minutes),
+        duration: message.fields.read(keys!["durationMinutes"], values::minutes),
         start,
         end,
-        engine_on: message.fields.read(&["engineOn"], values::boolean),
+        engine_on: message.fields.read(keys!["engineOn"], values::boolean),
     };
-    let id = message.fields.id(&["segmentId"]);
+    let id = message.fields.id(keys!["segmentId"]);
     Ok(message.fact(fact, id, Body::Usage(body)))
 }
 
@@ -381,7 +384,7 @@ struct EndKeys {
     address: &'static str,
     geofence: &'static str,
     /// The geofence's name alone, in flat rows and in those of V2.
-    names: [&'static str; 2],
+    names: &'static Keys,
 }
 
 const START: EndKeys = EndKeys {
@@ -389,7 +392,7 @@ const START: EndKeys = EndKeys {
     longitude: "startLongitude",
     address: "startAddress",
     geofence: "startGeofence",
-    names: ["startFenceName", "startGeofenceName"],
+    names: keys!["startFenceName", "startGeofenceName"],
 };
 
 const END: EndKeys = EndKeys {
@@ -397,7 +400,7 @@ const END: EndKeys = EndKeys {
     longitude: "endLongitude",
     address: "endAddress",
     geofence: "endGeofence",
-    names: ["endFenceName", "endGeofenceName"],
+    names: keys!["endFenceName", "endGeofenceName"],
 };
 
 /// Where a trip or usage began or ended.
@@ -406,51 +409,52 @@ fn end_place(message: &mut Message<'_>, keys: &EndKeys) -> Option<pb::Place> {
     let address = parts::address_at(&mut message.fields, keys.address);
     let mut geofence = message.geofence_at(keys.geofence);
     if geofence.name.is_empty() {
-        geofence.name = message.fields.text(&keys.names);
+        geofence.name = message.fields.text(keys.names);
     }
     given(pb::Place { point, address: given(address), geofence: given(geofence) })
 }
 
 pub(super) fn alert(message: &mut Message<'_>) -> Result<Draft, Missing> {
-    let code = message.fields.read(&["alertCode"], values::text).ok_or(Missing::because("no alert code"))?;
-    let time = message.key_time(&["alertDateTime"], "no time of the alert")?;
+    let code =
+        message.fields.read(keys!["alertCode"], values::text).ok_or(Missing::because("no alert code"))?;
+    let time = message.key_time(keys!["alertDateTime"], "no time of the alert")?;
     let subject = message.tracker_subject()?;
     let layout = message.format.layout();
-    let description = message.fields.text(&["alertDescription", "alertDesc"]);
+    let description = message.fields.text(keys!["alertDescription", "alertDesc"]);
     let place = pb::Place {
         point: message.point("latitude", "longitude"),
         address: given(parts::address(&mut message.fields, layout)),
         geofence: given(message.geofence()),
     };
-    let speed_mps = message.fields.read(&["speed"], values::speed);
+    let speed_mps = message.fields.read(keys!["speed"], values::speed);
     let meaning = alerts::meaning(&code);
     let body = pb::Alert {
-        id: message.fields.id(&["alertId"]),
+        id: message.fields.id(keys!["alertId"]),
         kind: meaning.kind.into(),
-        title: message.fields.text(&["alertShortDescription", "alertShortDesc"]),
+        title: message.fields.text(keys!["alertShortDescription", "alertShortDesc"]),
         place: given(place),
-        media_id: message.fields.id(&["mediaId"]),
+        media_id: message.fields.id(keys!["mediaId"]),
         speed_mps: speed_mps.or_else(|| alerts::speed_in(&description)),
         sensor_number: meaning.sensor_number,
         description,
         code,
     };
     let with_media = !body.media_id.is_empty();
-    let keys = vec![
-        alerts::key_of(&body.code),
-        time.0.to_string(),
-        alerts::discriminator(&body.code, &body.description),
+    let keys = smallvec![
+        alerts::key_of(&body.code).into(),
+        ids::time(time),
+        alerts::discriminator(&body.code, &body.description).into(),
     ];
     let fact = Fact {
         event_type: EventType::Alert,
         known_as: known_as(subject, keys),
-        version: if with_media { format!("media:{}", body.media_id) } else { String::new() },
+        version: if with_media { format_smolstr!("media:{}", body.media_id) } else { Text::default() },
         sameness: Sameness::Version,
         key_time: Some(time),
         occurred: time,
         record_version: i64::from(with_media),
     };
-    let id = message.fields.text(&["alertUUID"]);
+    let id = message.fields.text(keys!["alertUUID"]);
     Ok(message.fact(fact, id, Body::Alert(body)))
 }
 
@@ -468,9 +472,9 @@ pub(super) fn crossing(
         pb::geofence_crossing::Direction::Exit => "EXIT",
         pb::geofence_crossing::Direction::Unspecified => return Err(Missing::because("no direction")),
     };
-    let mut all = Vec::new();
+    let mut all = KnownAs::new();
     for key in geofence_keys {
-        let keys = vec![key.clone(), direction.to_owned(), time.0.to_string()];
+        let keys = smallvec![key.into(), Text::new_static(direction), ids::time(time)];
         all.extend(known_as(subject.clone(), keys));
     }
     if all.is_empty() {
@@ -479,7 +483,7 @@ pub(super) fn crossing(
     let fact = Fact {
         event_type: EventType::GeofenceCrossing,
         known_as: all,
-        version: String::new(),
+        version: Text::default(),
         sameness: Sameness::Version,
         key_time: Some(time),
         occurred: time,

@@ -4,7 +4,8 @@
 use std::borrow::Cow;
 
 use super::values::{self, Read};
-use crate::provider::{members::Members, tree::Value};
+use crate::provider::members::{Keys, Members};
+use crate::provider::tree::Value;
 
 /// The fields that are left of an object.
 #[derive(Debug, Clone, Default)]
@@ -48,24 +49,45 @@ impl<'a> Fields<'a> {
     }
 
     /// The first of the spellings that says something readable. Those after it that say the same are dropped; others stay.
-    pub(super) fn read<T: PartialEq>(
-        &mut self,
-        keys: &[&str],
-        read: impl Fn(&Value) -> Read<T>,
-    ) -> Option<T> {
+    #[inline]
+    pub(super) fn read<T: PartialEq>(&mut self, keys: &Keys, read: impl Fn(&Value) -> Read<T>) -> Option<T> {
+        // A message is asked for far more than it has: that must cost next to nothing.
+        if !self.left.may_have(keys) {
+            return None;
+        }
         self.read_like(keys, read, T::eq).map(|(_, value)| value)
     }
 
+    /// As [`Fields::read`], under one key.
+    pub(super) fn read_one<T>(&mut self, key: &str, read: impl FnOnce(&Value) -> Read<T>) -> Option<T> {
+        let place = self.left.find(key)?;
+        let read = self.left.at(place).map_or(Read::Absent, read);
+        match read {
+            Read::Unreadable => {
+                self.unreadable = true;
+                None
+            }
+            Read::Absent => {
+                self.left.remove_at(place);
+                None
+            }
+            Read::Is(value) => {
+                self.left.remove_at(place);
+                Some(value)
+            }
+        }
+    }
+
     /// As [`Fields::read`], with the spelling that it was, and what "the same" means.
-    pub(super) fn read_like<'k, T>(
+    pub(super) fn read_like<T>(
         &mut self,
-        keys: &[&'k str],
+        keys: &Keys,
         read: impl Fn(&Value) -> Read<T>,
         same: impl Fn(&T, &T) -> bool,
-    ) -> Option<(&'k str, T)> {
-        let mut found: Option<(&'k str, T)> = None;
-        for key in keys {
-            let Some(place) = self.left.find(key) else { continue };
+    ) -> Option<(&'static str, T)> {
+        let mut found: Option<(&'static str, T)> = None;
+        for name in keys.names() {
+            let Some(place) = self.left.find_name(name) else { continue };
             let Some(value) = self.left.at(place) else { continue };
             match read(value) {
                 Read::Absent => {
@@ -75,7 +97,7 @@ impl<'a> Fields<'a> {
                 Read::Is(value) => match &found {
                     None => {
                         self.left.remove_at(place);
-                        found = Some((key, value));
+                        found = Some((name.text(), value));
                     }
                     Some((_, first)) if same(first, &value) => {
                         self.left.remove_at(place);
@@ -88,27 +110,21 @@ impl<'a> Fields<'a> {
     }
 
     /// A text, or nothing.
-    pub(super) fn text(&mut self, keys: &[&str]) -> String {
+    #[inline]
+    pub(super) fn text(&mut self, keys: &Keys) -> String {
         self.read(keys, values::text).unwrap_or_default()
     }
 
     /// An id, or nothing.
-    pub(super) fn id(&mut self, keys: &[&str]) -> String {
+    #[inline]
+    pub(super) fn id(&mut self, keys: &Keys) -> String {
         self.read(keys, values::id).unwrap_or_default()
     }
 
     /// A word of a closed set, as it came, and what it means. One that is not of the set stays.
-    pub(super) fn word<T>(
-        &mut self,
-        keys: &[&str],
-        known: impl Fn(&str) -> Option<T>,
-    ) -> (String, Option<T>) {
-        let Some(first) = keys.iter().position(|key| self.left.contains_key(key)) else {
-            return (String::new(), None);
-        };
-        let keys = &keys[first..];
+    pub(super) fn word<T>(&mut self, keys: &Keys, known: impl Fn(&str) -> Option<T>) -> (String, Option<T>) {
         let came: Vec<(&str, Value)> =
-            keys.iter().filter_map(|key| Some((*key, self.left.get(key)?.clone()))).collect();
+            keys.texts().filter_map(|key| Some((key, self.left.get(key)?.clone()))).collect();
         let Some((key, word)) = self.read_like(keys, values::text, |a, b| a.eq_ignore_ascii_case(b)) else {
             return (String::new(), None);
         };
@@ -177,6 +193,7 @@ fn is_nothing(value: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::members::keys;
 
     fn keys<'m>(members: &'m Members) -> Vec<&'m str> {
         let mut keys: Vec<&str> = members.keys().collect();
@@ -194,7 +211,7 @@ mod tests {
     #[test]
     fn a_second_spelling_stays_only_where_it_says_something_else() {
         let mut some = fields(r#"{"a":null,"b":"1","c":1,"d":2,"e":[],"formattedB":"x","f":null,"g":""}"#);
-        assert_eq!(some.read(&["a", "b", "c", "d", "e"], values::number), Some(1.0));
+        assert_eq!(some.read(keys!["a", "b", "c", "d", "e"], values::number), Some(1.0));
         assert!(some.some_unreadable());
         assert_eq!(keys(&some.rest()), ["d", "e"]);
     }
@@ -203,12 +220,12 @@ mod tests {
     fn what_is_left_within_stays_under_its_key() {
         let mut some =
             fields(r#"{"tracker":{"id":1,"colour":"red"},"fleet":{"id":2},"asset":"x","person":null}"#);
-        assert_eq!(some.within("tracker", |inner| inner.id(&["id"])), "1");
-        assert_eq!(some.within("fleet", |inner| inner.id(&["id"])), "2");
+        assert_eq!(some.within("tracker", |inner| inner.id(keys!["id"])), "1");
+        assert_eq!(some.within("fleet", |inner| inner.id(keys!["id"])), "2");
         assert!(!some.some_unreadable());
-        assert_eq!(some.within("person", |inner| inner.id(&["id"])), "");
+        assert_eq!(some.within("person", |inner| inner.id(keys!["id"])), "");
         assert!(!some.some_unreadable());
-        assert_eq!(some.within("asset", |inner| inner.id(&["id"])), "");
+        assert_eq!(some.within("asset", |inner| inner.id(keys!["id"])), "");
         assert!(some.some_unreadable());
         assert_eq!(keys(&some.rest()), ["asset", "tracker"]);
         let empty = fields(r#"{"customData":{},"a":{}}"#);
@@ -219,9 +236,9 @@ mod tests {
     fn a_word_that_is_not_known_stays() {
         let known = |word: &str| word.eq_ignore_ascii_case("circle").then_some(1);
         let mut some = fields(r#"{"type":"CIRCLE","kind":"Blob","number":7}"#);
-        assert_eq!(some.word(&["type"], known), ("CIRCLE".to_owned(), Some(1)));
-        assert_eq!(some.word(&["kind"], known), ("Blob".to_owned(), None));
-        assert_eq!(some.word(&["none", "number"], known), ("7".to_owned(), None));
+        assert_eq!(some.word(keys!["type"], known), ("CIRCLE".to_owned(), Some(1)));
+        assert_eq!(some.word(keys!["kind"], known), ("Blob".to_owned(), None));
+        assert_eq!(some.word(keys!["none", "number"], known), ("7".to_owned(), None));
         let left = some.rest();
         assert_eq!(left.get("number"), Some(&Value::Number("7")), "as it came");
         assert_eq!(keys(&left), ["kind", "number"]);

@@ -7,6 +7,7 @@ use super::subject::{Subject, SubjectSource};
 use super::values;
 use crate::event::pb;
 use crate::provider::draft::{Compared, Draft, StateKind};
+use crate::provider::members::keys;
 use crate::provider::tree::Value;
 use pb::geofence_definition::Action;
 
@@ -22,11 +23,11 @@ pub(super) fn definition(
         return Err(Missing::because("no geofence id"));
     }
     let geofence = pb::Geofence {
-        name: message.fields.text(&["name"]),
+        name: message.fields.text(keys!["name"]),
         group: parts::group(&mut message.fields),
         shape: given(shape(message)),
         active,
-        custom_data: message.fields.read(&["customData"], values::custom_data),
+        custom_data: message.fields.read(keys!["customData"], values::custom_data),
         id,
         uuid,
     };
@@ -41,7 +42,7 @@ fn shape(message: &mut Message<'_>) -> pb::GeofenceShape {
     use pb::geofence_shape::Kind;
     let points = points(message);
     let fields = &mut message.fields;
-    let (_, kind) = fields.word(&["type"], |word| {
+    let (_, kind) = fields.word(keys!["type"], |word| {
         Some(match word.to_ascii_lowercase().as_str() {
             "circle" => Kind::Circle,
             "polygon" => Kind::Polygon,
@@ -53,8 +54,8 @@ fn shape(message: &mut Message<'_>) -> pb::GeofenceShape {
         kind: kind.unwrap_or_default().into(),
         points,
         // The formats differ in case alone.
-        color: fields.text(&["color"]).trim_start_matches('#').to_lowercase(),
-        radius_meters: fields.read(&["radius"], values::distance),
+        color: fields.text(keys!["color"]).trim_start_matches('#').to_lowercase(),
+        radius_meters: fields.read(keys!["radius"], values::distance),
     }
 }
 

@@ -1,10 +1,13 @@
 //! Pictures and videos of an alert, pushed (V3) or asked for one by one (V2). Their URLs are signed and change, so the version
 //! is which slots are filled.
 
+use smallvec::smallvec;
+
 use super::message::{Fact, Message, Missing, Sameness};
 use super::values;
 use crate::event::{EventType, pb};
 use crate::provider::draft::Draft;
+use crate::provider::members::keys;
 use pb::fleet_event::Body;
 
 /// The slots of a media message, and what each shows.
@@ -16,16 +19,16 @@ const SLOTS: [(&str, &str, pb::media_clip::View); 3] = [
 
 /// Media of an alert: a fact of its own, under the id that the alert has, too.
 pub(super) fn media(message: &mut Message<'_>) -> Result<Draft, Missing> {
-    let id = message.fields.id(&["mediaId"]);
+    let id = message.fields.id(keys!["mediaId"]);
     if id.is_empty() {
         return Err(Missing::because("no media id"));
     }
-    let time = message.fields.read(&["mediaTimestamp"], values::time);
+    let time = message.fields.read(keys!["mediaTimestamp"], values::time);
     let mut filled = Vec::new();
     let mut clips = Vec::new();
     for (video, thumbnail, view) in SLOTS {
         let [video_url, thumbnail_url] = [video, thumbnail].map(|slot| {
-            let url = message.fields.text(&[slot]);
+            let url = message.fields.read_one(slot, values::text).unwrap_or_default();
             if !url.is_empty() {
                 filled.push(slot);
             }
@@ -38,8 +41,8 @@ pub(super) fn media(message: &mut Message<'_>) -> Result<Draft, Missing> {
     filled.sort_unstable();
     let fact = Fact {
         event_type: EventType::Media,
-        known_as: vec![(id.clone(), vec![id.clone()])],
-        version: filled.join(","),
+        known_as: smallvec![(id.clone(), smallvec![id.as_str().into()])],
+        version: filled.join(",").into(),
         sameness: Sameness::Version,
         key_time: None,
         occurred: time.unwrap_or(message.context.received_at),

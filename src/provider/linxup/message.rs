@@ -1,19 +1,20 @@
 //! One message while it is read: its fields, the parts that it shares with others, and what must be said about it. Makes the
 //! drafts, so that every event has its ids, origin, anomalies and leftovers by the same rules.
 
-use uuid::Uuid;
+use smallvec::SmallVec;
 
 use super::fields::Fields;
 use super::parts::{self, Layout, Parts, Point, given};
 use super::subject::{self, Subject, SubjectSource};
 use super::values;
-use crate::event::{EventType, Millis, ids, json, pb};
+use crate::event::ids::Ids;
+use crate::event::{EventType, Millis, Text, ids, json, pb};
 use crate::provider::Provider;
 use crate::provider::directory::Pair;
 use crate::provider::draft::{
     Compared, Context, Draft, Identity, Reason, StateIdentity, StateKey, StateKind,
 };
-use crate::provider::members::Members;
+use crate::provider::members::{Keys, Members};
 
 /// A fix may be so far ahead of the time of receipt.
 const CLOCK_TOLERANCE_MILLIS: i64 = 5 * 60 * 1000;
@@ -65,12 +66,17 @@ pub(super) struct Message<'a> {
     pub(super) learnt: Vec<Pair>,
 }
 
+/// The parts of a record's key, in their order: times and words stand in it without an allocation.
+pub(super) type KeyParts = SmallVec<[Text; 3]>;
+/// The ways in which a fact may be known: a subject and key parts each.
+pub(super) type KnownAs = SmallVec<[(String, KeyParts); 1]>;
+
 /// What makes a fact: the ways in which it may be known, and its version.
 pub(super) struct Fact {
     pub(super) event_type: EventType,
     /// Subject and key parts; the event's own first, those under which it could be known elsewhere after it.
-    pub(super) known_as: Vec<(String, Vec<String>)>,
-    pub(super) version: String,
+    pub(super) known_as: KnownAs,
+    pub(super) version: Text,
     pub(super) sameness: Sameness,
     pub(super) key_time: Option<Millis>,
     pub(super) occurred: Millis,
@@ -124,7 +130,7 @@ impl<'a> Message<'a> {
     }
 
     /// A time that the identity needs.
-    pub(super) fn key_time(&mut self, keys: &[&str], missing: &'static str) -> Result<Millis, Missing> {
+    pub(super) fn key_time(&mut self, keys: &Keys, missing: &'static str) -> Result<Millis, Missing> {
         self.fields.read(keys, values::time).ok_or(Missing::because(missing))
     }
 
@@ -163,22 +169,22 @@ impl<'a> Message<'a> {
         body: pb::fleet_event::Body,
     ) -> Draft {
         let Fact { event_type, known_as, version, sameness, key_time, occurred, record_version } = fact;
-        let records: Vec<Uuid> = known_as
+        let records: Ids = known_as
             .iter()
             .map(|(subject, keys)| {
                 let provider = Provider::Linxup.as_str();
                 ids::record_id(provider, self.context.account, event_type, subject, keys)
             })
             .collect();
-        let mut checks: Vec<Uuid> = records.iter().map(|record| ids::event_id(*record, &version)).collect();
+        let mut checks: Ids = records.iter().map(|record| ids::event_id(*record, &version)).collect();
         let mut enters = checks.clone();
         match sameness {
             Sameness::Version => {}
             Sameness::Breadcrumb => checks.extend(records.iter().map(|record| ids::event_id(*record, ""))),
-            Sameness::Stop => enters.extend(&records),
+            Sameness::Stop => enters.extend_from_slice(&records),
             Sameness::InexactStop => {
-                checks.extend(&records);
-                enters.extend(&records);
+                checks.extend_from_slice(&records);
+                enters.extend_from_slice(&records);
             }
         }
         let mut event = self.event(occurred, body);

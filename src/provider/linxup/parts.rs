@@ -4,6 +4,7 @@
 use super::fields::Fields;
 use super::values::{self, Read};
 use crate::event::pb;
+use crate::provider::members::{Keys, keys};
 use crate::provider::tree::Value;
 
 /// Who and what an event is about, beside its body.
@@ -44,52 +45,52 @@ fn flat(fields: &mut Fields) -> Parts {
     let name = device_name(fields);
     Parts {
         tracker: pb::Tracker {
-            id: fields.id(&["driverId", "agilisTrackerId"]),
-            imei: fields.id(&["deviceNumber", "imei", "deviceNbr"]),
-            serial_number: fields.id(&["deviceSerialNumber"]),
-            uuid: fields.id(&["deviceUUID"]),
+            id: fields.id(keys!["driverId", "agilisTrackerId"]),
+            imei: fields.id(keys!["deviceNumber", "imei", "deviceNbr"]),
+            serial_number: fields.id(keys!["deviceSerialNumber"]),
+            uuid: fields.id(keys!["deviceUUID"]),
             name: name.clone(),
-            model: fields.text(&["deviceTypeDescription"]),
-            customer_number: fields.text(&["driverNumber"]),
+            model: fields.text(keys!["deviceTypeDescription"]),
+            customer_number: fields.text(keys!["driverNumber"]),
             custom_data: None,
         },
         // The numbered twins hold the same as the named ones.
         vehicle: pb::Vehicle {
             name,
-            vin: fields.text(&["vin", "personMisc4"]),
-            make: fields.text(&["make", "personMisc6"]),
-            model: fields.text(&["model", "personMisc5"]),
-            year: fields.read(&["year", "personMisc7"], values::small),
-            license_plate: fields.text(&["licensePlate"]),
+            vin: fields.text(keys!["vin", "personMisc4"]),
+            make: fields.text(keys!["make", "personMisc6"]),
+            model: fields.text(keys!["model", "personMisc5"]),
+            year: fields.read(keys!["year", "personMisc7"], values::small),
+            license_plate: fields.text(keys!["licensePlate"]),
             custom_data: None,
         },
         driver: pb::Person {
-            id: fields.read(&["appDriverId"], values::id_but_zero).unwrap_or_default(),
-            name: fields.read(&["appDriverName"], values::text_but(NO_DRIVER)).unwrap_or_default(),
+            id: fields.read(keys!["appDriverId"], values::id_but_zero).unwrap_or_default(),
+            name: fields.read(keys!["appDriverName"], values::text_but(NO_DRIVER)).unwrap_or_default(),
             custom_data: None,
         },
         fleet: named_fleet(
-            fields.id(&["fleetId", "groupId"]),
-            fields.text(&["fleetName", "groupName"]),
+            fields.id(keys!["fleetId", "groupId"]),
+            fields.text(keys!["fleetName", "groupName"]),
             None,
         ),
-        company: pb::Company { uuid: fields.id(&["customerUUID"]), ..Default::default() },
+        company: pb::Company { uuid: fields.id(keys!["customerUUID"]), ..Default::default() },
     }
 }
 
 /// What the customer calls the device: often all of it is in the first name.
 fn device_name(fields: &mut Fields) -> String {
-    let (first, last) = (fields.text(&["firstName"]), fields.text(&["lastName"]));
+    let (first, last) = (fields.text(keys!["firstName"]), fields.text(keys!["lastName"]));
     let joined = match (first.is_empty(), last.is_empty()) {
         (false, false) => [first, last].join(" "),
         (false, true) => first,
         (true, _) => last,
     };
-    let twins = ["personName", "driverName"];
+    let twins = keys!["personName", "driverName"];
     if joined.is_empty() {
-        return fields.text(&twins);
+        return fields.text(twins);
     }
-    for twin in twins {
+    for twin in twins.texts() {
         if fields.peek(twin).is_some_and(|value| values::text(value) == Read::Is(joined.clone())) {
             fields.take(twin);
         }
@@ -100,28 +101,28 @@ fn device_name(fields: &mut Fields) -> String {
 /// The objects of V3. `tracker_key` is the name of the tracker's object, which some messages call otherwise.
 pub(super) fn nested(fields: &mut Fields, tracker_key: &str) -> Parts {
     let mut tracker = fields.within(tracker_key, |inner| pb::Tracker {
-        id: inner.id(&["trackerId", "id"]),
-        imei: inner.id(&["deviceNumber", "imei", "deviceNbr"]),
-        serial_number: inner.id(&["deviceSerialNumber", "serialNumber"]),
-        uuid: inner.id(&["deviceUUID", "uuid"]),
-        name: inner.text(&["name", "trackerName"]),
-        model: inner.text(&["deviceTypeDescription"]),
+        id: inner.id(keys!["trackerId", "id"]),
+        imei: inner.id(keys!["deviceNumber", "imei", "deviceNbr"]),
+        serial_number: inner.id(keys!["deviceSerialNumber", "serialNumber"]),
+        uuid: inner.id(keys!["deviceUUID", "uuid"]),
+        name: inner.text(keys!["name", "trackerName"]),
+        model: inner.text(keys!["deviceTypeDescription"]),
         customer_number: String::new(),
-        custom_data: inner.read(&["customData"], values::custom_data),
+        custom_data: inner.read(keys!["customData"], values::custom_data),
     });
     // Beside the object, where it has none of them; what says the same there is not repeated.
-    let beside: [(&mut String, &[&str]); 4] = [
-        (&mut tracker.id, &["trackerId"]),
-        (&mut tracker.imei, &["deviceNumber", "imei", "deviceNbr"]),
-        (&mut tracker.serial_number, &["deviceSerialNumber"]),
-        (&mut tracker.uuid, &["deviceUUID"]),
+    let beside: [(&mut String, &Keys); 4] = [
+        (&mut tracker.id, keys!["trackerId"]),
+        (&mut tracker.imei, keys!["deviceNumber", "imei", "deviceNbr"]),
+        (&mut tracker.serial_number, keys!["deviceSerialNumber"]),
+        (&mut tracker.uuid, keys!["deviceUUID"]),
     ];
     for (slot, keys) in beside {
         if slot.is_empty() {
             *slot = fields.id(keys);
             continue;
         }
-        for key in keys {
+        for key in keys.texts() {
             if fields.peek(key).is_some_and(|value| values::id(value) == Read::Is(slot.clone())) {
                 fields.take(key);
             }
@@ -129,31 +130,31 @@ pub(super) fn nested(fields: &mut Fields, tracker_key: &str) -> Parts {
     }
     let mut vehicle = fields.within("asset", |inner| pb::Vehicle {
         name: String::new(),
-        vin: inner.text(&["vin"]),
-        make: inner.text(&["make"]),
-        model: inner.text(&["model"]),
-        year: inner.read(&["year"], values::small),
-        license_plate: inner.text(&["licensePlate"]),
-        custom_data: inner.read(&["customData"], values::custom_data),
+        vin: inner.text(keys!["vin"]),
+        make: inner.text(keys!["make"]),
+        model: inner.text(keys!["model"]),
+        year: inner.read(keys!["year"], values::small),
+        license_plate: inner.text(keys!["licensePlate"]),
+        custom_data: inner.read(keys!["customData"], values::custom_data),
     });
     vehicle.name.clone_from(&tracker.name);
     Parts {
         tracker,
         vehicle,
         driver: fields.within("person", |inner| pb::Person {
-            id: inner.id(&["personId", "id"]),
-            name: inner.read(&["name"], values::text_but(NO_DRIVER)).unwrap_or_default(),
-            custom_data: inner.read(&["customData"], values::custom_data),
+            id: inner.id(keys!["personId", "id"]),
+            name: inner.read(keys!["name"], values::text_but(NO_DRIVER)).unwrap_or_default(),
+            custom_data: inner.read(keys!["customData"], values::custom_data),
         }),
         fleet: fields.within("fleet", |inner| {
-            let custom_data = inner.read(&["customData"], values::custom_data);
-            named_fleet(inner.id(&["fleetId", "id"]), inner.text(&["name"]), custom_data)
+            let custom_data = inner.read(keys!["customData"], values::custom_data);
+            named_fleet(inner.id(keys!["fleetId", "id"]), inner.text(keys!["name"]), custom_data)
         }),
         company: fields.within("company", |inner| pb::Company {
-            id: inner.id(&["companyId", "id"]),
-            name: inner.text(&["name"]),
-            uuid: inner.id(&["companyUUID", "customerUUID"]),
-            custom_data: inner.read(&["customData"], values::custom_data),
+            id: inner.id(keys!["companyId", "id"]),
+            name: inner.text(keys!["name"]),
+            uuid: inner.id(keys!["companyUUID", "customerUUID"]),
+            custom_data: inner.read(keys!["customData"], values::custom_data),
         }),
     }
 }
@@ -167,11 +168,11 @@ fn named_fleet(id: String, name: String, custom_data: Option<prost_types::Struct
 /// A geofence as an object of V3.
 pub(super) fn nested_geofence(fields: &mut Fields, key: &str) -> pb::Geofence {
     fields.within(key, |inner| pb::Geofence {
-        id: inner.id(&["geofenceId", "id"]),
-        uuid: inner.id(&["geofenceUUID"]),
-        name: inner.text(&["name"]),
+        id: inner.id(keys!["geofenceId", "id"]),
+        uuid: inner.id(keys!["geofenceUUID"]),
+        name: inner.text(keys!["name"]),
         group: group(inner),
-        custom_data: inner.read(&["customData"], values::custom_data),
+        custom_data: inner.read(keys!["customData"], values::custom_data),
         ..Default::default()
     })
 }
@@ -179,9 +180,9 @@ pub(super) fn nested_geofence(fields: &mut Fields, key: &str) -> pb::Geofence {
 /// A geofence as fields of a flat row.
 pub(super) fn flat_geofence(fields: &mut Fields) -> pb::Geofence {
     pb::Geofence {
-        id: fields.id(&["agilisGeofenceId", "fenceId"]),
-        uuid: fields.id(&["geofenceUUID", "fenceUUID"]),
-        name: fields.text(&["fenceName", "geofenceName"]),
+        id: fields.id(keys!["agilisGeofenceId", "fenceId"]),
+        uuid: fields.id(keys!["geofenceUUID", "fenceUUID"]),
+        name: fields.text(keys!["fenceName", "geofenceName"]),
         group: group(fields),
         ..Default::default()
     }
@@ -196,7 +197,7 @@ pub(super) fn geofence(fields: &mut Fields, layout: Layout) -> pb::Geofence {
 }
 
 pub(super) fn group(fields: &mut Fields) -> String {
-    fields.read(&["fenceGroup"], values::text_but(NO_GROUP)).unwrap_or_default()
+    fields.read(keys!["fenceGroup"], values::text_but(NO_GROUP)).unwrap_or_default()
 }
 
 /// An address beside other fields, or as an object.
@@ -210,7 +211,10 @@ pub(super) fn address(fields: &mut Fields, layout: Layout) -> pb::Address {
 /// An address under a key: one line, or an object.
 pub(super) fn address_at(fields: &mut Fields, key: &str) -> pb::Address {
     if matches!(fields.peek(key), Some(Value::Text(_) | Value::Number(_))) {
-        return pb::Address { formatted: fields.text(&[key]), ..Default::default() };
+        return pb::Address {
+            formatted: fields.read_one(key, values::text).unwrap_or_default(),
+            ..Default::default()
+        };
     }
     fields.within(key, address_parts)
 }
@@ -218,15 +222,15 @@ pub(super) fn address_at(fields: &mut Fields, key: &str) -> pb::Address {
 fn address_parts(fields: &mut Fields) -> pb::Address {
     pb::Address {
         formatted: String::new(),
-        street: fields.text(&["street"]),
-        street2: fields.text(&["street2", "street_2"]),
-        street3: fields.text(&["street3", "street_3"]),
-        city: fields.text(&["city"]),
-        county: fields.text(&["county"]),
-        region: fields.text(&["stateCode"]),
-        postal_code: fields.text(&["postalCode"]),
-        postal_code_extension: fields.text(&["postalCodeExtension"]),
-        country_code: fields.text(&["countryCode"]),
+        street: fields.text(keys!["street"]),
+        street2: fields.text(keys!["street2", "street_2"]),
+        street3: fields.text(keys!["street3", "street_3"]),
+        city: fields.text(keys!["city"]),
+        county: fields.text(keys!["county"]),
+        region: fields.text(keys!["stateCode"]),
+        postal_code: fields.text(keys!["postalCode"]),
+        postal_code_extension: fields.text(keys!["postalCodeExtension"]),
+        country_code: fields.text(keys!["countryCode"]),
     }
 }
 
@@ -261,8 +265,8 @@ impl Point {
 pub(super) fn point(fields: &mut Fields, latitude_key: &str, longitude_key: &str) -> Point {
     let given = fields.has(latitude_key) || fields.has(longitude_key);
     let raw = [latitude_key, longitude_key].map(|key| (key, fields.peek(key).cloned()));
-    let latitude = fields.read(&[latitude_key], values::number);
-    let longitude = fields.read(&[longitude_key], values::number);
+    let latitude = fields.read_one(latitude_key, values::number);
+    let longitude = fields.read_one(longitude_key, values::number);
     let point = match (latitude, longitude) {
         (Some(latitude), Some(longitude)) => Point::of(latitude, longitude),
         (None, None) if !given => Point::NotGiven,
@@ -301,9 +305,9 @@ pub(super) fn sensors(fields: &mut Fields) -> Vec<pb::SensorReading> {
             continue;
         };
         let mut inner = Fields::new(members.clone());
-        let number = inner.read(&["sensorNumber"], values::small);
-        let temperature_celsius = inner.read(&["temperature"], values::fahrenheit);
-        let humidity_percent = inner.read(&["humidity"], values::percent);
+        let number = inner.read(keys!["sensorNumber"], values::small);
+        let temperature_celsius = inner.read(keys!["temperature"], values::fahrenheit);
+        let humidity_percent = inner.read(keys!["humidity"], values::percent);
         let unreadable = inner.some_unreadable() || number.is_none();
         if let Some(number) = number {
             understood.push(pb::SensorReading { number, temperature_celsius, humidity_percent });

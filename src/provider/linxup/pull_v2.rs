@@ -9,7 +9,8 @@ use super::values;
 use crate::event::{Millis, pb};
 use crate::provider::Feed;
 use crate::provider::draft::{Compared, Draft, Reason, StateKind};
-use crate::provider::{members::Members, tree::Value};
+use crate::provider::members::{Keys, Members, keys};
+use crate::provider::tree::Value;
 use pb::fleet_event::Body;
 use pb::geofence_crossing::Direction;
 
@@ -52,17 +53,17 @@ pub(super) fn decode(message: &mut Message<'_>, feed: Feed) -> Result<Row, Missi
     let one = |draft: Draft| (vec![draft], None);
     match feed {
         Feed::Locations => locations(message),
-        Feed::History | Feed::Positions => Ok((bodies::position(message, &["date"])?, None)),
+        Feed::History | Feed::Positions => Ok((bodies::position(message, keys!["date"])?, None)),
         Feed::Trips => {
-            let span = closed(message, &["startDateTime"], &["endDateTime"])?;
+            let span = closed(message, keys!["startDateTime"], keys!["endDateTime"])?;
             bodies::trip(message, &span).map(one)
         }
         Feed::Stops => {
-            let span = closed(message, &["beginDate", "startDateTime"], &["endDate", "endDateTime"])?;
+            let span = closed(message, keys!["beginDate", "startDateTime"], keys!["endDate", "endDateTime"])?;
             bodies::stop(message, &span, Sameness::Stop).map(one)
         }
         Feed::UsageHours => {
-            let span = closed(message, &["startDateTime"], &["endDateTime"])?;
+            let span = closed(message, keys!["startDateTime"], keys!["endDateTime"])?;
             bodies::usage(message, &span).map(one)
         }
         // An alert's media are asked for one by one, and have no feed of their own.
@@ -75,7 +76,7 @@ pub(super) fn decode(message: &mut Message<'_>, feed: Feed) -> Result<Row, Missi
 }
 
 /// The start and end of something that will not be extended any more.
-pub(super) fn closed(message: &mut Message<'_>, starts: &[&str], ends: &[&str]) -> Result<Span, Missing> {
+pub(super) fn closed(message: &mut Message<'_>, starts: &Keys, ends: &Keys) -> Result<Span, Missing> {
     let span = bodies::span(message, starts, ends)?;
     settled(message, span.end)?;
     Ok(span)
@@ -97,7 +98,7 @@ fn locations(message: &mut Message<'_>) -> Result<Row, Missing> {
         Some(_) | None => String::new(),
     };
     let offline = offline(message, word);
-    let position = bodies::position(message, &["date"]);
+    let position = bodies::position(message, keys!["date"]);
     let (mut drafts, skipped) = match position {
         Ok(drafts) => (drafts, None),
         Err(Missing(reason)) => (Vec::new(), Some(reason)),
@@ -124,9 +125,9 @@ fn offline(message: &Message<'_>, word: String) -> Option<Draft> {
 
 /// A visit: it was entered, and left where it says when.
 fn activity(message: &mut Message<'_>) -> Result<Row, Missing> {
-    let enter = message.fields.read(&["enterDateTime"], values::time);
-    let exit = message.fields.read(&["exitDateTime"], values::time);
-    let id = message.fields.id(&["id"]);
+    let enter = message.fields.read(keys!["enterDateTime"], values::time);
+    let exit = message.fields.read(keys!["exitDateTime"], values::time);
+    let id = message.fields.id(keys!["id"]);
     let geofence = message.geofence();
     let keys = bodies::crossing_keys(message, &geofence);
     if enter.is_none() && exit.is_none() {
@@ -141,7 +142,7 @@ fn activity(message: &mut Message<'_>) -> Result<Row, Missing> {
     let mut drafts = Vec::with_capacity(2);
     // Of a visit that has ended, how long it lasted belongs to the exit.
     let dwell =
-        if exit.is_some() { message.fields.read(&["totalTimeInFence"], values::minutes) } else { None };
+        if exit.is_some() { message.fields.read(keys!["totalTimeInFence"], values::minutes) } else { None };
     let parts = message.parts.clone();
     if let Some(time) = enter {
         drafts.push(bodies::crossing(message, &keys, time, id.clone(), crossing(Direction::Enter))?);
@@ -168,9 +169,9 @@ fn tracker(message: &mut Message<'_>) -> Result<Draft, Missing> {
 
 fn geofence(message: &mut Message<'_>) -> Result<Draft, Missing> {
     use pb::geofence_definition::Action;
-    let id = message.fields.id(&["agilisGeofenceId"]);
-    let uuid = message.fields.id(&["geofenceUUID"]);
-    let (_, active) = message.fields.word(&["status"], |word| {
+    let id = message.fields.id(keys!["agilisGeofenceId"]);
+    let uuid = message.fields.id(keys!["geofenceUUID"]);
+    let (_, active) = message.fields.word(keys!["status"], |word| {
         Some(match word.to_ascii_uppercase().as_str() {
             "ACT" => true,
             "INA" => false,

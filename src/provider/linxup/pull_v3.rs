@@ -4,11 +4,11 @@
 use super::bodies::{self, Span};
 use super::message::{Message, Missing, Sameness};
 use super::pull_v2::{Row, settled};
-use super::push_v3::FIX_TIMES;
 use super::values::{self, Read};
 use crate::event::{Millis, pb};
 use crate::provider::Feed;
 use crate::provider::draft::{Compared, Draft, StateKind};
+use crate::provider::members::keys;
 use crate::provider::tree::Value;
 use pb::fleet_event::Body;
 
@@ -27,8 +27,7 @@ pub(super) const fn refused(feed: Feed) -> Option<&'static str> {
 pub(super) fn decode(message: &mut Message<'_>, feed: Feed) -> Result<Row, Missing> {
     match feed {
         Feed::Positions => {
-            let [date, position_date, report] = FIX_TIMES;
-            Ok((bodies::position(message, &[position_date, date, report])?, None))
+            Ok((bodies::position(message, keys!["positionDate", "date", "reportDateTime"])?, None))
         }
         Feed::Stops => Ok((vec![stop(message)?], None)),
         Feed::Trackers => Ok((vec![tracker(message)?], None)),
@@ -44,7 +43,7 @@ pub(super) fn decode(message: &mut Message<'_>, feed: Feed) -> Result<Row, Missi
 
 /// A stop whose end is known to the minute at best: any exact version of it will do.
 fn stop(message: &mut Message<'_>) -> Result<Draft, Missing> {
-    let start = message.key_time(&["stopDateTime"], "no start time")?;
+    let start = message.key_time(keys!["stopDateTime"], "no start time")?;
     let lasted = message.fields.peek("durationMinutes").map_or(Read::Absent, values::minutes_in_millis);
     let lasted = match lasted {
         Read::Is(millis) => millis,
@@ -61,17 +60,17 @@ fn tracker(message: &mut Message<'_>) -> Result<Draft, Missing> {
     let fields = &mut message.fields;
     let tracker = &mut message.parts.tracker;
     if tracker.serial_number.is_empty() {
-        tracker.serial_number = fields.id(&["serialNumber"]);
+        tracker.serial_number = fields.id(keys!["serialNumber"]);
     }
     if tracker.name.is_empty() {
-        tracker.name = fields.text(&["trackerName", "name"]);
+        tracker.name = fields.text(keys!["trackerName", "name"]);
         message.parts.vehicle.name.clone_from(&tracker.name);
     }
     if tracker.custom_data.is_none() {
-        tracker.custom_data = fields.read(&["customData"], values::custom_data);
+        tracker.custom_data = fields.read(keys!["customData"], values::custom_data);
     }
     if message.parts.driver.id.is_empty() {
-        message.parts.driver.id = fields.id(&["personId"]);
+        message.parts.driver.id = fields.id(keys!["personId"]);
     }
     // A tracker may be in several fleets; an event has one.
     if let Some(Value::List(fleets)) = fields.peek("fleetIds")
@@ -82,7 +81,7 @@ fn tracker(message: &mut Message<'_>) -> Result<Draft, Missing> {
         message.parts.fleet.id = id;
         fields.take("fleetIds");
     }
-    let provider_status = fields.text(&["statusCode"]);
+    let provider_status = fields.text(keys!["statusCode"]);
     message.learn_tracker();
     let subject = message.tracker_subject()?;
     let kind = pb::tracker_change::Kind::Updated.into();

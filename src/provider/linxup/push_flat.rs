@@ -7,26 +7,28 @@ use super::parts::{self, Layout, given};
 use super::values;
 use crate::event::pb;
 use crate::provider::draft::{Compared, Draft, StateKind};
+use crate::provider::members::{Keys, keys};
 use crate::provider::tree::Value;
 use pb::geofence_crossing::Direction;
 
-const STARTS: [&str; 2] = ["startDateTime", "startDate"];
-const ENDS: [&str; 2] = ["endDateTime", "endDate"];
+const STARTS: &Keys = keys!["startDateTime", "startDate"];
+const ENDS: &Keys = keys!["endDateTime", "endDate"];
 
 pub(super) fn decode(message: &mut Message<'_>, kind: Kind) -> Result<Vec<Draft>, Missing> {
     message.fields.take("pushType");
     match kind {
-        Kind::Position => bodies::position(message, &["date"]),
+        Kind::Position => bodies::position(message, keys!["date"]),
         Kind::Stop => {
-            let span = bodies::span(message, &STARTS, &ENDS)?;
+            let span = bodies::span(message, STARTS, ENDS)?;
             Ok(vec![bodies::stop(message, &span, super::message::Sameness::Stop)?])
         }
         Kind::Trip => {
-            let span = bodies::span(message, &STARTS, &ENDS)?;
+            let span = bodies::span(message, STARTS, ENDS)?;
             Ok(vec![bodies::trip(message, &span)?])
         }
         Kind::Usage => {
-            let span = bodies::span(message, &["startDate", "startDateTime"], &["endDate", "endDateTime"])?;
+            let span =
+                bodies::span(message, keys!["startDate", "startDateTime"], keys!["endDate", "endDateTime"])?;
             Ok(vec![bodies::usage(message, &span)?])
         }
         Kind::Alert => Ok(vec![bodies::alert(message)?]),
@@ -40,7 +42,7 @@ pub(super) fn decode(message: &mut Message<'_>, kind: Kind) -> Result<Vec<Draft>
 
 /// A flat fence event has one time, and no pair of times. Its speed, odometer, fuel and battery have no place in a crossing.
 fn crossing(message: &mut Message<'_>) -> Result<Draft, Missing> {
-    let (word, direction) = message.fields.word(&["fenceEventCd"], |word| {
+    let (word, direction) = message.fields.word(keys!["fenceEventCd"], |word| {
         Some(match word.to_ascii_uppercase().as_str() {
             "FENCE_ENTER" => Direction::Enter,
             "FENCE_EXIT" => Direction::Exit,
@@ -52,7 +54,7 @@ fn crossing(message: &mut Message<'_>) -> Result<Draft, Missing> {
     } else {
         "an unknown fence event code"
     }))?;
-    let time = message.key_time(&["date"], "no time of the crossing")?;
+    let time = message.key_time(keys!["date"], "no time of the crossing")?;
     let geofence = message.geofence();
     let keys = bodies::crossing_keys(message, &geofence);
     let place = pb::Place {

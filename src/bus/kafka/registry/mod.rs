@@ -21,6 +21,7 @@ use crate::bus::{Failure, Finding, OpenError};
 use crate::config::{self, Create};
 use crate::encode::frame::Frame;
 use crate::encode::schema::{self, Fit, Misfit};
+use crate::event::Text;
 use client::{Client, Fault, Reference, Version};
 
 /// First and last pause before topics without a frame are looked up again.
@@ -34,9 +35,9 @@ const NAMED: usize = 3;
 pub(super) struct SchemaRegistry {
     client: Client,
     config: config::SchemaRegistry,
-    known: ArcSwap<HashMap<Arc<str>, Known>>,
+    known: ArcSwap<HashMap<Text, Known>>,
     /// Topics that somebody has events for and nobody has looked up.
-    wanted: Mutex<BTreeSet<Arc<str>>>,
+    wanted: Mutex<BTreeSet<Text>>,
     /// One look-up at a time.
     asking: tokio::sync::Mutex<()>,
     ring: Notify,
@@ -94,12 +95,12 @@ impl SchemaRegistry {
     ///
     /// # Errors
     /// Where the topic has no frame (yet): a state of the topic.
-    pub(super) fn frame(&self, topic: &Arc<str>, event: &[u8]) -> Result<Bytes, Failure> {
+    pub(super) fn frame(&self, topic: &Text, event: &[u8]) -> Result<Bytes, Failure> {
         match self.known.load().get(topic) {
             Some(Known::Framed { frame, .. }) => Ok(frame.around(event)),
             Some(Known::Without { why, .. }) => Err(Failure::Refused(why.clone())),
             None => {
-                self.wanted.lock().insert(Arc::clone(topic));
+                self.wanted.lock().insert(topic.clone());
                 self.ring.notify_one();
                 Err(Failure::Refused("its schema has not been looked up yet".to_owned()))
             }
@@ -112,10 +113,10 @@ impl SchemaRegistry {
     }
 
     /// Looks up what has no frame yet, and says what was found of all.
-    pub(super) async fn check(&self, topics: &[Arc<str>]) -> Vec<Finding> {
+    pub(super) async fn check(&self, topics: &[Text]) -> Vec<Finding> {
         self.look_up(topics).await;
         let known = self.known.load();
-        let of = |topic: &Arc<str>| match known.get(topic) {
+        let of = |topic: &Text| match known.get(topic) {
             Some(Known::Framed { said, .. } | Known::Without { said, .. }) => said.clone(),
             None => Finding::Unreachable(format!("the schema of topic {topic} has not been looked up")),
         };
@@ -126,7 +127,7 @@ impl SchemaRegistry {
     }
 
     /// Looks up what has no frame yet. Where the registry does not answer for one, it is not asked for the others.
-    pub(super) async fn look_up(&self, topics: &[Arc<str>]) {
+    pub(super) async fn look_up(&self, topics: &[Text]) {
         let _one = self.asking.lock().await;
         let mut files = Files::new();
         let mut away = None;
@@ -147,14 +148,14 @@ impl SchemaRegistry {
     }
 
     /// Each is noted as it is found: the caller may have no patience for all.
-    fn note(&self, topic: &Arc<str>, subject: &str, found: Result<Found, Trouble>) {
+    fn note(&self, topic: &Text, subject: &str, found: Result<Found, Trouble>) {
         let known = match found {
             Ok(found) => framed(topic, subject, found),
             Err(trouble) => without(topic, subject, trouble, &self.config),
         };
         let mut all = HashMap::clone(&self.known.load());
         let is_news = matches!(known, Known::Framed { .. });
-        all.insert(Arc::clone(topic), known);
+        all.insert(topic.clone(), known);
         self.known.store(Arc::new(all));
         if is_news {
             self.found.store(true, Ordering::Relaxed);
@@ -174,7 +175,7 @@ impl SchemaRegistry {
                 () = due => pause = (pause * 2).min(AGAIN.1),
             }
             let wanted = std::mem::take(&mut *self.wanted.lock());
-            let topics: Vec<Arc<str>> = without.into_iter().chain(wanted).collect();
+            let topics: Vec<Text> = without.into_iter().chain(wanted).collect();
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.look_up(&topics) => {}
@@ -185,10 +186,10 @@ impl SchemaRegistry {
         }
     }
 
-    fn without(&self) -> Vec<Arc<str>> {
+    fn without(&self) -> Vec<Text> {
         let known = self.known.load();
         let without = known.iter().filter(|(_, known)| matches!(known, Known::Without { .. }));
-        without.map(|(topic, _)| Arc::clone(topic)).collect()
+        without.map(|(topic, _)| topic.clone()).collect()
     }
 
     /// The newest schema of a subject; ours is registered where it is missing, or lacks something, and that is configured.

@@ -82,7 +82,7 @@ impl Fact {
             subject: subject.to_string().into(),
             key_time: minute.map(|minute| Millis(NOW + minute * MINUTE_MS)),
             received_at: Millis(now),
-            checks,
+            checks: checks.into(),
             enters: enters.into(),
         }
     }
