@@ -43,6 +43,8 @@ const TURNS: u32 = u64::BITS;
 /// What part of the deadline the bus has at least, when dedup or another request's turn took the rest: a slow disk must
 /// not look like a slow bus, open the breaker and park everything.
 const LEAST_SHARE: u32 = 4;
+/// What comes before the bus may take so long also where the deadline has passed.
+const MOMENT: Duration = Duration::from_millis(50);
 /// How long the store may take to say what became of a park before its event counts as not kept.
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
 /// How often an event may find that the copy which it waited for was not kept.
@@ -187,7 +189,8 @@ impl Deliverer {
     ) -> Pin<Box<dyn Future<Output = Sums> + Send + '_>> {
         Box::pin(async move {
             let mut sums = Sums::default();
-            let turn = self.turn(&arrivals).await;
+            let before = self.before(deadline);
+            let turn = self.turn(&arrivals, before).await;
             let mut sorted = Sorted { fresh: Vec::with_capacity(arrivals.len()), ..Sorted::default() };
             let mut unsure = Vec::new();
             for (place, arrival) in arrivals.into_iter().enumerate() {
@@ -204,7 +207,7 @@ impl Deliverer {
             }
             if !unsure.is_empty() {
                 let candidates: Vec<_> = unsure.iter().map(|(_, arrival)| &arrival.candidate).collect();
-                let verdicts = self.dedup.reserve_all(&candidates).await;
+                let verdicts = self.dedup.reserve_all(&candidates, self.before(deadline)).await;
                 for ((place, arrival), verdict) in unsure.into_iter().zip(verdicts) {
                     sorted.take(place, arrival, verdict);
                 }
@@ -224,8 +227,17 @@ impl Deliverer {
         })
     }
 
-    /// Requests about one subject enter their lanes in the order in which they came, whatever dedup has to look up.
-    async fn turn(&self, arrivals: &[Arrival]) -> Vec<OwnedMutexGuard<()>> {
+    /// Until when something that comes before the bus is waited for: the bus keeps its share of the deadline, and nobody waits
+    /// for less than a moment.
+    fn before(&self, deadline: Instant) -> Instant {
+        let share = self.settings.publish_deadline / LEAST_SHARE;
+        deadline.checked_sub(share).unwrap_or(deadline).max(Instant::now() + MOMENT)
+    }
+
+    /// Requests about one subject enter their lanes in the order in which they came, whatever dedup has to look up. Not at the price of
+    /// an answer that comes too late: `until` then they go without a turn, for between two requests that are under way at once no order
+    /// was promised.
+    async fn turn(&self, arrivals: &[Arrival], until: Instant) -> Vec<OwnedMutexGuard<()>> {
         let mut accounts: BTreeMap<&AccountId, u64> = BTreeMap::new();
         for lane in arrivals.iter().map(|arrival| &arrival.outgoing.lane) {
             *accounts.entry(&lane.account).or_default() |=
@@ -236,7 +248,7 @@ impl Deliverer {
         for (account, places) in accounts {
             let turns = Arc::clone(self.turns.lock().entry(account.clone()).or_insert_with(new_turns));
             for (_, turn) in turns.iter().enumerate().filter(|(place, _)| places & (1 << place) != 0) {
-                guards.push(Arc::clone(turn).lock_owned().await);
+                guards.extend(timeout_at(until, Arc::clone(turn).lock_owned()).await);
             }
         }
         guards

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 pub use claims::{Settled, Shared};
@@ -216,8 +216,8 @@ impl Dedup {
     }
 
     /// Decides for several events, with one question to the disk for all: a request of a thousand waits as long as one of
-    /// one. No lock is held across an await; dropped, it leaves nothing behind.
-    pub async fn reserve_all(self: &Arc<Self>, candidates: &[&Candidate]) -> Vec<Verdict> {
+    /// one, and no longer than `until`. No lock is held across an await; dropped, it leaves nothing behind.
+    pub async fn reserve_all(self: &Arc<Self>, candidates: &[&Candidate], until: Instant) -> Vec<Verdict> {
         let mut verdicts: Vec<Option<Verdict>> = candidates.iter().map(|_| None).collect();
         for left in (0..LOOK_UPS).rev() {
             let mut asked = Vec::new();
@@ -235,7 +235,7 @@ impl Dedup {
             if asked.is_empty() {
                 break;
             }
-            let answers = self.look_up(questions).await;
+            let answers = self.look_up(questions, until).await;
             point();
             for ((candidate, verdict, folds), known) in asked.into_iter().zip(answers) {
                 *verdict = if known { Some(Verdict::Known) } else { self.claim(candidate, folds) };
@@ -249,7 +249,7 @@ impl Dedup {
     pub async fn reserve_one(self: &Arc<Self>, candidate: &Candidate) -> Verdict {
         match self.reserve_now(candidate) {
             Some(verdict) => verdict,
-            None => self.reserve_all(&[candidate]).await.remove(0),
+            None => self.reserve_all(&[candidate], Instant::now() + PATIENCE).await.remove(0),
         }
     }
 
@@ -342,28 +342,34 @@ impl Dedup {
     }
 
     /// Of each question, whether one of its ids is on disk; not, as far as is known, where that cannot be told in time.
-    async fn look_up(&self, questions: Vec<Question>) -> Vec<bool> {
+    async fn look_up(&self, questions: Vec<Question>, until: Instant) -> Vec<bool> {
         let count = questions.len();
         self.stats.look_ups.fetch_add(count as u64, Ordering::Relaxed);
-        let mut answers = self.ask(questions).await.unwrap_or_default();
+        let mut answers = self.ask(questions, until).await.unwrap_or_default();
         answers.resize(count, None);
         let failed = answers.iter().filter(|answer| answer.is_none()).count();
         self.stats.look_ups_failed.fetch_add(failed as u64, Ordering::Relaxed);
         answers.into_iter().map(Option::unwrap_or_default).collect()
     }
 
-    async fn ask(&self, questions: Vec<Question>) -> Option<Vec<Option<bool>>> {
-        if self.respite.lock().is_some_and(|until| Instant::now() < until) {
+    async fn ask(&self, questions: Vec<Question>, until: Instant) -> Option<Vec<Option<bool>>> {
+        let begun = Instant::now();
+        if self.respite.lock().is_some_and(|respite| begun < respite) {
             return None;
         }
         let (tell, told) = oneshot::channel();
         // A full queue and a worker that has stopped are answers, too.
         self.look_ups.try_send(Lookup { questions, tell }).ok()?;
-        let Ok(answers) = timeout(PATIENCE, told).await else {
-            *self.respite.lock() = Some(Instant::now() + RESPITE);
-            return None;
-        };
-        answers.ok()
+        match timeout_at(until.min(begun + PATIENCE), told).await {
+            Ok(answers) => answers.ok(),
+            Err(_) => {
+                // Where it was the request that had no time left, the disk may be as quick as ever.
+                if begun.elapsed() >= PATIENCE {
+                    *self.respite.lock() = Some(Instant::now() + RESPITE);
+                }
+                None
+            }
+        }
     }
 
     fn enter(&self, candidate: &Candidate) {

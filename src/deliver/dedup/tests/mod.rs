@@ -463,6 +463,22 @@ async fn a_disk_that_does_not_answer_costs_one_wait_and_swallows_nothing() {
     drop(worker);
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_has_no_time_left_does_not_wait_and_costs_nobody_else_the_look_up() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (dedup, worker) = open(dir.path(), &Arc::new(AtomicI64::new(NOW)));
+    let candidate = Fact::Media { number: 1 }.candidate(NOW);
+    let (started, moment) = (Instant::now(), Duration::from_millis(20));
+    let verdicts = dedup.reserve_all(&[&candidate], started + moment).await;
+    assert!(matches!(verdicts[..], [Verdict::New(_)]));
+    assert_eq!(started.elapsed(), moment);
+    drop(verdicts);
+    // The next one has time: the disk is asked again, and waited for.
+    dedup.reserve_one(&candidate).await;
+    assert_eq!(started.elapsed(), moment + PATIENCE);
+    drop(worker);
+}
+
 /// The worker on its thread, as in the process.
 struct Running {
     dedup: Arc<Dedup>,

@@ -88,7 +88,9 @@ fn a_request_of_many_asks_the_disk_once_and_of_its_copies_one_is_new() {
     let facts = (-10..0).chain(-20..-15).chain(-20..-15).map(|minute| fix(1, minute));
     let candidates: Vec<Candidate> = facts.map(|fact| stepped.candidate(fact)).collect();
     let dedup = Arc::clone(&stepped.dedup);
-    let mut asking = Box::pin(async move { dedup.reserve_all(&candidates.iter().collect::<Vec<_>>()).await });
+    let until = Instant::now() + PATIENCE;
+    let mut asking =
+        Box::pin(async move { dedup.reserve_all(&candidates.iter().collect::<Vec<_>>(), until).await });
     let waker = noop_waker();
     let mut context = Context::from_waker(&waker);
     let _entered = stepped.runtime.enter();
