@@ -14,6 +14,7 @@ WORKDIR /src
 
 # Dependencies first: this layer is made again only when they, the toolchain or the schema change.
 COPY Cargo.toml Cargo.lock build.rs ./
+COPY .cargo .cargo
 COPY proto proto
 # Tests and benchmarks stay outside; cargo would ask for the files of those that the manifest names.
 RUN sed -Ei '/^\[\[(bench|test)\]\]/,/^$/d' Cargo.toml

@@ -22,6 +22,8 @@ TEXT = re.compile(r"^(licen[cs]es?|copying|notice|unlicense|copyright)([-._].*)?
 CODE = {".rs", ".c", ".h", ".py", ".go", ".sh", ".cmake", ".html", ".json", ".toml", ".pl"}
 # Where the C code keeps what it does not link.
 ASIDE = {"tests", "test", "fuzz", "examples", "benches", "contrib", "doc", "docs", "ci", "packaging", ".github"}
+# What the build takes files from that go into the binary.
+EMBEDDED = {"utoipa-swagger-ui-vendored"}
 RULE = "=" * 100
 
 
@@ -45,7 +47,8 @@ def linked():
             if here != metadata["resolve"]["root"]:
                 found[(package["name"], package["version"])] = package
             for edge in nodes[here]["deps"]:
-                if any(kind["kind"] is None for kind in edge["dep_kinds"]):
+                linked = any(kind["kind"] is None for kind in edge["dep_kinds"])
+                if linked or packages[edge["pkg"]]["name"] in EMBEDDED:
                     ahead.append(edge["pkg"])
     return dict(sorted(found.items()))
 

@@ -10,6 +10,7 @@ mod backfills;
 mod backup;
 pub mod console;
 mod custom_data;
+mod docs;
 mod events;
 mod filter;
 mod jobs;
@@ -247,7 +248,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readiness))
         .route("/metrics", get(scrape))
-        .merge(openapi::pages(api))
+        .merge(openapi::page(api))
+        .merge(docs::pages())
         .merge(guarded)
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this resource does not take that method")

@@ -1,26 +1,20 @@
 //! The description of the operator's API, OpenAPI 3.1: each part of `admin` annotates its own calls, here is what all have in
-//! common: who is let in, how errors look, and the pages at `/openapi.json` and `/docs`. Both are open to all and hold no
-//! secret; the pages' script and style come out of the binary, so that they work offline.
+//! common: who is let in, how errors look, and `/openapi.json`, which is open to all and holds no secret; `docs` shows it.
 
-use axum::Router;
-use axum::http::HeaderValue;
-use axum::http::header::{CONTENT_SECURITY_POLICY, X_CONTENT_TYPE_OPTIONS};
-use axum::middleware::map_response;
-use axum::response::Response;
+use std::sync::Arc;
+
+use axum::response::IntoResponse as _;
+use axum::routing::get;
+use axum::{Json, Router};
 use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Content, HttpMethod, Info, License, OpenApi, Ref, RefOr, ResponseBuilder};
 use utoipa::{PartialSchema as _, ToSchema as _};
-use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::problem::Details;
 
 /// Where the description is.
 const AT: &str = "/openapi.json";
-/// What the pages may do: Swagger UI styles by attributes, and draws with data URLs.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
-                      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-
 /// What every guarded call may answer, beside its own: who is not let in.
 const DENIED: [(&str, &str); 3] = [
     ("401", "No admin token, or a wrong one"),
@@ -112,17 +106,10 @@ fn explain(operation: &mut Operation, method: &HttpMethod, path: &str) {
     }
 }
 
-/// `/openapi.json` and `/docs`.
-pub(super) fn pages<S: Clone + Send + Sync + 'static>(api: OpenApi) -> Router<S> {
-    // No validator elsewhere is asked.
-    let config = Config::from(AT).validator_url("none").try_it_out_enabled(true).persist_authorization(false);
-    let pages: Router<S> = SwaggerUi::new("/docs").config(config).url(AT, complete(api)).into();
-    pages.layer(map_response(async |mut page: Response| {
-        let headers = page.headers_mut();
-        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        page
-    }))
+/// `/openapi.json`, written once.
+pub(super) fn page<S: Clone + Send + Sync + 'static>(api: OpenApi) -> Router<S> {
+    let api = Arc::new(complete(api));
+    Router::new().route(AT, get(async move || Json(&*api).into_response()))
 }
 
 #[cfg(test)]
