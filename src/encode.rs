@@ -73,10 +73,37 @@ pub fn encode(
     trace: Option<&str>,
 ) -> Message {
     let payload = Bytes::from(event.encode_to_vec());
-    with_payload(event, payload, id, event_type, topic, kind, trace)
+    let pb::FleetEvent { id: text, subject, occur_time, ingest_time, origin, .. } = event;
+    let (occur_time, ingest_time) = (*occur_time, *ingest_time);
+    let attributes = Attributes { id: text, subject, occur_time, ingest_time, origin: origin.as_ref() };
+    with_payload(&attributes, payload, id, event_type, topic, kind, trace)
 }
 
-/// Decodes what the store kept and makes the message of it again: none where the bytes are not an event.
+/// What the attributes are made of; an event without all the rest, which whoever only sends it again need not decode.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Outline {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(string, tag = "3")]
+    subject: String,
+    #[prost(message, optional, tag = "4")]
+    occur_time: Option<prost_types::Timestamp>,
+    #[prost(message, optional, tag = "5")]
+    ingest_time: Option<prost_types::Timestamp>,
+    #[prost(message, optional, tag = "6")]
+    origin: Option<pb::Origin>,
+}
+
+/// The same, borrowed.
+struct Attributes<'a> {
+    id: &'a str,
+    subject: &'a str,
+    occur_time: Option<prost_types::Timestamp>,
+    ingest_time: Option<prost_types::Timestamp>,
+    origin: Option<&'a pb::Origin>,
+}
+
+/// Makes the message of what the store kept again: none where the bytes are not an event.
 #[must_use]
 pub fn again(
     payload: &Bytes,
@@ -86,12 +113,14 @@ pub fn again(
     kind: BusKind,
     trace: Option<&str>,
 ) -> Option<Message> {
-    let event = pb::FleetEvent::decode(payload.clone()).ok()?;
-    Some(with_payload(&event, payload.clone(), id, event_type, topic, kind, trace))
+    let Outline { id: text, subject, occur_time, ingest_time, origin } = Outline::decode(&**payload).ok()?;
+    let attributes =
+        Attributes { id: &text, subject: &subject, occur_time, ingest_time, origin: origin.as_ref() };
+    Some(with_payload(&attributes, payload.clone(), id, event_type, topic, kind, trace))
 }
 
 fn with_payload(
-    event: &pb::FleetEvent,
+    event: &Attributes<'_>,
     payload: Bytes,
     id: Uuid,
     event_type: EventType,
@@ -100,19 +129,18 @@ fn with_payload(
     trace: Option<&str>,
 ) -> Message {
     let headers = headers(event, event_type, kind, trace);
-    Message { topic, key: event.subject.as_str().into(), id, headers, payload }
+    Message { topic, key: event.subject.into(), id, headers, payload }
 }
 
-fn headers(event: &pb::FleetEvent, event_type: EventType, kind: BusKind, trace: Option<&str>) -> Headers {
+fn headers(event: &Attributes<'_>, event_type: EventType, kind: BusKind, trace: Option<&str>) -> Headers {
     let (names, append): (&Names, fn(&mut String, &str)) = match kind {
         BusKind::Kafka | BusKind::Local => (&KAFKA, String::push_str),
         BusKind::Nats => (&NATS, |text, value| text.extend(utf8_percent_encode(value, HEADER))),
     };
-    let (provider, account) =
-        event.origin.as_ref().map_or(("", ""), |origin| (&*origin.provider, &*origin.account));
+    let (provider, account) = event.origin.map_or(("", ""), |origin| (&*origin.provider, &*origin.account));
     let bytes = USUAL_BYTES + account.len() + 2 * event.subject.len() + trace.map_or(0, str::len);
     let mut headers = Headers::with_room(MOST_HEADERS, bytes);
-    headers.written(names.id, |text| text.push_str(&event.id));
+    headers.written(names.id, |text| text.push_str(event.id));
     headers.written(names.source, |text| {
         for part in ["/providers/", provider, "/accounts/", account] {
             append(text, part);
@@ -120,13 +148,13 @@ fn headers(event: &pb::FleetEvent, event_type: EventType, kind: BusKind, trace: 
     });
     headers.fixed(names.specversion, "1.0");
     headers.fixed(names.kind, cloud_event_type(event_type));
-    headers.written(names.subject, |text| append(text, &event.subject));
+    headers.written(names.subject, |text| append(text, event.subject));
     if let Some(time) = event.occur_time.or(event.ingest_time).and_then(timestamp) {
         headers.written(names.time, |text| rfc3339(time, text));
     }
     headers.fixed(names.datacontenttype, "application/protobuf");
     headers.fixed(names.dataschema, "https://type.googleapis.com/fleetbus.v1.FleetEvent");
-    headers.written(names.partitionkey, |text| append(text, &event.subject));
+    headers.written(names.partitionkey, |text| append(text, event.subject));
     if let Some(time) = event.ingest_time.and_then(timestamp) {
         headers.written(names.recordedtime, |text| rfc3339(time, text));
     }

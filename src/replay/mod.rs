@@ -68,6 +68,19 @@ pub struct LaneKey {
     pub subject: Text,
 }
 
+/// Rows of one lane, to be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneRows {
+    /// Whose rows.
+    pub lane: LaneKey,
+    /// Those after this place.
+    pub after: Option<Seq>,
+    /// At most so many,
+    pub rows: usize,
+    /// with at most so many bytes of payload; but one where there is one.
+    pub bytes: u64,
+}
+
 /// Why an event is parked, which says what it waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {

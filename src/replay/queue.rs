@@ -202,6 +202,11 @@ impl Queue {
         Some(job)
     }
 
+    /// Whether a park waits.
+    pub(super) fn has_parks(&self) -> bool {
+        !self.state.lock().parks.is_empty()
+    }
+
     /// The next task, where no earlier park waits.
     pub(super) fn next_task(&self) -> Option<Task> {
         let mut state = self.state.lock();

@@ -10,8 +10,8 @@ use super::queue::RawRow;
 use super::tally::Weight;
 use super::whole::{self, Compare, Covered};
 use super::{
-    Gone, Kept, Kind, LaneKey, Parked, ParkedRaw, RawReason, Reason, RecoveredLane, Seq, Stored, WaitsFor,
-    Why,
+    Gone, Kept, Kind, LaneKey, LaneRows, Parked, ParkedRaw, RawReason, Reason, RecoveredLane, Seq, Stored,
+    WaitsFor, Why,
 };
 use crate::event::{AccountId, EventType, Millis};
 
@@ -281,13 +281,8 @@ pub(super) fn mark(
 const HELD: &str = "held = (SELECT value FROM meta WHERE name = 'run')";
 
 /// A lane's rows that wait for the bus.
-pub(super) fn read_lane(
-    conn: &Connection,
-    lane: &LaneKey,
-    after: Option<Seq>,
-    max_rows: usize,
-    max_bytes: u64,
-) -> rusqlite::Result<Vec<Kept<Parked>>> {
+pub(super) fn read_lane(conn: &Connection, wanted: &LaneRows) -> rusqlite::Result<Vec<Kept<Parked>>> {
+    let LaneRows { lane, after, rows: max_rows, bytes: max_bytes } = wanted;
     let Compare { checksum, may_lack } = Compare::RUNNING;
     let mut query = conn.prepare_cached(&format!(
         "SELECT seq, type, id, reason, {HELD}, parked_at, error, trace, enters, payload, {checksum}, {may_lack}
@@ -295,7 +290,7 @@ pub(super) fn read_lane(
          WHERE account = ?1 AND topic = ?2 AND subject = ?3 AND for_bus = 1 AND seq > ?4 ORDER BY seq LIMIT ?5"
     ))?;
     let after = after.map_or(-1, |seq| int(seq.0));
-    let limit = int(max_rows as u64);
+    let limit = int(*max_rows as u64);
     let mut rows = query.query(params![lane.account.as_str(), &*lane.topic, &*lane.subject, after, limit])?;
     let mut found = Vec::new();
     let mut bytes = 0;
@@ -306,7 +301,7 @@ pub(super) fn read_lane(
             continue;
         };
         bytes += event.payload.len() as u64;
-        if bytes > max_bytes && !found.is_empty() {
+        if bytes > *max_bytes && !found.is_empty() {
             break;
         }
         found.push(Kept::Whole(event));

@@ -16,8 +16,8 @@ use super::error::Trouble;
 use super::queue::{ParkJob, Phase, Queue, RawRow, Rows, Task};
 use super::tally::{Ledger, NoRoom, Population};
 use super::{
-    Act, Acts, AskError, Change, Count, DataDir, Discarded, Done, Entry, Filter, Kept, LaneKey, Listed,
-    Original, Page, ParkError, Parked, ParkedRaw, Reason, Recorded, Recovered, Routing, Seq, Still,
+    Act, Acts, AskError, Change, Count, DataDir, Discarded, Done, Entry, Filter, Kept, LaneKey, LaneRows,
+    Listed, Original, Page, ParkError, Parked, ParkedRaw, Reason, Recorded, Recovered, Routing, Seq, Still,
     StoreError, StoreHealth, StoreLimits, StoreStats, Stored, Table, WaitsFor, Writer, audit, entries,
     listing, rows, staged, whole,
 };
@@ -32,6 +32,8 @@ const PAGE_ROWS: usize = 1000;
 /// A page of a list that is so old asks no further question: a filter that matches rarely gets a page with few rows, or none,
 /// in time, and a place to go on from.
 const PAGE_TIME: Duration = Duration::from_millis(20);
+/// A question for the rows of many lanes that is so old is answered with what was read.
+const LANES_TIME: Duration = Duration::from_millis(1);
 /// The most bytes of one page of a list with payloads.
 const PAGE_BYTES: u64 = 8 << 20;
 /// An alert tells a day before rows get too old.
@@ -229,7 +231,27 @@ impl Store {
         max_rows: usize,
         max_bytes: u64,
     ) -> Result<Vec<Kept<Parked>>, AskError> {
-        self.ask(move |conn| rows::read_lane(conn, &lane, after, max_rows, max_bytes)).await
+        let wanted = LaneRows { lane, after, rows: max_rows, bytes: max_bytes };
+        Ok(self.read_lanes(vec![wanted]).await?.pop().unwrap_or_default())
+    }
+
+    /// The same of many lanes, in the order in which they are wanted: of as many as can be read within a moment, and at least
+    /// of the first, so that a park does not wait for a long question.
+    ///
+    /// # Errors
+    /// Where the store cannot read, or is closed.
+    pub async fn read_lanes(&self, wanted: Vec<LaneRows>) -> Result<Vec<Vec<Kept<Parked>>>, AskError> {
+        self.ask(move |conn| {
+            let (begun, mut found) = (Instant::now(), Vec::with_capacity(wanted.len()));
+            for lane in &wanted {
+                found.push(rows::read_lane(conn, lane)?);
+                if begun.elapsed() >= LANES_TIME {
+                    break;
+                }
+            }
+            Ok(found)
+        })
+        .await
     }
 
     /// A page of the operator's view: up to `limit` rows, or what was found within the time that a page may take.

@@ -32,6 +32,12 @@ const BATCH_BYTES: u64 = 4 << 20;
 const BATCH_TIME: Duration = Duration::from_millis(5);
 /// Rows that one transaction of maintenance changes.
 pub(super) const CHUNK_ROWS: usize = 500;
+/// Rows that are deleted, freed or marked in one transaction: many, for those that are neighbours share their pages. After
+const CHANGE_ROWS: usize = 4000;
+/// so many
+const CHANGE_STEP: usize = 64;
+/// it looks whether a park waits, which it lets go first once it is this old.
+const CHANGE_TIME: Duration = Duration::from_millis(1);
 
 /// The owner of the file: [`run`](Self::run) it on a thread of its own.
 pub struct Writer {
@@ -277,15 +283,16 @@ impl Writer {
         }
     }
 
-    /// One transaction of deletes, frees, marks and changes. It takes tasks as it goes; of those that must succeed, what
-    /// fails is put back.
+    /// One transaction of deletes, frees, marks and changes, cut short where a park waits. It takes tasks as it goes; of those
+    /// that must succeed, what fails is put back.
     fn changes(&mut self) {
         let mut done: Vec<Task> = Vec::new();
         let mut answers: Vec<oneshot::Sender<Result<(), AskError>>> = Vec::new();
         let queue = &self.shared.queue;
+        let begun = Instant::now();
         let result = self.commit(|conn, delta| {
-            let mut room = CHUNK_ROWS;
-            while room > 0 {
+            let mut room = CHANGE_ROWS;
+            while room > 0 && !(queue.has_parks() && begun.elapsed() >= CHANGE_TIME) {
                 match queue.next_task() {
                     None => break,
                     Some(task @ (Task::Question(_) | Task::Hold(_) | Task::Discard { .. })) => {
@@ -298,7 +305,7 @@ impl Writer {
                         change(conn)?;
                     }
                     Some(mut task @ (Task::Delete(_) | Task::Free(_) | Task::Mark { .. })) => {
-                        if let Some(rest) = task.split(room) {
+                        if let Some(rest) = task.split(room.min(CHANGE_STEP)) {
                             queue.put_back(rest);
                         }
                         room -= task.rows();

@@ -1,7 +1,8 @@
 //! What the drain and the operator ask of the lanes, and tell them: which lanes wait with nothing unresolved, that a row
 //! was delivered, set aside or is gone. The other half of `lanes`, under the same locks and the same invariants.
 
-use std::collections::BinaryHeap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -14,28 +15,62 @@ use crate::replay::{Done, LaneKey, ParkError, Parked, Reason, Seq};
 /// Refused topics that are probed at once.
 const PROBES: usize = 64;
 
+/// The lanes that come first by something, at most so many.
+struct Least<By> {
+    most: usize,
+    lanes: BinaryHeap<(By, Ready)>,
+}
+
+impl<By: Ord> Least<By> {
+    fn new(most: usize) -> Self {
+        Self { most, lanes: BinaryHeap::new() }
+    }
+
+    fn would_take(&self, by: &By) -> bool {
+        self.lanes.len() < self.most || self.lanes.peek().is_some_and(|(last, _)| by < last)
+    }
+
+    fn take(&mut self, by: By, lane: Ready) {
+        if self.would_take(&by) {
+            self.lanes.push((by, lane));
+        }
+        if self.lanes.len() > self.most {
+            self.lanes.pop();
+        }
+    }
+
+    fn sorted(self) -> Vec<Ready> {
+        self.lanes.into_sorted_vec().into_iter().map(|(_, lane)| lane).collect()
+    }
+}
+
 impl Lanes {
-    /// Lanes that wait for the bus with nothing unresolved, oldest head first, at most `limit`. Looks at every lane, and
-    /// keeps only those that it will hand out: a recovery has many.
+    /// Lanes that wait for the bus with nothing unresolved, at most `limit`: of the half of them those to which rows came
+    /// last, for they have live traffic, which waits in the store until they are live; then those with the oldest heads,
+    /// oldest first. Looks at every lane, and keeps only those that it will hand out: a recovery has many.
     #[must_use]
     pub fn ready(&self, limit: usize) -> Vec<Ready> {
-        let mut ready = BinaryHeap::new();
+        let (mut busy, mut ready) = (Least::new(limit / 2), Least::new(limit));
         for shard in &self.shards {
             for (key, lane) in shard.lock().iter() {
                 let Some(head) = lane.head.filter(|_| lane.entries.is_empty() && !lane.draining) else {
                     continue;
                 };
-                let late = ready.len() >= limit && ready.peek().is_some_and(|last: &Ready| last.head <= head);
-                if late || self.topics.lock().is_refused(&key.topic) {
+                let is_busy = lane.last_came > 0 && busy.would_take(&Reverse(lane.last_came));
+                if !is_busy && !ready.would_take(&head) || self.topics.lock().is_refused(&key.topic) {
                     continue;
                 }
-                ready.push(Ready { head, key: key.clone() });
-                if ready.len() > limit {
-                    ready.pop();
+                if is_busy {
+                    busy.take(Reverse(lane.last_came), Ready { head, key: key.clone() });
                 }
+                ready.take(head, Ready { head, key: key.clone() });
             }
         }
-        ready.into_sorted_vec()
+        let mut found = busy.sorted();
+        let busy: HashSet<LaneKey> = found.iter().map(|lane| lane.key.clone()).collect();
+        let rest = ready.sorted().into_iter().filter(|lane| !busy.contains(&lane.key));
+        found.extend(rest.take(limit - busy.len()));
+        found
     }
 
     /// One lane of each refused topic whose probe is due; the probe is spent. On NATS each lane is a topic of its own:
@@ -109,20 +144,22 @@ impl Lanes {
         free
     }
 
-    /// One row has left the lane's books; `next` is the row after it, where known. True once the lane is live.
+    /// Rows have left the lane's books; `next` is the row after them, where known. True once the lane is live.
     pub fn drained(&self, key: &LaneKey, how: &Drained, next: Option<Seq>) -> bool {
         let mut shard = self.shard(key).lock();
         let Some(lane) = shard.get_mut(key) else { return true };
-        lane.take_rows(1);
+        let rows = match how {
+            Drained::Delivered(rows) => {
+                self.counts.drained.fetch_add(*rows, Ordering::Relaxed);
+                self.record_all(Verdict::Success, *rows);
+                self.succeed(&key.topic);
+                *rows
+            }
+            Drained::SetAside => 1,
+        };
+        lane.take_rows(rows);
         if lane.rows > 0 && next.is_some() {
             lane.head = next;
-        }
-        match how {
-            Drained::Delivered => {
-                self.counts.drained.fetch_add(1, Ordering::Relaxed);
-                self.succeed(&key.topic);
-            }
-            Drained::SetAside => {}
         }
         let live = lane.rows == 0;
         if live {

@@ -115,12 +115,12 @@ pub struct Ready {
     pub key: LaneKey,
 }
 
-/// How a drained row ended, for the lane's books.
+/// How drained rows ended, for the lane's books.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Drained {
-    /// Acknowledged; its row goes.
-    Delivered,
-    /// Set aside for the operator.
+    /// So many, one after the other, were acknowledged; their rows go.
+    Delivered(u64),
+    /// One is set aside for the operator.
     SetAside,
 }
 
@@ -492,7 +492,15 @@ impl Lanes {
 
     /// Counts an attempt for the breaker.
     pub(crate) fn record(&self, verdict: Verdict) {
-        let change = self.breaker.lock().record(Instant::now(), verdict);
+        self.record_all(verdict, 1);
+    }
+
+    /// Counts attempts that ended alike.
+    fn record_all(&self, verdict: Verdict, attempts: u64) {
+        let change = {
+            let (now, mut breaker) = (Instant::now(), self.breaker.lock());
+            (0..attempts).fold(None, |change, _| breaker.record(now, verdict).or(change))
+        };
         match change {
             Some(Change::Opened) => tracing::warn!("breaker.opened"),
             Some(Change::Closed) => {

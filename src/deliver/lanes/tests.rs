@@ -4,7 +4,7 @@
 
 mod orders;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -286,7 +286,7 @@ impl Model {
         if let Some(row) = draining.rows.pop_front() {
             self.log.push(row.id.as_u128() as u64);
             let next = draining.rows.front().map(|row| row.seq);
-            let live = lanes.drained(&key, &Drained::Delivered, next);
+            let live = lanes.drained(&key, &Drained::Delivered(1), next);
             self.ground.store.delete(vec![row.seq]);
             if live {
                 assert!(draining.rows.is_empty(), "live, and rows of it are in the drain's hands");
@@ -473,7 +473,8 @@ async fn the_breaker_does_not_stay_open_where_nothing_can_carry_its_probe() {
 }
 
 #[tokio::test]
-async fn the_oldest_lanes_are_ready_first_and_refused_topics_are_probed_by_one_lane_each() {
+async fn half_of_the_ready_lanes_are_the_busiest_then_come_the_oldest_and_refused_topics_are_probed_by_one_lane_each()
+ {
     let ground = Ground::new(1 << 30).await;
     let key = |topic: &str, subject: usize| LaneKey {
         account: ground.key.account.clone(),
@@ -488,8 +489,12 @@ async fn the_oldest_lanes_are_ready_first_and_refused_topics_are_probed_by_one_l
     }
     ground.lanes.refuse(&"refused".into(), "no rights");
     let heads: Vec<u64> = ground.lanes.ready(4).iter().map(|lane| lane.head.0).collect();
-    assert_eq!(heads, [1, 3, 5, 7]);
-    assert!(ground.lanes.ready(1_000).iter().all(|lane| &*lane.key.topic == "fine"));
+    assert_eq!(heads, [63, 89, 1, 3], "those to which rows came last, then the oldest");
+    assert_eq!(ground.lanes.ready(1).len(), 1);
+    let all = ground.lanes.ready(1_000);
+    assert!(all.iter().all(|lane| &*lane.key.topic == "fine"));
+    assert_eq!(all.iter().map(|lane| &lane.key).collect::<HashSet<_>>().len(), 50, "each once");
+    assert_eq!(all.len(), 50);
     assert!(ground.lanes.topic_probes().is_empty(), "not due");
     ground.lanes.probe_topics_now();
     assert_eq!(ground.lanes.topic_probes().len(), 1);

@@ -1,0 +1,119 @@
+//! Between the drain's lanes and the store's thread: what lanes want to read while a question is out is asked together, and what
+//! was delivered is deleted together. Invariant: whatever is delivered is given to the store to delete before anything
+//! more is read, so that no lane reads a row that it has delivered.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use crate::replay::{AskError, Kept, LaneRows, Parked, Seq, Store};
+
+/// Lanes of one question.
+const GANG: usize = 128;
+/// So many delivered rows are deleted at once,
+const DELIVERED: usize = 1_024;
+/// or when the first of them was delivered so long ago: until it is deleted, the end of the process would send it again.
+const DELETE_AFTER: Duration = Duration::from_millis(20);
+
+type Answer = Result<Vec<Kept<Parked>>, AskError>;
+
+/// What one lane wants to read, and whom to tell.
+struct Wish {
+    rows: LaneRows,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// See the module.
+pub(super) struct Rows {
+    store: Store,
+    wishes: Mutex<VecDeque<Wish>>,
+    rung: Notify,
+    delivered: Mutex<Vec<Seq>>,
+    since: Mutex<Instant>,
+}
+
+impl Rows {
+    pub(super) fn new(store: Store) -> Self {
+        Self {
+            store,
+            wishes: Mutex::default(),
+            rung: Notify::new(),
+            delivered: Mutex::default(),
+            since: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// Rows of one lane, once [`serve`](Self::serve) has asked for them.
+    pub(super) async fn read(&self, rows: LaneRows) -> Answer {
+        let (answer, answered) = oneshot::channel();
+        self.wishes.lock().push_back(Wish { rows, answer });
+        self.rung.notify_one();
+        answered.await.unwrap_or(Err(AskError::Closed))
+    }
+
+    /// Asks the store what lanes wish to read, one question at a time.
+    pub(super) async fn serve(&self) -> Infallible {
+        loop {
+            let mut gang: VecDeque<Wish> = {
+                let mut wishes = self.wishes.lock();
+                let count = wishes.len().min(GANG);
+                wishes.drain(..count).collect()
+            };
+            if gang.is_empty() {
+                self.rung.notified().await;
+                continue;
+            }
+            self.delete();
+            let wanted = gang.iter().map(|wish| wish.rows.clone()).collect();
+            match self.store.read_lanes(wanted).await {
+                Ok(found) => {
+                    for rows in found {
+                        if let Some(wish) = gang.pop_front() {
+                            // Who wished may have left.
+                            drop(wish.answer.send(Ok(rows)));
+                        }
+                    }
+                    // The time of a question was over: they are the next one's first.
+                    let mut wishes = self.wishes.lock();
+                    for wish in gang.into_iter().rev() {
+                        wishes.push_front(wish);
+                    }
+                }
+                Err(error) => {
+                    for wish in gang {
+                        drop(wish.answer.send(Err(error.clone())));
+                    }
+                }
+            }
+        }
+    }
+
+    /// These are acknowledged: they are deleted soon, together with others.
+    pub(super) fn delivered(&self, seqs: &[Seq]) {
+        let mut delivered = self.delivered.lock();
+        if delivered.is_empty() {
+            *self.since.lock() = Instant::now();
+        }
+        delivered.extend_from_slice(seqs);
+        let many = delivered.len() >= DELIVERED;
+        drop(delivered);
+        if many {
+            self.delete();
+        }
+    }
+
+    /// When what was delivered is to be deleted.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let waits = !self.delivered.lock().is_empty();
+        waits.then(|| *self.since.lock() + DELETE_AFTER)
+    }
+
+    /// Has what was delivered deleted.
+    pub(super) fn delete(&self) {
+        let delivered = std::mem::take(&mut *self.delivered.lock());
+        self.store.delete(delivered);
+    }
+}

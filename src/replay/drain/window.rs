@@ -1,0 +1,186 @@
+//! What the drain may have with the bus at once: a window of unacknowledged events, and the operator's rate. The window
+//! opens while acknowledgements come about as quickly as they can, for what is in flight beyond that only queues, and live
+//! events queue behind it. Invariant: what a lane has waited for longer than [`PATIENCE`] holds no place of the window.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep_until, timeout};
+
+use crate::bus::Window;
+
+/// How long an acknowledgement may take before the lane counts as slow and the bus as failing.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+/// The window of unacknowledged events: fewest, first and most.
+const SIZE: (usize, usize, usize) = (16, 256, 8192);
+/// What it does not shrink to merely because acknowledgements take longer than they could: on a bus that takes one event of a
+/// lane at a time, and on one that takes batches.
+const ENOUGH: (usize, usize) = (64, 512);
+/// An acknowledgement that is not twice as slow as the quickest of late, and this, opens the window; another one shrinks it
+/// by twice as much, so that two in three are quick.
+const SLACK: Duration = Duration::from_micros(500);
+/// One that is slower than this halves it.
+const SLOW: Duration = Duration::from_millis(300);
+/// How late "of late" is: so long, at least, and twice as long at most.
+const LATELY: Duration = Duration::from_secs(10);
+/// The window shrinks and grows without a ring: who waits looks again after it.
+const TICK: Duration = Duration::from_millis(250);
+
+/// How many events may be unacknowledged at once. Pure.
+#[derive(Debug)]
+struct Opening {
+    size: usize,
+    enough: usize,
+    /// The quickest acknowledgement since `since`, and in the time before.
+    quickest: (Duration, Duration),
+    since: Instant,
+}
+
+impl Opening {
+    fn new(window: Window, now: Instant) -> Self {
+        let enough = match window {
+            Window::One => ENOUGH.0,
+            Window::Unlimited => ENOUGH.1,
+        };
+        Self { size: SIZE.1, enough, quickest: (Duration::MAX, Duration::MAX), since: now }
+    }
+
+    fn acknowledged(&mut self, events: usize, took: Duration, now: Instant) {
+        if now.duration_since(self.since) > LATELY {
+            (self.quickest, self.since) = ((Duration::MAX, self.quickest.0), now);
+        }
+        self.quickest.0 = self.quickest.0.min(took);
+        let could = self.quickest.0.min(self.quickest.1);
+        if took > SLOW {
+            self.size = (self.size / 2).max(SIZE.0);
+        } else if took <= could * 2 + SLACK {
+            self.size = (self.size + events).min(SIZE.2);
+        } else {
+            self.size = self.size.saturating_sub(2 * events).max(self.enough.min(self.size));
+        }
+    }
+}
+
+/// See the module. All lanes share one.
+pub(super) struct Sending {
+    opening: Mutex<Opening>,
+    unacknowledged: AtomicUsize,
+    room: Notify,
+    free_at: Mutex<Instant>,
+    rate: watch::Receiver<Option<u32>>,
+}
+
+impl Sending {
+    pub(super) fn new(window: Window, rate: watch::Receiver<Option<u32>>) -> Self {
+        Self {
+            opening: Mutex::new(Opening::new(window, Instant::now())),
+            unacknowledged: AtomicUsize::new(0),
+            room: Notify::new(),
+            free_at: Mutex::new(Instant::now()),
+            rate,
+        }
+    }
+
+    /// Waits until at least one event fits the window, takes up to `wanted` places, and keeps to the configured rate. How
+    /// many places were taken: [`give_back`](Self::give_back) them.
+    pub(super) async fn room(&self, wanted: usize) -> usize {
+        let taken = self.places(wanted).await;
+        self.pace(taken).await;
+        taken
+    }
+
+    async fn places(&self, wanted: usize) -> usize {
+        loop {
+            let notified = self.room.notified();
+            let size = self.opening.lock().size;
+            let taken = self.unacknowledged.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                let free = size.saturating_sub(used);
+                (free > 0).then(|| used + free.min(wanted))
+            });
+            if let Ok(before) = taken {
+                return size.saturating_sub(before).min(wanted);
+            }
+            timeout(TICK, notified).await.ok();
+        }
+    }
+
+    /// Keeps to the configured rate, all lanes together.
+    async fn pace(&self, events: usize) {
+        let Some(rate) = *self.rate.borrow() else { return };
+        let turn = {
+            let mut free_at = self.free_at.lock();
+            let turn = (*free_at).max(Instant::now());
+            *free_at = turn + Duration::from_secs_f64(events as f64 / f64::from(rate.max(1)));
+            turn
+        };
+        sleep_until(turn.into()).await;
+    }
+
+    /// These are acknowledged, or wait without a place.
+    pub(super) fn give_back(&self, places: usize) {
+        self.unacknowledged.fetch_sub(places, Ordering::Relaxed);
+        self.room.notify_waiters();
+    }
+
+    /// So long an answer took.
+    pub(super) fn acknowledged(&self, events: usize, took: Duration) {
+        self.opening.lock().acknowledged(events, took, Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUICK: Duration = Duration::from_millis(2);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn many(opening: &mut Opening, took: Duration, now: Instant) -> usize {
+        for _ in 0..1_000 {
+            opening.acknowledged(16, took, now);
+        }
+        opening.size
+    }
+
+    #[test]
+    fn the_window_opens_while_acknowledgements_are_as_quick_as_they_can_be_and_shrinks_when_they_queue() {
+        for (window, enough) in [(Window::One, ENOUGH.0), (Window::Unlimited, ENOUGH.1)] {
+            let now = Instant::now();
+            let mut opening = Opening::new(window, now);
+            opening.acknowledged(16, QUICK, now);
+            assert_eq!(opening.size, SIZE.1 + 16);
+            assert_eq!(many(&mut opening, QUICK * 2 + SLACK, now), SIZE.2);
+            assert_eq!(many(&mut opening, QUICK * 3, now), enough);
+        }
+    }
+
+    #[test]
+    fn the_window_halves_when_the_bus_is_slow_and_is_not_opened_by_mere_queueing() {
+        let now = Instant::now();
+        let mut opening = Opening::new(Window::Unlimited, now);
+        opening.acknowledged(16, QUICK, now);
+        let before = opening.size;
+        opening.acknowledged(16, SECOND, now);
+        assert_eq!(opening.size, before / 2);
+        assert_eq!(many(&mut opening, SECOND, now), SIZE.0);
+        assert_eq!(many(&mut opening, QUICK * 3, now), SIZE.0, "less than enough, and still not quick");
+        opening.acknowledged(16, QUICK, now);
+        assert_eq!(opening.size, SIZE.0 + 16);
+    }
+
+    #[test]
+    fn what_is_quick_is_learnt_anew_where_the_bus_is_further_away() {
+        let mut now = Instant::now();
+        let mut opening = Opening::new(Window::One, now);
+        assert_eq!(many(&mut opening, QUICK, now), SIZE.2);
+        let far = QUICK * 10;
+        assert_eq!(many(&mut opening, far, now), ENOUGH.0);
+        for _ in 0..3 {
+            now += LATELY + SECOND;
+            many(&mut opening, far, now);
+        }
+        assert_eq!(opening.size, SIZE.2);
+    }
+}
