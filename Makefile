@@ -35,8 +35,8 @@ campaign-selftest: setup brokers ## Planted bugs, each of which the checker must
 stops: brokers ## SIGTERM under 64 busy connections, STOPS=50 times: a table
 	STOPS=$(or $(STOPS),50) cargo test --test stops -- --nocapture
 
-bulkheads: brokers ## One account over its limits beside another that is not, ROUNDS=10 turns of TURN=10 s: a table
-	BULKHEADS_ROUNDS=$(or $(ROUNDS),10) BULKHEADS_SECONDS=$(or $(TURN),10) cargo test --test bulkheads -- --nocapture
+bulkheads: ## One account over its limits beside another that is not, ROUNDS=5 of turns of four times TURN=2 s: a table
+	@scripts/bench.sh --part bulkheads --repeats $(or $(ROUNDS),5) --seconds $(or $(TURN),2)
 
 memory: brokers ## An outage of EVENTS=1200000 of SUBJECTS=100000 vehicles and its drain: memory, files, order, live latency: a table
 	OUTAGE_EVENTS=$(or $(EVENTS),1200000) OUTAGE_SUBJECTS=$(or $(SUBJECTS),100000) cargo test --test outage -- --nocapture
@@ -46,6 +46,9 @@ examples: ## Subscribers in five languages: compiled; three of them read what th
 
 bench: ## Measure the bridge beside its floor; ARGS="--part kafka --repeats 3" for less
 	@scripts/bench.sh $(ARGS)
+
+flamegraph: ## Where the time of one load goes, by perf: ARGS="--bus nats --connections 256 --events 1"
+	@scripts/flamegraph.sh $(ARGS)
 
 counts: ## Instructions and allocations an event, counted by valgrind, against docs/counts.txt; WRITE=1 writes that anew
 	$(if $(WRITE),FLEETBUS_WRITE=1) cargo test --profile counts --test counts -- --nocapture --test-threads=1

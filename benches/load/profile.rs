@@ -1,4 +1,4 @@
-//! One load on a bridge and nothing else, so that a profiler sees what one kind of request costs. `scripts/flamegraph.sh` runs it
+//! One load on a bridge and nothing else, so that a profiler sees what one kind of request costs. `make flamegraph` runs it
 //! under perf.
 
 use std::time::Duration;
