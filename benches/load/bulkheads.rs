@@ -56,12 +56,16 @@ pub async fn measure(plan: Plan, report: &mut Report) {
             report.add_seen(PART, "the quiet account", turn, &seen);
         }
     }
-    for (name, what) in [("requests/s", "throughput"), ("p99 µs", "99th percentile")] {
-        let [alone, control, beside] = TURNS.map(|turn| report.median(PART, "the quiet account", turn, name));
-        let seen = format!("{beside:.0} against {control:.0} (alone {alone:.0}): {:.2} ×", beside / control);
-        let met = (beside / control - 1.0).abs() <= 0.2;
-        report.goal(10, &format!("bulkheads: {what} within 20 % beside a loud account"), seen, met);
-    }
+    judge(report, "requests/s", "throughput", |ratio| ratio >= 0.8);
+    judge(report, "p99 µs", "99th percentile", |ratio| ratio <= 1.2);
+}
+
+/// Beside the loud one against beside a wall.
+fn judge(report: &mut Report, name: &str, what: &str, met: impl Fn(f64) -> bool) {
+    let [alone, control, beside] = TURNS.map(|turn| report.median(PART, "the quiet account", turn, name));
+    let ratio = beside / control;
+    let seen = format!("{beside:.0} against {control:.0} (alone {alone:.0}): {ratio:.2} ×");
+    report.goal(10, &format!("bulkheads: {what} within 20 % beside a loud account"), seen, met(ratio));
 }
 
 const fn load(connections: usize, rate: f64, warm_up: Duration, measured: Duration) -> Load {

@@ -22,6 +22,9 @@ pub struct Args {
     /// Events a request.
     #[arg(long, default_value_t = 1)]
     events: usize,
+    /// Requests a second, sent whether or not those before are answered; none: each connection's next when its last is.
+    #[arg(long)]
+    rate: Option<f64>,
     /// How long.
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
@@ -63,7 +66,8 @@ async fn load(dir: &std::path::Path, bus: &str, args: &Args) {
     println!("pid {}", bridge.as_bridge().expect("a bridge").pid());
     let (connections, events) = (args.connections, args.events);
     let measured = Duration::from_secs_f64(args.seconds);
-    let load = Load { connections, events, pace: Loop::Closed, warm_up: measured / 10, measured };
+    let pace = args.rate.map_or(Loop::Closed, Loop::Open);
+    let load = Load { connections, events, pace, warm_up: measured / 10, measured };
     let seen = bridge.drive(&fleet, load).await;
     let cpu = seen.cpu * 1e6 / seen.events as f64;
     println!(

@@ -67,11 +67,48 @@ impl Bucket {
     }
 }
 
+/// Maps that ids are spread over: one of half a million ids would hold every request up for some ten milliseconds each time it grows.
+const SHARDS: usize = 64;
+
+/// Ids, each with the place of its bucket.
+#[derive(Debug)]
+struct Placed {
+    shards: Vec<HashMap<Short, u32>>,
+    count: usize,
+}
+
+impl Default for Placed {
+    fn default() -> Self {
+        Self { shards: (0..SHARDS).map(|_| HashMap::default()).collect(), count: 0 }
+    }
+}
+
+impl Placed {
+    /// Ids are hashes: any byte of theirs spreads them.
+    fn shard(id: &Short) -> usize {
+        usize::from(id[0]) % SHARDS
+    }
+
+    /// False where it was there.
+    fn insert(&mut self, id: Short, place: u32) -> bool {
+        let new = self.shards[Self::shard(&id)].insert(id, place).is_none();
+        self.count += usize::from(new);
+        new
+    }
+
+    fn contains(&self, id: &Short) -> bool {
+        self.shards[Self::shard(id)].contains_key(id)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&Short, &u32)> {
+        self.shards.iter().flatten()
+    }
+}
+
 /// Ids that are folded together.
 #[derive(Debug, Default)]
 pub struct Generation {
-    /// Each with the place of its bucket.
-    ids: HashMap<Short, u32>,
+    ids: Placed,
     buckets: Vec<Bucket>,
     places: HashMap<Bucket, u32>,
 }
@@ -87,14 +124,14 @@ impl Generation {
             self.places.insert(bucket.clone(), place);
             place
         };
-        self.ids.insert(id, place).is_none()
+        self.ids.insert(id, place)
     }
 
     /// Its buckets, each with its ids in order. Takes its time: not to be called under a lock.
     pub fn sorted(&self) -> Vec<(Bucket, Vec<Short>)> {
         let mut sorted: Vec<(Bucket, Vec<Short>)> =
             self.buckets.iter().map(|bucket| (bucket.clone(), Vec::new())).collect();
-        for (id, place) in &self.ids {
+        for (id, place) in self.ids.iter() {
             if let Some((_, ids)) = sorted.get_mut(*place as usize) {
                 ids.push(*id);
             }
@@ -147,8 +184,7 @@ impl Tail {
     }
 
     fn holds(&self, id: &Short) -> bool {
-        self.fresh.ids.contains_key(id)
-            || self.folding.as_ref().is_some_and(|folding| folding.ids.contains_key(id))
+        self.fresh.ids.contains(id) || self.folding.as_ref().is_some_and(|folding| folding.ids.contains(id))
     }
 
     /// Remembers ids of this reach, none where they have no time; how many could not be.
@@ -158,7 +194,7 @@ impl Tail {
             self.reaches.raise(bucket, reach);
         }
         for id in enters.iter().map(short) {
-            if self.fresh.ids.len() >= MOST && !self.fresh.ids.contains_key(&id) {
+            if self.fresh.ids.count >= MOST && !self.fresh.ids.contains(&id) {
                 left_out += 1;
                 continue;
             }
@@ -276,7 +312,7 @@ impl Tail {
 
     /// How many ids wait for the next fold.
     pub fn len(&self) -> usize {
-        self.fresh.ids.len()
+        self.fresh.ids.count
     }
 
     /// The buckets that wait for the next fold.
