@@ -22,7 +22,8 @@ done
 perf record --quiet -F 499 -g -o "$out/perf.data" -p "$(awk '/^pid /{print $2}' "$out/load")" -- sleep 10
 wait "$load"
 tail -1 "$out/load"
-perf report --quiet -i "$out/perf.data" --no-children -g none --sort symbol 2>/dev/null | head -40
+perf report --quiet -i "$out/perf.data" --no-children -g none --sort symbol 2>/dev/null |
+  awk '/%/ && lines++ < 40 { sub(/[ -]+$/, ""); print }'
 if command -v inferno-flamegraph >/dev/null; then
   perf script -i "$out/perf.data" 2>/dev/null | inferno-collapse-perf --quiet | inferno-flamegraph >"$out/flamegraph.svg"
   say "$out/flamegraph.svg"
