@@ -55,6 +55,7 @@ const LOOK_PAUSE: u32 = 4;
 const LAST: Duration = Duration::from_secs(4);
 /// First and last pause after the bus was found unavailable.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
 /// What the drain works with.
 #[derive(Clone)]
 pub struct Drain {
