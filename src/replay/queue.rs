@@ -95,14 +95,20 @@ impl Task {
             return None;
         }
         match self {
-            Self::Delete(seqs) => Some(Self::Delete(seqs.split_off(room))),
-            Self::Free(seqs) => Some(Self::Free(seqs.split_off(room))),
+            Self::Delete(seqs) => Some(Self::Delete(rest_of(seqs, room))),
+            Self::Free(seqs) => Some(Self::Free(rest_of(seqs, room))),
             Self::Mark { seqs, reason, error } => {
-                Some(Self::Mark { seqs: seqs.split_off(room), reason: *reason, error: error.clone() })
+                Some(Self::Mark { seqs: rest_of(seqs, room), reason: *reason, error: error.clone() })
             }
             Self::Change { .. } | Self::Question(_) | Self::Hold(_) | Self::Discard { .. } => None,
         }
     }
+}
+
+/// Leaves the first `room` rows. The rest, which may be long and is taken off step by step, is not copied.
+fn rest_of(seqs: &mut VecDeque<Seq>, room: usize) -> VecDeque<Seq> {
+    let first = seqs.drain(..room).collect();
+    std::mem::replace(seqs, first)
 }
 
 /// The queue. Parks are bounded here; questions and changes by the permits of `Store`; deletes, frees and marks by the

@@ -45,7 +45,7 @@ impl<By: Ord> Least<By> {
 }
 
 impl Lanes {
-    /// Lanes that wait for the bus with nothing unresolved, at most `limit`: of the half of them those to which rows came
+    /// Lanes that wait for the bus with nothing unresolved, at most `limit`: first, half of them, those to which rows came
     /// last, for they have live traffic, which waits in the store until they are live; then those with the oldest heads,
     /// oldest first. Looks at every lane, and keeps only those that it will hand out: a recovery has many.
     #[must_use]
@@ -67,8 +67,9 @@ impl Lanes {
             }
         }
         let mut found = busy.sorted();
-        let busy: HashSet<LaneKey> = found.iter().map(|lane| lane.key.clone()).collect();
-        let rest = ready.sorted().into_iter().filter(|lane| !busy.contains(&lane.key));
+        // A row is the head of one lane alone.
+        let busy: HashSet<Seq> = found.iter().map(|lane| lane.head).collect();
+        let rest = ready.sorted().into_iter().filter(|lane| !busy.contains(&lane.head));
         found.extend(rest.take(limit - busy.len()));
         found
     }

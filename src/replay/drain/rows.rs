@@ -26,24 +26,24 @@ struct Wish {
     answer: oneshot::Sender<Answer>,
 }
 
+/// What is to be deleted, and since when it waits; none where nothing does.
+#[derive(Default)]
+struct Delivered {
+    seqs: Vec<Seq>,
+    since: Option<Instant>,
+}
+
 /// See the module.
 pub(super) struct Rows {
     store: Store,
     wishes: Mutex<VecDeque<Wish>>,
     rung: Notify,
-    delivered: Mutex<Vec<Seq>>,
-    since: Mutex<Instant>,
+    delivered: Mutex<Delivered>,
 }
 
 impl Rows {
     pub(super) fn new(store: Store) -> Self {
-        Self {
-            store,
-            wishes: Mutex::default(),
-            rung: Notify::new(),
-            delivered: Mutex::default(),
-            since: Mutex::new(Instant::now()),
-        }
+        Self { store, wishes: Mutex::default(), rung: Notify::new(), delivered: Mutex::default() }
     }
 
     /// Rows of one lane, once [`serve`](Self::serve) has asked for them.
@@ -93,13 +93,12 @@ impl Rows {
 
     /// These are acknowledged: they are deleted soon, together with others.
     pub(super) fn delivered(&self, seqs: &[Seq]) {
-        let mut delivered = self.delivered.lock();
-        if delivered.is_empty() {
-            *self.since.lock() = Instant::now();
-        }
-        delivered.extend_from_slice(seqs);
-        let many = delivered.len() >= DELIVERED;
-        drop(delivered);
+        let many = {
+            let mut delivered = self.delivered.lock();
+            delivered.since.get_or_insert_with(Instant::now);
+            delivered.seqs.extend_from_slice(seqs);
+            delivered.seqs.len() >= DELIVERED
+        };
         if many {
             self.delete();
         }
@@ -107,13 +106,12 @@ impl Rows {
 
     /// When what was delivered is to be deleted.
     pub(super) fn due(&self) -> Option<Instant> {
-        let waits = !self.delivered.lock().is_empty();
-        waits.then(|| *self.since.lock() + DELETE_AFTER)
+        self.delivered.lock().since.map(|since| since + DELETE_AFTER)
     }
 
     /// Has what was delivered deleted.
     pub(super) fn delete(&self) {
-        let delivered = std::mem::take(&mut *self.delivered.lock());
-        self.store.delete(delivered);
+        let Delivered { seqs, .. } = std::mem::take(&mut *self.delivered.lock());
+        self.store.delete(seqs);
     }
 }
