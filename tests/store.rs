@@ -97,7 +97,7 @@ async fn a_row_is_provisional_until_it_is_freed_or_the_program_restarts() {
     let first = rows[0].seq;
     park(&running.store, rows).await.unwrap();
     let provisional = async |running: &Running| -> Vec<bool> {
-        let rows = running.store.read_lane(key.clone(), None, 10, 1 << 20).await.unwrap();
+        let rows = running.read_lane(key.clone(), None, 10, 1 << 20).await.unwrap();
         whole(rows).iter().map(|row| row.provisional).collect()
     };
     assert_eq!(provisional(&running).await, [true, true]);
@@ -117,7 +117,7 @@ async fn a_read_sees_the_parks_before_it_and_not_the_rows_deleted_before_it() {
         running.store.park(vec![row], Box::new(|result| result.unwrap())).unwrap();
     }
     running.store.delete(seqs[..3000].to_vec());
-    let found = running.store.read_lane(key.clone(), None, 10_000, u64::MAX).await.unwrap();
+    let found = running.read_lane(key.clone(), None, 10_000, u64::MAX).await.unwrap();
     assert_eq!(whole(found).iter().map(|row| row.seq).collect::<Vec<_>>(), seqs[3000..]);
 }
 
@@ -130,7 +130,7 @@ async fn a_read_is_bounded_by_rows_and_bytes_but_gives_one() {
     let seqs: Vec<_> = rows.iter().map(|row| row.seq).collect();
     park(&running.store, rows).await.unwrap();
     let read = async |after, rows, bytes| {
-        let found = running.store.read_lane(key.clone(), after, rows, bytes).await.unwrap();
+        let found = running.read_lane(key.clone(), after, rows, bytes).await.unwrap();
         whole(found).iter().map(|row| row.seq).collect::<Vec<_>>()
     };
     assert_eq!(read(None, 2, u64::MAX).await, seqs[..2]);
@@ -505,7 +505,7 @@ async fn a_damaged_page_breaks_the_store_and_everybody_hears_of_it() {
     std::fs::write(&path, bytes).unwrap();
     let (running, _) = Running::open(dir, limits(), None).await;
     let mut health = running.store.health();
-    let read = running.store.read_lane(lane("acme", "a"), None, 5000, u64::MAX).await;
+    let read = running.read_lane(lane("acme", "a"), None, 5000, u64::MAX).await;
     assert!(matches!(read, Err(AskError::Failing(_))), "{read:?}");
     within(health.wait_for(|health| *health == StoreHealth::Broken)).await.unwrap();
     running.ended();

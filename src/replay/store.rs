@@ -16,8 +16,8 @@ use super::error::Trouble;
 use super::queue::{ParkJob, Phase, Queue, RawRow, Rows, Task};
 use super::tally::{Ledger, NoRoom, Population};
 use super::{
-    Act, Acts, AskError, Change, Count, DataDir, Discarded, Done, Entry, Filter, Kept, LaneKey, LaneRows,
-    Listed, Original, Page, ParkError, Parked, ParkedRaw, Reason, Recorded, Recovered, Routing, Seq, Still,
+    Act, Acts, AskError, Change, Count, DataDir, Discarded, Done, Entry, Filter, Kept, LaneRows, Listed,
+    Original, Page, ParkError, Parked, ParkedRaw, Reason, Recorded, Recovered, Routing, Seq, Still,
     StoreError, StoreHealth, StoreLimits, StoreStats, Stored, Table, WaitsFor, Writer, audit, entries,
     listing, rows, staged, whole,
 };
@@ -219,24 +219,9 @@ impl Store {
         }
     }
 
-    /// A lane's rows that wait for the bus, after a place, in order: at least one where there is one. Sees every row
-    /// whose park was queued before, and none whose delete was.
-    ///
-    /// # Errors
-    /// Where the store cannot read, or is closed.
-    pub async fn read_lane(
-        &self,
-        lane: LaneKey,
-        after: Option<Seq>,
-        max_rows: usize,
-        max_bytes: u64,
-    ) -> Result<Vec<Kept<Parked>>, AskError> {
-        let wanted = LaneRows { lane, after, rows: max_rows, bytes: max_bytes };
-        Ok(self.read_lanes(vec![wanted]).await?.pop().unwrap_or_default())
-    }
-
-    /// The same of many lanes, in the order in which they are wanted: of as many as can be read within a moment, and at least
-    /// of the first, so that a park does not wait for a long question.
+    /// Rows of lanes that wait for the bus, each lane's in order: at least one where there is one. Sees every row whose park was
+    /// queued before, and none whose delete was. Lanes come in the order in which they are wanted: as many as can be read within a
+    /// moment, and at least the first, so that a park does not wait for a long question.
     ///
     /// # Errors
     /// Where the store cannot read, or is closed.

@@ -252,10 +252,10 @@ async fn a_bit_that_turned_in_a_payload_is_counted_named_and_no_row_behind_it_is
 
     let (running, _) = Running::open(dir, limits(), None).await;
     let key = lane("acme", "subject");
-    let rows = running.store.read_lane(key.clone(), None, 10, u64::MAX).await.unwrap();
+    let rows = running.read_lane(key.clone(), None, 10, u64::MAX).await.unwrap();
     assert!(matches!(rows[..], [Kept::Whole(_), Kept::Damaged(Seq(2)), Kept::Whole(_)]), "{rows:?}");
     running.store.set_damaged_aside(&key.account, Seq(2));
-    let rows = running.store.read_lane(key, None, 10, u64::MAX).await.unwrap();
+    let rows = running.read_lane(key, None, 10, u64::MAX).await.unwrap();
     assert_eq!(whole(rows).iter().map(|row| row.seq).collect::<Vec<_>>(), [Seq(1), Seq(3)]);
     // Who lists it reads why; who would send it again gets none of it.
     let unfit = Filter { kinds: vec![fleetbus::replay::Kind::Event(Reason::Unfit)], ..Filter::default() };
@@ -287,7 +287,7 @@ async fn a_row_that_moved_to_another_topic_is_whole_there_and_a_damaged_one_is_n
     assert_eq!(recovered.rerouted, 3);
     let key = recovered.lanes[0].key.clone();
     assert_eq!(&*key.topic, "other.position");
-    let rows = running.store.read_lane(key, None, 10, u64::MAX).await.unwrap();
+    let rows = running.read_lane(key, None, 10, u64::MAX).await.unwrap();
     assert!(matches!(rows[..], [Kept::Whole(_), Kept::Damaged(Seq(2)), Kept::Whole(_)]), "{rows:?}");
 }
 
@@ -308,7 +308,7 @@ async fn a_row_that_says_what_no_row_says_is_set_aside_and_nothing_waits_for_it(
         fleetbus::replay::Routing { fingerprint: "another bus".to_owned(), topic: Box::new(|_, _, _| None) };
     let (running, _) = Running::open(dir, limits(), Some(routing)).await;
     let key = lane("acme", "subject");
-    let rows = running.store.read_lane(key.clone(), None, 10, u64::MAX).await.unwrap();
+    let rows = running.read_lane(key.clone(), None, 10, u64::MAX).await.unwrap();
     assert!(matches!(rows[..], [Kept::Damaged(_), Kept::Damaged(_), Kept::Damaged(_)]), "{rows:?}");
     for row in rows {
         running.store.set_damaged_aside(&key.account, row.seq());
@@ -395,7 +395,7 @@ async fn a_bit_that_turned_in_a_row_of_an_index_stops_nobody() {
     assert!(!findings(dir.path()).await.is_empty());
     let (running, _) = Running::open(dir, limits(), None).await;
     let key = lane("acme", "subject");
-    let rows = running.store.read_lane(key.clone(), None, 10, u64::MAX).await.unwrap();
+    let rows = running.read_lane(key.clone(), None, 10, u64::MAX).await.unwrap();
     assert_eq!(whole(rows).len(), 3, "the index has its lane, and it is whole in it");
     running.store.delete(vec![Seq(1), Seq(2), Seq(3)]);
     running.settle().await;
@@ -416,7 +416,7 @@ async fn a_bit_that_turned_in_a_row_that_goes_to_another_topic_is_found_there() 
     let (running, recovered) = Running::open(dir, limits(), Some(routing)).await;
     assert_eq!(recovered.lanes.len(), 2, "one is of a subject that there is not");
     for (of_lane, expected) in recovered.lanes.iter().zip([vec![Seq(1), Seq(3)], vec![Seq(2)]]) {
-        let rows = running.store.read_lane(of_lane.key.clone(), None, 10, u64::MAX).await.unwrap();
+        let rows = running.read_lane(of_lane.key.clone(), None, 10, u64::MAX).await.unwrap();
         assert_eq!(rows.iter().map(Kept::<Parked>::seq).collect::<Vec<_>>(), expected);
         assert_eq!(rows.iter().all(|row| matches!(row, Kept::Whole(_))), expected.len() == 2, "{rows:?}");
     }
@@ -429,7 +429,7 @@ async fn a_bit_that_turned_in_an_index_costs_no_event() {
     let (running, recovered) = Running::open(dir, limits(), None).await;
     assert_eq!(recovered.lanes.len(), 2, "one is of a subject that there is not");
     let wrong = recovered.lanes.iter().find(|found| found.key != lane("acme", "subject")).unwrap();
-    let rows = running.store.read_lane(wrong.key.clone(), None, 10, u64::MAX).await.unwrap();
+    let rows = running.read_lane(wrong.key.clone(), None, 10, u64::MAX).await.unwrap();
     assert!(matches!(rows[..], [Kept::Damaged(Seq(3))]), "not sent as another's: {rows:?}");
     running.store.set_damaged_aside(&wrong.key.account, Seq(3));
     running.settle().await;
@@ -448,7 +448,7 @@ async fn an_index_that_is_out_of_order_hides_no_row() {
     let (running, recovered) = Running::open(dir, limits(), None).await;
     let lanes: Vec<_> = recovered.lanes.iter().map(|found| (found.key.clone(), found.rows)).collect();
     assert_eq!(lanes, [(lane("acme", "subject"), 3)], "it was made anew");
-    let rows = running.store.read_lane(lane("acme", "subject"), None, 10, u64::MAX).await.unwrap();
+    let rows = running.read_lane(lane("acme", "subject"), None, 10, u64::MAX).await.unwrap();
     assert_eq!(whole(rows).len(), 3);
     let dir = running.stop();
     assert_eq!(findings(dir.path()).await, Vec::<String>::new());

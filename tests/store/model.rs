@@ -86,7 +86,7 @@ fn of_lane<'m>(model: &'m Model, key: &'m LaneKey) -> impl Iterator<Item = (Seq,
 
 async fn check(running: &Running, model: &Model) {
     for number in 0..3 {
-        let rows = running.store.read_lane(key(number), None, 1000, u64::MAX).await.unwrap();
+        let rows = running.read_lane(key(number), None, 1000, u64::MAX).await.unwrap();
         let rows: Vec<_> = whole(rows).iter().map(|row| (row.seq, row.provisional)).collect();
         assert_eq!(rows, of_lane(model, &key(number)).collect::<Vec<_>>());
     }
@@ -167,7 +167,7 @@ async fn play(steps: Vec<Step>) {
                 let key = key(lane);
                 let after =
                     skip.checked_sub(1).and_then(|n| of_lane(&model, &key).nth(n)).map(|(seq, _)| seq);
-                let found = running.store.read_lane(key.clone(), after, limit, u64::MAX).await.unwrap();
+                let found = running.read_lane(key.clone(), after, limit, u64::MAX).await.unwrap();
                 let expected = of_lane(&model, &key)
                     .filter(|(seq, _)| after.is_none_or(|after| *seq > after))
                     .take(limit);

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use fleetbus::event::{AccountId, EventType, Millis};
 use fleetbus::replay::{
-    DataDir, Gone, Kept, LaneKey, ParkError, Parked, ParkedRaw, RawReason, Reason, Recovered, Routing, Seq,
-    Store, StoreLimits,
+    AskError, DataDir, Gone, Kept, LaneKey, LaneRows, ParkError, Parked, ParkedRaw, RawReason, Reason,
+    Recovered, Routing, Seq, Store, StoreLimits,
 };
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -78,8 +78,20 @@ impl Running {
         }
     }
 
+    /// Rows of one lane that wait for the bus, after a place.
+    pub(crate) async fn read_lane(
+        &self,
+        lane: LaneKey,
+        after: Option<Seq>,
+        rows: usize,
+        bytes: u64,
+    ) -> Result<Vec<Kept<Parked>>, AskError> {
+        let found = self.store.read_lanes(vec![LaneRows { lane, after, rows, bytes }]).await?;
+        Ok(found.into_iter().next().unwrap())
+    }
+
     pub(crate) async fn lane_seqs(&self, key: &LaneKey) -> Vec<Seq> {
-        let rows = within(self.store.read_lane(key.clone(), None, usize::MAX, u64::MAX)).await.unwrap();
+        let rows = within(self.read_lane(key.clone(), None, usize::MAX, u64::MAX)).await.unwrap();
         rows.iter().map(Kept::<Parked>::seq).collect()
     }
 

@@ -21,7 +21,7 @@ use crate::deliver::dedup::{self, Candidate, Dedup};
 use crate::deliver::slot::Tally;
 use crate::event::ids::Ids;
 use crate::event::{AccountId, EventType};
-use crate::replay::{DataDir, Filter, StoreLimits};
+use crate::replay::{DataDir, Filter, LaneRows, StoreLimits};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -140,8 +140,9 @@ impl Ground {
     }
 
     async fn read(&self, after: Option<Seq>) -> Vec<Parked> {
-        let rows = self.store.read_lane(self.key.clone(), after, 2, 1 << 20).await.unwrap();
-        rows.into_iter().map(|row| row.whole().unwrap()).collect()
+        let wanted = LaneRows { lane: self.key.clone(), after, rows: 2, bytes: 1 << 20 };
+        let found = self.store.read_lanes(vec![wanted]).await.unwrap();
+        found.into_iter().flatten().map(|row| row.whole().unwrap()).collect()
     }
 }
 
