@@ -1,20 +1,17 @@
 //! `seen.db`: the tail's journal, what was forgotten, and the ids of each (account, type, hour) in sorted *runs*, cut into
-//! pieces so that a look-up reads one piece a run, however many ids an hour has. Everything in it may be lost: that costs
-//! duplicates with the same ids. Invariant: what the map of runs says is there can be found.
+//! pieces so that a look-up reads one piece a run, however many ids an hour has; `merge` keeps runs few. Everything in it may be
+//! lost: that costs duplicates with the same ids. Invariant: what the map of runs says is there can be found.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
+use super::merge::{Merge, PIECE, Run, alike};
 use super::reach::Reach;
 use super::tail::{Bucket, Short, Tail, Unwritten};
 use crate::event::{AccountId, EventType};
 
-/// Runs of one hour beyond which they become one. Merging holds one hour of one account and type in memory.
-const MOST_RUNS: usize = 8;
-/// Ids in one piece: 12 KiB.
-const PIECE: usize = 1_024;
 /// The layout of the file.
 const VERSION: i64 = 2;
 
@@ -40,9 +37,11 @@ const SETTINGS: &str = "
 
 /// See the module.
 pub struct File {
-    connection: Connection,
+    pub(super) connection: Connection,
     /// The runs of each hour on disk. Bound: accounts × types × hours within the horizon.
-    runs: BTreeMap<Bucket, Vec<i64>>,
+    runs: BTreeMap<Bucket, Vec<Run>>,
+    /// Hours with runs that may become one.
+    crowded: BTreeSet<Bucket>,
 }
 
 /// Whether the file itself is broken.
@@ -81,12 +80,18 @@ impl File {
         }
         let tail = read_tail(&connection)?;
         let runs = read_runs(&connection)?;
-        Ok((Self { connection, runs }, tail))
+        let crowded = runs.iter().filter(|(_, runs)| alike(runs).is_some());
+        let crowded = crowded.map(|(bucket, _)| bucket.clone()).collect();
+        Ok((Self { connection, runs, crowded }, tail))
     }
 
     /// One that keeps nothing, in place of one that broke.
     pub fn none() -> rusqlite::Result<Self> {
-        Ok(Self { connection: Connection::open_in_memory()?, runs: BTreeMap::new() })
+        Ok(Self {
+            connection: Connection::open_in_memory()?,
+            runs: BTreeMap::new(),
+            crowded: BTreeSet::new(),
+        })
     }
 
     /// Writes one row of the journal.
@@ -130,37 +135,66 @@ impl File {
         Ok(())
     }
 
-    /// Adds a run to an hour: `ids` are in order.
-    pub fn add_run(&mut self, bucket: &Bucket, mut ids: Vec<Short>) -> rusqlite::Result<()> {
-        if ids.is_empty() {
-            return Ok(());
-        }
-        let mut runs = self.runs.get(bucket).cloned().unwrap_or_default();
+    /// Adds runs to hours, all or none of them: the ids of each are in order.
+    pub fn add_runs(&mut self, hours: &[(Bucket, Vec<Short>)]) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
-        if runs.len() >= MOST_RUNS {
-            take_pieces(&transaction, bucket, &mut ids)?;
-            runs.clear();
+        let mut added = Vec::with_capacity(hours.len());
+        for (bucket, ids) in hours.iter().filter(|(_, ids)| !ids.is_empty()) {
+            let number = next_number(self.runs.get(bucket));
+            for piece in ids.chunks(PIECE) {
+                insert_piece(&transaction, bucket, number, piece)?;
+            }
+            added.push((bucket, Run { number, pieces: ids.len().div_ceil(PIECE) }));
         }
-        let run = runs.last().map_or(0, |last| last + 1);
-        let mut insert = transaction.prepare_cached(
-            "INSERT INTO piece (account, type, hour, run, first, ids) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        )?;
-        for piece in ids.chunks(PIECE) {
-            let Some(first) = piece.first() else { continue };
-            insert.execute(params![
-                bucket.account.as_str(),
-                bucket.event_type.as_str(),
-                bucket.hour,
-                run,
-                first.as_slice(),
-                piece.as_flattened()
-            ])?;
-        }
-        drop(insert);
         transaction.commit()?;
-        runs.push(run);
-        self.runs.insert(bucket.clone(), runs);
+        for (bucket, run) in added {
+            self.runs.entry(bucket.clone()).or_default().push(run);
+            self.look_whether_crowded(bucket);
+        }
         Ok(())
+    }
+
+    /// Of an hour that has runs alike, if there is one.
+    pub fn next_merge(&mut self) -> Option<Merge> {
+        while let Some(bucket) = self.crowded.pop_first() {
+            let Some(runs) = self.runs.get_mut(&bucket) else { continue };
+            let Some(sources) = alike(runs) else { continue };
+            let into = next_number(Some(runs));
+            runs.push(Run { number: into, pieces: 0 });
+            return Some(Merge::new(bucket, &sources, into));
+        }
+        None
+    }
+
+    /// A run has so many more pieces.
+    pub(super) fn grew(&mut self, bucket: &Bucket, number: i64, pieces: usize) {
+        let runs = self.runs.get_mut(bucket).into_iter().flatten();
+        for run in runs.filter(|run| run.number == number) {
+            run.pieces += pieces;
+        }
+        self.look_whether_crowded(bucket);
+    }
+
+    /// These are not needed any more.
+    pub(super) fn forget_runs(&mut self, bucket: &Bucket, numbers: &[i64]) {
+        if let Some(runs) = self.runs.get_mut(bucket) {
+            runs.retain(|run| !numbers.contains(&run.number));
+        }
+        self.look_whether_crowded(bucket);
+    }
+
+    fn look_whether_crowded(&mut self, bucket: &Bucket) {
+        if self.runs.get(bucket).is_some_and(|runs| alike(runs).is_some()) {
+            self.crowded.insert(bucket.clone());
+        } else {
+            self.crowded.remove(bucket);
+        }
+    }
+
+    /// How many runs an hour has.
+    #[cfg(test)]
+    pub(super) fn runs_of(&self, bucket: &Bucket) -> usize {
+        self.runs.get(bucket).map_or(0, Vec::len)
     }
 
     /// Whether one of the ids is in the bucket.
@@ -180,7 +214,7 @@ impl File {
         Ok(false)
     }
 
-    fn find(&self, bucket: &Bucket, runs: &[i64], ids: &[Short]) -> rusqlite::Result<bool> {
+    fn find(&self, bucket: &Bucket, runs: &[Run], ids: &[Short]) -> rusqlite::Result<bool> {
         let mut piece = self.connection.prepare_cached(
             "SELECT ids FROM piece WHERE account = ?1 AND type = ?2 AND hour = ?3 AND run = ?4 AND first <= ?5
              ORDER BY first DESC LIMIT 1",
@@ -191,7 +225,7 @@ impl File {
                     bucket.account.as_str(),
                     bucket.event_type.as_str(),
                     bucket.hour,
-                    run,
+                    run.number,
                     id.as_slice()
                 ];
                 let found = piece.query_row(place, |row| {
@@ -251,6 +285,7 @@ impl File {
             bucket.hour
         ])?;
         self.runs.remove(bucket);
+        self.crowded.remove(bucket);
         Ok(())
     }
 
@@ -262,17 +297,23 @@ impl File {
     }
 }
 
-/// Takes all pieces of an hour out of the file, and merges their ids into `ids`.
-fn take_pieces(transaction: &Transaction<'_>, bucket: &Bucket, ids: &mut Vec<Short>) -> rusqlite::Result<()> {
-    let mut pieces = transaction
-        .prepare_cached("DELETE FROM piece WHERE account = ?1 AND type = ?2 AND hour = ?3 RETURNING ids")?;
-    let mut rows = pieces.query(params![bucket.account.as_str(), bucket.event_type.as_str(), bucket.hour])?;
-    while let Some(row) = rows.next()? {
-        ids.extend(row.get_ref(0)?.as_blob()?.as_chunks::<12>().0);
-    }
-    ids.sort_unstable();
-    ids.dedup();
-    Ok(())
+/// A number that no run of an hour has.
+fn next_number(runs: Option<&Vec<Run>>) -> i64 {
+    runs.into_iter().flatten().map(|run| run.number + 1).max().unwrap_or(0)
+}
+
+/// Writes one piece of a run: ids in order, and at least one.
+pub(super) fn insert_piece(
+    connection: &Connection,
+    bucket: &Bucket,
+    run: i64,
+    ids: &[Short],
+) -> rusqlite::Result<()> {
+    let Some(first) = ids.first() else { return Ok(()) };
+    let sql = "INSERT INTO piece (account, type, hour, run, first, ids) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let (account, event_type) = (bucket.account.as_str(), bucket.event_type.as_str());
+    let row = params![account, event_type, bucket.hour, run, first.as_slice(), ids.as_flattened()];
+    connection.prepare_cached(sql)?.execute(row).map(|_| ())
 }
 
 fn read_tail(connection: &Connection) -> rusqlite::Result<Tail> {
@@ -301,16 +342,17 @@ fn read_tail(connection: &Connection) -> rusqlite::Result<Tail> {
     Ok(tail)
 }
 
-fn read_runs(connection: &Connection) -> rusqlite::Result<BTreeMap<Bucket, Vec<i64>>> {
-    let mut runs: BTreeMap<Bucket, Vec<i64>> = BTreeMap::new();
-    let mut places = connection
-        .prepare("SELECT DISTINCT account, type, hour, run FROM piece ORDER BY account, type, hour, run")?;
+fn read_runs(connection: &Connection) -> rusqlite::Result<BTreeMap<Bucket, Vec<Run>>> {
+    let mut runs: BTreeMap<Bucket, Vec<Run>> = BTreeMap::new();
+    let mut places = connection.prepare(
+        "SELECT account, type, hour, run, count(*) FROM piece INDEXED BY piece_place GROUP BY account, type, hour, run",
+    )?;
     let mut rows = places.query([])?;
     while let Some(row) = rows.next()? {
         let (account, event_type): (String, String) = (row.get(0)?, row.get(1)?);
         let Some(event_type) = EventType::parse(&event_type) else { continue };
         let bucket = Bucket { account: AccountId::new(&account), event_type, hour: row.get(2)? };
-        runs.entry(bucket).or_default().push(row.get(3)?);
+        runs.entry(bucket).or_default().push(Run { number: row.get(3)?, pieces: row.get(4)? });
     }
     Ok(runs)
 }
@@ -371,6 +413,7 @@ fn read_journal(mut body: &[u8]) -> Vec<(Bucket, Short)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deliver::dedup::merge::Progress;
 
     fn bucket(event_type: EventType, hour: i64) -> Bucket {
         Bucket { account: AccountId::new("acme"), event_type, hour }
@@ -401,12 +444,17 @@ mod tests {
                 .copy_from_slice(&((run * 6_000 + n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_be_bytes());
             id
         };
-        let runs = MOST_RUNS as u64 * 2 + 3;
+        let runs = 19;
         for run in 0..runs {
             let mut ids: Vec<Short> = (0..2_500).map(|n| id(run, n)).collect();
             ids.sort_unstable();
-            file.add_run(&here, ids).expect("written");
-            assert!(file.runs[&here].len() <= MOST_RUNS);
+            file.add_runs(&[(here.clone(), ids)]).expect("written");
+            // Some are merged, and some are not.
+            if run % 5 == 0 {
+                while let Some(mut merge) = file.next_merge() {
+                    while merge.step(&mut file).expect("steps") == Progress::More {}
+                }
+            }
         }
         for file in [file, File::open(&path).expect("opens again").0] {
             for run in 0..runs {

@@ -8,6 +8,7 @@
 mod claims;
 mod file;
 mod front;
+mod merge;
 pub mod moving;
 mod reach;
 mod tail;

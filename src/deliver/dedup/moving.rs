@@ -67,7 +67,7 @@ pub fn write(dir: &Path, account: &AccountId, away: &Connection) -> rusqlite::Re
         for id in ids.iter().filter(|id| forgotten_here.contains(*id)) {
             file.remember(id)?;
         }
-        file.add_run(&bucket, ids)?;
+        file.add_runs(&[(bucket, ids)])?;
     }
     let mut forgotten = away.prepare("SELECT id, at FROM forgotten")?;
     let mut rows = forgotten.query([])?;

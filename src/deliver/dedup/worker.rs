@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::file::{self, File};
+use super::merge::{Merge, Progress};
 use super::tail::{Bucket, HOUR_MS, Short, Tail};
 use super::{Clock, Dedup, horizon_ms};
 use crate::config;
@@ -24,9 +25,11 @@ const COMMIT: Duration = Duration::from_millis(50);
 const FOLD: Duration = Duration::from_secs(600);
 /// Ids that bring a fold forward.
 const MANY: usize = 500_000;
+/// Hours of which runs are written in one transaction.
+const HOURS: usize = 64;
 /// How long a write or a fold that failed is left alone.
 const PAUSE: Duration = Duration::from_secs(5);
-/// How often the same trouble is spoken of, and how often a broken file is replaced, at most.
+/// How often the same trouble is spoken of, how often a broken file is replaced, and how often a merge that failed is tried, at most.
 const QUIET: Duration = Duration::from_secs(60);
 
 /// Not even a new file could be made.
@@ -106,6 +109,8 @@ impl Idle {
             idle: self,
             dedup,
             folding_up_to: 0,
+            merging: None,
+            merge_not_before: now,
             write_at: now,
             fold_at: now + FOLD,
             fold_not_before: now,
@@ -121,6 +126,8 @@ pub struct Worker {
     dedup: Arc<Dedup>,
     /// The last row of the journal when the fold began.
     folding_up_to: i64,
+    merging: Option<Merge>,
+    merge_not_before: Instant,
     write_at: Instant,
     fold_at: Instant,
     fold_not_before: Instant,
@@ -150,7 +157,9 @@ impl Worker {
     /// Serves until `stopping` says so; then writes what is left. To be run on a thread of its own.
     pub fn run(mut self, stopping: impl Fn() -> bool) {
         loop {
-            let question = self.idle.questions.recv_timeout(COMMIT);
+            let merges = self.merging.is_some() && Instant::now() >= self.merge_not_before;
+            let patience = if merges { Duration::ZERO } else { COMMIT };
+            let question = self.idle.questions.recv_timeout(patience);
             let stop = stopping() || question.as_ref().err() == Some(&RecvTimeoutError::Disconnected);
             if let Ok(question) = question {
                 self.answer(question);
@@ -166,6 +175,7 @@ impl Worker {
             if due && now >= self.fold_not_before {
                 self.fold();
             }
+            self.merge();
         }
     }
 
@@ -237,10 +247,10 @@ impl Worker {
         // How far it reaches is written before it can be found on disk alone.
         self.write();
         let begun_anew = self.begun_anew;
-        for (bucket, ids) in generation.sorted() {
-            if bucket.hour >= self.oldest_hour(bucket.event_type) {
-                self.idle.file.add_run(&bucket, ids)?;
-            }
+        let mut hours = generation.sorted();
+        hours.retain(|(bucket, _)| bucket.hour >= self.oldest_hour(bucket.event_type));
+        for hours in hours.chunks(HOURS) {
+            self.idle.file.add_runs(hours)?;
             self.answer_waiting();
             if self.begun_anew != begun_anew {
                 // What was folded went with the broken file: once more, into the new one.
@@ -254,6 +264,24 @@ impl Worker {
         Ok(())
     }
 
+    /// One step of runs that are alike on their way to become one, so that a look-up reads few. What is not merged is found all
+    /// the same.
+    pub(super) fn merge(&mut self) {
+        if Instant::now() < self.merge_not_before {
+            return;
+        }
+        let Some(mut merge) = self.merging.take().or_else(|| self.idle.file.next_merge()) else { return };
+        match merge.step(&mut self.idle.file) {
+            Ok(Progress::More) => self.merging = Some(merge),
+            Ok(Progress::Done) => self.merging = self.idle.file.next_merge(),
+            Err(error) => {
+                self.merge_not_before = Instant::now() + QUIET;
+                self.merging = Some(merge.undone());
+                self.failed("merge", &error);
+            }
+        }
+    }
+
     fn expire(&mut self) -> rusqlite::Result<()> {
         let expired: Vec<Bucket> = self
             .idle
@@ -263,6 +291,7 @@ impl Worker {
             .cloned()
             .collect();
         for bucket in &expired {
+            self.merging.take_if(|merge| merge.is_of(bucket));
             self.idle.file.drop_hour(bucket)?;
             self.answer_waiting();
         }
@@ -303,6 +332,7 @@ impl Worker {
             Err(error) => self.trouble.tell("begin anew", &error),
         }
         self.folding_up_to = 0;
+        self.merging = None;
         self.write_at = Instant::now();
         self.fold_at = Instant::now();
         self.dedup.tail.lock().write_again();

@@ -66,7 +66,10 @@ fn every_interleaving(
                     }
                 }
                 Turn::Answer => stepped.worker.answer_waiting(),
-                Turn::Fold => stepped.worker.fold(),
+                Turn::Fold => {
+                    stepped.worker.fold();
+                    stepped.worker.merge();
+                }
             }
             check(ways.each_ref(), &order);
         }

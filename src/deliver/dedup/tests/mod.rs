@@ -172,6 +172,7 @@ enum Step {
     Forget(Fact),
     Write,
     Fold,
+    Merge,
     Pass { minutes: i64 },
     Kill,
 }
@@ -202,7 +203,8 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => facts().prop_map(Step::GiveUp),
         3 => facts().prop_map(Step::Forget),
         2 => Just(Step::Write),
-        2 => Just(Step::Fold),
+        3 => Just(Step::Fold),
+        2 => Just(Step::Merge),
         2 => prop_oneof![0..70_i64, Just(24 * 60)].prop_map(|minutes| Step::Pass { minutes }),
         1 => Just(Step::Kill),
     ]
@@ -285,6 +287,7 @@ proptest! {
                     stepped.worker.fold();
                     model.written = model.ids.clone();
                 }
+                Step::Merge => stepped.worker.merge(),
                 Step::Pass { minutes } => {
                     stepped.now.fetch_add(minutes * MINUTE_MS, Ordering::Relaxed);
                 }
