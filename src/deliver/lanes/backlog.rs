@@ -206,6 +206,11 @@ impl Lanes {
         Ok(())
     }
 
+    /// How many events came from their senders until now: whether more do, beside a drain.
+    pub(crate) fn came(&self) -> u64 {
+        self.came.load(Ordering::Relaxed)
+    }
+
     /// The drain is about to read the lane's rows: which came last, for [`Self::exhausted`]. None where the lane is not the
     /// drain's any more: it turned live meanwhile, and something is in flight again.
     #[must_use]

@@ -135,6 +135,8 @@ pub struct Lanes {
     counts: Arc<Counts>,
     retries: u32,
     numbers: AtomicU64,
+    /// Events that came from their senders until now.
+    came: AtomicU64,
     unfit: Seldom,
     /// The bus came back.
     hurry: AtomicBool,
@@ -163,6 +165,7 @@ impl Lanes {
             counts,
             retries,
             numbers: AtomicU64::new(1),
+            came: AtomicU64::new(0),
             unfit: Seldom::new(),
             hurry: AtomicBool::new(false),
             ready: Notify::new(),
@@ -179,6 +182,7 @@ impl Lanes {
         let must_park = admission == Admission::Park
             || self.breaker.lock().is_open()
             || self.topics.lock().is_refused(&key.topic);
+        self.came.fetch_add(events.len() as u64, Ordering::Relaxed);
         let mut shard = self.shard(key).lock();
         let lane = shard.entry(key.clone()).or_default();
         let behind = must_park || lane.is_behind();

@@ -103,7 +103,7 @@ impl Drain {
     /// Drains until `stop`; then begins nothing more, and books what is still acknowledged.
     pub async fn run(self, stop: CancellationToken) {
         let shared = Shared {
-            sending: Sending::new(self.bus.window(), self.rate.clone()),
+            sending: Sending::new(self.bus.window(), self.rate.clone(), self.lanes.came()),
             rows: Rows::new(self.store.clone()),
             slow: AtomicUsize::new(0),
             stop: stop.clone(),
@@ -334,7 +334,7 @@ impl Drain {
             sent.settled().await;
             shared.slow.fetch_sub(1, Ordering::Relaxed);
         }
-        shared.sending.acknowledged(rows.len(), begun.elapsed());
+        shared.sending.acknowledged(rows.len(), begun.elapsed(), self.lanes.came());
         let outcomes = sent.outcomes();
         let delivered = outcomes.iter().filter(|outcome| **outcome == Some(Outcome::Delivered)).count();
         span.record("fleetbus.delivered", trace::number(delivered));

@@ -1,6 +1,7 @@
 //! What the drain may have with the bus at once: a window of unacknowledged events, and the operator's rate. The window
 //! opens while acknowledgements come about as quickly as they can, for what is in flight beyond that only queues, and live
-//! events queue behind it. Invariant: what a lane has waited for longer than [`PATIENCE`] holds no place of the window.
+//! events queue behind it: while any come, the drain leaves them about half of what the bus takes. Invariant: what a lane has
+//! waited for longer than [`PATIENCE`] holds no place of the window.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -14,13 +15,15 @@ use crate::bus::Window;
 /// How long an acknowledgement may take before the lane counts as slow and the bus as failing.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// The window of unacknowledged events: fewest, first and most.
-const SIZE: (usize, usize, usize) = (16, 256, 8192);
-/// What it does not shrink to merely because acknowledgements take longer than they could: on a bus that takes one event of a
-/// lane at a time, and on one that takes batches.
-const ENOUGH: (usize, usize) = (64, 512);
+const SIZE: (usize, usize, usize) = (8, 256, 8192);
+/// What it does not shrink below merely because acknowledgements take longer than they could: on a bus that takes one event of a
+/// lane at a time, where events come beside the drain and where none do; and on one that takes batches.
+const ENOUGH: Enough = Enough { one: 64, one_beside: 8, batches: 512 };
 /// An acknowledgement that is not twice as slow as the quickest of late, and this, opens the window; another one shrinks it
-/// by twice as much, so that two in three are quick.
-const SLACK: Duration = Duration::from_micros(500);
+/// by twice as much, so that two in three are quick. Where events come beside the drain, and where none do.
+const SLACK: (Duration, Duration) = (Duration::from_micros(100), Duration::from_micros(500));
+/// Events come beside the drain for so long after one did.
+const BESIDE: Duration = Duration::from_millis(250);
 /// One that is slower than this halves it.
 const SLOW: Duration = Duration::from_millis(300);
 /// How late "of late" is: so long, at least, and twice as long at most.
@@ -28,37 +31,52 @@ const LATELY: Duration = Duration::from_secs(10);
 /// The window shrinks and grows without a ring: who waits looks again after it.
 const TICK: Duration = Duration::from_millis(250);
 
+struct Enough {
+    one: usize,
+    one_beside: usize,
+    batches: usize,
+}
+
 /// How many events may be unacknowledged at once. Pure.
 #[derive(Debug)]
 struct Opening {
+    window: Window,
     size: usize,
-    enough: usize,
     /// The quickest acknowledgement since `since`, and in the time before.
     quickest: (Duration, Duration),
     since: Instant,
+    /// How many events had come when it was last seen that more had, and when that was.
+    came: (u64, Option<Instant>),
 }
 
 impl Opening {
-    fn new(window: Window, now: Instant) -> Self {
-        let enough = match window {
-            Window::One => ENOUGH.0,
-            Window::Unlimited => ENOUGH.1,
-        };
-        Self { size: SIZE.1, enough, quickest: (Duration::MAX, Duration::MAX), since: now }
+    fn new(window: Window, came: u64, now: Instant) -> Self {
+        let quickest = (Duration::MAX, Duration::MAX);
+        Self { window, size: SIZE.1, quickest, since: now, came: (came, None) }
     }
 
-    fn acknowledged(&mut self, events: usize, took: Duration, now: Instant) {
+    /// So long an acknowledgement took; and so many events have come to the lanes until now.
+    fn acknowledged(&mut self, events: usize, took: Duration, came: u64, now: Instant) {
         if now.duration_since(self.since) > LATELY {
             (self.quickest, self.since) = ((Duration::MAX, self.quickest.0), now);
         }
+        if came != self.came.0 {
+            self.came = (came, Some(now));
+        }
+        let beside = self.came.1.is_some_and(|at| now.duration_since(at) < BESIDE);
+        let (enough, slack) = match (self.window, beside) {
+            (Window::One, true) => (ENOUGH.one_beside, SLACK.0),
+            (Window::One, false) => (ENOUGH.one, SLACK.1),
+            (Window::Unlimited, _) => (ENOUGH.batches, SLACK.1),
+        };
         self.quickest.0 = self.quickest.0.min(took);
         let could = self.quickest.0.min(self.quickest.1);
         if took > SLOW {
             self.size = (self.size / 2).max(SIZE.0);
-        } else if took <= could * 2 + SLACK {
+        } else if took <= could * 2 + slack {
             self.size = (self.size + events).min(SIZE.2);
         } else {
-            self.size = self.size.saturating_sub(2 * events).max(self.enough.min(self.size));
+            self.size = self.size.saturating_sub(2 * events).max(enough.min(self.size));
         }
     }
 }
@@ -73,9 +91,9 @@ pub(super) struct Sending {
 }
 
 impl Sending {
-    pub(super) fn new(window: Window, rate: watch::Receiver<Option<u32>>) -> Self {
+    pub(super) fn new(window: Window, rate: watch::Receiver<Option<u32>>, came: u64) -> Self {
         Self {
-            opening: Mutex::new(Opening::new(window, Instant::now())),
+            opening: Mutex::new(Opening::new(window, came, Instant::now())),
             unacknowledged: AtomicUsize::new(0),
             room: Notify::new(),
             free_at: Mutex::new(Instant::now()),
@@ -124,9 +142,9 @@ impl Sending {
         self.room.notify_waiters();
     }
 
-    /// So long an answer took.
-    pub(super) fn acknowledged(&self, events: usize, took: Duration) {
-        self.opening.lock().acknowledged(events, took, Instant::now());
+    /// So long an answer took; and so many events have come to the lanes until now.
+    pub(super) fn acknowledged(&self, events: usize, took: Duration, came: u64) {
+        self.opening.lock().acknowledged(events, took, came, Instant::now());
     }
 }
 
@@ -139,44 +157,64 @@ mod tests {
 
     fn many(opening: &mut Opening, took: Duration, now: Instant) -> usize {
         for _ in 0..1_000 {
-            opening.acknowledged(16, took, now);
+            opening.acknowledged(16, took, 0, now);
         }
         opening.size
     }
 
     #[test]
     fn the_window_opens_while_acknowledgements_are_as_quick_as_they_can_be_and_shrinks_when_they_queue() {
-        for (window, enough) in [(Window::One, ENOUGH.0), (Window::Unlimited, ENOUGH.1)] {
+        for (window, enough) in [(Window::One, ENOUGH.one), (Window::Unlimited, ENOUGH.batches)] {
             let now = Instant::now();
-            let mut opening = Opening::new(window, now);
-            opening.acknowledged(16, QUICK, now);
+            let mut opening = Opening::new(window, 0, now);
+            opening.acknowledged(16, QUICK, 0, now);
             assert_eq!(opening.size, SIZE.1 + 16);
-            assert_eq!(many(&mut opening, QUICK * 2 + SLACK, now), SIZE.2);
+            assert_eq!(many(&mut opening, QUICK * 2 + SLACK.1, now), SIZE.2);
             assert_eq!(many(&mut opening, QUICK * 3, now), enough);
         }
     }
 
     #[test]
+    fn beside_other_events_what_queues_is_less_and_it_grows_again_once_none_come() {
+        let mut now = Instant::now();
+        let mut opening = Opening::new(Window::One, 7, now);
+        opening.acknowledged(16, QUICK, 7, now);
+        let queued = QUICK * 3;
+        for came in 8..1_000 {
+            opening.acknowledged(1, queued, came, now);
+        }
+        assert_eq!(opening.size, ENOUGH.one_beside);
+        now += BESIDE / 2;
+        opening.acknowledged(1, QUICK * 2 + SLACK.0 * 2, 999, now);
+        assert_eq!(opening.size, ENOUGH.one_beside, "one came just now, and this queued");
+        opening.acknowledged(1, QUICK * 2 + SLACK.0, 999, now);
+        assert_eq!(opening.size, ENOUGH.one_beside + 1, "and this did not");
+        now += BESIDE;
+        opening.acknowledged(1, QUICK * 2 + SLACK.1, 999, now);
+        assert_eq!(opening.size, ENOUGH.one_beside + 2, "none come any more");
+    }
+
+    #[test]
     fn the_window_halves_when_the_bus_is_slow_and_is_not_opened_by_mere_queueing() {
         let now = Instant::now();
-        let mut opening = Opening::new(Window::Unlimited, now);
-        opening.acknowledged(16, QUICK, now);
+        let mut opening = Opening::new(Window::Unlimited, 0, now);
+        opening.acknowledged(16, QUICK, 0, now);
         let before = opening.size;
-        opening.acknowledged(16, SECOND, now);
+        opening.acknowledged(16, SECOND, 0, now);
         assert_eq!(opening.size, before / 2);
         assert_eq!(many(&mut opening, SECOND, now), SIZE.0);
         assert_eq!(many(&mut opening, QUICK * 3, now), SIZE.0, "less than enough, and still not quick");
-        opening.acknowledged(16, QUICK, now);
+        opening.acknowledged(16, QUICK, 0, now);
         assert_eq!(opening.size, SIZE.0 + 16);
     }
 
     #[test]
     fn what_is_quick_is_learnt_anew_where_the_bus_is_further_away() {
         let mut now = Instant::now();
-        let mut opening = Opening::new(Window::One, now);
+        let mut opening = Opening::new(Window::One, 0, now);
         assert_eq!(many(&mut opening, QUICK, now), SIZE.2);
         let far = QUICK * 10;
-        assert_eq!(many(&mut opening, far, now), ENOUGH.0);
+        assert_eq!(many(&mut opening, far, now), ENOUGH.one);
         for _ in 0..3 {
             now += LATELY + SECOND;
             many(&mut opening, far, now);
