@@ -265,14 +265,19 @@ impl Server {
     async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, guest: Guest) {
         // Without it answers wait for the peer's delayed acknowledgements; a socket that refuses it still works.
         stream.set_nodelay(true).ok();
-        let Some(tls) = &self.tls else {
-            return self.converse(stream, peer, &guest).await;
-        };
+        match &self.tls {
+            None => self.converse(stream, peer, &guest).await,
+            // Apart, so that a connection without TLS does not have the room that a handshake takes: six kilobytes.
+            Some(tls) => Box::pin(self.secured(tls, stream, peer, &guest)).await,
+        }
+    }
+
+    async fn secured(&self, tls: &TlsAcceptor, stream: TcpStream, peer: SocketAddr, guest: &Guest) {
         let shaken = timeout(self.bounds.handshake, tls.accept(stream));
         match guest.dismissed.run_until_cancelled(shaken).await {
             Some(Ok(Ok(stream))) => {
                 guest.pace.greeted();
-                self.converse(stream, peer, &guest).await;
+                self.converse(stream, peer, guest).await;
             }
             Some(Ok(Err(error))) => {
                 tracing::debug!(port = self.bounds.name, error = %error, "connection.handshake_failed");
