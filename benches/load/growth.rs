@@ -2,7 +2,6 @@
 //! does not matter. Goal 9.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use crate::Plan;
 use crate::body::Fleet;
@@ -22,39 +21,61 @@ pub async fn measure(plan: Plan, report: &mut Report) {
     report.begin(PART, &[9]);
     let topic = unique("growth");
     let kafka = broker(&format!("{topic}.position")).await;
-    let mut cases = Vec::new();
-    for accounts in [10, 10_000] {
-        cases.push((format!("{accounts} accounts"), accounts, 10_000, 1));
-    }
-    for vehicles in [100, 1_000_000] {
-        cases.push((format!("{vehicles} subjects"), 1, vehicles, 10));
-    }
-    for (case, accounts, vehicles, events) in &cases {
-        let dir = tempfile::tempdir().expect("a folder");
-        let bridge = bridge(&kafka, &topic, dir.path(), *accounts).await;
-        let fleet = Fleet::new(*vehicles);
-        let paths: Vec<String> = (0..*accounts).map(|account| format!("/webhooks/a{account}")).collect();
-        if *accounts == 1 {
-            bridge.touch(&paths, &fleet).await;
+    let accounts = [10, 10_000].map(|accounts| (format!("{accounts} accounts"), accounts, 10_000, 1));
+    let subjects = [100, 1_000_000].map(|vehicles| (format!("{vehicles} subjects"), 1, vehicles, 10));
+    // The small one and the large one in turn: what changes meanwhile changes for both.
+    for pair in [accounts, subjects] {
+        let mut cases = Vec::new();
+        for (case, accounts, vehicles, events) in pair {
+            let dir = tempfile::tempdir().expect("a folder");
+            let bridge = bridge(&kafka, &topic, dir.path(), accounts).await;
+            let fleet = Fleet::new(vehicles);
+            let paths: Vec<String> = (0..accounts).map(|account| format!("/webhooks/a{account}")).collect();
+            if accounts == 1 {
+                bridge.touch(&paths, &fleet).await;
+            }
+            let connections = if accounts > 1 { 256 } else { CONNECTIONS };
+            cases.push(Case { name: case, _dir: dir, bridge, fleet, paths, connections, events });
         }
-        for _ in 0..plan.repeats {
-            let load = Load {
-                connections: if *accounts > 1 { 256 } else { CONNECTIONS },
-                events: *events,
-                pace: Loop::Closed,
-                warm_up: plan.warm_up,
-                measured: plan.measured,
-            };
-            let seen = drive(&bridge.address, &paths, &fleet, load, &bridge.usage).await;
-            report.add_seen(PART, &bridge.name, case, &seen);
-            report.add(PART, &bridge.name, case, CPU, seen.cpu * 1e6 / seen.events as f64);
+        in_turn(plan, &cases, report).await;
+        for case in &cases {
+            report.add(PART, &case.bridge.name, &case.name, "peak MB", case.bridge.usage.peak());
         }
-        report.add(PART, &bridge.name, case, "peak MB", bridge.usage.peak());
     }
     flat(report, "from 10 to 10,000 accounts", "10 accounts", "10000 accounts");
     flat(report, "from 100 to 1,000,000 subjects", "100 subjects", "1000000 subjects");
     store(plan, &kafka, &topic, report).await;
     feeds(plan, &kafka, &topic, report).await;
+}
+
+/// A bridge, and what is sent to it.
+struct Case {
+    name: String,
+    bridge: Subject,
+    fleet: Fleet,
+    paths: Vec<String>,
+    connections: usize,
+    events: usize,
+    // Outlives the bridge.
+    _dir: tempfile::TempDir,
+}
+
+/// Measures each so often as is planned, one after the other.
+async fn in_turn(plan: Plan, cases: &[Case], report: &mut Report) {
+    for _ in 0..plan.repeats {
+        for case in cases {
+            let load = Load {
+                connections: case.connections,
+                events: case.events,
+                pace: Loop::Closed,
+                warm_up: plan.warm_up,
+                measured: plan.measured,
+            };
+            let seen = drive(&case.bridge.address, &case.paths, &case.fleet, load, &case.bridge.usage).await;
+            report.add_seen(PART, &case.bridge.name, &case.name, &seen);
+            report.add(PART, &case.bridge.name, &case.name, CPU, seen.cpu * 1e6 / seen.events as f64);
+        }
+    }
 }
 
 fn flat(report: &mut Report, what: &str, small: &str, large: &str) {
@@ -79,34 +100,25 @@ async fn bridge(kafka: &Kafka, topic: &str, dir: &std::path::Path, accounts: usi
 
 /// What is parked is of a topic that does not exist: it stays, while the bus is there.
 async fn store(plan: Plan, kafka: &Kafka, topic: &str, report: &mut Report) {
-    let dir = tempfile::tempdir().expect("a folder");
     let limits = "    limits: { parked: 100GiB, in_flight: 128MiB }\n";
     let token = "    webhook: { token: { env: TEST_TOKEN } }\n";
     let accounts = format!("accounts:\n  - id: acme\n    provider: linxup\n{token}{limits}");
     let bus = format!("bus: {{ kafka: {{ brokers: \"{}\", topic: \"{topic}.{{type}}\" }} }}", kafka.brokers);
     let rest = "delivery: { drain_delay: 0s }\nreplay: { max_size: 200GiB }";
-    let bridge = Subject::bridge(dir.path(), &bus, &accounts, rest, &Cores::Shared(0)).await;
-    let fleet = Fleet::new(1_000);
-    let paths = ["/webhooks/acme".to_owned()];
-    bridge.touch(&paths, &fleet).await;
-    let load = |events: usize, measured: Duration| Load {
-        connections: CONNECTIONS,
-        events,
-        pace: Loop::Closed,
-        warm_up: plan.warm_up,
-        measured,
-    };
     let full = format!("{} parked", plan.parked);
-    for case in ["empty store", &full] {
-        for _ in 0..plan.repeats {
-            let seen = bridge.drive(&fleet, load(10, plan.measured)).await;
-            report.add_seen(PART, &bridge.name, case, &seen);
-            report.add(PART, &bridge.name, case, CPU, seen.cpu * 1e6 / seen.events as f64);
-        }
-        if case == "empty store" {
+    let mut cases = Vec::new();
+    for name in ["empty store", &full] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let bridge = Subject::bridge(dir.path(), &bus, &accounts, rest, &Cores::Shared(0)).await;
+        let (fleet, paths) = (Fleet::new(1_000), vec!["/webhooks/acme".to_owned()]);
+        bridge.touch(&paths, &fleet).await;
+        if name == full {
             fill(&bridge, plan.parked).await;
         }
+        let name = name.to_owned();
+        cases.push(Case { name, _dir: dir, bridge, fleet, paths, connections: CONNECTIONS, events: 10 });
     }
+    in_turn(plan, &cases, report).await;
     flat(report, &format!("from an empty store to {} parked events", plan.parked), "empty store", &full);
 }
 
