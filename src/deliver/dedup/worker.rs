@@ -1,4 +1,4 @@
-//! The thread that owns `seen.db`: answers look-ups, writes the journal, folds the tail every ten minutes, drops whole
+//! The thread that owns `seen.db`: answers look-ups, writes the journal, folds the tail every ten minutes, merges runs, drops whole
 //! hours at the horizon. No answer to a sender waits for a write. Invariant: it survives whatever the file does; a file
 //! that turns out to be broken is set aside and a new one begun.
 
