@@ -40,8 +40,8 @@ pub struct File {
     pub(super) connection: Connection,
     /// The runs of each hour on disk. Bound: accounts × types × hours within the horizon.
     runs: BTreeMap<Bucket, Vec<Run>>,
-    /// Hours with runs that may become one.
-    crowded: BTreeSet<Bucket>,
+    /// Hours whose runs changed, so that some may be alike: `next_merge` looks.
+    changed: BTreeSet<Bucket>,
 }
 
 /// Whether the file itself is broken.
@@ -80,9 +80,9 @@ impl File {
         }
         let tail = read_tail(&connection)?;
         let runs = read_runs(&connection)?;
-        let crowded = runs.iter().filter(|(_, runs)| alike(runs).is_some());
-        let crowded = crowded.map(|(bucket, _)| bucket.clone()).collect();
-        Ok((Self { connection, runs, crowded }, tail))
+        let changed = runs.iter().filter(|(_, runs)| alike(runs).is_some());
+        let changed = changed.map(|(bucket, _)| bucket.clone()).collect();
+        Ok((Self { connection, runs, changed }, tail))
     }
 
     /// One that keeps nothing, in place of one that broke.
@@ -90,7 +90,7 @@ impl File {
         Ok(Self {
             connection: Connection::open_in_memory()?,
             runs: BTreeMap::new(),
-            crowded: BTreeSet::new(),
+            changed: BTreeSet::new(),
         })
     }
 
@@ -149,14 +149,14 @@ impl File {
         transaction.commit()?;
         for (bucket, run) in added {
             self.runs.entry(bucket.clone()).or_default().push(run);
-            self.look_whether_crowded(bucket);
+            self.changed.insert(bucket.clone());
         }
         Ok(())
     }
 
     /// Of an hour that has runs alike, if there is one.
     pub fn next_merge(&mut self) -> Option<Merge> {
-        while let Some(bucket) = self.crowded.pop_first() {
+        while let Some(bucket) = self.changed.pop_first() {
             let Some(runs) = self.runs.get_mut(&bucket) else { continue };
             let Some(sources) = alike(runs) else { continue };
             let into = next_number(Some(runs));
@@ -172,7 +172,7 @@ impl File {
         for run in runs.filter(|run| run.number == number) {
             run.pieces += pieces;
         }
-        self.look_whether_crowded(bucket);
+        self.changed.insert(bucket.clone());
     }
 
     /// These are not needed any more.
@@ -180,14 +180,14 @@ impl File {
         if let Some(runs) = self.runs.get_mut(bucket) {
             runs.retain(|run| !numbers.contains(&run.number));
         }
-        self.look_whether_crowded(bucket);
+        self.changed.insert(bucket.clone());
     }
 
-    fn look_whether_crowded(&mut self, bucket: &Bucket) {
-        if self.runs.get(bucket).is_some_and(|runs| alike(runs).is_some()) {
-            self.crowded.insert(bucket.clone());
-        } else {
-            self.crowded.remove(bucket);
+    /// Merges until no runs are alike.
+    #[cfg(test)]
+    pub(super) fn merge_all(&mut self) {
+        while let Some(mut merge) = self.next_merge() {
+            while merge.step(self).expect("steps") == super::merge::Progress::More {}
         }
     }
 
@@ -285,7 +285,6 @@ impl File {
             bucket.hour
         ])?;
         self.runs.remove(bucket);
-        self.crowded.remove(bucket);
         Ok(())
     }
 
@@ -413,7 +412,6 @@ fn read_journal(mut body: &[u8]) -> Vec<(Bucket, Short)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deliver::dedup::merge::Progress;
 
     fn bucket(event_type: EventType, hour: i64) -> Bucket {
         Bucket { account: AccountId::new("acme"), event_type, hour }
@@ -451,9 +449,7 @@ mod tests {
             file.add_runs(&[(here.clone(), ids)]).expect("written");
             // Some are merged, and some are not.
             if run % 5 == 0 {
-                while let Some(mut merge) = file.next_merge() {
-                    while merge.step(&mut file).expect("steps") == Progress::More {}
-                }
+                file.merge_all();
             }
         }
         for file in [file, File::open(&path).expect("opens again").0] {
