@@ -185,7 +185,7 @@ impl<W: Write> Conversion<W> {
     }
 
     fn input(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let (documents, problem) = provider::documents(bytes);
+        let (documents, problems) = provider::documents(bytes);
         for document in documents {
             match self.api {
                 Api::Push => self.body(name, document)?,
@@ -193,7 +193,7 @@ impl<W: Write> Conversion<W> {
                 Api::V3 => self.answer(name, PullApi::V3, document)?,
             }
         }
-        if let Some(problem) = problem {
+        for problem in problems {
             self.says(&format!("{name}: {problem}"), Worst::Undecodable);
         }
         Ok(())

@@ -38,7 +38,8 @@ pub fn split(body: &[u8]) -> Result<Vec<&str>, SplitError> {
     let text = text(body)?;
     // An array is checked and taken apart in one pass.
     if text.trim_start().starts_with('[') {
-        let values: Vec<&RawValue> = serde_json::from_str(text).map_err(|problem| not_json(&problem))?;
+        let values: Vec<&RawValue> =
+            serde_json::from_str(text).map_err(|problem| not_json(1, 1, &problem))?;
         let within = values.len() <= MAX_ELEMENTS;
         return if within {
             Ok(values.into_iter().map(RawValue::get).collect())
@@ -46,7 +47,7 @@ pub fn split(body: &[u8]) -> Result<Vec<&str>, SplitError> {
             Err(SplitError::TooMany)
         };
     }
-    let value: &RawValue = serde_json::from_str(text).map_err(|problem| not_json(&problem))?;
+    let value: &RawValue = serde_json::from_str(text).map_err(|problem| not_json(1, 1, &problem))?;
     elements(value.get())
 }
 
@@ -92,22 +93,46 @@ pub(super) fn document(raw: &[u8]) -> Option<&str> {
     serde_json::from_slice::<&RawValue>(raw).ok().map(RawValue::get)
 }
 
-/// The JSON documents of an input that may have several, one after the other (NDJSON, or concatenated files), and why what
-/// follows the last of them could not be read.
+/// The JSON documents of an input that may have several, one after the other (NDJSON, or concatenated files), and what could
+/// not be read. After the first such place each line that begins as a document does is one, or is broken by itself.
 #[must_use]
-pub fn documents(input: &[u8]) -> (Vec<&str>, Option<SplitError>) {
-    let text = match text(input) {
-        Ok(text) => text,
-        Err(problem) => return (Vec::new(), Some(problem)),
-    };
-    let mut found = Vec::new();
-    for value in serde_json::Deserializer::from_str(text).into_iter::<&RawValue>() {
-        match value {
-            Ok(value) => found.push(value.get()),
-            Err(problem) => return (found, Some(not_json(&problem))),
+pub fn documents(input: &[u8]) -> (Vec<&str>, Vec<SplitError>) {
+    let (mut found, mut problems) = (Vec::new(), Vec::new());
+    let mut rest = after_blanks(input);
+    while !rest.is_empty() {
+        let mut documents = serde_json::Deserializer::from_slice(rest).into_iter::<&RawValue>();
+        match documents.next() {
+            Some(Ok(document)) => found.push(document.get()),
+            Some(Err(problem)) => {
+                let (line, column) = place(&input[..input.len() - rest.len()]);
+                problems.push(not_json(line, column, &problem));
+                for (line, text) in (line..).zip(rest.split(|byte| *byte == b'\n')).skip(1) {
+                    if matches!(text.trim_ascii_start().first(), Some(b'{' | b'[')) {
+                        match serde_json::from_slice::<&RawValue>(text) {
+                            Ok(document) => found.push(document.get()),
+                            Err(problem) => problems.push(not_json(line, 1, &problem)),
+                        }
+                    }
+                }
+                break;
+            }
+            None => break,
         }
+        rest = after_blanks(&rest[documents.byte_offset()..]);
     }
-    (found, None)
+    if found.is_empty() && problems.is_empty() {
+        problems.push(SplitError::Empty);
+    }
+    (found, problems)
+}
+
+/// Without blanks and marks of byte order before it: files that were put together have one each.
+fn after_blanks(input: &[u8]) -> &[u8] {
+    let mut rest = input.trim_ascii_start();
+    while let Some(after) = rest.strip_prefix(b"\xef\xbb\xbf") {
+        rest = after.trim_ascii_start();
+    }
+    rest
 }
 
 /// The elements of one valid document.
@@ -148,16 +173,24 @@ fn messages(document: &str) -> Option<&str> {
 fn text(body: &[u8]) -> Result<&str, SplitError> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let text = std::str::from_utf8(body).map_err(|problem| {
-        let before = &body[..problem.valid_up_to()];
-        let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        SplitError::NotJson { line, column: before.len() - line_start + 1 }
+        let (line, column) = place(&body[..problem.valid_up_to()]);
+        SplitError::NotJson { line, column }
     })?;
     if text.trim().is_empty() { Err(SplitError::Empty) } else { Ok(text) }
 }
 
-fn not_json(problem: &serde_json::Error) -> SplitError {
-    SplitError::NotJson { line: problem.line().max(1), column: problem.column().max(1) }
+/// Line and column of what comes next.
+fn place(before: &[u8]) -> (usize, usize) {
+    let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    (line, before.len() - line_start + 1)
+}
+
+/// Of what begins at this line and column.
+fn not_json(line: usize, column: usize, problem: &serde_json::Error) -> SplitError {
+    let (lines, within) = (problem.line().max(1) - 1, problem.column().max(1));
+    let column = if lines == 0 { column - 1 + within } else { within };
+    SplitError::NotJson { line: line + lines, column }
 }
 
 #[cfg(test)]
@@ -232,8 +265,23 @@ mod tests {
 
     #[test]
     fn an_input_may_hold_several_documents() {
-        assert_eq!(documents(b"{}\n[1]\n\n{}"), (vec!["{}", "[1]", "{}"], None));
-        let cut = SplitError::NotJson { line: 2, column: 1 };
-        assert_eq!(documents(b"{}\n{"), (vec!["{}"], Some(cut)));
+        let broken = |line, column| SplitError::NotJson { line, column };
+        assert_eq!(documents(b"{}\n[1]\n\n{}"), (vec!["{}", "[1]", "{}"], vec![]));
+        assert_eq!(documents(b"\xef\xbb\xbf{}\n\xef\xbb\xbf{}"), (vec!["{}", "{}"], vec![]));
+        assert_eq!(documents(b" \n"), (vec![], vec![SplitError::Empty]));
+        assert_eq!(documents(b"{}\n{"), (vec!["{}"], vec![broken(2, 1)]));
+        assert_eq!(documents(b"{} {\"a\":}\n{}"), (vec!["{}", "{}"], vec![broken(1, 9)]));
+        assert_eq!(
+            documents(b"{\"a\":\n{}\n{\n {}\r\n[\"\xff\"]\n[1]"),
+            (vec!["{}", "{}", "[1]"], vec![broken(3, 1), broken(3, 1), broken(5, 3)])
+        );
+        assert_eq!(documents(b"{\n  \"a\": ,\n  \"b\": 1\n}\n"), (vec![], vec![broken(2, 8)]));
+    }
+
+    #[test]
+    fn what_is_broken_everywhere_is_read_once() {
+        let broken = "[\n".repeat(200_000);
+        let (found, problems) = documents(broken.as_bytes());
+        assert_eq!((found.len(), problems.len()), (0, 200_000));
     }
 }

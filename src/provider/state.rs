@@ -67,7 +67,9 @@ pub fn resolve_state(draft: Draft, last: Option<&LastState>) -> Resolved {
     };
     let own_record = record(&state.key.subject);
     event.record_id = own_record.to_string();
-    if last.is_some_and(|last| last.compared == compared) || (last.is_none() && is_back_online(&state)) {
+    // Digests have no upper case; the provider's words may have any.
+    let is_last = last.is_some_and(|last| last.compared.eq_ignore_ascii_case(&compared));
+    if is_last || (last.is_none() && is_back_online(&state)) {
         return match last {
             Some(last) if !is_back_online(&state) => {
                 event.id = last.id.to_string();

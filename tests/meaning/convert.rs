@@ -82,6 +82,10 @@ fn one_that_cannot_be_decoded_costs_no_other() {
     let ended = linxup(&[], "{\"statusChangeType\":\"X\",\"tracker\":{\"id\":1}}\n{oops");
     assert_eq!((ended.code, ended.lines.len()), (Some(65), 1));
     assert!(ended.complaints.contains("line 2, column 2"), "{}", ended.complaints);
+    let status = "{\"statusChangeType\":\"X\",\"tracker\":{\"id\":1}}\n";
+    let ended = linxup(&[], &format!("{status}{{\"broken\":\n{status}{{oops\n{status}"));
+    assert_eq!((ended.code, ended.lines.len()), (Some(65), 3));
+    assert!(ended.complaints.contains("line 4, column 2"), "{}", ended.complaints);
 }
 
 #[test]

@@ -236,6 +236,12 @@ fn sentinels_are_absence() {
         json!({ "fleet": { "name": "Default", "customData": {} } }),
     );
     assert_eq!(crate::support::event(&push(), &raw)["fleet"], Value::Null);
+    let raw =
+        with(fixture("push-legacy-flat/fence_enter.json"), json!({ "heading": " None ", "direction": 0 }));
+    let kept = crate::support::event(&push(), &raw)["providerFields"].clone();
+    assert_eq!((&kept["heading"], &kept["direction"]), (&Value::Null, &Value::Null));
+    let raw = json!({ "geofenceId": 1, "action": "create", "points": "" });
+    assert_eq!(crate::support::event(&push(), &raw)["anomalies"], Value::Null);
 }
 
 #[test]
@@ -262,6 +268,9 @@ fn the_end_of_a_pulled_stop_is_exact_where_a_double_is_not() {
         let pulled = event(&pull(PullApi::V3, Feed::Stops), &row);
         assert_eq!(pulled["id"], event(&push(), &pushed)["id"], "{minutes}");
     }
+    // 70,000 years.
+    let row = json!({ "stopDateTime": T, "durationMinutes": 4_200_000_000_u64, "tracker": { "deviceNumber": "350000000000017" } });
+    assert_eq!(outcome(&pull(PullApi::V3, Feed::Stops), &row), "skipped");
 }
 
 #[test]

@@ -107,4 +107,10 @@ fn being_offline_is_news_when_the_word_changes() {
         vec![change]
     };
     assert_eq!(statuses, [vec![], change("Offline"), change("offline - No Gps"), change(""), vec![]]);
+    let ids = ["Offline", "OFFLINE"].map(|status| {
+        let raw = with(row.clone(), json!({ "status": status, "date": null })).to_string();
+        let said = run.say(&pull(PullApi::V2, Feed::Locations), raw.as_bytes());
+        said[1].to_value()["event"]["id"].clone()
+    });
+    assert_eq!(ids[0], ids[1], "the same word");
 }

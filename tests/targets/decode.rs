@@ -57,12 +57,12 @@ pub(crate) fn split(bytes: &[u8]) {
         in_order(&elements);
         assert!(elements.len() <= provider::MAX_ELEMENTS);
         for element in elements {
-            assert_eq!(provider::documents(element.as_bytes()), (vec![element.trim()], None));
+            assert_eq!(provider::documents(element.as_bytes()), (vec![element.trim()], vec![]));
         }
     }
-    let (documents, problem) = provider::documents(bytes);
+    let (documents, problems) = provider::documents(bytes);
     in_order(&documents);
-    assert!(problem.is_none() || provider::split(bytes).is_err(), "what is split whole can be read whole");
+    assert!(problems.is_empty() || provider::split(bytes).is_err(), "what is split whole can be read whole");
     for feed in Feed::ALL {
         for api in [PullApi::V2, PullApi::V3] {
             if let Ok(rows) = provider::pulled_rows(api, feed, bytes) {

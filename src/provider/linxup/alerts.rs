@@ -39,7 +39,7 @@ pub(super) fn meaning(code: &str) -> Meaning {
     Meaning { kind, sensor_number: None }
 }
 
-/// `SENSOR_ONE_HIGH` and its like.
+/// `SENSOR_ONE_HIGH` and its like; of a level that is not known, whose sensor it is.
 fn sensor(code: &str) -> Option<Meaning> {
     const NUMBERS: [(&str, u32); 8] = [
         ("ONE", 1),
@@ -55,7 +55,7 @@ fn sensor(code: &str) -> Option<Meaning> {
     let kind = match level {
         "HIGH" => Kind::SensorHigh,
         "LOW" => Kind::SensorLow,
-        _ => return None,
+        _ => Kind::Other,
     };
     let (_, number) = NUMBERS.into_iter().find(|(name, _)| *name == word)?;
     Some(Meaning { kind, sensor_number: Some(number) })
@@ -107,7 +107,10 @@ pub(super) fn speed_in(description: &str) -> Option<f64> {
         let is_mph = unit.strip_prefix("mph").is_some_and(|after| !after.starts_with(char::is_alphanumeric));
         let is_decimal = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
         if is_mph && is_decimal {
-            return number.parse::<f64>().ok().filter(|mph| mph.is_finite()).map(values::mph_to_mps);
+            let mph = number.parse::<f64>().ok().filter(|mph| mph.is_finite());
+            if mph.is_some() {
+                return mph.map(values::mph_to_mps);
+            }
         }
     }
     None
@@ -128,7 +131,7 @@ mod tests {
             ("SENSOR_ONE_HIGH", Kind::SensorHigh, Some(1)),
             ("SENSOR_TWO_LOW", Kind::SensorLow, Some(2)),
             ("SENSOR_USE_EXCEEDS_LIMIT", Kind::SensorUseExceeded, None),
-            ("SENSOR_ONE_WET", Kind::Other, None),
+            ("SENSOR_ONE_WET", Kind::Other, Some(1)),
             ("TAILGATING", Kind::Other, None),
         ] {
             assert_eq!(meaning(code), Meaning { kind, sensor_number: number }, "{code}");

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use super::super::tree::{Value, Walk};
+use super::classify::MILES;
 use crate::provider::{Feed, PullApi};
 
 /// Why an answer has no rows.
@@ -75,18 +76,23 @@ pub fn pulled_rows(api: PullApi, feed: Feed, body: &[u8]) -> Result<Vec<&str>, A
     list.map(|list| Walk::of(list).elements()).ok_or(AnswerError::NoList)
 }
 
-/// The feed that an answer is from, where its envelope or its first row makes that plain.
+/// The feed that an answer is from, where its envelope or its rows make that plain.
 #[must_use]
 pub fn feed_of(api: PullApi, body: &[u8]) -> Option<Feed> {
-    feed_of_envelope(body).or_else(|| {
-        let document = document(body).ok()?;
-        let row = match pulled_rows(api, Feed::Locations, body) {
-            Ok(rows) => *rows.first()?,
-            Err(AnswerError::NoList) => single_row(document)?,
+    let by_rows = || {
+        let rows = match pulled_rows(api, Feed::Locations, body) {
+            Ok(rows) => rows,
+            Err(AnswerError::NoList) => vec![single_row(document(body).ok()?)?],
             Err(AnswerError::Empty | AnswerError::NotJson { .. } | AnswerError::Provider(_)) => return None,
         };
-        feed_of_row(api, &Walk::of(row).members())
-    })
+        feed_of_rows(api, &rows)
+    };
+    match feed_of_envelope(body) {
+        // `history` has an envelope like that of the current list.
+        Some(Feed::Locations) => by_rows().filter(|feed| *feed == Feed::History).or(Some(Feed::Locations)),
+        Some(feed) => Some(feed),
+        None => by_rows(),
+    }
 }
 
 /// The one row that an answer without a list is, bare or enveloped: a tracker, or the media of an alert.
@@ -109,10 +115,18 @@ fn feed_of_envelope(body: &[u8]) -> Option<Feed> {
     // A geofence has lists that are called like feeds.
     let outer = outer.filter(|_| !members.iter().any(|(key, _)| ROW_KEYS.contains(&&**key)));
     let inner = data.iter().map(|(key, value)| (&**key, *value));
-    inner.chain(outer).filter(|(_, value)| value.starts_with('[')).find_map(|(key, _)| {
-        // `history` is named like `locations`: the current list is the plainer of the two.
-        Feed::ALL.into_iter().find(|feed| plurals(*feed).contains(&key))
-    })
+    inner
+        .chain(outer)
+        .filter(|(_, value)| value.starts_with('['))
+        .find_map(|(key, _)| Feed::ALL.into_iter().find(|feed| plurals(*feed).contains(&key)))
+}
+
+/// What the first row says that says anything. One `status` among rows of positions makes them the current list.
+fn feed_of_rows(api: PullApi, rows: &[&str]) -> Option<Feed> {
+    let mut said = rows.iter().filter_map(|row| feed_of_row(api, &Walk::of(row).members()));
+    let first = said.next()?;
+    let is_current = first == Feed::History && said.any(|feed| feed == Feed::Locations);
+    Some(if is_current { Feed::Locations } else { first })
 }
 
 /// What the fields of a row say about its feed.
@@ -122,11 +136,11 @@ fn feed_of_row(api: PullApi, members: &[(Cow<'_, str>, &str)]) -> Option<Feed> {
         PullApi::V2 => &[
             (Feed::Alerts, has("alertCode") || has("mediaId")),
             (Feed::Stops, has("stopType") || has("beginDate")),
-            (Feed::Trips, has("distanceMiles") || has("tripUUID")),
+            (Feed::Trips, has("tripUUID") || MILES.iter().any(|key| has(key))),
             (Feed::GeofenceActivity, has("enterDateTime")),
             (Feed::UsageHours, has("segmentId") || (has("startDateTime") && has("durationMinutes"))),
-            (Feed::Locations, has("date") && has("status")),
-            (Feed::History, has("date") && has("latitude")),
+            (Feed::Locations, has("status") && (has("date") || has("imei"))),
+            (Feed::History, has("date")),
             (Feed::Geofences, has("geofenceUUID") && (has("points") || has("type"))),
             (Feed::Trackers, has("imei") && has("driverId")),
             // A timeline of no feed: its rows are refused as such, whichever feed they are taken for.
@@ -208,7 +222,14 @@ fn failure(members: &[(Cow<'_, str>, &str)]) -> Option<String> {
     }
     let message = ["error", "errors", "data", "message"]
         .iter()
-        .find_map(|key| message_in(&said(key)?))
+        .find_map(|key| match said(key)? {
+            // Beside the message there may be rows: they are no one's to read in a log.
+            Value::Object(data) if *key == "data" => {
+                ["message", "error", "errors"].iter().find_map(|key| message_in(data.get(key)?))
+            }
+            Value::List(_) if *key == "data" => None,
+            other => message_in(&other),
+        })
         .unwrap_or_else(|| "an error without a message".to_owned());
     Some(message)
 }
@@ -285,6 +306,10 @@ mod tests {
         v2(r#"{"responseType":"Error","error":{"type":"X","message":"Bad login"}}"#, says("Bad login"));
         v2(r#"{"errors":{"fromDate":["must be set"]}}"#, says("must be set"));
         v2(r#"{"success":false,"data":{"trips":[]}}"#, says("an error without a message"));
+        v2(r#"{"success":false,"data":{"trips":[{"driverName":"Jo"}]}}"#, says("an error without a message"));
+        v2(r#"{"success":false,"data":[{"driverName":"Jo"}]}"#, says("an error without a message"));
+        v2(r#"{"success":false,"data":{"errors":["Too long."]}}"#, says("Too long."));
+        v2(r#"{"success":false,"data":"Too long."}"#, says("Too long."));
         v2(r#"{"success":true,"errors":[],"error":null,"data":{"trips":[1]}}"#, Ok(&["1"]));
     }
 
@@ -309,5 +334,29 @@ mod tests {
         assert_eq!(feed(r#"[{"geofenceUUID":"u","type":"Circle","trackers":[]}]"#), Some(Feed::Geofences));
         assert_eq!(feed(r#"{"geofenceUUID":"u","type":"Circle","trackers":[]}"#), Some(Feed::Geofences));
         assert_eq!(feed(r#"{"imei":"1","date":1,"latitude":1,"sensorData":[]}"#), Some(Feed::History));
+    }
+
+    #[test]
+    fn rows_may_say_which_feed_they_are_of() {
+        let feed = |rows: &str| {
+            let bare = feed_of(PullApi::V2, rows.as_bytes());
+            let enveloped = feed_of(PullApi::V2, format!(r#"{{"data":{{"rows":{rows}}}}}"#).as_bytes());
+            assert_eq!(bare, enveloped, "{rows}");
+            bare
+        };
+        let never_reported = r#"{"imei":"1","driverId":5,"status":"Offline"}"#;
+        let fix = r#"{"imei":"2","driverId":6,"date":1,"speed":4}"#;
+        assert_eq!(feed(&format!("[{never_reported},{fix}]")), Some(Feed::Locations));
+        assert_eq!(feed(&format!("[{fix},{never_reported}]")), Some(Feed::Locations));
+        assert_eq!(feed(&format!("[{fix},{fix}]")), Some(Feed::History));
+        assert_eq!(feed(r#"[{"imei":"1","driverId":5}]"#), Some(Feed::Trackers));
+        assert_eq!(feed(r#"[{},{"imei":"1","driverId":5}]"#), Some(Feed::Trackers));
+        let trip = r#"[{"imei":"1","startDateTime":1,"durationMinutes":31,"distanceMilesDetailed":11.8}]"#;
+        assert_eq!(feed(trip), Some(Feed::Trips));
+        let locations = |row: &str| format!(r#"{{"data":{{"locations":[{row}]}}}}"#);
+        let enveloped = |row: &str| feed_of(PullApi::V2, locations(row).as_bytes());
+        assert_eq!(enveloped(fix), Some(Feed::History));
+        assert_eq!(enveloped(never_reported), Some(Feed::Locations));
+        assert_eq!(enveloped("{}"), Some(Feed::Locations));
     }
 }

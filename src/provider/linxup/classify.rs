@@ -53,7 +53,7 @@ const FLAT_UPDATE: [&str; 16] = [
 const NESTED_UPDATE: [&str; 6] = ["tracker", "person", "company", "fleet", "asset", "customData"];
 
 /// The keys of the miles of a trip.
-const MILES: [&str; 7] = [
+pub(super) const MILES: [&str; 7] = [
     "distanceMiles",
     "distanceMilesDetailed",
     "authorizedMiles",

@@ -53,8 +53,7 @@ fn shape(message: &mut Message<'_>) -> pb::GeofenceShape {
     pb::GeofenceShape {
         kind: kind.unwrap_or_default().into(),
         points,
-        // The formats differ in case alone.
-        color: fields.text(keys!["color"]).trim_start_matches('#').to_lowercase(),
+        color: fields.read(keys!["color"], values::color).unwrap_or_default(),
         radius_meters: fields.read(keys!["radius"], values::distance),
     }
 }
@@ -65,6 +64,7 @@ fn points(message: &mut Message<'_>) -> Vec<pb::LatLng> {
     let given = match message.fields.take(KEY) {
         Some(Value::List(points)) => points,
         Some(Value::Null) | None => return Vec::new(),
+        Some(Value::Text(text)) if text.trim().is_empty() => return Vec::new(),
         Some(other) => {
             message.fields.mark_unreadable();
             message.fields.leave(KEY, other);

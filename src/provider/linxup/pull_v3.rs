@@ -5,7 +5,7 @@ use super::bodies::{self, Span};
 use super::message::{Message, Missing, Sameness};
 use super::pull_v2::{Row, settled};
 use super::values::{self, Read};
-use crate::event::{Millis, pb};
+use crate::event::pb;
 use crate::provider::Feed;
 use crate::provider::draft::{Compared, Draft, StateKind};
 use crate::provider::members::keys;
@@ -45,12 +45,12 @@ pub(super) fn decode(message: &mut Message<'_>, feed: Feed) -> Result<Row, Missi
 fn stop(message: &mut Message<'_>) -> Result<Draft, Missing> {
     let start = message.key_time(keys!["stopDateTime"], "no start time")?;
     let lasted = message.fields.peek("durationMinutes").map_or(Read::Absent, values::minutes_in_millis);
-    let lasted = match lasted {
-        Read::Is(millis) => millis,
+    let end = match lasted {
+        Read::Is(millis) => values::later(start, millis),
         Read::Absent => return Err(Missing::because("no duration, so no end time")),
-        Read::Unreadable => return Err(Missing::because("no usable duration, so no end time")),
+        Read::Unreadable => None,
     };
-    let end = Millis(start.0.saturating_add(lasted));
+    let end = end.ok_or_else(|| Missing::because("no usable duration, so no end time"))?;
     settled(message, end)?;
     bodies::stop(message, &Span { start, end }, Sameness::InexactStop)
 }

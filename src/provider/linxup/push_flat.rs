@@ -81,7 +81,7 @@ fn crossing(message: &mut Message<'_>) -> Result<Draft, Missing> {
 
 /// A heading of `None`, with its direction 0, says nothing, also where headings have no place.
 fn drop_empty_heading(message: &mut Message<'_>) {
-    let none = matches!(message.fields.peek("heading"), Some(Value::Text(word)) if word.eq_ignore_ascii_case("none"));
+    let none = matches!(message.fields.peek("heading"), Some(Value::Text(word)) if word.trim().eq_ignore_ascii_case("none"));
     if none {
         message.fields.take("heading");
         if message.fields.peek("direction").map(values::number) == Some(values::Read::Is(0.0)) {

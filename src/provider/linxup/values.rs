@@ -99,27 +99,38 @@ pub(super) fn number(value: &Value) -> Read<f64> {
     }
 }
 
-/// A percentage, with its sign or without.
+/// A percentage from 0 to 100, with its sign or without.
 pub(super) fn percent(value: &Value) -> Read<f64> {
-    match value {
+    let percent = match value {
         Value::Text(text) => match text.trim().strip_suffix('%') {
             Some(number) => Read::of(finite(number.trim_end())),
             None => number(value),
         },
-        _ => number(value),
-    }
+        Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::List(_)
+        | Value::Object(_)
+        | Value::Deep(_) => number(value),
+    };
+    percent.and_then(|percent| Read::of((0.0..=100.0).contains(&percent).then_some(percent)))
 }
 
 pub(super) fn speed(value: &Value) -> Read<f64> {
-    number(value).map(|mph| mph * MPS_PER_MPH)
+    converted(value, mph_to_mps)
 }
 
 pub(super) fn distance(value: &Value) -> Read<f64> {
-    number(value).map(|miles| miles * METERS_PER_MILE)
+    converted(value, |miles| miles * METERS_PER_MILE)
 }
 
 pub(super) fn fahrenheit(value: &Value) -> Read<f64> {
-    number(value).map(|degrees| (degrees - 32.0) * 5.0 / 9.0)
+    converted(value, |degrees| (degrees - 32.0) * 5.0 / 9.0)
+}
+
+/// A number in another unit, where a double holds it there, too.
+fn converted(value: &Value, convert: impl FnOnce(f64) -> f64) -> Read<f64> {
+    number(value).and_then(|number| Read::of(Some(convert(number)).filter(|number| number.is_finite())))
 }
 
 pub(super) fn mph_to_mps(mph: f64) -> f64 {
@@ -146,14 +157,18 @@ pub(super) fn boolean(value: &Value) -> Read<bool> {
             "" => Read::Absent,
             word if word.eq_ignore_ascii_case("true") => Read::Is(true),
             word if word.eq_ignore_ascii_case("false") => Read::Is(false),
-            _ => Read::Unreadable,
+            digits => bit(digits),
         },
-        Value::Number(number) => match *number {
-            "0" => Read::Is(false),
-            "1" => Read::Is(true),
-            _ => Read::Unreadable,
-        },
+        Value::Number(number) => bit(number),
         Value::List(_) | Value::Object(_) | Value::Deep(_) => Read::Unreadable,
+    }
+}
+
+fn bit(number: &str) -> Read<bool> {
+    match whole(number).as_deref() {
+        Some("0") => Read::Is(false),
+        Some("1") => Read::Is(true),
+        Some(_) | None => Read::Unreadable,
     }
 }
 
@@ -254,6 +269,20 @@ pub(super) fn octant(word: &str) -> Option<f64> {
 pub(super) fn in_octant(degrees: f64, middle: f64) -> bool {
     let apart = (degrees - middle).abs();
     apart.min(360.0 - apart) <= 23.0
+}
+
+/// A colour: six hexadecimal digits, in lower case, for the formats differ in it.
+pub(super) fn color(value: &Value) -> Read<String> {
+    text(value).and_then(|text| {
+        let digits = text.trim_start_matches('#');
+        let is_rgb = digits.len() == 6 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        Read::of(is_rgb.then(|| digits.to_ascii_lowercase()))
+    })
+}
+
+/// So long after a time: none beyond the last that there is.
+pub(super) fn later(time: Millis, millis: i64) -> Option<Millis> {
+    time.0.checked_add(millis).filter(|end| *end <= MAX_MILLIS).map(Millis)
 }
 
 pub(super) fn timestamp(millis: Millis) -> prost_types::Timestamp {
@@ -418,10 +447,43 @@ mod tests {
         assert_eq!(percent(&json("\"78.0%\"")), Read::Is(78.0));
         assert_eq!(percent(&json("\"78\"")), Read::Is(78.0));
         assert_eq!(percent(&json("78")), Read::Is(78.0));
-        assert_eq!(percent(&json("\"%\"")), Read::Unreadable);
+        for value in ["\"%\"", "\"150%\"", "-5", "100.1"] {
+            assert_eq!(percent(&json(value)), Read::Unreadable, "{value}");
+        }
         assert_eq!(small(&json("\"2021\"")), Read::Is(2021));
         assert_eq!(small(&json("2021.0")), Read::Is(2021));
         assert_eq!(small(&json("\"MMXXI\"")), Read::Unreadable);
+        for value in ["1", "1.0", "\"1\"", "true", "\" True \""] {
+            assert_eq!(boolean(&json(value)), Read::Is(true), "{value}");
+        }
+        for (value, expected) in
+            [("\"0\"", Read::Is(false)), ("2", Read::Unreadable), ("\"on\"", Read::Unreadable)]
+        {
+            assert_eq!(boolean(&json(value)), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn what_no_double_holds_in_the_other_unit_is_unreadable() {
+        for read in [distance, fahrenheit] {
+            assert_eq!(read(&json("1e308")), Read::Unreadable);
+            assert!(matches!(read(&json("1e300")), Read::Is(_)));
+        }
+        assert_eq!(later(Millis(1), MAX_MILLIS - 1), Some(Millis(MAX_MILLIS)));
+        assert_eq!(later(Millis(2), MAX_MILLIS - 1), None);
+    }
+
+    #[test]
+    fn colors_are_six_digits() {
+        for (value, expected) in [
+            ("\"#00FF00\"", Read::Is("00ff00")),
+            ("112233", Read::Is("112233")),
+            ("\"\"", Read::Absent),
+            ("\"red\"", Read::Unreadable),
+            ("\"#0F0\"", Read::Unreadable),
+        ] {
+            assert_eq!(color(&json(value)), expected.map(str::to_owned), "{value}");
+        }
     }
 
     #[test]
