@@ -131,7 +131,10 @@ impl Reloader {
                 }
             }
             Err(error) => {
-                let error: &(dyn std::error::Error + 'static) = error;
+                // With its causes, which a log in JSON does not show by itself.
+                let causes =
+                    std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+                let error = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
                 tracing::error!(who, error, "config.not_reloaded");
             }
         }
