@@ -163,3 +163,23 @@ async fn an_account_moves_with_all_that_is_its_and_nothing_is_lost_or_doubled() 
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_of_which_dedup_alone_knows_moves_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let bus = "bus: { local: { retention: 24h, max_size: 1GiB } }";
+    let bridge = Bridge::start(&configure(dir.path(), bus, &accounts(&["acme"]), ""));
+    // With one id there is no pair for the directory.
+    let mut body = flat(1, start());
+    body.as_object_mut().unwrap().remove("deviceSerialNumber");
+    let url = format!("{}/webhooks/acme", bridge.webhook);
+    assert_eq!(client().post(url).bearer_auth(TOKEN).json(&body).send().await.unwrap().status(), 201);
+    assert!(bridge.stop().success());
+    let (data, file) = (dir.path().join("data"), dir.path().join("acme.fleetbus"));
+    let (data, file) = (data.to_str().unwrap(), file.to_str().unwrap());
+    let output = account(&["export", "nobody", "--data-dir", data, "--to", file]);
+    assert_eq!(output.status.code(), Some(64), "{}", said(&output));
+    let output = account(&["export", "acme", "--data-dir", data, "--to", file]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("acme: 0 parked messages, 0 entries, 1 known ids"), "{}", said(&output));
+}

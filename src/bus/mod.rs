@@ -159,6 +159,9 @@ pub enum OpenError {
     /// The local log.
     #[error("the local bus's file cannot be opened")]
     Local(#[from] rusqlite::Error),
+    /// It cannot be made.
+    #[error("the local bus's file cannot be made")]
+    LocalFile(#[from] std::io::Error),
 }
 
 /// The buses: a closed set.

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::tally::{Delta, Kind, Weight};
 use super::{Act, DataDir, StoreError, audit, rows, schema};
-use crate::deliver::dedup::moving as seen;
+use crate::deliver::dedup::{FileError, moving as seen};
 use crate::event::{AccountId, Millis};
 
 /// The form of the file.
@@ -79,7 +79,7 @@ pub enum MoveError {
     Store(#[from] StoreError),
     /// What dedup knows.
     #[error("seen.db cannot be read or written: {0}")]
-    Seen(rusqlite::Error),
+    Seen(FileError),
     /// The file cannot be written.
     #[error("{path} cannot be written")]
     Unwritable {
@@ -104,7 +104,8 @@ pub fn export(dir: &DataDir, account: &AccountId, to: &Path, now: Millis) -> Res
     if switch(&conn, account, OUT).map_err(store)?.is_some() {
         return Err(MoveError::Out(account.clone()));
     }
-    if is_unknown(&conn, account).map_err(store)? {
+    let known = seen::read(dir.path(), account).map_err(MoveError::Seen)?;
+    if is_unknown(&conn, account).map_err(store)? && known.is_nothing() {
         return Err(MoveError::Unknown(account.clone()));
     }
     let unwritable = |source| MoveError::Unwritable { path: to.to_owned(), source };
@@ -116,9 +117,9 @@ pub fn export(dir: &DataDir, account: &AccountId, to: &Path, now: Millis) -> Res
     }
     schema::private(&part).map_err(unwritable)?;
     let id = Uuid::now_v7();
-    let moved = fill(&conn, dir, account, &part, id).map_err(|error| match error {
+    let moved = fill(&conn, &known, account, &part, id).map_err(|error| match error {
         Filling::Here(error) => store(error),
-        Filling::Seen(error) => MoveError::Seen(error),
+        Filling::Seen(error) => MoveError::Seen(error.into()),
     })?;
     File::open(&part).and_then(|file| file.sync_all()).map_err(unwritable)?;
     std::fs::rename(&part, to).map_err(unwritable)?;
@@ -155,7 +156,7 @@ impl From<rusqlite::Error> for Filling {
 
 fn fill(
     conn: &Connection,
-    dir: &DataDir,
+    known: &seen::Known,
     account: &AccountId,
     part: &Path,
     id: Uuid,
@@ -185,7 +186,6 @@ fn fill(
     }
     let mut ids = conn.prepare("INSERT INTO away.seen (type, hour, ids) VALUES (?1, ?2, ?3)")?;
     let mut forgotten = conn.prepare("INSERT INTO away.forgotten (id, at) VALUES (?1, ?2)")?;
-    let known = seen::read(dir.path(), account).map_err(Filling::Seen)?;
     let mut seen = 0;
     for hour in known.hours() {
         let (event_type, number, found) = hour.map_err(Filling::Seen)?;

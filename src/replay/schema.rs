@@ -164,10 +164,12 @@ fn header_version(path: &Path) -> std::io::Result<i64> {
 }
 
 /// An empty file that only its owner reads, in a folder that knows of it after a power cut: what is parked is personal.
-pub(super) fn private(path: &Path) -> std::io::Result<()> {
+pub(crate) fn private(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?.sync_all()?;
     match path.parent() {
+        // A bare name has an empty text for its folder, which cannot be opened.
+        Some(folder) if folder.as_os_str().is_empty() => File::open(".")?.sync_all(),
         Some(folder) => File::open(folder)?.sync_all(),
         None => Ok(()),
     }

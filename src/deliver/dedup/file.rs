@@ -29,11 +29,38 @@ const REACH: &str = "
         PRIMARY KEY (account, type)) STRICT, WITHOUT ROWID;
 ";
 
-/// The page cache is 16 MiB; no commit waits for the disk; the log is cut back after a checkpoint.
+/// Without a file of shared memory, which a full disk has no room for; the page cache is 16 MiB; no commit waits for the disk; the log
+/// is cut back after a checkpoint.
 const SETTINGS: &str = "
-    PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -16384;
+    PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -16384;
     PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 67108864;
 ";
+
+/// It cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// A newer version of the program wrote it; nothing was changed.
+    #[error(
+        "seen.db has format {0}, and this version knows {VERSION} at most: run the version that wrote it, or move the file away, which costs duplicates with the same ids"
+    )]
+    Newer(i64),
+    /// It cannot be made.
+    #[error("seen.db cannot be made: {0}")]
+    Unwritable(#[from] std::io::Error),
+    /// What SQLite says.
+    #[error("{0}")]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+impl FileError {
+    /// Whether the file itself is broken: what passes, as a full disk does, or a want of file descriptors, breaks nothing.
+    pub fn is_broken(&self) -> bool {
+        match self {
+            Self::Sqlite(error) => is_broken(error),
+            Self::Newer(_) | Self::Unwritable(_) => false,
+        }
+    }
+}
 
 /// See the module.
 pub struct File {
@@ -64,7 +91,10 @@ pub fn set_aside(path: &Path) {
 
 impl File {
     /// Opens it, or makes it; with what its journal holds.
-    pub fn open(path: &Path) -> rusqlite::Result<(Self, Tail)> {
+    pub fn open(path: &Path) -> Result<(Self, Tail), FileError> {
+        if !path.exists() {
+            crate::replay::private(path)?;
+        }
         let connection = Connection::open(path)?;
         connection.execute_batch(SETTINGS)?;
         let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
@@ -72,7 +102,7 @@ impl File {
             0 => [SCHEMA, REACH].concat(),
             1 => REACH.to_owned(),
             VERSION => String::new(),
-            _ => return Err(rusqlite::Error::InvalidQuery),
+            newer => return Err(FileError::Newer(newer)),
         };
         if !missing.is_empty() {
             connection
@@ -452,7 +482,7 @@ mod tests {
                 file.merge_all();
             }
         }
-        for file in [file, File::open(&path).expect("opens again").0] {
+        for _ in 0..2 {
             for run in 0..runs {
                 for n in (0..2_500).step_by(7) {
                     assert!(file.holds(&here, &[[0; 12], id(run, n)]).expect("answers"));
@@ -462,6 +492,8 @@ mod tests {
             }
             assert!(!file.holds(&bucket(EventType::Position, 8), &[id(0, 0)]).expect("answers"));
             assert!(!file.holds_in_any_hour(&bucket(EventType::Trip, 7), &[id(0, 0)]).expect("answers"));
+            drop(file);
+            (file, _) = File::open(&path).expect("opens again");
         }
     }
 }

@@ -28,6 +28,7 @@ use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 pub use claims::{Settled, Shared};
+pub use file::FileError;
 pub use worker::{OpenError, Worker};
 
 use crate::config;
@@ -182,7 +183,7 @@ impl Dedup {
     /// Opens `seen.db` in `dir`; a broken one is set aside, and a new one begun. The worker runs on a thread of its own.
     ///
     /// # Errors
-    /// Where not even a new one can be made.
+    /// Where it is not broken and cannot be opened, or where not even a new one can be made.
     pub fn open(
         dir: &Path,
         horizons: &config::Dedup,

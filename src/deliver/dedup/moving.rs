@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::file::File;
+use super::file::{File, FileError};
 use super::tail::{Bucket, Short, Tail};
 use crate::event::{AccountId, EventType};
 
@@ -24,12 +24,18 @@ pub struct Known {
 ///
 /// # Errors
 /// Where it is damaged: what is in it may be lost, so move it away, and consumers see some events again, with the same ids.
-pub fn read(dir: &Path, account: &AccountId) -> rusqlite::Result<Known> {
+pub fn read(dir: &Path, account: &AccountId) -> Result<Known, FileError> {
     let (file, tail) = File::open(&dir.join("seen.db"))?;
     Ok(Known { file, account: account.clone(), tail })
 }
 
 impl Known {
+    /// Whether it knows nothing.
+    pub fn is_nothing(&self) -> bool {
+        let mut buckets = self.file.buckets().chain(self.tail.buckets());
+        !buckets.any(|bucket| bucket.account == self.account)
+    }
+
     /// Each hour of each type, with its ids one after the other, in order.
     pub fn hours(&self) -> impl Iterator<Item = rusqlite::Result<(EventType, i64, Vec<u8>)>> {
         let of_disk = self.file.buckets().filter(|bucket| bucket.account == self.account).map(|bucket| {
@@ -51,9 +57,13 @@ impl Known {
 /// Takes in what an exported account's file has: how many ids.
 ///
 /// # Errors
-/// What SQLite says.
-pub fn write(dir: &Path, account: &AccountId, away: &Connection) -> rusqlite::Result<u64> {
-    let (mut file, tail) = File::open(&dir.join("seen.db"))?;
+/// Where it cannot be opened, read or written.
+pub fn write(dir: &Path, account: &AccountId, away: &Connection) -> Result<u64, FileError> {
+    let (file, tail) = File::open(&dir.join("seen.db"))?;
+    Ok(take_in(file, &tail, account, away)?)
+}
+
+fn take_in(mut file: File, tail: &Tail, account: &AccountId, away: &Connection) -> rusqlite::Result<u64> {
     // It may have lived here before, and what was forgotten then may have been remembered since.
     let forgotten_here: HashSet<Short> = tail.forgotten().map(|(id, _)| id).collect();
     let mut hours = away.prepare("SELECT type, hour, ids FROM seen ORDER BY rowid")?;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::file::{self, File};
+use super::file::{self, File, FileError};
 use super::merge::{Merge, Progress};
 use super::tail::{Bucket, HOUR_MS, Short, Tail};
 use super::{Clock, Dedup, horizon_ms};
@@ -32,12 +32,12 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// How often the same trouble is spoken of, how often a broken file is replaced, and how often a merge that failed is tried, at most.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// Not even a new file could be made.
+/// The file cannot be opened, and is not broken; or not even a new one could be made.
 #[derive(Debug, thiserror::Error)]
 #[error("seen.db cannot be opened in {dir}")]
 pub struct OpenError {
     dir: String,
-    source: rusqlite::Error,
+    source: FileError,
 }
 
 /// What one request asks the worker.
@@ -78,24 +78,26 @@ pub struct Opened {
 
 /// A worker that does not know yet whom it serves.
 pub struct Idle {
-    file: File,
+    pub(super) file: File,
     path: PathBuf,
     questions: Receiver<Lookup>,
     horizons: config::Dedup,
     clock: Clock,
 }
 
-/// Opens the file, or begins a new one.
+/// Opens the file, or begins a new one where it is broken.
 pub fn open(dir: &Path, horizons: config::Dedup, clock: Clock) -> Result<Opened, OpenError> {
     let path = dir.join("seen.db");
-    let (file, tail) = match File::open(&path) {
-        Ok(opened) => opened,
-        Err(error) => {
+    let opened = File::open(&path).or_else(|error| {
+        if error.is_broken() {
             tracing::warn!(error = %error, "dedup.set_aside");
             file::set_aside(&path);
-            File::open(&path).map_err(|source| OpenError { dir: dir.display().to_string(), source })?
+            File::open(&path)
+        } else {
+            Err(error)
         }
-    };
+    });
+    let (file, tail) = opened.map_err(|source| OpenError { dir: dir.display().to_string(), source })?;
     let (look_ups, questions) = sync_channel(QUEUE);
     let buckets = file.buckets().cloned().collect();
     Ok(Opened { buckets, tail, look_ups, idle: Idle { file, path, questions, horizons, clock } })
@@ -122,7 +124,7 @@ impl Idle {
 
 /// The thread's body: see [`Worker::run`].
 pub struct Worker {
-    idle: Idle,
+    pub(super) idle: Idle,
     dedup: Arc<Dedup>,
     /// The last row of the journal when the fold began.
     folding_up_to: i64,
@@ -143,7 +145,7 @@ struct Trouble {
 }
 
 impl Trouble {
-    fn tell(&mut self, doing: &'static str, error: &rusqlite::Error) {
+    fn tell(&mut self, doing: &'static str, error: &dyn std::fmt::Display) {
         if self.told.is_some_and(|told| told.elapsed() < QUIET) {
             self.untold += 1;
             return;
@@ -321,7 +323,7 @@ impl Worker {
 
     /// Sets the broken file aside. What memory holds goes to the new one with the next fold.
     pub(super) fn begin_anew(&mut self) {
-        let opened = File::none().and_then(|none| {
+        let opened = File::none().map_err(FileError::from).and_then(|none| {
             // The old one is closed before it is renamed.
             self.idle.file = none;
             file::set_aside(&self.idle.path);

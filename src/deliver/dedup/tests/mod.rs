@@ -357,14 +357,16 @@ fn an_id_of_several_subjects_is_known_whichever_subject_asks_and_has_a_front() {
 fn a_fold_that_failed_is_done_again_and_loses_nothing_that_came_meanwhile() {
     let mut stepped = Stepped::new();
     let fact = |minute| Fact::Fix { subject: 1, minute };
-    let other = rusqlite::Connection::open(stepped.dir.path().join("seen.db")).expect("opens");
     stepped.remember(fact(-9));
-    other.execute_batch("ALTER TABLE piece RENAME TO gone").expect("renamed");
+    let renamed = |stepped: &Stepped, sql| {
+        stepped.worker.idle.file.connection.execute_batch(sql).expect("renamed");
+    };
+    renamed(&stepped, "ALTER TABLE piece RENAME TO gone");
     stepped.worker.fold();
     stepped.remember(fact(-8));
     stepped.worker.write();
     assert!(stepped.is_known(fact(-9)) && stepped.is_known(fact(-8)));
-    other.execute_batch("ALTER TABLE gone RENAME TO piece").expect("renamed");
+    renamed(&stepped, "ALTER TABLE gone RENAME TO piece");
     stepped.worker.fold();
     assert!(stepped.is_known(fact(-9)) && stepped.is_known(fact(-8)));
     stepped.kill();
@@ -450,6 +452,27 @@ fn what_is_no_database_is_set_aside() {
     std::fs::write(dir.path().join("seen.db"), vec![7_u8; 8_192]).expect("written");
     open(dir.path(), &Arc::new(AtomicI64::new(NOW)));
     assert!(dir.path().join("seen.db.broken").exists());
+}
+
+#[test]
+fn what_is_not_broken_is_not_set_aside() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("seen.db");
+    let refused = || match Dedup::open(dir.path(), &horizons(), || Millis(NOW)) {
+        Ok(_) => panic!("it opens"),
+        Err(error) => std::error::Error::source(&error).expect("a reason").to_string(),
+    };
+    // As where the system has no room or no file descriptor for it.
+    std::fs::create_dir(&path).expect("made");
+    refused();
+    assert!(path.is_dir());
+    std::fs::remove_dir(&path).expect("removed");
+    let newer = rusqlite::Connection::open(&path).expect("opens");
+    newer.pragma_update(None, "user_version", 99).expect("written");
+    drop(newer);
+    let said = refused();
+    assert!(said.contains("has format 99, and this version knows 2"), "{said}");
+    assert!(path.exists() && !dir.path().join("seen.db.broken").exists());
 }
 
 #[tokio::test(start_paused = true)]

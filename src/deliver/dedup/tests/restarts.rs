@@ -14,7 +14,7 @@ fn fix(subject: u32, minute: i64) -> Fact {
 
 /// The file as the first layout had it.
 fn go_back(stepped: &Stepped) {
-    let file = rusqlite::Connection::open(stepped.dir.path().join("seen.db")).expect("opens");
+    let file = &stepped.worker.idle.file.connection;
     file.execute_batch("DROP TABLE reach; PRAGMA user_version = 1;").expect("goes back");
 }
 
