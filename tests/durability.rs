@@ -13,6 +13,8 @@ mod fleet;
 mod flipped;
 #[path = "durability/fsync.rs"]
 mod fsync;
+#[path = "durability/gone.rs"]
+mod gone;
 #[path = "durability/heal.rs"]
 mod heal;
 #[path = "durability/kills.rs"]

@@ -54,7 +54,7 @@ impl StartError {
             Self::DataDir(LockError::Held { .. }) => Exit::Locked,
             Self::Store(_) | Self::Ask(_) => Exit::Store,
             Self::MovedOut(_) => Exit::Usage,
-            Self::DataDir(LockError::Unwritable { .. })
+            Self::DataDir(LockError::Unwritable { .. } | LockError::ReadOnly { .. })
             | Self::Dedup(_)
             | Self::Bus(_)
             | Self::Listen(_)
@@ -72,7 +72,8 @@ impl StartError {
             Self::DataDir(LockError::Held { .. }) => {
                 Some("stop that process, or give this one a data_dir and ports of its own")
             }
-            Self::DataDir(LockError::Unwritable { .. }) | Self::Store(StoreError::Unwritable { .. }) => Some(
+            Self::DataDir(LockError::Unwritable { .. } | LockError::ReadOnly { .. })
+            | Self::Store(StoreError::Unwritable { .. }) => Some(
                 "let this user write there, or name another folder on a local disk as data_dir in the configuration",
             ),
             Self::Store(StoreError::NoRoom { .. }) => Some("make room on the volume of data_dir"),

@@ -3,7 +3,7 @@
 
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ struct Held {
     path: PathBuf,
     volume: Volume,
     // Closing the file gives the lock up.
-    _lock: File,
+    lock: File,
 }
 
 /// The data directory cannot be had.
@@ -36,6 +36,14 @@ pub enum LockError {
     #[error("the data directory {path} is held by another process")]
     Held {
         /// The directory.
+        path: PathBuf,
+    },
+    /// Nothing can be written there, not even the lock.
+    #[error(
+        "{path} is on a volume that can only be read: copy the data directory to one that can be written, and name the copy"
+    )]
+    ReadOnly {
+        /// The file.
         path: PathBuf,
     },
     /// It cannot be made or written: somebody has to change that.
@@ -62,7 +70,10 @@ impl DataDir {
     /// # Errors
     /// As there.
     pub async fn lock_within(path: &Path, patience: Duration) -> Result<Self, LockError> {
-        let unwritable = |path: &Path, source| LockError::Unwritable { path: path.to_owned(), source };
+        let unwritable = |path: &Path, source: io::Error| match source.kind() {
+            io::ErrorKind::ReadOnlyFilesystem => LockError::ReadOnly { path: path.to_owned() },
+            _ => LockError::Unwritable { path: path.to_owned(), source },
+        };
         make(path).map_err(|e| unwritable(path, e))?;
         let path = path.canonicalize().map_err(|e| unwritable(path, e))?;
         let file = path.join("LOCK");
@@ -90,13 +101,21 @@ impl DataDir {
             tokio::time::sleep(LOCK_POLL).await;
         }
         let volume = Volume::of(&path);
-        Ok(Self { held: Arc::new(Held { path, volume, _lock: lock }) })
+        Ok(Self { held: Arc::new(Held { path, volume, lock }) })
     }
 
     /// Where it is, without symbolic links.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.held.path
+    }
+
+    /// Whether it, or a file in it, was removed behind our back: what is written to files that have no name is lost with the process.
+    #[must_use]
+    pub fn is_gone(&self, file: &Path) -> bool {
+        let removed = self.held.lock.metadata().is_ok_and(|lock| lock.nlink() == 0);
+        let missing = file.metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        removed || missing
     }
 
     /// What kind of file system it is on.

@@ -27,7 +27,7 @@ impl Reserve {
     /// Makes the file, where it is missing or of another size.
     ///
     /// # Errors
-    /// Where there is no room for twice its size: with less, the next park would only take it again.
+    /// Where there is no room for twice its size: with less, the next park would only take it again. How much that is, it says.
     pub(super) fn make(&self) -> io::Result<()> {
         if self.path.metadata().is_ok_and(|file| file.len() == self.bytes) {
             return Ok(());
@@ -36,7 +36,9 @@ impl Reserve {
         if made.is_err() {
             self.give_up();
         }
-        made
+        made.map_err(|error| {
+            io::Error::new(error.kind(), format!("{error}: {} MiB must be free", (self.bytes * 2) >> 20))
+        })
     }
 
     /// Bytes that no file system keeps in less room than they take: neither holes nor zeros.

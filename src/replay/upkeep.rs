@@ -136,6 +136,9 @@ impl Writer {
         }
         if ticked {
             self.upkeep.tick = Instant::now() + TICK;
+            if self.is_gone() {
+                self.gone();
+            }
             self.probe_disk();
             self.probe_write();
             self.measure();
@@ -425,6 +428,20 @@ impl Writer {
                 Retry::Later
             }
         }
+    }
+
+    /// Whether the folder or the file is not there any more.
+    pub(super) fn is_gone(&self) -> bool {
+        self.dir.is_gone(&self.path)
+    }
+
+    /// It is not: nothing that is written is kept.
+    pub(super) fn gone(&mut self) {
+        self.troubled(
+            "look",
+            Trouble::Fatal,
+            &"the data directory, or store.db in it, was removed or moved away",
+        );
     }
 
     fn log(&mut self, doing: &'static str, error: &dyn Display) {

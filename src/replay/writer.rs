@@ -48,9 +48,9 @@ pub struct Writer {
     pub(super) upkeep: Upkeep,
     ended: Ended,
     pub(super) holding: Holding,
-    path: PathBuf,
+    pub(super) path: PathBuf,
     // Given up last: until then no other process opens the file.
-    _dir: DataDir,
+    pub(super) dir: DataDir,
 }
 
 enum Ended {
@@ -137,7 +137,7 @@ impl Writer {
             ended: Ended::No,
             holding: Holding::default(),
             path: dir.path().join("store.db"),
-            _dir: dir.clone(),
+            dir: dir.clone(),
         };
         (writer, recovered)
     }
@@ -183,6 +183,12 @@ impl Writer {
         let mut batch = Vec::new();
         match self.write_parks(&mut batch) {
             Ok(()) if batch.is_empty() => {}
+            Ok(()) if self.is_gone() => {
+                self.gone();
+                for job in batch {
+                    self.answer(job, Err(ParkError::Closed));
+                }
+            }
             Ok(()) => {
                 self.parked();
                 faults::point(Point::AfterPark);

@@ -1,7 +1,7 @@
 //! What the drain may have with the bus at once: a window of unacknowledged events, and the operator's rate. The window
 //! opens while acknowledgements come about as quickly as they can, for what is in flight beyond that only queues, and live
-//! events queue behind it: while any come, the drain leaves them about half of what the bus takes. Invariant: what a lane has
-//! waited for longer than [`PATIENCE`] holds no place of the window.
+//! events queue behind it: while any come, the drain leaves them the most of what the bus takes, but where it would not catch
+//! up. Invariant: what a lane has waited for longer than [`PATIENCE`] holds no place of the window.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -11,19 +11,22 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep_until, timeout};
 
 use crate::bus::Window;
+use crate::deliver::lanes::Came;
 
 /// How long an acknowledgement may take before the lane counts as slow and the bus as failing.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// The window of unacknowledged events: fewest, first and most.
-const SIZE: (usize, usize, usize) = (8, 256, 8192);
+const SIZE: (usize, usize, usize) = (4, 256, 8192);
 /// What it does not shrink below merely because acknowledgements take longer than they could: on a bus that takes one event of a
 /// lane at a time, where events come beside the drain and where none do; and on one that takes batches.
-const ENOUGH: Enough = Enough { one: 64, one_beside: 8, batches: 512 };
-/// An acknowledgement that is not twice as slow as the quickest of late, and this, opens the window; another one shrinks it
-/// by twice as much, so that two in three are quick. Where events come beside the drain, and where none do.
+const ENOUGH: Enough = Enough { one: 64, one_beside: 4, batches: 512 };
+/// An acknowledgement that is not twice as slow as the quickest of late, and this, opens the window. Where events come beside the
+/// drain, another one halves it, so that nearly all are quick; where none do, it shrinks it by twice as much, so that two in three are.
 const SLACK: (Duration, Duration) = (Duration::from_micros(100), Duration::from_micros(500));
-/// Events come beside the drain for so long after one did.
+/// Live events come beside the drain for so long after one did.
 const BESIDE: Duration = Duration::from_millis(250);
+/// It catches up where it delivers so many times what was parked anew meanwhile.
+const CATCHES_UP: u64 = 2;
 /// One that is slower than this halves it.
 const SLOW: Duration = Duration::from_millis(300);
 /// How late "of late" is: so long, at least, and twice as long at most.
@@ -45,29 +48,46 @@ struct Opening {
     /// The quickest acknowledgement since `since`, and in the time before.
     quickest: (Duration, Duration),
     since: Instant,
-    /// How many events had come when it was last seen that more had, and when that was.
-    came: (u64, Option<Instant>),
+    /// How many live events had come when it was last seen that more had, and when that was.
+    live: (u64, Option<Instant>),
+    /// How many had been parked anew at `since`, and how many were delivered after it.
+    behind: u64,
+    delivered: u64,
+    /// Whether it caught up in the time before `since`.
+    catches_up: bool,
 }
 
 impl Opening {
-    fn new(window: Window, came: u64, now: Instant) -> Self {
-        let quickest = (Duration::MAX, Duration::MAX);
-        Self { window, size: SIZE.1, quickest, since: now, came: (came, None) }
+    fn new(window: Window, came: Came, now: Instant) -> Self {
+        Self {
+            window,
+            size: SIZE.1,
+            quickest: (Duration::MAX, Duration::MAX),
+            since: now,
+            live: (came.live, None),
+            behind: came.behind,
+            delivered: 0,
+            catches_up: true,
+        }
     }
 
     /// So long an acknowledgement took; and so many events have come to the lanes until now.
-    fn acknowledged(&mut self, events: usize, took: Duration, came: u64, now: Instant) {
+    fn acknowledged(&mut self, events: usize, took: Duration, came: Came, now: Instant) {
         if now.duration_since(self.since) > LATELY {
-            (self.quickest, self.since) = ((Duration::MAX, self.quickest.0), now);
+            self.quickest = (Duration::MAX, self.quickest.0);
+            self.catches_up = self.delivered >= (came.behind - self.behind) * CATCHES_UP;
+            (self.since, self.behind, self.delivered) = (now, came.behind, 0);
         }
-        if came != self.came.0 {
-            self.came = (came, Some(now));
+        self.delivered += events as u64;
+        if came.live != self.live.0 {
+            self.live = (came.live, Some(now));
         }
-        let beside = self.came.1.is_some_and(|at| now.duration_since(at) < BESIDE);
-        let (enough, slack) = match (self.window, beside) {
-            (Window::One, true) => (ENOUGH.one_beside, SLACK.0),
-            (Window::One, false) => (ENOUGH.one, SLACK.1),
-            (Window::Unlimited, _) => (ENOUGH.batches, SLACK.1),
+        let beside = self.live.1.is_some_and(|at| now.duration_since(at) < BESIDE);
+        let less = self.size.saturating_sub(2 * events);
+        let (enough, slack, less) = match self.window {
+            Window::One if beside && self.catches_up => (ENOUGH.one_beside, SLACK.0, self.size / 2),
+            Window::One => (ENOUGH.one, SLACK.1, less),
+            Window::Unlimited => (ENOUGH.batches, SLACK.1, less),
         };
         self.quickest.0 = self.quickest.0.min(took);
         let could = self.quickest.0.min(self.quickest.1);
@@ -76,7 +96,7 @@ impl Opening {
         } else if took <= could * 2 + slack {
             self.size = (self.size + events).min(SIZE.2);
         } else {
-            self.size = self.size.saturating_sub(2 * events).max(enough.min(self.size));
+            self.size = less.max(enough.min(self.size));
         }
     }
 }
@@ -91,7 +111,7 @@ pub(super) struct Sending {
 }
 
 impl Sending {
-    pub(super) fn new(window: Window, rate: watch::Receiver<Option<u32>>, came: u64) -> Self {
+    pub(super) fn new(window: Window, rate: watch::Receiver<Option<u32>>, came: Came) -> Self {
         Self {
             opening: Mutex::new(Opening::new(window, came, Instant::now())),
             unacknowledged: AtomicUsize::new(0),
@@ -143,7 +163,7 @@ impl Sending {
     }
 
     /// So long an answer took; and so many events have come to the lanes until now.
-    pub(super) fn acknowledged(&self, events: usize, took: Duration, came: u64) {
+    pub(super) fn acknowledged(&self, events: usize, took: Duration, came: Came) {
         self.opening.lock().acknowledged(events, took, came, Instant::now());
     }
 }
@@ -154,10 +174,11 @@ mod tests {
 
     const QUICK: Duration = Duration::from_millis(2);
     const SECOND: Duration = Duration::from_secs(1);
+    const NONE: Came = Came { live: 0, behind: 0 };
 
     fn many(opening: &mut Opening, took: Duration, now: Instant) -> usize {
         for _ in 0..1_000 {
-            opening.acknowledged(16, took, 0, now);
+            opening.acknowledged(16, took, NONE, now);
         }
         opening.size
     }
@@ -166,52 +187,79 @@ mod tests {
     fn the_window_opens_while_acknowledgements_are_as_quick_as_they_can_be_and_shrinks_when_they_queue() {
         for (window, enough) in [(Window::One, ENOUGH.one), (Window::Unlimited, ENOUGH.batches)] {
             let now = Instant::now();
-            let mut opening = Opening::new(window, 0, now);
-            opening.acknowledged(16, QUICK, 0, now);
+            let mut opening = Opening::new(window, NONE, now);
+            opening.acknowledged(16, QUICK, NONE, now);
             assert_eq!(opening.size, SIZE.1 + 16);
             assert_eq!(many(&mut opening, QUICK * 2 + SLACK.1, now), SIZE.2);
             assert_eq!(many(&mut opening, QUICK * 3, now), enough);
         }
     }
 
-    #[test]
-    fn beside_other_events_what_queues_is_less_and_it_grows_again_once_none_come() {
-        let mut now = Instant::now();
-        let mut opening = Opening::new(Window::One, 7, now);
-        opening.acknowledged(16, QUICK, 7, now);
-        let queued = QUICK * 3;
-        for came in 8..1_000 {
-            opening.acknowledged(1, queued, came, now);
+    /// What queues, and an acknowledgement after each of so many live events and others that are parked anew.
+    fn beside(opening: &mut Opening, came: &mut Came, each: Came, now: Instant) {
+        for _ in 0..1_000 {
+            *came = Came { live: came.live + each.live, behind: came.behind + each.behind };
+            opening.acknowledged(1, QUICK * 3, *came, now);
         }
+    }
+
+    #[test]
+    fn beside_live_events_what_queues_is_less_and_it_grows_again_once_none_come() {
+        let mut now = Instant::now();
+        let mut came = Came { live: 7, behind: 0 };
+        let mut opening = Opening::new(Window::One, came, now);
+        opening.acknowledged(1, QUICK, came, now);
+        beside(&mut opening, &mut came, Came { live: 1, behind: 0 }, now);
         assert_eq!(opening.size, ENOUGH.one_beside);
         now += BESIDE / 2;
-        opening.acknowledged(1, QUICK * 2 + SLACK.0 * 2, 999, now);
+        opening.acknowledged(1, QUICK * 2 + SLACK.0 * 2, came, now);
         assert_eq!(opening.size, ENOUGH.one_beside, "one came just now, and this queued");
-        opening.acknowledged(1, QUICK * 2 + SLACK.0, 999, now);
+        opening.acknowledged(1, QUICK * 2 + SLACK.0, came, now);
         assert_eq!(opening.size, ENOUGH.one_beside + 1, "and this did not");
         now += BESIDE;
-        opening.acknowledged(1, QUICK * 2 + SLACK.1, 999, now);
-        assert_eq!(opening.size, ENOUGH.one_beside + 2, "none come any more");
+        came.behind += 1;
+        opening.acknowledged(1, QUICK * 2 + SLACK.1, came, now);
+        assert_eq!(
+            opening.size,
+            ENOUGH.one_beside + 2,
+            "what comes is parked: it waits for the drain and not for the bus"
+        );
+    }
+
+    #[test]
+    fn a_drain_that_does_not_catch_up_beside_live_events_gets_more_of_the_bus_until_it_does() {
+        let mut now = Instant::now();
+        let mut came = NONE;
+        let mut opening = Opening::new(Window::One, came, now);
+        for (behind, enough) in
+            [(1, ENOUGH.one_beside), (1, ENOUGH.one), (0, ENOUGH.one), (0, ENOUGH.one_beside)]
+        {
+            opening.acknowledged(1, QUICK, came, now);
+            opening.size = SIZE.1;
+            beside(&mut opening, &mut came, Came { live: 1, behind }, now);
+            assert_eq!(opening.size, enough);
+            now += LATELY + SECOND;
+        }
     }
 
     #[test]
     fn the_window_halves_when_the_bus_is_slow_and_is_not_opened_by_mere_queueing() {
         let now = Instant::now();
-        let mut opening = Opening::new(Window::Unlimited, 0, now);
-        opening.acknowledged(16, QUICK, 0, now);
+        let mut opening = Opening::new(Window::Unlimited, NONE, now);
+        opening.acknowledged(16, QUICK, NONE, now);
         let before = opening.size;
-        opening.acknowledged(16, SECOND, 0, now);
+        opening.acknowledged(16, SECOND, NONE, now);
         assert_eq!(opening.size, before / 2);
         assert_eq!(many(&mut opening, SECOND, now), SIZE.0);
         assert_eq!(many(&mut opening, QUICK * 3, now), SIZE.0, "less than enough, and still not quick");
-        opening.acknowledged(16, QUICK, 0, now);
+        opening.acknowledged(16, QUICK, NONE, now);
         assert_eq!(opening.size, SIZE.0 + 16);
     }
 
     #[test]
     fn what_is_quick_is_learnt_anew_where_the_bus_is_further_away() {
         let mut now = Instant::now();
-        let mut opening = Opening::new(Window::One, 0, now);
+        let mut opening = Opening::new(Window::One, NONE, now);
         assert_eq!(many(&mut opening, QUICK, now), SIZE.2);
         let far = QUICK * 10;
         assert_eq!(many(&mut opening, far, now), ENOUGH.one);

@@ -1,0 +1,57 @@
+//! The data directory removed behind the process's back: what is written then would be lost with the process, so nothing is
+//! promised any more, and the process ends. And who may read what is in it.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
+use crate::bridge::{Bridge, TOKEN, acme};
+use crate::fleet::{client, flat, start};
+use crate::support::{away, local};
+
+async fn push(bridge: &Bridge, vehicle: usize) -> Option<u16> {
+    let url = format!("{}/webhooks/acme", bridge.webhook);
+    let sent = client().post(url).bearer_auth(TOKEN).json(&flat(vehicle, start())).send().await;
+    sent.ok().map(|answer| answer.status().as_u16())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_to_a_folder_that_is_gone_is_not_promised_and_the_process_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bridge = Bridge::start(&away(dir.path(), ""));
+    assert_eq!(push(&bridge, 1).await, Some(201));
+    std::fs::remove_dir_all(dir.path().join("data")).unwrap();
+    let answered = push(&bridge, 2).await;
+    assert!(answered != Some(201), "{answered:?}");
+    assert_eq!(bridge.ended(Duration::from_secs(30)).code(), Some(74), "{}", bridge.log_text());
+    assert!(bridge.log_text().contains("removed or moved away"), "{}", bridge.log_text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_ends_without_a_request_too_and_where_the_folder_was_only_moved() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bridge = Bridge::start(&away(dir.path(), ""));
+    assert_eq!(push(&bridge, 1).await, Some(201));
+    std::fs::rename(dir.path().join("data"), dir.path().join("elsewhere")).unwrap();
+    assert_eq!(bridge.ended(Duration::from_secs(30)).code(), Some(74), "{}", bridge.log_text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_files_are_readable_by_their_owner_only_whoever_made_the_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let bridge = Bridge::start(&local(dir.path(), acme(), ""));
+    assert_eq!(push(&bridge, 1).await, Some(201));
+    let mut seen = Vec::new();
+    for file in std::fs::read_dir(&data).unwrap() {
+        let file = file.unwrap();
+        let (name, mode) = (file.file_name(), file.metadata().unwrap().permissions().mode());
+        let says_nothing = name == "LOCK" || name == "store.reserve";
+        assert!(mode & 0o077 == 0 || says_nothing, "{name:?} has {mode:o}");
+        seen.push(name.into_string().unwrap());
+    }
+    for name in ["store.db", "seen.db", "local.db", "local.db-wal"] {
+        assert!(seen.iter().any(|seen| seen == name), "{name} of {seen:?}");
+    }
+    assert!(bridge.stop().success());
+}
