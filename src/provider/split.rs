@@ -2,6 +2,8 @@
 //!
 //! Works on the text, never on values: lone surrogates, `1e999`, huge numbers and deep nesting pass through unread.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
@@ -150,8 +152,45 @@ pub fn elements(document: &str) -> Result<Vec<&str>, SplitError> {
     if elements.len() > MAX_ELEMENTS { Err(SplitError::TooMany) } else { Ok(elements) }
 }
 
-/// The array of an envelope `{"messages": […]}`. A message that has such a field among its own is no envelope: it has other
-/// content, and what its `messages` are is not known. Of two keys of that name the last counts, as everywhere.
+/// What tells or places a message, at its outermost: who it is about, when, where, what. An envelope has none of them.
+const OF_A_MESSAGE: [&str; 32] = [
+    "pushType",
+    "tracker",
+    "trackerId",
+    "deviceNumber",
+    "imei",
+    "deviceNbr",
+    "deviceUUID",
+    "deviceSerialNumber",
+    "trackedItem",
+    "itemId",
+    "toolTracker",
+    "geofenceId",
+    "mediaId",
+    "alertId",
+    "alertCode",
+    "alertDateTime",
+    "eventType",
+    "enterDateTime",
+    "exitDateTime",
+    "statusChangeType",
+    "stopType",
+    "leftBehindTimestamp",
+    "date",
+    "positionDate",
+    "reportDateTime",
+    "startDateTime",
+    "endDateTime",
+    "startDate",
+    "endDate",
+    "distanceMiles",
+    "latitude",
+    "longitude",
+];
+
+/// The array of an envelope `{"messages": […]}`. A message that has such a field among its own is no envelope, and neither is
+/// what has a second list of objects: taken apart, what stands beside would be gone, and nobody would be told. Of two keys of
+/// that name the last counts, as everywhere.
 fn messages(document: &str) -> Option<&str> {
     // Mostly there is no such key, however it may be spelt.
     if !document.contains("messages") && !document.contains('\\') {
@@ -162,12 +201,20 @@ fn messages(document: &str) -> Option<&str> {
     if !found.starts_with('[') {
         return None;
     }
-    let alone = members.iter().all(|(key, _)| key == "messages");
-    let of_objects = || {
-        let inner = Walk::of(found).elements();
-        !inner.is_empty() && inner.iter().all(|element| element.starts_with('{'))
+    let mut beside = members.iter().filter(|(key, _)| key != "messages").peekable();
+    if beside.peek().is_none() {
+        return Some(*found);
+    }
+    let stays = |(key, value): &(Cow<'_, str>, &str)| {
+        OF_A_MESSAGE.contains(&&**key)
+            || Walk::of(value).elements().iter().any(|element| element.starts_with(['{', '[']))
     };
-    (alone || of_objects()).then_some(*found)
+    if beside.any(stays) {
+        return None;
+    }
+    let inner = Walk::of(found).elements();
+    let of_objects = !inner.is_empty() && inner.iter().all(|element| element.starts_with('{'));
+    of_objects.then_some(*found)
 }
 
 fn text(body: &[u8]) -> Result<&str, SplitError> {
@@ -212,6 +259,8 @@ mod tests {
         check(b"\xef\xbb\xbf[{\"a\":1}, 2 ,\"x\"]", Ok(&[r#"{"a":1}"#, "2", r#""x""#]));
         check(br#"{"messages":[{"a":[1]},{}]}"#, Ok(&[r#"{"a":[1]}"#, "{}"]));
         check(br#"{"count":1,"messages":[{"a":1}]}"#, Ok(&[r#"{"a":1}"#]));
+        let paged = br#"{"company":{"companyId":1},"pages":[1,2],"more":[],"messages":[{"a":1}]}"#;
+        check(paged, Ok(&[r#"{"a":1}"#]));
         check(br#"{"messages":[]}"#, Ok(&[]));
         check(b"[]", Ok(&[]));
         check(b"null", Ok(&["null"]));
@@ -225,6 +274,25 @@ mod tests {
         check(br#"{"messages":[{}],"messages":null}"#, Ok(&[r#"{"messages":[{}],"messages":null}"#]));
         check(br#"{"messages":null,"messages":[{}]}"#, Ok(&["{}"]));
         check(br#"{"m\u0065ssages":[{}]}"#, Ok(&["{}"]));
+    }
+
+    #[test]
+    fn what_tells_or_places_a_message_beside_the_list_makes_it_one_message() {
+        for key in OF_A_MESSAGE {
+            let body = format!(r#"{{"{key}":1,"messages":[{{"text":"low battery"}}]}}"#);
+            check(body.as_bytes(), Ok(&[&*body]));
+            let body = format!(r#"{{"messages":[{{"text":"low battery"}}],"{key}":null}}"#);
+            check(body.as_bytes(), Ok(&[&*body]));
+        }
+    }
+
+    #[test]
+    fn a_second_list_of_objects_is_not_left_behind() {
+        for list in [r#"[{"b":1}]"#, r#"[null,{"b":1}]"#, r#"[[{"b":1}]]"#] {
+            let body = format!(r#"{{"messages":[{{"a":1}}],"positions":{list}}}"#);
+            check(body.as_bytes(), Ok(&[&*body]));
+        }
+        check(br#"{"messages":[{"a":1}],"messages":[{"b":1}]}"#, Ok(&[r#"{"b":1}"#]));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::port::{PATIENCE, TOKEN, Webhooks, answer, check, post};
+use crate::port::{PATIENCE, TOKEN, Webhooks, answer, check, gzip, post};
 
 #[tokio::test]
 async fn what_is_taken_is_answered_201_with_its_counts() {
@@ -50,6 +50,35 @@ async fn each_refusal_has_its_status() {
         check(&webhooks.post("/webhooks/acme", "x").await, status, &parts);
         assert_eq!(webhooks.state.counts.load().readings()[0].answered(status), 1);
     }
+}
+
+#[tokio::test]
+async fn of_broken_and_cut_gzip_it_is_said_that_the_gzip_is_at_fault() {
+    let webhooks = Webhooks::answering(|pushed| {
+        if pushed.body.starts_with(b"[") {
+            Ok(Receipt::default())
+        } else {
+            Err(Refusal::NotJson { line: 1, column: 2 })
+        }
+    });
+    let send = async |body: &[u8], encoding: &str| {
+        let length = format!("content-encoding: {encoding}\r\ncontent-length: {}", body.len());
+        let mut request = post("/webhooks/acme", "").replace("content-length: 0", &length).into_bytes();
+        request.extend(body);
+        webhooks.raw(request).await
+    };
+    let whole = gzip(b"[{\"text\":\"low battery\"}]");
+    let mut broken = whole.clone();
+    *broken.last_mut().unwrap() ^= 0xff;
+    for body in [&whole[..whole.len() / 2], &broken[..], &b"neither"[..]] {
+        let got = send(body, "gzip").await;
+        check(&got, 400, &["gzip is broken or cut off"]);
+        assert!(!got.contains("column") && !got.contains("battery"), "{got}");
+        assert_eq!(webhooks.seen.lock().last().unwrap().body, body, "it is kept as it came");
+    }
+    check(&send(b"neither", "identity").await, 400, &["\"line\":1", "\"column\":2"]);
+    check(&send(b"[]", "gzip").await, 201, &[]);
+    check(&send(&whole, "gzip").await, 201, &[]);
 }
 
 #[tokio::test]

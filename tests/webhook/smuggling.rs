@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::port::{PATIENCE, TOKEN, Webhooks};
+use crate::port::{PATIENCE, TOKEN, Webhooks, check};
 
 #[tokio::test]
 async fn nothing_is_smuggled_behind_a_body() {
@@ -48,4 +48,50 @@ async fn nothing_is_smuggled_behind_a_body() {
     }
     let hints: Vec<_> = webhooks.seen.lock().iter().filter_map(|p| p.hint.clone()).collect();
     assert_eq!(hints, Vec::<String>::new());
+}
+
+/// As RFC 9112 has it: a server may take the chunks and drop the length, where it ends the connection after the answer.
+#[tokio::test]
+async fn of_chunks_and_a_length_the_chunks_count_and_the_connection_ends() {
+    let webhooks = Webhooks::start();
+    for headers in [
+        "content-length: 4\r\ntransfer-encoding: chunked",
+        "transfer-encoding: chunked\r\ncontent-length: 4",
+        "content-length: 4\r\ntransfer-encoding: chunked\r\nconnection: keep-alive",
+    ] {
+        let all = to_the_end(&webhooks, headers, "4\r\n[{}]\r\n0\r\n\r\n").await;
+        check(&all, 201, &["connection: close"]);
+    }
+    let seen: Vec<_> = webhooks.seen.lock().iter().map(|pushed| pushed.body.clone()).collect();
+    assert_eq!(seen, ["[{}]", "[{}]", "[{}]"]);
+}
+
+#[tokio::test]
+async fn a_transfer_coding_that_nobody_undoes_is_refused_and_the_connection_ends() {
+    let webhooks = Webhooks::start();
+    for headers in [
+        "transfer-encoding: gzip, chunked",
+        "transfer-encoding: gzip,chunked\r\ncontent-length: 4",
+        "transfer-encoding: gzip\r\ntransfer-encoding: chunked",
+        "transfer-encoding: chunked, chunked",
+    ] {
+        let all = to_the_end(&webhooks, headers, "4\r\n[{}]\r\n0\r\n\r\n").await;
+        check(&all, 400, &["connection: close", "transfer coding"]);
+    }
+    assert!(webhooks.seen.lock().is_empty());
+    let all = to_the_end(&webhooks, "Transfer-Encoding: Chunked\r\nconnection: close", "0\r\n\r\n").await;
+    check(&all, 201, &[]);
+}
+
+/// Everything that is answered to one request, until the server ends the connection.
+async fn to_the_end(webhooks: &Webhooks, headers: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(webhooks.address).await.unwrap();
+    let request = format!(
+        "POST /webhooks/acme HTTP/1.1\r\nhost: x\r\nauthorization: {TOKEN}\r\n{headers}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut all = String::new();
+    timeout(PATIENCE, stream.read_to_string(&mut all)).await.expect("the connection stays open").unwrap();
+    assert_eq!(all.matches("HTTP/1.1 ").count(), 1, "{headers}: {all}");
+    all
 }

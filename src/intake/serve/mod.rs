@@ -8,6 +8,7 @@ mod guests;
 mod pace;
 mod tls;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -18,6 +19,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use axum::http::header::{CONNECTION, CONTENT_TYPE, TRANSFER_ENCODING};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
@@ -32,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
+use crate::deliver::seldom::Seldom;
 use guests::{Guest, Guests};
 use pace::{InFlight, Pace, Paced, Protocol, Times};
 pub use tls::{Tls, TlsError};
@@ -52,6 +57,8 @@ const LINGER: (Duration, u64) = (Duration::from_secs(2), 4 << 20);
 const FAREWELL: Duration = Duration::from_secs(1);
 /// The pause after the system could not accept (no file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Between two lines about that: it may go on for hours.
+const SAID: Duration = Duration::from_secs(10);
 
 /// A port's bounds.
 #[derive(Debug, Clone, Copy)]
@@ -166,6 +173,7 @@ impl Port {
             tracker: tracker.clone(),
             stop: stop.clone(),
             guests: Guests::new(bounds.connections),
+            not_accepted: Seldom::of(1, SAID),
         });
         let connections = Connections { guests: server.guests.clone() };
         tracker.spawn(server.accept(self.listener));
@@ -201,6 +209,7 @@ struct Server {
     tracker: TaskTracker,
     stop: CancellationToken,
     guests: Guests,
+    not_accepted: Seldom,
 }
 
 /// Runs the streams of HTTP/2 connections where everything runs.
@@ -253,7 +262,10 @@ impl Server {
                 }
                 Err(error) if concerns_the_peer(&error) => {}
                 Err(error) => {
-                    tracing::warn!(port = self.bounds.name, error = %error, "connection.not_accepted");
+                    if let Some(times) = self.not_accepted.happened() {
+                        let port = self.bounds.name;
+                        tracing::warn!(port, error = %error, times, "connection.not_accepted");
+                    }
                     // Mostly for want of file descriptors: one that idles gives its own back.
                     self.guests.dismiss_one();
                     sleep(ACCEPT_PAUSE).await;
@@ -296,10 +308,17 @@ impl Server {
         let service = service_fn(move |request: Request<Incoming>| {
             let multiplexed = request.version() == Version::HTTP_2;
             let in_flight = begun.begin(if multiplexed { Protocol::Http2 } else { Protocol::Http1 });
+            let coding = Coding::of(request.headers());
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(ConnectInfo(peer));
             let answer = router.clone().oneshot(request);
-            async move { answer.await.map(|answer| answer.map(|body| Counted::new(body, in_flight))) }
+            async move {
+                let answer = match coding {
+                    Coding::Plain => answer.await?,
+                    Coding::Unknown => not_undone(),
+                };
+                Ok::<_, Infallible>(answer.map(|body| Counted::new(body, in_flight)))
+            }
         });
         let ended = {
             let connection = self.protocols.serve_connection(TokioIo::new(stream), service);
@@ -314,6 +333,33 @@ impl Server {
             Ended::OutOfTime => tracing::debug!(port = self.bounds.name, "connection.timed_out"),
         }
     }
+}
+
+/// How a request's body comes on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    /// With a length, in chunks, or not at all.
+    Plain,
+    /// In a coding below the chunks. hyper undoes the chunks alone: what is left is not what the sender means.
+    Unknown,
+}
+
+impl Coding {
+    /// Beside chunks no length is left to be seen here: hyper drops it, and ends the connection after the answer.
+    fn of(headers: &HeaderMap) -> Self {
+        let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+        match (codings.next(), codings.next()) {
+            (None, _) => Self::Plain,
+            (Some(one), None) if one.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => Self::Plain,
+            (Some(_), _) => Self::Unknown,
+        }
+    }
+}
+
+fn not_undone() -> Response {
+    let headers = [(CONNECTION, "close"), (CONTENT_TYPE, "application/json")];
+    let body = r#"{"error":"the transfer coding is not chunked alone"}"#;
+    (StatusCode::BAD_REQUEST, headers, body).into_response()
 }
 
 /// An error of one peer, not of this machine.

@@ -28,6 +28,8 @@ pub enum Answer {
     UnknownAccount,
     /// The body was not read, or not to its end.
     Unread(Unread),
+    /// The body was read and kept, and is neither the gzip that it was said to be nor JSON.
+    NotGzip,
     /// The body was read, and not taken, or not in full.
     Refused(Refusal),
 }
@@ -63,6 +65,7 @@ impl Answer {
                 Unread::Broken => StatusCode::BAD_REQUEST,
                 Unread::NoRoom { .. } => StatusCode::SERVICE_UNAVAILABLE,
             },
+            Self::NotGzip => StatusCode::BAD_REQUEST,
             Self::Refused(refusal) => match refusal {
                 Refusal::NotJson { .. } | Refusal::Empty => StatusCode::BAD_REQUEST,
                 Refusal::TooMany(_) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -75,7 +78,7 @@ impl Answer {
     fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         match self {
-            Self::Taken(_) | Self::Ready | Self::UnknownAccount => {}
+            Self::Taken(_) | Self::Ready | Self::UnknownAccount | Self::NotGzip => {}
             Self::Unauthorized(_) => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"fleetbus\""));
             }
@@ -104,6 +107,10 @@ impl Answer {
             Self::Unauthorized(seen) => Json(Error::of(seen)).into_response(),
             Self::UnknownAccount => Json(Error::of("no such account")).into_response(),
             Self::Unread(unread) => Json(Error::of(unread)).into_response(),
+            Self::NotGzip => {
+                Json(Error::of("the body's gzip is broken or cut off, and as it came it is not JSON"))
+                    .into_response()
+            }
             Self::Refused(refusal) => Json(Error::from(refusal)).into_response(),
         }
     }

@@ -108,6 +108,15 @@ impl Reserved {
     }
 }
 
+/// Whether a body was what its headers said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// Plain, or gzip that was undone.
+    True,
+    /// Said to be gzip, and not, or broken, or cut off: it is here as it was sent.
+    NotGzip,
+}
+
 /// Reads a body, and undoes its encoding. Bytes that claim to be `gzip` and are not come back as they were sent: they
 /// are for `accept` to judge, and to keep.
 pub(super) async fn read(
@@ -115,17 +124,22 @@ pub(super) async fn read(
     account: &AccountId,
     headers: &HeaderMap,
     body: Body,
-) -> Result<(Bytes, Reserved), Unread> {
+) -> Result<(Bytes, Claim, Reserved), Unread> {
     let encoding = Encoding::of(headers)?;
     if announced(headers).is_some_and(|bytes| bytes > BYTES as u64) {
         return Err(Unread::TooLarge);
     }
     let mut reserved = budget.reserve(account);
-    let read = timeout(TIME, gather(body, encoding, &mut reserved)).await.unwrap_or(Err(Unread::TooSlow))?;
-    Ok((read, reserved))
+    let gathered = timeout(TIME, gather(body, encoding, &mut reserved)).await;
+    let (read, claim) = gathered.unwrap_or(Err(Unread::TooSlow))?;
+    Ok((read, claim, reserved))
 }
 
-async fn gather(mut body: Body, encoding: Encoding, reserved: &mut Reserved) -> Result<Bytes, Unread> {
+async fn gather(
+    mut body: Body,
+    encoding: Encoding,
+    reserved: &mut Reserved,
+) -> Result<(Bytes, Claim), Unread> {
     let mut sent = BytesMut::new();
     let mut gzip = match encoding {
         Encoding::Identity => None,
@@ -142,8 +156,11 @@ async fn gather(mut body: Body, encoding: Encoding, reserved: &mut Reserved) -> 
         }
         reserved.cover(sent.len() + gzip.as_ref().map_or(0, Undoing::len)).await?;
     }
-    let undone = gzip.map(Undoing::finish).transpose()?.flatten();
-    Ok(undone.unwrap_or_else(|| sent.freeze()))
+    Ok(match gzip.map(Undoing::finish).transpose()? {
+        None => (sent.freeze(), Claim::True),
+        Some(Some(undone)) => (undone, Claim::True),
+        Some(None) => (sent.freeze(), Claim::NotGzip),
+    })
 }
 
 fn announced(headers: &HeaderMap) -> Option<u64> {
@@ -245,10 +262,14 @@ mod tests {
     }
 
     async fn get(encoding: &'static str, body: Vec<u8>) -> Result<Bytes, Unread> {
+        claimed(encoding, body).await.map(|(bytes, _)| bytes)
+    }
+
+    async fn claimed(encoding: &'static str, body: Vec<u8>) -> Result<(Bytes, Claim), Unread> {
         let acme = AccountId::new("acme");
         let budget = Budget::new(std::slice::from_ref(&acme));
         let headers = headers(&[("content-encoding", encoding)]);
-        read(&budget, &acme, &headers, Body::from(body)).await.map(|(bytes, _)| bytes)
+        read(&budget, &acme, &headers, Body::from(body)).await.map(|(bytes, claim, _)| (bytes, claim))
     }
 
     #[test]
@@ -282,10 +303,15 @@ mod tests {
 
     #[tokio::test]
     async fn what_only_claims_to_be_gzip_comes_back_as_it_was_sent() {
-        assert_eq!(get("gzip", b"[{}]".to_vec()).await, Ok(Bytes::from_static(b"[{}]")));
+        let mut broken = gzip(b"[{}, {}, {}]");
+        broken[12] ^= 0xff;
         let cut: Vec<u8> = gzip(b"[{}, {}, {}]").into_iter().take(20).collect();
-        assert_eq!(get("gzip", cut.clone()).await, Ok(Bytes::from(cut)));
+        for sent in [b"[{}]".to_vec(), cut, broken] {
+            assert_eq!(claimed("gzip", sent.clone()).await, Ok((Bytes::from(sent), Claim::NotGzip)));
+        }
         assert_eq!(get("gzip", Vec::new()).await, Ok(Bytes::new()));
+        assert_eq!(claimed("gzip", gzip(b"[]")).await, Ok((Bytes::from_static(b"[]"), Claim::True)));
+        assert_eq!(claimed("identity", b"[]".to_vec()).await, Ok((Bytes::from_static(b"[]"), Claim::True)));
     }
 
     #[tokio::test(start_paused = true)]

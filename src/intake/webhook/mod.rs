@@ -29,7 +29,7 @@ use crate::clock;
 use crate::event::AccountId;
 use crate::faults::{self, Bug};
 use crate::trace;
-use body::Budget;
+use body::{Budget, Claim};
 
 /// A hint longer than this is none.
 const HINT_CHARS: usize = 64;
@@ -160,10 +160,14 @@ where
     let answering = async {
         match body::read(&shared.state.budget.load_full(), &account, &parts.headers, body).await {
             Err(unread) => Answer::from(unread),
-            Ok((body, reserved)) => {
+            Ok((body, claim, reserved)) => {
                 let pushed =
                     Pushed { account: account.clone(), hint, body, received_at: clock::now(), trace };
-                let answer = Answer::from((shared.accept)(pushed).await);
+                let answer = match (shared.accept)(pushed).await {
+                    // Where it is no JSON is no help to who sent gzip. It is kept all the same.
+                    Err(Refusal::NotJson { .. }) if claim == Claim::NotGzip => Answer::NotGzip,
+                    taken => Answer::from(taken),
+                };
                 drop(reserved);
                 if faults::bug(Bug::Cut) {
                     std::panic::resume_unwind(Box::new("a planted bug"));
