@@ -138,6 +138,27 @@ async fn nothing_is_injected_into_subjects_and_headers_of_nats() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_missing_stream_is_one_line_and_not_one_a_vehicle_with_its_name() {
+    let (nats, dir, prefix) = (shared_nats(), tempfile::tempdir().unwrap(), unique("unsaid"));
+    let bus = format!(
+        "bus: {{ nats: {{ url: \"{}\", subject: \"{prefix}.{{type}}.{{account}}.{{subject}}\", stream: \"{prefix}\" }} }}",
+        nats.url
+    );
+    let mut bridge = Bridge::start(&configure(dir.path(), &bus, acme(), "delivery: { drain_delay: 0s }"));
+    for vehicle in 0..20 {
+        assert_eq!(send(&bridge, &format!("John Doe {vehicle}")).await["parked"], 1);
+    }
+    bridge.wait_for_log("topic.refused", Duration::from_secs(60));
+    let log = bridge.log_text();
+    let lines = log.lines().filter(|line| line.contains("\"message\":\"topic.refused\""));
+    let topics: Vec<Value> = lines
+        .map(|line| serde_json::from_str::<Value>(line).expect("logs are JSON")["topic"].clone())
+        .collect();
+    assert_eq!(topics, [json!(format!("{prefix}.position.acme.*"))]);
+    assert!(!log.contains("John"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_injected_into_topics_and_headers_of_kafka() {
     let (kafka, dir, prefix) = (shared_kafka(), tempfile::tempdir().unwrap(), unique("hostile"));
     let bus = format!(

@@ -1,4 +1,6 @@
-//! `fleetbus run`: the bridge, until SIGTERM or SIGINT. A second signal exits at once.
+//! `fleetbus run`: the bridge, until SIGTERM or SIGINT. A second signal exits at once; SIGHUP reads the configuration again.
+//! Invariant: signals are listened to before anything else is done, so that none that comes during the start ends the process by the
+//! system's default, or is lost.
 
 use std::path::PathBuf;
 
@@ -7,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Exit, complain, files, telemetry};
+use crate::admin::Phase;
 use crate::app::{self, Ended};
 use crate::config::{self, Loaded, load::ThisProcess};
 use crate::trace::Exporter;
@@ -22,8 +25,14 @@ pub struct Args {
 /// Runs it.
 ///
 /// # Errors
-/// Where the runtime cannot be made; all else is an [`Exit`] with a sentence.
+/// Where the runtime cannot be made, or no signal be awaited; all else is an [`Exit`] with a sentence.
 pub fn run(args: Args) -> anyhow::Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime")?;
+    let signals = {
+        // Only so far: what follows may not be done inside a runtime.
+        let _inside = runtime.enter();
+        Signals::listen()?
+    };
     let path = config::locate(args.config);
     let loaded = match read_config(Some(path.clone()))? {
         Ok(loaded) => loaded,
@@ -41,8 +50,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     for note in &loaded.notes {
         tracing::warn!(note, "config.note");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime")?;
-    let exit = runtime.block_on(serve(loaded, path))?;
+    let exit = runtime.block_on(serve(loaded, path, signals))?;
     // What still blocks a thread (a broker that hangs) must not hold the exit back.
     runtime.shutdown_background();
     if let Some(spans) = spans {
@@ -78,9 +86,26 @@ pub fn read_config(said: Option<PathBuf>) -> anyhow::Result<Result<Loaded, Exit>
     }
 }
 
-async fn serve(loaded: Loaded, path: PathBuf) -> anyhow::Result<Exit> {
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be awaited")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be awaited")?;
+/// What is listened to. A signal that nobody awaits yet is kept until somebody does; several of a kind are one.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// From here on none of them does what the system would do. To be called inside a runtime.
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("SIGTERM cannot be awaited")?,
+            interrupt: signal(SignalKind::interrupt()).context("SIGINT cannot be awaited")?,
+            hangup: signal(SignalKind::hangup()).context("SIGHUP cannot be awaited")?,
+        })
+    }
+}
+
+async fn serve(loaded: Loaded, path: PathBuf, signals: Signals) -> anyhow::Result<Exit> {
+    let Signals { mut terminate, mut interrupt, mut hangup } = signals;
     let built = tokio::select! {
         built = app::build(loaded.config) => built,
         // Nothing was accepted yet: it may have waited for data_dir.
@@ -100,11 +125,15 @@ async fn serve(loaded: Loaded, path: PathBuf) -> anyhow::Result<Exit> {
             return Ok(exit);
         }
     };
-    let mut hangup = signal(SignalKind::hangup()).context("SIGHUP cannot be awaited")?;
     bridge.reloads_from(path);
     let handle = bridge.handle();
-    // What came of it is in the log.
+    let mut phase = handle.phase.clone();
     let reloading = async {
+        // One that came during the start is heeded after it: the file may have changed since it was read.
+        if phase.wait_for(|phase| *phase != Phase::Starting).await.is_err() {
+            return;
+        }
+        // What came of it is in the log.
         while hangup.recv().await.is_some() {
             handle.reload("SIGHUP").await.ok();
         }

@@ -12,8 +12,9 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use crate::trace::Exporter;
 
-/// What is logged where nobody says: the client libraries speak of every retry, and fleetbus says what they end in.
-const FILTER: &str = "warn,fleetbus=info,librdkafka=error,async_nats=error";
+/// What is logged where nobody says: the client libraries speak of every retry, and fleetbus says what they end in. One calls each of
+/// them an error, which is `nats.login_refused` once.
+const FILTER: &str = "warn,fleetbus=info,librdkafka=error,async_nats=error,async_nats::connector=off";
 
 /// Starts logging to standard error, and sending spans. `FLEETBUS_LOG` sets the filter of the logs; one that cannot be read is said, and the
 /// default taken.

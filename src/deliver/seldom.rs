@@ -1,23 +1,33 @@
-//! What would be said in the log for each event is said once a second, with how often it happened meanwhile. Invariant: the
-//! first time is always said. Two numbers, whatever happens.
+//! What would be said in the log for each event is said seldom, with how often it happened meanwhile: once a second, or a few
+//! times and then at intervals. Invariant: the first time is always said. Two numbers, whatever happens.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Between two lines.
+/// Between two lines about events.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub struct Seldom {
     begun: Instant,
-    /// When it may be said again, in ms since the beginning.
+    pause: Duration,
+    /// How far lines may be ahead of their pauses.
+    slack: Duration,
+    /// When the next one would come, were they at intervals, in ms since the beginning.
     due: AtomicU64,
     unsaid: AtomicU64,
 }
 
 impl Seldom {
+    /// Once a second.
     pub fn new() -> Self {
-        Self { begun: Instant::now(), due: AtomicU64::new(0), unsaid: AtomicU64::new(0) }
+        Self::of(1, PAUSE)
+    }
+
+    /// So many at once, and then one in each `pause`.
+    pub fn of(at_once: u32, pause: Duration) -> Self {
+        let slack = pause * at_once.saturating_sub(1);
+        Self { begun: Instant::now(), pause, slack, due: AtomicU64::new(0), unsaid: AtomicU64::new(0) }
     }
 
     /// It happened. How often since it was said, this time included, where it is to be said now.
@@ -29,8 +39,9 @@ impl Seldom {
         self.unsaid.fetch_add(1, Ordering::Relaxed);
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let due = self.due.load(Ordering::Relaxed);
-        let is_mine = ms(now) >= due
-            && self.due.compare_exchange(due, ms(now + PAUSE), Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let next = due.max(ms(now)).saturating_add(ms(self.pause));
+        let is_mine = ms(now.saturating_add(self.slack)) >= due
+            && self.due.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         is_mine.then(|| self.unsaid.swap(0, Ordering::Relaxed))
     }
 }
@@ -45,5 +56,14 @@ mod tests {
         let said =
             [0, 0, 500, 999, 1_000, 1_001, 5_000].map(|ms| seldom.happened_at(Duration::from_millis(ms)));
         assert_eq!(said, [Some(1), None, None, None, Some(4), None, Some(2)]);
+    }
+
+    #[test]
+    fn a_few_are_said_at_once_and_the_rest_at_intervals() {
+        let seldom = Seldom::of(3, Duration::from_secs(10));
+        let said = [0, 0, 1, 2, 9_999, 10_000, 10_001, 60_000, 60_000, 60_000, 60_000]
+            .map(|ms| seldom.happened_at(Duration::from_millis(ms)));
+        let (one, none) = (Some(1), None);
+        assert_eq!(said, [one, one, one, none, none, Some(3), none, Some(2), one, one, none]);
     }
 }

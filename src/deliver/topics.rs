@@ -1,6 +1,7 @@
 //! Topics that the bus refuses (missing, or no rights): a state of the topic, so that nothing else stops. While a topic is
 //! refused its lanes are behind, and one parked event probes it, one second growing to five minutes. Pure: "now" comes
-//! in. Bound: the topics that the configuration's template can make of accounts and types.
+//! in. Bound: the topics that the configuration's template can make of accounts and types, and on NATS of vehicles with events that
+//! wait; all vehicles' topics of one account and type have one name, and news is what happens to a name.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -14,29 +15,56 @@ struct Refused {
     next_probe: Instant,
     pause: Duration,
     why: String,
+    named: Text,
+}
+
+/// What a message that the bus took says of its topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Taken {
+    /// Nothing: it was not refused.
+    AsBefore,
+    /// It is taken again; others of its name are still refused.
+    Again,
+    /// It is taken again, and none of this name is refused any more.
+    LastOf(Text),
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Topics {
     refused: HashMap<Text, Refused>,
+    /// How many topics of each name are refused.
+    names: HashMap<Text, u64>,
 }
 
 impl Topics {
-    /// The bus refused it; true where that is news.
-    pub fn refuse(&mut self, topic: &Text, now: Instant, why: &str) -> bool {
+    /// The bus refused it; true where that is news: no other topic of its name was refused.
+    pub fn refuse(&mut self, topic: &Text, named: &str, now: Instant, why: &str) -> bool {
         if let Some(known) = self.refused.get_mut(topic) {
             why.clone_into(&mut known.why);
             return false;
         }
-        let refused = Refused { next_probe: now + PAUSE.0, pause: PAUSE.0, why: why.to_owned() };
+        let named = Text::from(named);
+        let of_name = self.names.entry(named.clone()).or_default();
+        *of_name += 1;
+        let is_first = *of_name == 1;
+        let refused = Refused { next_probe: now + PAUSE.0, pause: PAUSE.0, why: why.to_owned(), named };
         self.refused.insert(topic.clone(), refused);
-        true
+        is_first
     }
 
-    /// The bus took a message for it; true where that is news.
-    pub fn take(&mut self, topic: &str) -> bool {
-        !self.refused.is_empty() && self.refused.remove(topic).is_some()
+    /// The bus took a message for it.
+    pub fn take(&mut self, topic: &str) -> Taken {
+        if self.refused.is_empty() {
+            return Taken::AsBefore;
+        }
+        let Some(Refused { named, .. }) = self.refused.remove(topic) else { return Taken::AsBefore };
+        if let Some(left) = self.names.get_mut(&named).filter(|left| **left > 1) {
+            *left -= 1;
+            return Taken::Again;
+        }
+        self.names.remove(&named);
+        Taken::LastOf(named)
     }
 
     /// Whether it is refused.
@@ -88,8 +116,8 @@ mod tests {
         let start = Instant::now();
         let mut topics = Topics::default();
         let topic: Text = "fleet.trip".into();
-        assert!(topics.refuse(&topic, start, "no rights"));
-        assert!(!topics.refuse(&topic, start, "still none"));
+        assert!(topics.refuse(&topic, &topic, start, "no rights"));
+        assert!(!topics.refuse(&topic, &topic, start, "still none"));
         assert!(!topics.is_refused("fleet.stop"));
         let probes: Vec<u64> =
             (0..2_000).filter(|s| topics.take_probe(&topic, start + Duration::from_secs(*s))).collect();
@@ -99,7 +127,21 @@ mod tests {
         assert!(topics.is_any_due(start));
         assert!(topics.take_probe(&topic, start));
         assert_eq!(topics.list(), [(topic.clone(), "still none".to_owned())]);
-        assert!(topics.take("fleet.trip"));
-        assert!(!topics.take("fleet.trip"));
+        assert_eq!(topics.take("fleet.trip"), Taken::LastOf(topic));
+        assert_eq!(topics.take("fleet.trip"), Taken::AsBefore);
+    }
+
+    #[test]
+    fn of_many_vehicles_topics_the_first_that_is_refused_and_the_last_that_is_taken_are_news() {
+        let (start, mut topics, named) = (Instant::now(), Topics::default(), "fleet.trip.acme.*");
+        let all: Vec<Text> = (0..100).map(|vehicle| format!("fleet.trip.acme.{vehicle}").into()).collect();
+        for round in 0..2 {
+            let news = all.iter().filter(|topic| topics.refuse(topic, named, start, "full")).count();
+            assert_eq!(news, 1, "round {round}");
+            let (last, others) = all.split_last().expect("some");
+            assert!(others.iter().all(|topic| topics.take(topic) == Taken::Again), "round {round}");
+            assert_eq!(topics.take(last), Taken::LastOf(named.into()), "round {round}");
+            assert!(topics.list().is_empty(), "round {round}");
+        }
     }
 }

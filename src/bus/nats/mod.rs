@@ -5,6 +5,7 @@
 
 mod login;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,7 +16,9 @@ use async_nats::connection::State;
 use async_nats::jetstream::context::{ContextBuilder, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{self, ErrorCode};
-use async_nats::{Client, ConnectOptions, Event, HeaderMap, HeaderName, ServerError};
+use async_nats::{
+    Client, ClientError, ConnectErrorKind, ConnectOptions, Event, HeaderMap, HeaderName, ServerError,
+};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
@@ -24,7 +27,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Failure, Finding, Message, OpenError, Outcome, Ticket};
+use super::{Bus, Failure, Finding, Message, OpenError, Outcome, Ticket};
 use crate::config;
 use crate::event::Text;
 use login::Login;
@@ -63,6 +66,8 @@ struct Connection {
 struct Shared {
     connection: ArcSwapOption<Connection>,
     connected: AtomicBool,
+    /// The server does not let this client in, and that was said.
+    turned_away: AtomicBool,
     /// Rises with every connection that is made: what was in flight on the one before is sent again.
     connections: watch::Sender<u64>,
     /// For how many ms one message id is sent again.
@@ -73,10 +78,23 @@ struct Shared {
 }
 
 impl Shared {
+    fn new() -> Self {
+        Self {
+            connection: ArcSwapOption::empty(),
+            connected: AtomicBool::new(false),
+            turned_away: AtomicBool::new(false),
+            connections: watch::Sender::new(0),
+            window_ms: AtomicU64::new(millis(WINDOW)),
+            violations: Mutex::default(),
+            refusals: watch::Sender::new(0),
+        }
+    }
+
     fn happened(&self, event: &Event) {
         match event {
             Event::Connected => {
                 self.connected.store(true, Ordering::Relaxed);
+                self.turned_away.store(false, Ordering::Relaxed);
                 self.connections.send_modify(|count| *count += 1);
                 tracing::info!("nats.connected");
             }
@@ -93,10 +111,23 @@ impl Shared {
                     violations.insert(subject.to_ascii_lowercase(), Instant::now());
                     drop(violations);
                     self.refusals.send_modify(|count| *count += 1);
+                    // Its words name the subject, and so the vehicle.
+                    tracing::debug!(error = "no permission to publish", "nats.server_error");
+                } else {
+                    tracing::debug!(error = %text, "nats.server_error");
                 }
-                tracing::debug!(error = %text, "nats.server_error");
             }
+            // The one comes where rights are taken away, the other from each try to connect after that.
+            Event::ServerError(ServerError::AuthorizationViolation) => self.turn_away(),
+            Event::ClientError(ClientError::Other(text)) if is_no_login(text) => self.turn_away(),
             other => tracing::debug!(event = %other, "nats.event"),
+        }
+    }
+
+    /// Said once until there is a connection: the client tries every two seconds.
+    fn turn_away(&self) {
+        if !self.turned_away.swap(true, Ordering::Relaxed) {
+            tracing::error!("nats.login_refused");
         }
     }
 
@@ -107,22 +138,42 @@ impl Shared {
     }
 }
 
+/// Whether the client says that the server refused who it is. It hands on no more than the kind's words.
+fn is_no_login(text: &str) -> bool {
+    text == ConnectErrorKind::AuthorizationViolation.to_string()
+}
+
 /// The subject of a `Permissions Violation for Publish to "subject"`. Kept in lower case, as servers and clients differ.
 fn violated_subject(text: &str) -> Option<&str> {
     let rest = text.split_once("ublish to ").map(|(_, rest)| rest)?;
     Some(rest.trim_matches(|c: char| c == '"' || c == '\'' || c.is_whitespace()))
 }
 
+impl Bus {
+    /// What a topic is called before people: without the vehicle, whose id is the sender's text. Only NATS has it in there.
+    #[must_use]
+    pub fn name_of<'a>(&self, topic: &'a str) -> Cow<'a, str> {
+        match self {
+            Self::Nats(bus) => Cow::Owned(without_subject(&bus.config.subject, topic)),
+            Self::Kafka(_) | Self::Local(_) => Cow::Borrowed(topic),
+        }
+    }
+}
+
+/// A topic with a star for the event's subject, as the checks at start name it: what fills a template in has no dots, so that
+/// token stands by token.
+fn without_subject(template: &str, topic: &str) -> String {
+    let mut of_template = template.split('.');
+    let tokens = topic.split('.').map(|token| match of_template.next() {
+        Some(part) if !part.contains("{subject}") => token,
+        Some(_) | None => "*",
+    });
+    tokens.collect::<Vec<_>>().join(".")
+}
+
 impl NatsBus {
     pub(super) fn open(nats: &config::Nats) -> Result<Self, OpenError> {
-        let shared = Arc::new(Shared {
-            connection: ArcSwapOption::empty(),
-            connected: AtomicBool::new(false),
-            connections: watch::Sender::new(0),
-            window_ms: AtomicU64::new(millis(WINDOW)),
-            violations: Mutex::default(),
-            refusals: watch::Sender::new(0),
-        });
+        let shared = Arc::new(Shared::new());
         let told = Arc::clone(&shared);
         let (login, fails) = (Login::open(nats)?, Arc::new(AtomicBool::new(false)));
         let mut options =
@@ -463,6 +514,33 @@ mod tests {
         check("fleet.*", "fleet.>", false);
         check("fleet.position.*.*", "fleet.position.acme.1", true);
         check("other.>", "fleet.>", false);
+    }
+
+    #[test]
+    fn a_topic_is_named_without_the_vehicle() {
+        let check = |template: &str, topic: &str, expected: &str| {
+            assert_eq!(without_subject(template, topic), expected);
+        };
+        let usual = "fleet.{type}.{account}.{subject}";
+        check(usual, "fleet.position.acme.John%20Doe%2038%2E62701", "fleet.position.acme.*");
+        check("{account}.v-{subject}.{type}", "ac%2Eme.v-1.trip", "ac%2Eme.*.trip");
+        check("fleet.{type}", "fleet.trip", "fleet.trip");
+        check("fleet", "fleet.of.another.template", "fleet.*.*.*");
+    }
+
+    #[test]
+    fn that_the_server_takes_nobody_in_is_noticed_until_there_is_a_connection() {
+        let shared = Shared::new();
+        let away = |event: Event| {
+            shared.happened(&event);
+            shared.turned_away.load(Ordering::Relaxed)
+        };
+        let failed = |kind: ConnectErrorKind| Event::ClientError(ClientError::Other(kind.to_string()));
+        assert!(!away(failed(ConnectErrorKind::Io)), "nobody is there");
+        assert!(away(failed(ConnectErrorKind::AuthorizationViolation)), "a try to connect");
+        assert!(away(Event::Disconnected));
+        assert!(!away(Event::Connected));
+        assert!(away(Event::ServerError(ServerError::AuthorizationViolation)), "taken away while connected");
     }
 
     #[test]

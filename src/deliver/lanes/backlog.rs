@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::super::breaker::Verdict;
-use super::{Drained, Lanes, Ready};
+use super::{Came, Drained, Lanes, Ready};
 use crate::bus::Failure;
 use crate::replay::{Done, LaneKey, ParkError, Parked, Reason, Seq};
 
@@ -206,9 +206,10 @@ impl Lanes {
         Ok(())
     }
 
-    /// How many events came from their senders until now: whether more do, beside a drain.
-    pub(crate) fn came(&self) -> u64 {
-        self.came.load(Ordering::Relaxed)
+    /// What came from its senders until now: whether more does, beside a drain.
+    pub(crate) fn came(&self) -> Came {
+        let [live, behind] = [&self.came_live, &self.came_behind].map(|came| came.load(Ordering::Relaxed));
+        Came { live, behind }
     }
 
     /// The drain is about to read the lane's rows: which came last, for [`Self::exhausted`]. None where the lane is not the

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use foldhash::HashMap;
 use foldhash::fast::RandomState;
@@ -23,12 +23,15 @@ use crate::deliver::breaker::{Breaker, Change, Verdict};
 use crate::deliver::counts::Counts;
 use crate::deliver::seldom::Seldom;
 use crate::deliver::slot::{Group, Outgoing, Slot};
-use crate::deliver::topics::Topics;
+use crate::deliver::topics::{Taken, Topics};
 use crate::event::{AccountId, EventType, Text};
 use crate::replay::{LaneKey, ParkError, Parked, Reason, RecoveredLane, Seq, Store};
 
 /// Shards of the lane map: far more than threads that meet in it.
 const SHARDS: usize = 64;
+
+/// Lines about topics that are refused or taken again: so many at once, enough for all types of an account, then one in each pause.
+const SAID: (u32, Duration) = (16, Duration::from_secs(10));
 
 /// How a request's events enter their lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +118,15 @@ pub struct Ready {
     pub key: LaneKey,
 }
 
+/// How many events came from their senders until now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Came {
+    /// To the bus at once.
+    pub live: u64,
+    /// To the store, behind what waits there.
+    pub behind: u64,
+}
+
 /// How drained rows ended, for the lane's books.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Drained {
@@ -135,9 +147,12 @@ pub struct Lanes {
     counts: Arc<Counts>,
     retries: u32,
     numbers: AtomicU64,
-    /// Events that came from their senders until now.
-    came: AtomicU64,
+    /// See [`Came`].
+    came_live: AtomicU64,
+    came_behind: AtomicU64,
     unfit: Seldom,
+    refused: Seldom,
+    accepted: Seldom,
     /// The bus came back.
     hurry: AtomicBool,
     /// Rung when a lane may have become ready for the drain.
@@ -165,8 +180,11 @@ impl Lanes {
             counts,
             retries,
             numbers: AtomicU64::new(1),
-            came: AtomicU64::new(0),
+            came_live: AtomicU64::new(0),
+            came_behind: AtomicU64::new(0),
             unfit: Seldom::new(),
+            refused: Seldom::of(SAID.0, SAID.1),
+            accepted: Seldom::of(SAID.0, SAID.1),
             hurry: AtomicBool::new(false),
             ready: Notify::new(),
         };
@@ -182,10 +200,11 @@ impl Lanes {
         let must_park = admission == Admission::Park
             || self.breaker.lock().is_open()
             || self.topics.lock().is_refused(&key.topic);
-        self.came.fetch_add(events.len() as u64, Ordering::Relaxed);
         let mut shard = self.shard(key).lock();
         let lane = shard.entry(key.clone()).or_default();
         let behind = must_park || lane.is_behind();
+        let came = if behind { &self.came_behind } else { &self.came_live };
+        came.fetch_add(events.len() as u64, Ordering::Relaxed);
         for (outgoing, slot) in events {
             let number = self.numbers.fetch_add(1, Ordering::Relaxed);
             let outgoing = Some(Box::new(outgoing));
@@ -482,15 +501,25 @@ impl Lanes {
     }
 
     fn succeed(&self, topic: &Text) {
-        if self.topics.lock().take(topic) {
-            tracing::info!(topic = %topic, "topic.accepted");
-            self.ready.notify_one();
+        let taken = self.topics.lock().take(topic);
+        match taken {
+            Taken::AsBefore => {}
+            Taken::Again => self.ready.notify_one(),
+            Taken::LastOf(named) => {
+                if let Some(topics) = self.accepted.happened() {
+                    tracing::info!(topic = %named, topics, "topic.accepted");
+                }
+                self.ready.notify_one();
+            }
         }
     }
 
+    /// What is said of it leaves out the vehicle: a full stream would be a line each, and with the sender's own words.
     fn refuse(&self, topic: &Text, why: &str) {
-        if self.topics.lock().refuse(topic, Instant::now(), why) {
-            tracing::error!(topic = %topic, error = why, "topic.refused");
+        let named = self.bus.name_of(topic);
+        let is_news = self.topics.lock().refuse(topic, &named, Instant::now(), why);
+        if is_news && let Some(topics) = self.refused.happened() {
+            tracing::error!(topic = %named, error = why, topics, "topic.refused");
         }
     }
 
