@@ -24,7 +24,8 @@ impl World for Given {
         match name {
             "EMPTY" => Some("\n".to_owned()),
             "UNSET" => None,
-            _ => Some("s3cret".to_owned()),
+            "ONE" | "TWIN" => Some("hunter2".to_owned()),
+            _ => Some(format!("s3cret of {name}")),
         }
     }
 
@@ -526,4 +527,22 @@ fn admin_tokens_have_names_of_their_own_and_a_scope() {
     check(&format!("{{ name: x, scope: all, {token} }}"), "`all` is not a scope");
     check("{ name: x, scope: read, token: hunter2 }", "is a secret written out");
     check(&format!("{{ name: x, {token} }}"), "scope: is missing");
+}
+
+#[test]
+fn two_admin_tokens_of_one_secret_contradict_each_other() {
+    let fix = "give each a secret of its own: it alone tells who asks, and what they may do";
+    let tokens = |one: &str, other: &str| {
+        format!(
+            "admin:\n  tokens:\n    - {{ name: eve, scope: read, token: {one} }}\n    - {{ name: bob, scope: write, token: {other} }}\n"
+        )
+    };
+    let twins = format!("4:34: admin.tokens[1].token: `bob` has the secret of `eve`; {fix}");
+    check(&tokens("{ env: ONE }", "{ env: TWIN }"), &[&twins]);
+    check(&tokens("{ env: T }", "{ env: T }"), &[&twins]);
+    check(&tokens("{ env: ONE }", "{ env: OTHER }"), &[]);
+    check(
+        "admin: { token: { env: ONE }, tokens: [{ name: eve, scope: read, token: { env: TWIN } }] }",
+        &[&format!("1:66: admin.tokens[0].token: `eve` has the secret of `admin`; {fix}")],
+    );
 }

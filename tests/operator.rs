@@ -6,9 +6,10 @@
 mod bridge;
 
 use std::fs::OpenOptions;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -275,6 +276,22 @@ async fn the_command_line_makes_lists_rotates_and_ends_tokens() {
     assert!(page.contains("overlap"), "{page}");
 }
 
+#[tokio::test]
+async fn an_account_is_exported_into_a_file_of_the_folder_where_one_stands() {
+    let dir = tempfile::tempdir().unwrap();
+    let operator = Operator::of(&local(dir.path(), ""), &[]);
+    operator.made(TOKENS, json!({"name": "partner"})).await;
+    assert!(operator.bridge.stop().success());
+    let exported = Command::new(env!("CARGO_BIN_EXE_fleetbus"))
+        .args(["account", "export", "acme", "--data-dir", "data", "--to", "acme.fleetbus"])
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
+    assert!(dir.path().join("acme.fleetbus").is_file());
+    assert!(!dir.path().join("acme.part").exists());
+}
+
 /// A provider that has nothing to tell, and the calls that it got: each a path and a query or body.
 struct Provider {
     url: String,
@@ -412,6 +429,8 @@ async fn a_cursor_is_moved_back_at_once_and_forward_only_where_that_is_meant() {
     let ahead = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
     let (status, _) = operator.ask(Method::PUT, cursor, Some(json!({"position": ahead.to_string()}))).await;
     assert_eq!(status, 422);
+    let misused = operator.cli(&["accounts", "move-cursor", "acme", "v2/trips", "--to", "yesterday"]);
+    assert_eq!(misused.status.code(), Some(64));
     let acts = operator.get("/v1/audit?act=cursor.").await;
     assert_eq!(acts["acts"][0]["before"]["position"], back.to_string(), "{acts}");
     assert_eq!(acts["acts"][0]["after"]["position"], there.to_string(), "{acts}");
@@ -464,6 +483,49 @@ async fn a_reload_adds_and_removes_accounts_and_a_broken_file_changes_nothing() 
     operator.bridge.wait_for_log("config.reloaded", PATIENCE);
     assert_eq!(operator.get("/v1/accounts").await["accounts"].as_array().map(Vec::len), Some(1));
     assert!(operator.bridge.stop().success());
+}
+
+/// A successor that waits until `data_dir` is free, and an operator who does not wait for it.
+#[test]
+fn a_reload_that_is_asked_for_during_the_start_is_made_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = local(dir.path(), "");
+    std::fs::create_dir(dir.path().join("data")).unwrap();
+    let held = std::fs::File::create(dir.path().join("data/LOCK")).unwrap();
+    held.lock().unwrap();
+    let mut command = Command::new(bridge::binary());
+    command.args(["run", "--config"]).arg(&config).env("TEST_TOKEN", TOKEN).stderr(Stdio::piped());
+    let mut successor = Starting(command.spawn().unwrap());
+    let lines = BufReader::new(successor.0.stderr.take().unwrap()).lines();
+    let (says, said) = std::sync::mpsc::sync_channel(1_024);
+    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| says.send(line)));
+    let wait_for = |event: &str| loop {
+        let line = said.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no {event}"));
+        if line.contains(&format!("\"message\":\"{event}\"")) {
+            return line;
+        }
+    };
+    let process = nix::unistd::Pid::from_raw(successor.0.id().cast_signed());
+    wait_for("data_dir.held");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("id: acme", "id: beta")).unwrap();
+    nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGHUP).unwrap();
+    drop(held);
+    wait_for("admin.listening");
+    let line = wait_for("config.reloaded");
+    assert!(line.contains("account beta: added"), "{line}");
+    nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert!(successor.0.wait().unwrap().success());
+}
+
+/// Killed when dropped.
+struct Starting(Child);
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
 }
 
 /// A disk that hangs, as a pipe that nobody writes to does.

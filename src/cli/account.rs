@@ -62,7 +62,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
             complain(&format!("{error}: stop it first; an account moves between stopped instances"));
             return Ok(Exit::Locked);
         }
-        Err(error @ LockError::Unwritable { .. }) => {
+        Err(error @ (LockError::Unwritable { .. } | LockError::ReadOnly { .. })) => {
             complain(&format!("{:#}", anyhow::Error::from(error)));
             return Ok(Exit::Failed);
         }

@@ -1,12 +1,19 @@
-//! `fleetbus check`: the code that `run` starts with, and nothing started. With `--connect` what it
+//! `fleetbus check`: the code that `run` starts with, and nothing started. Invariant: what would end the start of `run` for what is
+//! in the configuration or in a file that it names is a problem here, and nobody is asked for it. With `--connect` what it
 //! names is tried too (`connect`); with `--schema` the form of a configuration is printed instead.
 
-use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::Exit;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
 use super::output::Output;
-use crate::config::{self, Account, Loaded};
+use super::remote::{Reader, say, wait};
+use super::{Exit, complain};
+use crate::bus::Bus;
+use crate::config::tree::{self, Place};
+use crate::config::{self, Account, Config, Loaded, Problem};
+use crate::intake::serve::{Tls, TlsError};
 
 /// Arguments of `fleetbus check`.
 #[derive(Debug, clap::Args)]
@@ -29,22 +36,108 @@ pub struct Args {
 /// # Errors
 /// Where the answer cannot be printed; what is wrong with the configuration is an [`Exit`] with sentences.
 pub fn run(args: Args) -> anyhow::Result<Exit> {
-    let mut out = io::stdout().lock();
     if args.schema {
-        writeln!(out, "{:#}", config::schema())?;
+        say(&format!("{:#}", config::schema()))?;
         return Ok(Exit::Done);
     }
-    let loaded = match super::run::read_config(args.config)? {
+    let path = config::locate(args.config);
+    let loaded = match super::run::read_config(Some(path.clone()))? {
         Ok(loaded) => loaded,
         Err(exit) => return Ok(exit),
     };
+    let unopened = wait(async { Ok(open(&loaded.config).await) })?;
+    if !unopened.is_empty() {
+        let problems = placed(unopened, &path);
+        for problem in &problems {
+            complain(&format!("{}:{problem}", path.display()));
+        }
+        let what = if problems.len() == 1 { "problem" } else { "problems" };
+        complain(&format!("{} {what} in {}", problems.len(), path.display()));
+        return Ok(Exit::Usage);
+    }
     if args.output.is_for_people() {
         for line in summary(&loaded) {
-            writeln!(out, "{line}")?;
+            if say(&line)? == Reader::Left {
+                break;
+            }
         }
     }
-    drop(out);
     if args.connect { super::connect::connect(&loaded.config, args.output) } else { Ok(Exit::Done) }
+}
+
+/// What cannot be opened.
+struct Unopened {
+    /// The key that names it.
+    key: &'static str,
+    what: String,
+    fix: &'static str,
+}
+
+impl Unopened {
+    fn new(key: &'static str, error: impl Into<anyhow::Error>, fix: &'static str) -> Self {
+        Self { key, what: format!("{:#}", error.into()), fix }
+    }
+}
+
+/// Opens what `run` opens by the configuration and its files alone: no port, no folder, no connection.
+async fn open(config: &Config) -> Vec<Unopened> {
+    let mut unopened = Vec::new();
+    if let Some(files) = &config.listen.tls
+        && let Err(error) = Tls::load(files.clone()).await
+    {
+        let fix = "name the PEM files of a certificate and of its key";
+        unopened.push(Unopened::new("listen.tls", error, fix));
+    }
+    match &config.bus {
+        config::Bus::Kafka(kafka) => {
+            // A client without brokers is made of the same properties and files, and connects to nobody.
+            let alone = config::Bus::Kafka(config::Kafka { brokers: String::new(), ..kafka.clone() });
+            if let Err(error) = Bus::open(&alone, &config.data_dir) {
+                let fix = "mend what it names: a property, or the file of one";
+                unopened.push(Unopened::new("bus.kafka", error, fix));
+            }
+        }
+        config::Bus::Nats(nats) => {
+            if let Err(error) = Bus::open(&config.bus, &config.data_dir) {
+                let fix = "name the file that `nsc generate creds` wrote";
+                unopened.push(Unopened::new("bus.nats", error, fix));
+            }
+            if let Some(ca) = &nats.ca
+                && let Err(error) = authorities(ca)
+            {
+                unopened.push(Unopened::new("bus.nats.ca", error, "name a file of CA certificates in PEM"));
+            }
+        }
+        // A file in data_dir, which a running bridge may hold.
+        config::Bus::Local(_) => {}
+    }
+    unopened
+}
+
+/// Looks for certificates in a file that the client itself reads only when it connects.
+fn authorities(path: &Path) -> Result<(), TlsError> {
+    let unreadable = |source| TlsError::Unreadable { path: path.to_owned(), source };
+    let bytes = std::fs::read(path).map_err(unreadable)?;
+    match CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>() {
+        Ok(found) if !found.is_empty() => Ok(()),
+        Ok(_) | Err(_) => Err(TlsError::NotPem { path: path.to_owned(), wanted: "certificate" }),
+    }
+}
+
+/// With their places in the file. It was read already: where that was a pipe, nothing but the lines is lost.
+fn placed(unopened: Vec<Unopened>, path: &Path) -> Vec<Problem> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let root = tree::parse(text.trim_start_matches('\u{feff}')).ok();
+    let place = |key: &str| root.as_ref().map_or(Place { line: 1, column: 1 }, |root| root.place_of(key));
+    let problem = |Unopened { key, what, fix }| Problem {
+        place: place(key),
+        path: key.to_owned(),
+        what,
+        fix: fix.to_owned(),
+    };
+    let mut problems: Vec<Problem> = unopened.into_iter().map(problem).collect();
+    problems.sort_by_key(|problem| problem.place);
+    problems
 }
 
 fn summary(loaded: &Loaded) -> Vec<String> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 
 use super::Exit;
-use super::remote::{say, wait};
+use super::remote::{base, say, wait};
 
 /// A line or two comes back; more is no bridge's answer.
 const ANSWER: usize = 4096;
@@ -15,7 +15,7 @@ const ANSWER: usize = 4096;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The operator's port of the bridge: its admin.address.
-    #[arg(long, value_name = "URL", env = "FLEETBUS_ADMIN", default_value = "http://127.0.0.1:9090")]
+    #[arg(long, value_name = "URL", env = "FLEETBUS_ADMIN", default_value = "http://127.0.0.1:9090", value_parser = base)]
     admin: String,
     /// How long to wait for the answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
@@ -28,7 +28,7 @@ pub struct Args {
 /// Where the bridge is not ready, or does not answer in time, with what it says.
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let within = Duration::from_secs(args.within);
-    wait(ask(args.admin.trim_end_matches('/'), within))
+    wait(ask(&args.admin, within))
 }
 
 async fn ask(admin: &str, within: Duration) -> anyhow::Result<Exit> {

@@ -22,6 +22,7 @@ mod input;
 pub mod job;
 pub mod licenses;
 pub mod manual;
+mod new_file;
 pub mod output;
 pub mod parked;
 pub mod remote;
@@ -168,7 +169,7 @@ pub fn main() -> ! {
         Ok(exit) => exit.leave(),
         Err(error) => {
             complain(&format!("{error:#}"));
-            Exit::Failed.leave()
+            error.downcast_ref::<remote::Mistake>().map_or(Exit::Failed, remote::Mistake::exit).leave()
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `fleetbus parked`: what waits in a running bridge's replay store, listed, shown, counted, thrown away, edited, and carried from
 //! one store into another.
 
-use std::io::Write as _;
+use std::io::{BufWriter, Write as _};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::input::{self, whole_or_exit};
 use super::job::{bar, count};
+use super::new_file::NewFile;
 use super::output::{Column, Output};
 use super::remote::{At, Filter, Reader, Remote, say, wait};
 use super::{Exit, complain};
@@ -102,7 +103,7 @@ struct DiscardArgs {
 struct ExportArgs {
     #[command(flatten)]
     filter: Filter,
-    /// The file; standard output where it is left out.
+    /// A new file; standard output where it is left out.
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
     #[command(flatten)]
@@ -248,8 +249,10 @@ async fn discard(args: DiscardArgs) -> anyhow::Result<Exit> {
 
 async fn export(args: ExportArgs) -> anyhow::Result<Exit> {
     let remote = Remote::new(&args.at)?;
+    // A name that is taken is told before anything is asked for.
+    let new = args.to.map(NewFile::create).transpose()?;
     let mut lines = remote.lines("/v1/parked/export", &args.filter.pairs()).await?;
-    let Some(path) = args.to else {
+    let Some(new) = new else {
         while let Some(line) = lines.whole().await? {
             if say(&line)? == Reader::Left {
                 break;
@@ -257,17 +260,19 @@ async fn export(args: ExportArgs) -> anyhow::Result<Exit> {
         }
         return Ok(Exit::Done);
     };
-    let unwritable = || format!("{} cannot be written", path.display());
-    let mut file = std::io::BufWriter::new(std::fs::File::create(&path).with_context(unwritable)?);
+    let unwritable = || format!("{} cannot be written", new.part.display());
+    let mut file = BufWriter::new(&new.file);
     let bar = bar(0, "{spinner} {pos} messages, {rate}");
     while let Some(line) = lines.whole().await? {
         writeln!(file, "{line}").with_context(unwritable)?;
         bar.inc(1);
     }
-    file.into_inner().map_err(std::io::IntoInnerError::into_error).and_then(|file| file.sync_all())?;
+    file.flush().with_context(unwritable)?;
+    drop(file);
+    let name = new.finish()?;
     let written = bar.position();
     bar.finish_and_clear();
-    complain(&format!("exported {written} messages to {}", path.display()));
+    complain(&format!("exported {written} messages to {}", name.display()));
     Ok(Exit::Done)
 }
 

@@ -1,6 +1,7 @@
 //! A running bridge as the command line meets it: the operator's port, by HTTP. Invariants: the token is never printed, and
 //! a bridge that does not answer, or says no, becomes one sentence.
 
+use std::env::VarError;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +13,8 @@ use reqwest::{Method, Response};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+use super::Exit;
 
 /// For a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -26,7 +29,7 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_'
 #[derive(Debug, clap::Args)]
 pub struct At {
     /// The operator's port of the bridge. The token is read from FLEETBUS_ADMIN_TOKEN, or from --token-file.
-    #[arg(long, value_name = "URL", env = "FLEETBUS_ADMIN", default_value = "http://127.0.0.1:9090")]
+    #[arg(long, value_name = "URL", env = "FLEETBUS_ADMIN", default_value = "http://127.0.0.1:9090", value_parser = base)]
     admin: String,
     /// A file that holds the admin token.
     #[arg(long, value_name = "FILE")]
@@ -64,6 +67,19 @@ pub struct Filter {
     #[arg(long, value_name = "TEXT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+}
+
+/// The address of a bridge, without a trailing slash.
+///
+/// # Errors
+/// What is expected, where it is none.
+pub fn base(text: &str) -> Result<String, &'static str> {
+    match reqwest::Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
+            Ok(text.trim_end_matches('/').to_owned())
+        }
+        Ok(_) | Err(_) => Err("it is not a URL such as http://127.0.0.1:9090"),
+    }
 }
 
 impl Filter {
@@ -137,11 +153,17 @@ impl Remote {
     /// Where the token cannot be read.
     pub fn new(at: &At) -> anyhow::Result<Self> {
         let token = match &at.token_file {
-            Some(path) => Some(
-                std::fs::read_to_string(path)
-                    .with_context(|| format!("{} cannot be read", path.display()))?,
-            ),
-            None => std::env::var("FLEETBUS_ADMIN_TOKEN").ok(),
+            Some(path) => {
+                let unreadable = |source| Mistake::NoInput { name: path.display().to_string(), source };
+                Some(std::fs::read_to_string(path).map_err(unreadable)?)
+            }
+            None => match std::env::var("FLEETBUS_ADMIN_TOKEN") {
+                Ok(token) => Some(token),
+                Err(VarError::NotPresent) => None,
+                Err(VarError::NotUnicode(_)) => {
+                    return Err(Mistake::Misuse("FLEETBUS_ADMIN_TOKEN is not UTF-8 text".to_owned()).into());
+                }
+            },
         };
         let header = |token: String| {
             let mut value = HeaderValue::try_from(format!("Bearer {}", token.trim()))
@@ -152,7 +174,7 @@ impl Remote {
         let token = token.filter(|token| !token.trim().is_empty()).map(header).transpose()?;
         // The operator's port is not behind a proxy, whatever the environment says about the world outside.
         let client = reqwest::Client::builder().connect_timeout(CONNECT).no_proxy().build()?;
-        Ok(Self { client, base: at.admin.trim_end_matches('/').to_owned(), token })
+        Ok(Self { client, base: at.admin.clone(), token })
     }
 
     /// Asks for a value.
@@ -319,10 +341,13 @@ impl Remote {
         if status.is_success() {
             return Ok(answer);
         }
-        let detail = answer.json::<Problem>().await.map(Problem::words);
-        let detail = detail.unwrap_or_else(|_| "it gives no reason".to_owned());
+        let problem = answer.json::<Problem>().await.ok();
+        // What is wrong in the lines of a file is not wrong in the command.
+        let in_lines = problem.as_ref().is_some_and(|problem| !problem.errors.is_empty());
+        let detail = problem.map_or_else(|| "it gives no reason".to_owned(), Problem::words);
         match status.as_u16() {
             401 => bail!("{detail}: set FLEETBUS_ADMIN_TOKEN, or name a file with --token-file"),
+            400 | 422 if !in_lines => Err(Mistake::Misuse(format!("{detail} ({status})")).into()),
             _ => bail!("{detail} ({status})"),
         }
     }
@@ -339,6 +364,33 @@ impl Remote {
             format!("{base} does not answer: {cause}")
         };
         NoAnswer(sentence).into()
+    }
+}
+
+/// Whoever typed the command can mend it.
+#[derive(Debug, thiserror::Error)]
+pub enum Mistake {
+    /// It cannot be meant so, by what the bridge or this side of it says.
+    #[error("{0}")]
+    Misuse(String),
+    /// A file that it names cannot be read.
+    #[error("{name} cannot be read")]
+    NoInput {
+        /// Which.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Mistake {
+    /// How the process ends.
+    #[must_use]
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::Misuse(_) => Exit::Usage,
+            Self::NoInput { .. } => Exit::NoInput,
+        }
     }
 }
 
@@ -447,6 +499,15 @@ mod tests {
         };
         let expected = [("account", "acme".to_owned()), ("reason", "unfit,not-json".to_owned())];
         assert_eq!(filter.pairs(), expected);
+    }
+
+    #[test]
+    fn an_address_is_a_url_with_a_host() {
+        assert_eq!(base("http://127.0.0.1:9090/"), Ok("http://127.0.0.1:9090".to_owned()));
+        assert_eq!(base("https://bridge"), Ok("https://bridge".to_owned()));
+        for wrong in ["", "garbage", "127.0.0.1:9090", "localhost:9090", "ftp://bridge", "http://"] {
+            assert!(base(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -2,14 +2,13 @@
 //! through its operator's port or of the folder of one that is stopped. Invariants: nothing here changes a store; a file is
 //! never written over; what is written is complete, or has another name.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
 
+use super::new_file::NewFile;
 use super::remote::{At, Remote, say, wait};
 use super::run::read_config;
 use super::{Exit, complain};
@@ -103,7 +102,7 @@ fn hold(path: &Path) -> anyhow::Result<Result<DataDir, Exit>> {
             complain(&format!("{error}: stop it, or take a backup of it with `fleetbus store backup FILE`"));
             Ok(Err(Exit::Locked))
         }
-        Err(error @ LockError::Unwritable { .. }) => Err(error.into()),
+        Err(error @ (LockError::Unwritable { .. } | LockError::ReadOnly { .. })) => Err(error.into()),
     }
 }
 
@@ -144,7 +143,7 @@ fn export(args: ExportArgs) -> anyhow::Result<Exit> {
     };
     let exported = match args.out {
         Some(path) => {
-            let new = New::create(path)?;
+            let new = NewFile::create(path)?;
             let mut out = BufWriter::new(&new.file);
             let exported = salvage.export(&mut out)?;
             drop(out);
@@ -174,7 +173,7 @@ fn summary(exported: &Exported) -> Vec<String> {
 }
 
 fn backup(args: &BackupArgs) -> anyhow::Result<Exit> {
-    let mut new = New::create(args.file.clone())?;
+    let mut new = NewFile::create(args.file.clone())?;
     match &args.data_dir {
         Some(path) => {
             let dir = match hold(path)? {
@@ -198,43 +197,4 @@ fn backup(args: &BackupArgs) -> anyhow::Result<Exit> {
     let name = new.finish()?;
     say(&format!("{}: {}", name.display(), checked.notes.join("; ")))?;
     Ok(Exit::Done)
-}
-
-/// A file that is being written, under another name until it is complete. Only its owner reads it: what is in it is
-/// personal. Given up, it is gone.
-struct New {
-    file: File,
-    part: PathBuf,
-    name: Option<PathBuf>,
-}
-
-impl New {
-    fn create(name: PathBuf) -> anyhow::Result<Self> {
-        let mut part = name.clone().into_os_string();
-        part.push(".part");
-        let part = PathBuf::from(part);
-        if name.exists() {
-            anyhow::bail!("{} is there already: name a new file", name.display());
-        }
-        let file = File::options().write(true).create_new(true).mode(0o600).open(&part);
-        let file = file.with_context(|| format!("{} cannot be made", part.display()))?;
-        Ok(Self { file, part, name: Some(name) })
-    }
-
-    /// It is complete: it gets its name, once it is on disk.
-    fn finish(mut self) -> anyhow::Result<PathBuf> {
-        self.file.sync_all().with_context(|| format!("{} cannot be written", self.part.display()))?;
-        let name = self.name.take().unwrap_or_default();
-        std::fs::rename(&self.part, &name).with_context(|| format!("{} cannot be made", name.display()))?;
-        Ok(name)
-    }
-}
-
-impl Drop for New {
-    fn drop(&mut self) {
-        if self.name.is_some() {
-            // Who reads it would take it for a whole one.
-            std::fs::remove_file(&self.part).unwrap_or_default();
-        }
-    }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::input;
 use super::output::{Column, Output};
-use super::remote::{At, Remote, say, segment, wait};
+use super::remote::{At, Mistake, Remote, say, segment, wait};
 use super::{Exit, complain};
 
 /// The longest file of a token: longer than any token.
@@ -181,9 +181,10 @@ fn imported(path: &Path) -> anyhow::Result<String> {
     if path.as_os_str() == "-" && io::stdin().is_terminal() {
         complain("type the token, then Ctrl-D:");
     }
-    let unreadable = || format!("{} cannot be read", input::name(path));
-    let bytes = input::whole(path, TOKEN_BYTES).with_context(unreadable)?;
-    let text = String::from_utf8(bytes).with_context(unreadable)?;
+    let name = input::name(path);
+    let unreadable = |source| Mistake::NoInput { name: name.to_string(), source };
+    let bytes = input::whole(path, TOKEN_BYTES).map_err(unreadable)?;
+    let text = String::from_utf8(bytes).with_context(|| format!("{name} cannot be read"))?;
     match text.trim() {
         "" => bail!("there is no token in it"),
         token => Ok(token.to_owned()),

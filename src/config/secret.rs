@@ -1,5 +1,6 @@
 //! Secrets: where they come from, and a text that cannot be printed. Invariant: no `Debug` or `Display` here shows a value.
 
+use std::env::VarError;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -45,12 +46,12 @@ pub enum SecretError {
     #[error("the environment variable {0} is not set")]
     Unset(String),
     /// The file cannot be read.
-    #[error("{path} cannot be read")]
+    #[error("{path} cannot be read: {why}")]
     Unreadable {
         /// Which file.
         path: PathBuf,
-        /// Why.
-        source: io::Error,
+        /// The system's words: in the sentence, for logs show no causes.
+        why: io::Error,
     },
     /// There is nothing in it.
     #[error("the secret in {0} is empty")]
@@ -71,11 +72,14 @@ impl SecretSource {
     pub fn read(&self) -> Result<Secret, SecretError> {
         match self {
             Self::Env(name) => {
-                let text = std::env::var(name).map_err(|_| SecretError::Unset(name.clone()))?;
+                let text = std::env::var(name).map_err(|error| match error {
+                    VarError::NotPresent => SecretError::Unset(name.clone()),
+                    VarError::NotUnicode(_) => SecretError::NotText(self.to_string()),
+                })?;
                 self.parse(&text)
             }
             Self::File(path) => {
-                let unreadable = |source| SecretError::Unreadable { path: path.clone(), source };
+                let unreadable = |why| SecretError::Unreadable { path: path.clone(), why };
                 let bytes = read_bounded(path).map_err(unreadable)?;
                 let text = str::from_utf8(&bytes).map_err(|_| SecretError::NotText(self.to_string()))?;
                 self.parse(text)
@@ -134,7 +138,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("token");
         let source = SecretSource::File(path.clone());
-        assert!(matches!(source.read(), Err(SecretError::Unreadable { .. })));
+        let unread = source.read().expect_err("nothing there").to_string();
+        assert_eq!(
+            unread,
+            format!("{} cannot be read: No such file or directory (os error 2)", path.display())
+        );
         std::fs::write(&path, "one\n").expect("written");
         assert_eq!(source.read().expect("read").reveal(), "one");
         std::fs::write(&path, "two").expect("written");

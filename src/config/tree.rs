@@ -47,6 +47,21 @@ pub struct Node {
     pub value: Value,
 }
 
+impl Node {
+    /// Where a path of keys leads, as far as it does: to a single value, else to the last key.
+    #[must_use]
+    pub fn place_of(&self, path: &str) -> Place {
+        let (mut place, mut at) = (self.place, self);
+        for part in path.split('.') {
+            let Value::Map(entries) = &at.value else { break };
+            let Some((key, _, node)) = entries.iter().find(|(_, name, _)| name == part) else { break };
+            place = if matches!(node.value, Value::Scalar(_)) { node.place } else { key.place };
+            at = node;
+        }
+        place
+    }
+}
+
 /// What a node is.
 #[derive(Debug, Clone)]
 pub enum Value {
@@ -329,6 +344,18 @@ mod tests {
         check("craete", Some("create"));
         check("compression", None);
         check("xy", None);
+    }
+
+    #[test]
+    fn a_path_of_keys_leads_to_a_place_as_far_as_it_is_written() {
+        let root = parse("bus:\n  nats: { url: x }\n").expect("YAML");
+        let check = |path: &str, line: usize, column: usize| {
+            assert_eq!(root.place_of(path), Place { line, column }, "{path}");
+        };
+        check("bus.nats.url", 2, 16);
+        check("bus.nats.ca", 2, 3);
+        check("bus.nats", 2, 3);
+        check("listen.tls", 1, 1);
     }
 
     #[test]

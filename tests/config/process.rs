@@ -1,6 +1,8 @@
 //! `fleetbus check` as a process.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -40,6 +42,97 @@ fn check_lists_every_problem_and_exits_64() {
     assert!(said.contains(&format!("{at}:1:1: lisen: is an unknown key; did you mean `listen`?")), "{said}");
     assert!(said.contains(&format!("{at}:3:10: admin.token: is a secret written out")), "{said}");
     assert!(!said.contains("hunter2"), "{said}");
+}
+
+/// What `fleetbus check` says of a configuration with what is in its folder: FOLDER stands for that.
+fn checked(folder: &Path, text: &str) -> (Option<i32>, String) {
+    let path = folder.join("fleetbus.yaml");
+    fs::write(&path, text.replace("FOLDER", &folder.display().to_string())).expect("written");
+    let output = fleetbus(&["check", "--connect", "--config", path.to_str().expect("text")]);
+    (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+}
+
+#[test]
+fn check_opens_certificates_and_keys_as_run_does() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, at) = (folder.path(), folder.path().display().to_string());
+    let tls = "data_dir: FOLDER/data\nlisten:\n  tls: { cert: FOLDER/cert.pem, key: FOLDER/key.pem }\n";
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a pair");
+    fs::write(path.join("cert.pem"), pair.cert.pem()).expect("written");
+    fs::write(path.join("key.pem"), pair.signing_key.serialize_pem()).expect("written");
+    let (code, said) = checked(path, tls);
+    assert_eq!(code, Some(0), "{said}");
+
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a pair");
+    fs::write(path.join("key.pem"), other.signing_key.serialize_pem()).expect("written");
+    let (code, said) = checked(path, tls);
+    let no_pair = format!("3:3: listen.tls: {at}/cert.pem and {at}/key.pem are no usable pair");
+    assert_eq!((code, said.contains(&no_pair)), (Some(64), true), "{said}");
+
+    // With what else is wrong, in the order of the file.
+    fs::write(path.join("cert.pem"), "").expect("written");
+    let (code, said) = checked(
+        path,
+        &format!("{tls}bus: {{ nats: {{ url: 'nats://127.0.0.1:1', ca: FOLDER/cert.pem }} }}\n"),
+    );
+    let first = format!(
+        "fleetbus: {at}/fleetbus.yaml:3:3: listen.tls: {at}/cert.pem holds no certificate in PEM; name the PEM files of a certificate and of its key\n"
+    );
+    let rest = format!(
+        "bus.nats.ca: {at}/cert.pem holds no certificate in PEM; name a file of CA certificates in PEM\nfleetbus: 2 problems in {at}/fleetbus.yaml\n"
+    );
+    assert_eq!(code, Some(64), "{said}");
+    assert!(said.starts_with(&first) && said.ends_with(&rest), "{said}");
+}
+
+#[test]
+fn check_makes_the_client_of_a_bus_as_run_does() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("empty"), "").expect("written");
+    fs::write(folder.path().join("creds"), "hunter2").expect("written");
+    for file in ["empty", "missing"] {
+        let properties = format!("security.protocol: ssl, ssl.ca.location: FOLDER/{file}");
+        let kafka = format!("bus: {{ kafka: {{ brokers: '127.0.0.1:1', properties: {{ {properties} }} }} }}");
+        let (code, said) = checked(folder.path(), &kafka);
+        assert_eq!(code, Some(64), "{said}");
+        assert!(said.contains(":1:8: bus.kafka: the Kafka client refuses its configuration: "), "{said}");
+        assert!(said.contains("ssl.ca.location failed"), "{said}");
+    }
+    let nats = "bus: { nats: { url: 'nats://127.0.0.1:1', credentials: { file: FOLDER/creds } } }";
+    let (code, said) = checked(folder.path(), nats);
+    assert_eq!(code, Some(64), "{said}");
+    assert!(said.contains(":1:8: bus.nats: the NATS client refuses its configuration: "), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
+#[test]
+fn a_variable_that_is_no_text_is_not_called_unset() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("fleetbus.yaml");
+    fs::write(&path, "admin: { token: { env: ACME_TOKEN } }\n").expect("written");
+    let output = Command::new(env!("CARGO_BIN_EXE_fleetbus"))
+        .args(["check", "--config"])
+        .arg(&path)
+        .env("ACME_TOKEN", OsStr::from_bytes(b"s3cret\xff"))
+        .output()
+        .expect("the binary runs");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(64), "{said}");
+    assert!(said.contains("the environment variable ACME_TOKEN is not UTF-8 text; set it to text"), "{said}");
+}
+
+#[test]
+fn a_reader_that_left_is_no_failure() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("fleetbus.yaml");
+    fs::write(&path, "accounts: []\n").expect("written");
+    for args in [&["--schema"][..], &["--config", path.to_str().expect("text")]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fleetbus"));
+        let output = command.arg("check").args(args).stdout(writer).output().expect("the binary runs");
+        assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]), "{args:?}");
+    }
 }
 
 #[test]

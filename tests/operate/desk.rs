@@ -61,9 +61,14 @@ impl Desk {
 
     /// A file in its folder.
     pub fn file(&self, name: &str, text: &str) -> String {
-        let path = self.folder.path().join(name);
+        let path = self.path(name);
         std::fs::write(&path, text).unwrap();
-        path.display().to_string()
+        path
+    }
+
+    /// Where a file in its folder is, or may be made.
+    pub fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
     }
 
     pub async fn get(&self, path: &str) -> (u16, Value) {

@@ -1,6 +1,8 @@
 //! Parked messages: listed by every part of a filter, shown in every form, counted, carried into another store, edited and
 //! sent again with the original kept.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -61,7 +63,7 @@ async fn what_is_parked_is_found_shown_counted_and_carried_into_another_store() 
 
     // Into a store whose bus takes them: in their order, with their ids, and once.
     let other = Desk::open("").await;
-    let file = other.file("parked.ndjson", "");
+    let file = other.path("parked.ndjson");
     let (status, _, said) = desk.cli(&["parked", "export", "--to", &file]).await;
     assert_eq!((status, said.contains("exported 5 messages")), (0, true), "{said}");
     let (_, out, _) = other.cli(&["parked", "import", &file, "--dry-run"]).await;
@@ -100,6 +102,45 @@ async fn what_is_parked_is_found_shown_counted_and_carried_into_another_store() 
     assert_eq!(discarded["discarded"], 1, "{discarded}");
     let acts = desk.get("/v1/audit?act=parked.").await.1;
     assert_eq!(acts["acts"][0]["object"], "subject=350000000000025", "{acts}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_is_for_its_owner_alone_and_never_written_over_a_file() {
+    let desk = Desk::open("").await;
+    desk.push(&json!({"pushType": "NOVELTY"})).await;
+    let file = desk.path("parked.ndjson");
+    let (status, _, said) = desk.cli(&["parked", "export", "--to", &file]).await;
+    assert_eq!(status, 0, "{said}");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let before = std::fs::read(&file).unwrap();
+    let (status, _, said) = desk.cli(&["parked", "export", "--reason", "unfit", "--to", &file]).await;
+    assert_eq!((status, said.contains("is there already: name a new file")), (1, true), "{said}");
+    assert_eq!(std::fs::read(&file).unwrap(), before);
+
+    // What was given up leaves nothing behind.
+    let other = desk.path("other.ndjson");
+    let (status, _, said) = desk.cli(&["parked", "export", "--reason", "nope", "--to", &other]).await;
+    assert_ne!(status, 0, "{said}");
+    assert!(!std::path::Path::new(&other).exists());
+    assert!(!std::path::Path::new(&format!("{other}.part")).exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn misuse_is_64_also_where_only_the_bridge_finds_it_and_a_file_that_cannot_be_read_is_66() {
+    let desk = Desk::open("").await;
+    for (args, expected, words) in [
+        (&["list", "--reason", "nope"][..], 64, "reason \"nope\" is unknown"),
+        (&["list", "--from", "yesterday"][..], 64, "from is no time like"),
+        (&["list", "--admin", "garbage"][..], 64, "it is not a URL such as"),
+        (&["list", "--token-file", "/no/such/file"][..], 66, "/no/such/file cannot be read: No such file"),
+        (&["show", "999999"][..], 1, "nothing is parked under that number"),
+    ] {
+        let (status, _, said) = desk.cli(&[&["parked"][..], args].concat()).await;
+        assert_eq!((status, said.contains(words)), (expected, true), "{args:?}: {said}");
+    }
+    let (status, _, said) = desk.cli(&["tokens", "create", "acme", "--import", "/no/such/file"]).await;
+    assert_eq!((status, said.contains("/no/such/file cannot be read")), (66, true), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -74,8 +74,17 @@ impl Walk<'_> {
                     }
                 }
             });
+        let at = At::in_map(&map, "token");
         let token = self.required_secret(&mut map, "token");
         map.finish(&mut self.problems);
-        Some(AdminToken { name: name?.0, scope: scope?, token: token? })
+        let (name, token) = (name?.0, token?);
+        if let Some(same) = before.iter().find(|known| self.is_one_secret(&known.token, &token)) {
+            self.add(
+                &at,
+                format!("`{name}` has the secret of `{}`", same.name),
+                "give each a secret of its own: it alone tells who asks, and what they may do",
+            );
+        }
+        Some(AdminToken { name, scope: scope?, token })
     }
 }

@@ -10,6 +10,7 @@ mod registry;
 mod telemetry;
 mod values;
 
+use std::env::VarError;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,10 @@ use super::{Account, Admin, Breaker, Config, CustomData, Dedup, Delivery, Listen
 pub trait World {
     /// The value of an environment variable.
     fn variable(&self, name: &str) -> Option<String>;
+    /// Whether an environment variable without a value is set all the same, to bytes that are no text.
+    fn is_no_text(&self, _name: &str) -> bool {
+        false
+    }
     /// What is in a file.
     ///
     /// # Errors
@@ -37,6 +42,10 @@ pub struct ThisProcess;
 impl World for ThisProcess {
     fn variable(&self, name: &str) -> Option<String> {
         std::env::var(name).ok()
+    }
+
+    fn is_no_text(&self, name: &str) -> bool {
+        matches!(std::env::var(name), Err(VarError::NotUnicode(_)))
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {

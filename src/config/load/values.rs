@@ -254,6 +254,19 @@ impl Walk<'_> {
         Some(source)
     }
 
+    /// Whether two sources hold one secret, as who sends it in a header would see it.
+    pub(super) fn is_one_secret(&self, one: &SecretSource, other: &SecretSource) -> bool {
+        let of = |source: &SecretSource| {
+            let text = match source {
+                SecretSource::Env(name) => self.world.variable(name)?,
+                SecretSource::File(path) => String::from_utf8(self.world.read(path).ok()?).ok()?,
+            };
+            Some(source.parse(&text).ok()?.reveal().trim_ascii().to_owned())
+        };
+        // What cannot be read is a problem of its own.
+        of(one).is_some_and(|one| of(other) == Some(one))
+    }
+
     fn variable(&mut self, name: String, at: &At) -> Option<SecretSource> {
         let legal = |c: char| c.is_ascii_alphanumeric() || c == '_';
         if name.starts_with(|c: char| c.is_ascii_digit()) || !name.chars().all(legal) {
@@ -265,13 +278,14 @@ impl Walk<'_> {
             return None;
         }
         let source = SecretSource::Env(name.clone());
-        let what = match self.world.variable(&name).map(|value| source.parse(&value)) {
+        let wrong = match self.world.variable(&name).map(|value| source.parse(&value)) {
             Some(Ok(_)) => None,
-            Some(Err(_)) => Some("is empty"),
-            None => Some("is not set"),
+            Some(Err(_)) => Some(("is empty", "set it before the start")),
+            None if self.world.is_no_text(&name) => Some(("is not UTF-8 text", "set it to text")),
+            None => Some(("is not set", "set it before the start")),
         };
-        if let Some(what) = what {
-            self.add(at, format!("the environment variable {name} {what}"), "set it before the start");
+        if let Some((what, fix)) = wrong {
+            self.add(at, format!("the environment variable {name} {what}"), fix);
         }
         Some(source)
     }
