@@ -38,7 +38,7 @@ stops: brokers ## SIGTERM under 64 busy connections, STOPS=50 times: a table
 bulkheads: ## One account over its limits beside another that is not, ROUNDS=5 of turns of four times TURN=2 s: a table
 	@scripts/bench.sh --part bulkheads --repeats $(or $(ROUNDS),5) --seconds $(or $(TURN),2)
 
-memory: brokers ## An outage of EVENTS=1200000 of SUBJECTS=100000 vehicles and its drain, at DRAIN_RATE= a second: memory, files, order, live latency: a table
+memory: brokers ## An outage of EVENTS=1200000 of SUBJECTS=100000 vehicles and its drain, on BUS=nats|kafka, at DRAIN_RATE= a second: memory, files, order, live latency: a table
 	OUTAGE_EVENTS=$(or $(EVENTS),1200000) OUTAGE_SUBJECTS=$(or $(SUBJECTS),100000) cargo test --test outage -- --nocapture
 
 examples: ## Subscribers in five languages: compiled; three of them read what the bridge publishes
@@ -49,6 +49,9 @@ bench: ## Measure the bridge beside its floor; ARGS="--part kafka --repeats 3" f
 
 flamegraph: ## Where the time of one load goes, by perf: ARGS="--bus nats --connections 256 --events 1"
 	@scripts/flamegraph.sh $(ARGS)
+
+pgo: ## A release binary laid out by what a fleet's load runs through, into dist/: half an hour of two cores
+	@scripts/pgo.sh
 
 counts: ## Instructions and allocations an event, counted by valgrind, against docs/counts.txt; WRITE=1 writes that anew
 	$(if $(WRITE),FLEETBUS_WRITE=1) cargo test --profile counts --test counts -- --nocapture --test-threads=1

@@ -23,6 +23,11 @@ pub struct Bridge {
 /// The token of every test account.
 pub const TOKEN: &str = "a-token-of-the-tests";
 
+/// The binary: the one that was built with the test, or another build of it that FLEETBUS_BINARY names.
+pub fn binary() -> PathBuf {
+    std::env::var_os("FLEETBUS_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_fleetbus").into(), PathBuf::from)
+}
+
 /// Writes a configuration with these parts into `dir`.
 pub fn configure(dir: &Path, bus: &str, accounts: &str, rest: &str) -> PathBuf {
     let path = dir.join("fleetbus.yaml");
@@ -48,7 +53,7 @@ impl Bridge {
 
     /// The same, with variables of its environment.
     pub fn start_with(config: &Path, environment: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_fleetbus"))
+        let mut child = Command::new(binary())
             .arg("run")
             .arg("--config")
             .arg(config)

@@ -1,6 +1,6 @@
 //! What the drain may have with the bus at once: a window of unacknowledged events, and the operator's rate. The window
 //! opens while acknowledgements come about as quickly as they can, for what is in flight beyond that only queues, and live
-//! events queue behind it: while any come, the drain leaves them the most of what the bus takes, but where it would not catch
+//! events queue behind it: while any come, the drain leaves them about half of what the bus takes, but where it would not catch
 //! up. Invariant: what a lane has waited for longer than [`PATIENCE`] holds no place of the window.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,12 +16,12 @@ use crate::deliver::lanes::Came;
 /// How long an acknowledgement may take before the lane counts as slow and the bus as failing.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// The window of unacknowledged events: fewest, first and most.
-const SIZE: (usize, usize, usize) = (4, 256, 8192);
+const SIZE: (usize, usize, usize) = (8, 256, 8192);
 /// What it does not shrink below merely because acknowledgements take longer than they could: on a bus that takes one event of a
 /// lane at a time, where events come beside the drain and where none do; and on one that takes batches.
-const ENOUGH: Enough = Enough { one: 64, one_beside: 4, batches: 512 };
-/// An acknowledgement that is not twice as slow as the quickest of late, and this, opens the window. Where events come beside the
-/// drain, another one halves it, so that nearly all are quick; where none do, it shrinks it by twice as much, so that two in three are.
+const ENOUGH: Enough = Enough { one: 64, one_beside: 8, batches: 512 };
+/// An acknowledgement that is not twice as slow as the quickest of late, and this, opens the window; another one shrinks it
+/// by twice as much, so that two in three are quick. Where events come beside the drain, and where none do.
 const SLACK: (Duration, Duration) = (Duration::from_micros(100), Duration::from_micros(500));
 /// Live events come beside the drain for so long after one did.
 const BESIDE: Duration = Duration::from_millis(250);
@@ -83,11 +83,10 @@ impl Opening {
             self.live = (came.live, Some(now));
         }
         let beside = self.live.1.is_some_and(|at| now.duration_since(at) < BESIDE);
-        let less = self.size.saturating_sub(2 * events);
-        let (enough, slack, less) = match self.window {
-            Window::One if beside && self.catches_up => (ENOUGH.one_beside, SLACK.0, self.size / 2),
-            Window::One => (ENOUGH.one, SLACK.1, less),
-            Window::Unlimited => (ENOUGH.batches, SLACK.1, less),
+        let (enough, slack) = match self.window {
+            Window::One if beside && self.catches_up => (ENOUGH.one_beside, SLACK.0),
+            Window::One => (ENOUGH.one, SLACK.1),
+            Window::Unlimited => (ENOUGH.batches, SLACK.1),
         };
         self.quickest.0 = self.quickest.0.min(took);
         let could = self.quickest.0.min(self.quickest.1);
@@ -96,7 +95,7 @@ impl Opening {
         } else if took <= could * 2 + slack {
             self.size = (self.size + events).min(SIZE.2);
         } else {
-            self.size = less.max(enough.min(self.size));
+            self.size = self.size.saturating_sub(2 * events).max(enough.min(self.size));
         }
     }
 }
