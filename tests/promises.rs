@@ -187,6 +187,32 @@ async fn nats_gone_hung_and_back_loses_nothing_and_keeps_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_comes_before_the_first_connection_to_nats_is_delivered_and_opens_no_breaker() {
+    let (nats, dir, prefix) =
+        (Nats::start(brokers::Guard::Open, ""), tempfile::tempdir().unwrap(), unique("first"));
+    let config = nats_config(&nats, dir.path(), &prefix, "");
+    let mut bridge = Bridge::start(&config);
+    bridge.wait_for_log("bus.checked", Duration::from_secs(40));
+    assert!(bridge.stop().success());
+    // The stream is there now. The port listens some ten milliseconds before NATS has answered.
+    for round in 0..5 {
+        let bridge = Bridge::start(&config);
+        let body: Vec<_> = (0..50).map(|vehicle| flat(vehicle, start() + round * 1_000)).collect();
+        let url = format!("{}/webhooks/acme", bridge.webhook);
+        let answer = client().post(url).bearer_auth(TOKEN).json(&body).send().await.unwrap();
+        let counts: serde_json::Value = answer.json().await.unwrap();
+        assert_eq!(
+            (&counts["delivered"], &counts["parked"]),
+            (&50.into(), &0.into()),
+            "{}",
+            bridge.log_text()
+        );
+        assert!(!bridge.log_text().contains("breaker.opened"), "{}", bridge.log_text());
+        assert!(bridge.stop().success());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bridge_killed_three_times_loses_nothing_that_it_answered() {
     let (kafka, dir, prefix) = (shared_kafka(), tempfile::tempdir().unwrap(), unique("kill"));
     let config = kafka_config(kafka, dir.path(), &prefix, "delivery: { drain_delay: 0s }");

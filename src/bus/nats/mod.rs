@@ -40,6 +40,8 @@ const ACK: Duration = Duration::from_secs(5);
 const WINDOW: Duration = Duration::from_secs(90);
 /// Pause between two sends of one attempt.
 const AGAIN: Duration = Duration::from_millis(250);
+/// How long the first connection is waited for with what comes meanwhile, before the bus counts as away.
+const BEGINNING: Duration = Duration::from_secs(1);
 /// How long a question about the stream may take.
 const ASK: Duration = Duration::from_secs(5);
 /// The longest subject that is published. A server reads 4,096 bytes (`max_control_line`) of subject, inbox and lengths, and
@@ -64,6 +66,7 @@ struct Connection {
 }
 
 struct Shared {
+    opened: Instant,
     connection: ArcSwapOption<Connection>,
     connected: AtomicBool,
     /// The server does not let this client in, and that was said.
@@ -80,6 +83,7 @@ struct Shared {
 impl Shared {
     fn new() -> Self {
         Self {
+            opened: Instant::now(),
             connection: ArcSwapOption::empty(),
             connected: AtomicBool::new(false),
             turned_away: AtomicBool::new(false),
@@ -88,6 +92,12 @@ impl Shared {
             violations: Mutex::default(),
             refusals: watch::Sender::new(0),
         }
+    }
+
+    /// How much longer the first connection is waited for.
+    fn begins(&self) -> Option<Duration> {
+        let left = BEGINNING.checked_sub(self.opened.elapsed()).filter(|left| !left.is_zero());
+        left.filter(|_| *self.connections.borrow() == 0)
     }
 
     fn happened(&self, event: &Event) {
@@ -207,7 +217,7 @@ impl NatsBus {
             let why = format!("the NATS subject is longer than {SUBJECT} bytes: the vehicle's id is");
             return Err((Failure::Unfit(why), ticket));
         }
-        if !self.is_available() {
+        if !self.is_available() && self.shared.begins().is_none() {
             return Err((Failure::Unavailable("NATS is not connected".to_owned()), ticket));
         }
         match self.door.try_reserve() {
@@ -272,6 +282,10 @@ impl NatsBus {
         loop {
             let connection = self.shared.connection.load_full().filter(|_| self.is_available());
             let Some(connection) = connection else {
+                if !sent && let Some(left) = self.shared.begins() {
+                    timeout(left, connections.changed()).await.ok();
+                    continue;
+                }
                 if !sent {
                     return ticket.resolve(failed_unavailable("NATS is not connected"));
                 }
