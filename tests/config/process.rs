@@ -106,6 +106,16 @@ fn check_makes_the_client_of_a_bus_as_run_does() {
 }
 
 #[test]
+fn a_bundle_of_authorities_may_be_larger_than_any_secret() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a pair");
+    fs::write(folder.path().join("ca.pem"), pair.cert.pem().repeat(300)).expect("written");
+    let text = "bus: { nats: { url: 'nats://127.0.0.1:1', ca: FOLDER/ca.pem } }";
+    let (_, said) = checked(folder.path(), text);
+    assert!(!said.contains("bus.nats.ca"), "{said}");
+}
+
+#[test]
 fn a_variable_that_is_no_text_is_not_called_unset() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("fleetbus.yaml");

@@ -1,6 +1,7 @@
 //! The forms of single values: each is read, or yields one problem that says what is taken. Invariant: what could be a
 //! secret is in no problem.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -196,7 +197,10 @@ impl Walk<'_> {
     pub(super) fn file(&mut self, fields: &mut Fields<'_>, name: &'static str) -> Option<PathBuf> {
         let (text, at) = self.text(fields, name)?;
         let path = PathBuf::from(text);
-        if let Err(why) = self.world.read(&path) {
+        // A bundle of certificates may be larger than any secret: whoever uses it reads it.
+        if let Err(why) = self.world.read(&path)
+            && why.kind() != io::ErrorKind::FileTooLarge
+        {
             let what = format!("{} cannot be read ({why})", path.display());
             self.add(&at, what, "name a file that this process may read");
         }
