@@ -7,6 +7,7 @@ pub mod kafka;
 pub mod local;
 pub mod nats;
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -216,6 +217,15 @@ impl Bus {
             Self::Kafka(bus) => bus.is_available(),
             Self::Nats(bus) => bus.is_available(),
             Self::Local(bus) => bus.is_available(),
+        }
+    }
+
+    /// What a topic is called before people: without the vehicle, whose id is the sender's text. Only NATS has it in there.
+    #[must_use]
+    pub fn name_of<'a>(&self, topic: &'a str) -> Cow<'a, str> {
+        match self {
+            Self::Nats(bus) => Cow::Owned(bus.name_of(topic)),
+            Self::Kafka(_) | Self::Local(_) => Cow::Borrowed(topic),
         }
     }
 

@@ -5,7 +5,6 @@
 
 mod login;
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,7 +26,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Bus, Failure, Finding, Message, OpenError, Outcome, Ticket};
+use super::{Failure, Finding, Message, OpenError, Outcome, Ticket};
 use crate::config;
 use crate::event::Text;
 use login::Login;
@@ -159,17 +158,6 @@ fn violated_subject(text: &str) -> Option<&str> {
     Some(rest.trim_matches(|c: char| c == '"' || c == '\'' || c.is_whitespace()))
 }
 
-impl Bus {
-    /// What a topic is called before people: without the vehicle, whose id is the sender's text. Only NATS has it in there.
-    #[must_use]
-    pub fn name_of<'a>(&self, topic: &'a str) -> Cow<'a, str> {
-        match self {
-            Self::Nats(bus) => Cow::Owned(without_subject(&bus.config.subject, topic)),
-            Self::Kafka(_) | Self::Local(_) => Cow::Borrowed(topic),
-        }
-    }
-}
-
 /// A topic with a star for the event's subject, as the checks at start name it: what fills a template in has no dots, so that
 /// token stands by token.
 fn without_subject(template: &str, topic: &str) -> String {
@@ -227,6 +215,11 @@ impl NatsBus {
             }
             Err(_) => Err((Failure::Unavailable("the queue to NATS is full".to_owned()), ticket)),
         }
+    }
+
+    /// What a topic is called before people: without the vehicle.
+    pub(super) fn name_of(&self, topic: &str) -> String {
+        without_subject(&self.config.subject, topic)
     }
 
     pub(super) fn is_available(&self) -> bool {
