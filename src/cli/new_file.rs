@@ -3,6 +3,7 @@
 //! `account` does the same in `replay::moving`.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
@@ -28,6 +29,12 @@ impl NewFile {
         let part = PathBuf::from(part);
         if name.exists() {
             anyhow::bail!("{} is there already: name a new file", name.display());
+        }
+        // Of one that was broken off by a signal.
+        match std::fs::remove_file(&part) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("{} cannot be removed", part.display())),
         }
         let file = File::options().write(true).create_new(true).mode(0o600).open(&part);
         let file = file.with_context(|| format!("{} cannot be made", part.display()))?;

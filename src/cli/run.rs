@@ -1,6 +1,6 @@
 //! `fleetbus run`: the bridge, until SIGTERM or SIGINT. A second signal exits at once; SIGHUP reads the configuration again.
-//! Invariant: signals are listened to before anything else is done, so that none that comes during the start ends the process by the
-//! system's default, or is lost.
+//! Invariant: SIGHUP is listened to before anything else is done, so that none that comes during the start ends the process by the
+//! system's default, or is lost; the others do so until the configuration is read, for reading may hang.
 
 use std::path::PathBuf;
 
@@ -28,10 +28,10 @@ pub struct Args {
 /// Where the runtime cannot be made, or no signal be awaited; all else is an [`Exit`] with a sentence.
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime")?;
-    let signals = {
+    let hangup = {
         // Only so far: what follows may not be done inside a runtime.
         let _inside = runtime.enter();
-        Signals::listen()?
+        signal(SignalKind::hangup()).context("SIGHUP cannot be awaited")?
     };
     let path = config::locate(args.config);
     let loaded = match read_config(Some(path.clone()))? {
@@ -50,7 +50,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     for note in &loaded.notes {
         tracing::warn!(note, "config.note");
     }
-    let exit = runtime.block_on(serve(loaded, path, signals))?;
+    let exit = runtime.block_on(serve(loaded, path, hangup))?;
     // What still blocks a thread (a broker that hangs) must not hold the exit back.
     runtime.shutdown_background();
     if let Some(spans) = spans {
@@ -86,26 +86,10 @@ pub fn read_config(said: Option<PathBuf>) -> anyhow::Result<Result<Loaded, Exit>
     }
 }
 
-/// What is listened to. A signal that nobody awaits yet is kept until somebody does; several of a kind are one.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    /// From here on none of them does what the system would do. To be called inside a runtime.
-    fn listen() -> anyhow::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate()).context("SIGTERM cannot be awaited")?,
-            interrupt: signal(SignalKind::interrupt()).context("SIGINT cannot be awaited")?,
-            hangup: signal(SignalKind::hangup()).context("SIGHUP cannot be awaited")?,
-        })
-    }
-}
-
-async fn serve(loaded: Loaded, path: PathBuf, signals: Signals) -> anyhow::Result<Exit> {
-    let Signals { mut terminate, mut interrupt, mut hangup } = signals;
+/// `hangup` keeps a signal that nobody awaits yet until somebody does; several are one.
+async fn serve(loaded: Loaded, path: PathBuf, mut hangup: Signal) -> anyhow::Result<Exit> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be awaited")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be awaited")?;
     let built = tokio::select! {
         built = app::build(loaded.config) => built,
         // Nothing was accepted yet: it may have waited for data_dir.

@@ -3,7 +3,7 @@
 //! in. Bound: the topics that the configuration's template can make of accounts and types, and on NATS of vehicles with events that
 //! wait; all vehicles' topics of one account and type have one name, and news is what happens to a name.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use crate::event::Text;
@@ -84,10 +84,10 @@ impl Topics {
         true
     }
 
-    /// Whether the probe of any is due.
-    #[must_use]
-    pub fn is_any_due(&self, now: Instant) -> bool {
-        self.refused.values().any(|refused| now >= refused.next_probe)
+    /// Those whose probe is due.
+    pub fn due(&self, now: Instant) -> HashSet<Text> {
+        let due = self.refused.iter().filter(|(_, refused)| now >= refused.next_probe);
+        due.map(|(topic, _)| topic.clone()).collect()
     }
 
     /// Something about the topics has changed: all may be probed at once.
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(probes[..5], [1, 3, 7, 15, 31]);
         assert!(probes.windows(2).all(|p| p[1] - p[0] <= 300));
         topics.probe_now(start);
-        assert!(topics.is_any_due(start));
+        assert_eq!(topics.due(start), [topic.clone()].into());
         assert!(topics.take_probe(&topic, start));
         assert_eq!(topics.list(), [(topic.clone(), "still none".to_owned())]);
         assert_eq!(topics.take("fleet.trip"), Taken::LastOf(topic));

@@ -109,7 +109,8 @@ pub fn documents(input: &[u8]) -> (Vec<&str>, Vec<SplitError>) {
                 let (line, column) = place(&input[..input.len() - rest.len()]);
                 problems.push(not_json(line, column, &problem));
                 for (line, text) in (line..).zip(rest.split(|byte| *byte == b'\n')).skip(1) {
-                    if matches!(text.trim_ascii_start().first(), Some(b'{' | b'[')) {
+                    let text = after_blanks(text);
+                    if matches!(text.first(), Some(b'{' | b'[')) {
                         match serde_json::from_slice::<&RawValue>(text) {
                             Ok(document) => found.push(document.get()),
                             Err(problem) => problems.push(not_json(line, 1, &problem)),
@@ -343,6 +344,7 @@ mod tests {
             documents(b"{\"a\":\n{}\n{\n {}\r\n[\"\xff\"]\n[1]"),
             (vec!["{}", "{}", "[1]"], vec![broken(3, 1), broken(3, 1), broken(5, 3)])
         );
+        assert_eq!(documents(b"x\n\xef\xbb\xbf{}"), (vec!["{}"], vec![broken(1, 1)]));
         assert_eq!(documents(b"{\n  \"a\": ,\n  \"b\": 1\n}\n"), (vec![], vec![broken(2, 8)]));
     }
 

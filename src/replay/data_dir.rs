@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::Volume;
 
+const LOCK: &str = "LOCK";
 /// How long a start waits for another process to give the directory up: as long as a rolling update takes to stop it.
 const LOCK_WAIT: Duration = Duration::from_secs(30);
 /// Between two looks at the lock: there is no notice of its release.
@@ -76,7 +77,7 @@ impl DataDir {
         };
         make(path).map_err(|e| unwritable(path, e))?;
         let path = path.canonicalize().map_err(|e| unwritable(path, e))?;
-        let file = path.join("LOCK");
+        let file = path.join(LOCK);
         let lock = File::options()
             .create(true)
             .truncate(false)
@@ -110,18 +111,26 @@ impl DataDir {
         &self.held.path
     }
 
-    /// Whether it, or a file in it, was removed behind our back: what is written to files that have no name is lost with the process.
+    /// Whether its lock was removed or replaced behind our back: another process may have the directory then.
     #[must_use]
-    pub fn is_gone(&self, file: &Path) -> bool {
-        let removed = self.held.lock.metadata().is_ok_and(|lock| lock.nlink() == 0);
-        let missing = file.metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-        removed || missing
+    pub fn is_gone(&self) -> bool {
+        has_lost_its_name(&self.held.lock, &self.held.path.join(LOCK))
     }
 
     /// What kind of file system it is on.
     #[must_use]
     pub fn volume(&self) -> &Volume {
         &self.held.volume
+    }
+}
+
+/// Whether an open file is not what has its name any more: what is written to it is lost with the process.
+pub(super) fn has_lost_its_name(open: &File, name: &Path) -> bool {
+    match (open.metadata(), name.metadata()) {
+        (Ok(open), Ok(named)) => (open.dev(), open.ino()) != (named.dev(), named.ino()),
+        (Ok(_), Err(error)) => matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+        // It cannot be told.
+        (Err(_), _) => false,
     }
 }
 

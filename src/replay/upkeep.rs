@@ -136,8 +136,8 @@ impl Writer {
         }
         if ticked {
             self.upkeep.tick = Instant::now() + TICK;
-            if self.is_gone() {
-                self.gone();
+            if let Some(what) = self.gone() {
+                self.lost(what);
             }
             self.probe_disk();
             self.probe_write();
@@ -430,18 +430,9 @@ impl Writer {
         }
     }
 
-    /// Whether the folder or the file is not there any more.
-    pub(super) fn is_gone(&self) -> bool {
-        self.dir.is_gone(&self.path)
-    }
-
-    /// It is not: nothing that is written is kept.
-    pub(super) fn gone(&mut self) {
-        self.troubled(
-            "look",
-            Trouble::Fatal,
-            &"the data directory, or store.db in it, was removed or moved away",
-        );
+    /// Nothing that is written is kept.
+    pub(super) fn lost(&mut self, what: &'static str) {
+        self.troubled("look", Trouble::Fatal, &what);
     }
 
     fn log(&mut self, doing: &'static str, error: &dyn Display) {

@@ -2,6 +2,7 @@
 //! bounded, so that a park never waits for more than one of the others. Invariant: nobody is told of a change before
 //! its commit, and what was not committed is rolled back whole.
 
+use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
+use super::data_dir::has_lost_its_name;
 use super::error::Trouble;
 use super::queue::{ParkJob, Phase, Rows, Task, Tasks};
 use super::reserve::Reserve;
@@ -48,9 +50,11 @@ pub struct Writer {
     pub(super) upkeep: Upkeep,
     ended: Ended,
     pub(super) holding: Holding,
-    pub(super) path: PathBuf,
+    path: PathBuf,
+    // To be told from a file that takes its name. Closed after the connection, whose locks would go with it.
+    file: File,
     // Given up last: until then no other process opens the file.
-    pub(super) dir: DataDir,
+    dir: DataDir,
 }
 
 enum Ended {
@@ -62,6 +66,7 @@ enum Ended {
 
 struct Opened {
     conn: Connection,
+    file: File,
     ledger: Ledger,
     run: i64,
     recovered: Recovered,
@@ -103,8 +108,10 @@ impl Writer {
             schema::make_indexes_anew(&conn, error).map_err(|e| StoreError::of(path, e))?;
             read = Self::read(&mut conn, routing);
         }
-        read.map(|(ledger, run, recovered)| Opened { conn, ledger, run, recovered })
-            .map_err(|e| StoreError::of(path, e))
+        let (ledger, run, recovered) = read.map_err(|e| StoreError::of(path, e))?;
+        let unreadable = |source| StoreError::Unreadable { path: path.to_owned(), source };
+        let file = File::open(path).map_err(unreadable)?;
+        Ok(Opened { conn, file, ledger, run, recovered })
     }
 
     fn read(conn: &mut Connection, routing: Option<&Routing>) -> rusqlite::Result<(Ledger, i64, Recovered)> {
@@ -128,7 +135,7 @@ impl Writer {
     }
 
     fn assemble(dir: &DataDir, limits: StoreLimits, reserve: Reserve, opened: Opened) -> (Self, Recovered) {
-        let Opened { conn, ledger, run, recovered } = opened;
+        let Opened { conn, file, ledger, run, recovered } = opened;
         let writer = Self {
             conn,
             shared: Arc::new(Shared::new(limits, ledger, recovered.next_seq.0)),
@@ -137,6 +144,7 @@ impl Writer {
             ended: Ended::No,
             holding: Holding::default(),
             path: dir.path().join("store.db"),
+            file,
             dir: dir.clone(),
         };
         (writer, recovered)
@@ -183,13 +191,14 @@ impl Writer {
         let mut batch = Vec::new();
         match self.write_parks(&mut batch) {
             Ok(()) if batch.is_empty() => {}
-            Ok(()) if self.is_gone() => {
-                self.gone();
-                for job in batch {
-                    self.answer(job, Err(ParkError::Closed));
-                }
-            }
             Ok(()) => {
+                if let Some(what) = self.gone() {
+                    self.lost(what);
+                    for job in batch {
+                        self.answer(job, Err(ParkError::Closed));
+                    }
+                    return;
+                }
                 self.parked();
                 faults::point(Point::AfterPark);
                 for job in batch {
@@ -246,6 +255,17 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// What is not there any more, or is another: the directory, or the file.
+    pub(super) fn gone(&self) -> Option<&'static str> {
+        if has_lost_its_name(&self.file, &self.path) {
+            Some("store.db, or the data directory, was removed, replaced or moved away")
+        } else if self.dir.is_gone() {
+            Some("LOCK in the data directory was removed or replaced")
+        } else {
+            None
+        }
     }
 
     /// Gives the reservation back, and tells who waits.

@@ -23,7 +23,7 @@ async fn what_is_written_to_a_folder_that_is_gone_is_not_promised_and_the_proces
     let answered = push(&bridge, 2).await;
     assert!(answered != Some(201), "{answered:?}");
     assert_eq!(bridge.ended(Duration::from_secs(30)).code(), Some(74), "{}", bridge.log_text());
-    assert!(bridge.log_text().contains("removed or moved away"), "{}", bridge.log_text());
+    assert!(bridge.log_text().contains("was removed, replaced or moved away"), "{}", bridge.log_text());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -32,6 +32,18 @@ async fn it_ends_without_a_request_too_and_where_the_folder_was_only_moved() {
     let mut bridge = Bridge::start(&away(dir.path(), ""));
     assert_eq!(push(&bridge, 1).await, Some(201));
     std::fs::rename(dir.path().join("data"), dir.path().join("elsewhere")).unwrap();
+    assert_eq!(bridge.ended(Duration::from_secs(30)).code(), Some(74), "{}", bridge.log_text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_was_restored_under_the_running_process_ends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bridge = Bridge::start(&away(dir.path(), ""));
+    assert_eq!(push(&bridge, 1).await, Some(201));
+    let store = dir.path().join("data/store.db");
+    std::fs::copy(&store, dir.path().join("backup")).unwrap();
+    std::fs::rename(dir.path().join("backup"), &store).unwrap();
+    assert!(push(&bridge, 2).await != Some(201));
     assert_eq!(bridge.ended(Duration::from_secs(30)).code(), Some(74), "{}", bridge.log_text());
 }
 

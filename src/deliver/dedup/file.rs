@@ -45,10 +45,10 @@ pub enum FileError {
     )]
     Newer(i64),
     /// It cannot be made.
-    #[error("seen.db cannot be made: {0}")]
+    #[error("seen.db cannot be made")]
     Unwritable(#[from] std::io::Error),
     /// What SQLite says.
-    #[error("{0}")]
+    #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
 }
 

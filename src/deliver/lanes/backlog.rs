@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::super::breaker::Verdict;
+use super::super::topics::Taken;
 use super::{Came, Drained, Lanes, Ready};
 use crate::bus::Failure;
 use crate::replay::{Done, LaneKey, ParkError, Parked, Reason, Seq};
@@ -75,12 +76,14 @@ impl Lanes {
     }
 
     /// One lane of each refused topic whose probe is due; the probe is spent. On NATS each lane is a topic of its own:
-    /// one pass over the lanes, whatever is refused.
+    /// one pass over the lanes, whatever is refused. Where none is left, for the operator or age took its rows, nobody can tell
+    /// whether the topic is taken: it is not called refused any more.
     #[must_use]
     pub fn topic_probes(&self) -> Vec<Ready> {
         let mut probes = Vec::new();
         let now = Instant::now();
-        if !self.topics.lock().is_any_due(now) {
+        let mut without_lanes = self.topics.lock().due(now);
+        if without_lanes.is_empty() {
             return probes;
         }
         for shard in &self.shards {
@@ -88,11 +91,20 @@ impl Lanes {
                 if probes.len() >= PROBES {
                     return probes;
                 }
+                without_lanes.remove(&key.topic);
                 if let Some(head) = lane.head.filter(|_| lane.is_free())
                     && self.topics.lock().take_probe(&key.topic, now)
                 {
                     probes.push(Ready { head, key: key.clone() });
                 }
+            }
+        }
+        for topic in &without_lanes {
+            let taken = self.topics.lock().take(topic);
+            if let Taken::LastOf(named) = taken
+                && let Some(topics) = self.accepted.happened()
+            {
+                tracing::info!(topic = %named, topics, "topic.forgotten");
             }
         }
         probes

@@ -501,3 +501,18 @@ async fn half_of_the_ready_lanes_are_the_busiest_then_come_the_oldest_and_refuse
     assert_eq!(ground.lanes.topic_probes().len(), 1);
     assert!(ground.lanes.topic_probes().is_empty(), "spent");
 }
+
+#[tokio::test]
+async fn a_refused_topic_of_which_nothing_waits_any_more_is_not_called_refused() {
+    let ground = Ground::new(1 << 30).await;
+    let (waits, gone) = (LaneKey { topic: "waits".into(), ..ground.key.clone() }, "gone".into());
+    let lane = Lane { rows: 1, head: Some(Seq(1)), ..Lane::default() };
+    ground.lanes.shard(&waits).lock().insert(waits.clone(), lane);
+    ground.lanes.refuse(&waits.topic, "full");
+    ground.lanes.refuse(&gone, "full");
+    assert_eq!(ground.lanes.topic_probes(), [], "no probe is due");
+    assert_eq!(ground.lanes.refused_topics().len(), 2);
+    ground.lanes.probe_topics_now();
+    assert_eq!(ground.lanes.topic_probes(), [Ready { head: Seq(1), key: waits.clone() }]);
+    assert_eq!(ground.lanes.refused_topics(), [(waits.topic, "full".to_owned())]);
+}

@@ -20,6 +20,7 @@ mod pause;
 pub mod plan;
 pub mod request;
 pub mod steer;
+mod words;
 
 use std::collections::HashMap;
 use std::sync::Arc;
