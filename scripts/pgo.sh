@@ -30,7 +30,7 @@ decode() {
   local samples=tests/fixtures/linxup round
   for round in {1..100}; do
     "$work/counting" convert --provider linxup "$samples"/push-legacy-flat/*.json "$samples"/push-v3/[!m]*.json >/dev/null || return 1
-    "$work/counting" convert --provider linxup --api v2 "$samples"/pull-v2/{alerts,locations_current,stops,trips}.response.json >/dev/null || return 1
+    "$work/counting" convert --provider linxup --api v2 "$samples"/pull-v2/{alerts,locations_history,stops,trips}.response.json >/dev/null || return 1
     "$work/counting" convert --provider linxup --api v3 "$samples"/pull-v3/{positions_current,stops}.response.json >/dev/null || return 1
   done
 }

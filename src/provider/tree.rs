@@ -151,12 +151,17 @@ impl<'a> Walk<'a> {
     }
 
     /// The elements of an array, unread; none where it is no array.
-    pub(crate) fn elements(mut self) -> Vec<&'a str> {
+    pub(crate) fn elements(self) -> Vec<&'a str> {
+        self.first_elements(usize::MAX)
+    }
+
+    /// The same, so many at most.
+    pub(crate) fn first_elements(mut self, most: usize) -> Vec<&'a str> {
         let mut found = Vec::new();
         if self.open(b'[') {
             while let Some(element) = self.skip() {
                 found.push(element);
-                if !self.another() {
+                if found.len() >= most || !self.another() {
                     break;
                 }
             }

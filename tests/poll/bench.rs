@@ -81,6 +81,8 @@ pub enum Reply {
     Gzip(Vec<u8>),
     /// Headers, the beginning of a body, and then nothing.
     Stuck,
+    /// The same, with so many bytes of a beginning.
+    StuckAfter(usize),
     /// Nothing at all.
     Never,
 }
@@ -180,14 +182,15 @@ async fn answer(State(stand): State<Stand>, request: Request) -> Response {
         Reply::Gzip(body) => {
             Response::builder().header("content-encoding", "gzip").body(Body::from(body)).unwrap()
         }
-        Reply::Stuck => {
-            let begun =
-                futures_util::stream::once(async { Ok::<_, std::io::Error>(Bytes::from_static(b"[")) });
-            let stuck = futures_util::StreamExt::chain(begun, futures_util::stream::pending());
-            Response::new(Body::from_stream(stuck))
-        }
+        Reply::Stuck => stuck(Bytes::from_static(b"[")),
+        Reply::StuckAfter(bytes) => stuck(vec![b' '; bytes].into()),
         Reply::Never => std::future::pending().await,
     }
+}
+
+fn stuck(begun: Bytes) -> Response {
+    let begun = futures_util::stream::once(async { Ok::<_, std::io::Error>(begun) });
+    Response::new(Body::from_stream(futures_util::StreamExt::chain(begun, futures_util::stream::pending())))
 }
 
 /// Cursors in memory, and whether they are written.

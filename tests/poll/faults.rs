@@ -230,3 +230,50 @@ async fn an_answer_that_swells_is_given_up_at_the_bound() {
     assert!(bench.said().contains("larger"), "{}", bench.said());
     assert_eq!(bench.rows(), Vec::<usize>::new());
 }
+
+/// Four that hang have all but four of the 32 MiB that there are for answers.
+#[tokio::test(start_paused = true)]
+async fn large_answers_that_hang_hold_up_no_other_hosts_neither_small_nor_large() {
+    let hanging = Stand::start(|_| Reply::StuckAfter(7 << 20)).await;
+    let large =
+        Stand::start(|_| Reply::Is(200, vec![], format!("{}{}", " ".repeat(5 << 20), array(0, 3)))).await;
+    let small = Stand::start(|_| v2(1)).await;
+    let feeds = [Feed::Trips, Feed::Stops, Feed::Alerts, Feed::UsageHours].map(|feed| (feed, 60)).to_vec();
+    let asked = [
+        Asked { account: "evil", v3: false, stand: &hanging, feeds },
+        Asked { account: "large", v3: false, stand: &large, feeds: vec![(Feed::Trips, 60)] },
+        Asked { account: "small", v3: false, stand: &small, feeds: vec![(Feed::Trips, 60)] },
+    ];
+    let bounds = Bounds { size: 8 << 20, memory: 32 << 20, ..Bounds::default() };
+    let bench = Bench::with(&asked, bounds, Vec::new(), true);
+    let begun = std::time::Instant::now();
+    while bench.rows().len() < 2 {
+        bench.settle_but(4).await;
+        assert!(begun.elapsed() < Duration::from_secs(30), "they wait for what hangs");
+    }
+    assert_eq!(hanging.calls().len(), 4);
+    let mut rows = bench.rows();
+    rows.sort_unstable();
+    assert_eq!(rows, [1, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_bus_goes_away_between_two_pages_the_rest_is_not_asked_for_until_it_is_back() {
+    let stand = Stand::start(|call| match (call.what.as_str(), call.nth) {
+        ("POST /jwts", _) => ok("a.b.c"),
+        (_, nth @ 0..4) => ok(array(nth * 100, if nth == 3 { 50 } else { 100 })),
+        _ => ok("[]"),
+    })
+    .await;
+    let bench = Bench::one(&stand, true, Feed::Positions, 600);
+    bench.pass(3, 1).await;
+    assert_eq!(bench.rows(), [100]);
+    bench.bus.send_replace(false);
+    bench.pass(60, 1).await;
+    // One stood in line for its host already.
+    assert_eq!((bench.rows(), bench.status().doing), (vec![100, 100], Doing::WaitingForBus));
+    bench.bus.send_replace(true);
+    bench.pass(9, 1).await;
+    assert_eq!(bench.rows(), [100, 100, 100, 50]);
+    assert!(bench.position() > Some(T - MINUTE));
+}

@@ -54,6 +54,28 @@ async fn what_was_missed_is_caught_up_with_at_once_in_windows_of_less_than_48_ho
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_feed_goes_on_where_its_address_has_changed() {
+    let stand = Stand::start(|_| v2(1)).await;
+    let elsewhere = |feed: &str, position, saved_at| Entry {
+        key: format!("{feed} https://elsewhere.example"),
+        saved_at: fleetbus::event::Millis(saved_at),
+        ..cursor(&stand, feed, position)
+    };
+    let entries = vec![
+        elsewhere("v2/history", T - 20 * DAY, 1),
+        elsewhere("v3/history", T - HOUR, 3),
+        Entry {
+            key: "v2/history https://before.example".to_owned(),
+            ..elsewhere("v2/history", T - 30 * DAY, 0)
+        },
+        Entry { account: AccountId::new("zeta"), ..elsewhere("v2/history", T - HOUR, 2) },
+    ];
+    let bench = Bench::with(&[v2_feed(&stand, Feed::History, 300)], Bounds::default(), entries, true);
+    bench.settle().await;
+    assert_eq!(stand.calls()[0].window().0, T - 20 * DAY - 15 * MINUTE);
+}
+
+#[tokio::test(start_paused = true)]
 async fn v3_takes_93_days_and_geofence_activity_does_in_pages() {
     let stand = Stand::start(|call| match call.what.as_str() {
         "POST /jwts" => ok("a.b.c"),

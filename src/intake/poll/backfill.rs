@@ -152,7 +152,7 @@ impl Backfill {
             if bus.wait_for(|available| *available).await.is_err() {
                 return Err(GivenUp("the process is stopping".to_owned()));
             }
-            let trouble = match self.take(window, accept, &watch).await {
+            let trouble = match self.take(window, accept, bus_available, &watch).await {
                 Ok(()) => return Ok(Some(window.to)),
                 Err(trouble) => trouble,
             };
@@ -174,6 +174,7 @@ impl Backfill {
         &mut self,
         window: Window,
         accept: &A,
+        bus_available: &watch::Receiver<bool>,
         watch: &(impl Fn(Told) + Send + Sync),
     ) -> Result<(), Trouble>
     where
@@ -188,10 +189,12 @@ impl Backfill {
             feed: self.feed,
             class: Class::Rest,
             errand: self.errand,
+            bus_available,
             clock: &self.door.clock,
         };
         let told = |moment| {
             watch(match moment {
+                Moment::WaitingForBus => return,
                 Moment::Calling => Told::Calling,
                 Moment::HandingOver(rows) => Told::Rows(rows),
             });

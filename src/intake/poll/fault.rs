@@ -9,7 +9,7 @@ use jiff::fmt::rfc2822;
 
 use super::words::redacted;
 use crate::event::Millis;
-use crate::provider::{AnswerError, Feed, PullApi, pulled_rows};
+use crate::provider::{AnswerError, Feed, MAX_ROWS, PullApi, pulled_rows};
 
 /// Where the provider says to slow down, and not for how long.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -61,6 +61,7 @@ impl Fault {
                 Self::Refused(AnswerError::Provider(redacted(message)).to_string())
             }
             AnswerError::NoList => Self::Refused(error.to_string()),
+            AnswerError::TooMany => Self::TooLarge(format!("{MAX_ROWS} rows")),
         }
     }
 
@@ -70,9 +71,13 @@ impl Fault {
         let said = || {
             let message = match pulled_rows(PullApi::V2, Feed::Locations, body) {
                 Err(AnswerError::Provider(message)) => format!(", \"{}\"", redacted(&message)),
-                Ok(_) | Err(AnswerError::Empty | AnswerError::NotJson { .. } | AnswerError::NoList) => {
-                    String::new()
-                }
+                Ok(_)
+                | Err(
+                    AnswerError::Empty
+                    | AnswerError::NotJson { .. }
+                    | AnswerError::NoList
+                    | AnswerError::TooMany,
+                ) => String::new(),
             };
             format!("status {}{message}", status.as_u16())
         };

@@ -49,6 +49,12 @@ impl Name {
     pub fn key(&self) -> String {
         format!("{}/{} {}", self.api.as_str(), self.feed.as_str(), self.base_url)
     }
+
+    /// What a cursor's key says but for the address: an account has each feed once.
+    #[must_use]
+    pub fn of_key(key: &str) -> &str {
+        key.split_once(' ').map_or(key, |(feed, _)| feed)
+    }
 }
 
 /// What a feed is doing.
@@ -296,9 +302,11 @@ where
             feed: self.name.feed,
             class,
             errand: Errand::Poll,
+            bus_available: &self.bus_available,
             clock: &self.clock,
         };
         let watch = |moment| match moment {
+            Moment::WaitingForBus => self.doing(side, Doing::WaitingForBus),
             Moment::Calling => {
                 self.status.lock().calls += 1;
                 self.doing(side, Doing::Calling);

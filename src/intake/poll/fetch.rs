@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::Clock;
 use super::bucket::Class;
 use super::fault::Fault;
@@ -32,6 +34,8 @@ pub struct Fetch<'a> {
     pub class: Class,
     /// What events are to say about why they were fetched.
     pub errand: Errand,
+    /// Whether the bus is there: no page is asked for while it is not.
+    pub bus_available: &'a watch::Receiver<bool>,
     /// Our clock.
     pub clock: &'a Clock,
 }
@@ -39,6 +43,8 @@ pub struct Fetch<'a> {
 /// What is happening, for those who watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
+    /// The next page waits for the bus.
+    WaitingForBus,
     /// A page is asked for.
     Calling,
     /// So many rows are handed over.
@@ -87,7 +93,7 @@ impl Fetch<'_> {
         &self,
         extent: Extent,
         accept: &A,
-        watch: impl Fn(Moment) + Send,
+        told: impl Fn(Moment) + Send,
     ) -> Result<Taken, Trouble>
     where
         A: Fn(Pulled) -> F + Sync,
@@ -96,7 +102,12 @@ impl Fetch<'_> {
         let mut taken = Taken::default();
         let mut before = Vec::new();
         for number in 0..PAGES {
-            watch(Moment::Calling);
+            // Where the bus went away meanwhile, the provider keeps the rest. The wait ends with the process at the latest.
+            if !*self.bus_available.borrow() {
+                told(Moment::WaitingForBus);
+                self.bus_available.clone().wait_for(|available| *available).await.ok();
+            }
+            told(Moment::Calling);
             let request = self.endpoint.request(extent, number);
             let Page { rows, sent_at, bytes, held } = self.host.page(self.feed, &request, self.class).await?;
             let count = rows.len();
@@ -118,7 +129,7 @@ impl Fetch<'_> {
                 before.clone_from(&rows);
             }
             if count > 0 {
-                watch(Moment::HandingOver(count as u64));
+                told(Moment::HandingOver(count as u64));
                 let pulled = Pulled {
                     account: self.account.clone(),
                     api: self.api,

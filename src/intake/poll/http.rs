@@ -1,5 +1,5 @@
 //! One HTTP exchange with a polled host: a body that is bounded while it streams, and faults that carry no secret. Invariant:
-//! bodies in memory are bounded together, whoever polls whom. Neighbours: `outbound` builds the client, `host` says what
+//! bodies in memory are bounded together, whoever polls whom, and one that drips holds up those of its own size at most. Neighbours: `outbound` builds the client, `host` says what
 //! to send, `fault` says what an answer means.
 
 use std::sync::Arc;
@@ -15,10 +15,14 @@ use super::request::{Request, Verb};
 use crate::event::Millis;
 use crate::outbound::{self, Deadlines};
 
+const NO_PLACE: &str = "other answers have all the memory that there is for large ones";
 /// The beginning of a failed answer's body, which may say why it failed.
 const REASON: usize = 16 << 10;
-/// What a permit stands for.
-const GRAIN: usize = 16 << 10;
+/// A body of up to so many bytes has a place by its host's lines alone; a larger one by this, and one that is larger still.
+const SMALL: usize = 256 << 10;
+const MEDIUM: usize = 4 << 20;
+/// Bodies of one host that are not small: fewer than there are places.
+const OWN: usize = 2;
 
 /// The bounds of one exchange.
 #[derive(Debug, Clone)]
@@ -52,7 +56,16 @@ impl Default for Bounds {
 pub struct Client {
     http: reqwest::Client,
     bounds: Bounds,
-    memory: Arc<Semaphore>,
+    places: Places,
+}
+
+/// Places of bodies that are not small: by host, and by size. A body that grows waits for the next with those that it has, in this
+/// order; who has the last of them waits for nothing. So nobody waits in a circle.
+#[derive(Debug, Clone)]
+struct Places {
+    own: Arc<Semaphore>,
+    medium: Arc<Semaphore>,
+    large: Arc<Semaphore>,
 }
 
 /// An answer with a status of success.
@@ -66,11 +79,14 @@ pub struct Answer {
     pub held: Held,
 }
 
-/// A share of the memory for bodies.
+/// A body's place.
 #[derive(Debug, Default)]
 pub struct Held {
-    permit: Option<OwnedSemaphorePermit>,
-    bytes: usize,
+    own: Option<OwnedSemaphorePermit>,
+    medium: Option<OwnedSemaphorePermit>,
+    large: Option<OwnedSemaphorePermit>,
+    /// It waits for one.
+    waits: bool,
 }
 
 /// What an exchange led to, and what its headers say in any case.
@@ -90,9 +106,20 @@ impl Client {
     pub fn new(bounds: Bounds) -> Result<Self, reqwest::Error> {
         let Bounds { connect, silence, total, .. } = bounds;
         let http = outbound::builder(Deadlines { connect, silence, total }).build()?;
-        // A body that is over the bound must not wait for memory that there can never be.
-        let memory = bounds.memory.max(bounds.size + GRAIN) / GRAIN;
-        Ok(Self { http, bounds, memory: Arc::new(Semaphore::new(memory)) })
+        let places = |memory: usize, size: usize| Arc::new(Semaphore::new((memory / size.max(1)).max(1)));
+        let places = Places {
+            own: Arc::new(Semaphore::new(OWN)),
+            medium: places(bounds.memory / 4, MEDIUM),
+            large: places(bounds.memory / 4 * 3, bounds.size),
+        };
+        Ok(Self { http, bounds, places })
+    }
+
+    /// The same for another host.
+    #[must_use]
+    pub fn of_another(&self) -> Self {
+        let places = Places { own: Arc::new(Semaphore::new(OWN)), ..self.places.clone() };
+        Self { places, ..self.clone() }
     }
 
     /// The largest answer that is read.
@@ -111,9 +138,12 @@ impl Client {
     ) -> Exchange {
         let mut headers = HeaderMap::new();
         // The client has its own deadline; this one also covers waiting for memory.
-        let whole = timeout(self.bounds.total, self.send(base_url, request, opener, now, &mut headers));
-        let answer = match whole.await {
-            Ok(answer) => answer,
+        let mut held = Held::default();
+        let sent = self.send(base_url, request, opener, now, (&mut headers, &mut held));
+        let answer = match timeout(self.bounds.total, sent).await {
+            Ok(answer) => answer.map(|(headers, body)| Answer { headers, body, held }),
+            // The host is not to blame.
+            Err(_) if held.waits => Err(Fault::Refused(NO_PLACE.to_owned())),
             Err(_) => Err(Fault::TimedOut),
         };
         Exchange { answer, headers }
@@ -125,8 +155,8 @@ impl Client {
         request: &Request,
         (name, mut secret): (HeaderName, HeaderValue),
         now: Millis,
-        headers: &mut HeaderMap,
-    ) -> Result<Answer, Fault> {
+        (headers, held): (&mut HeaderMap, &mut Held),
+    ) -> Result<(HeaderMap, Bytes), Fault> {
         secret.set_sensitive(true);
         let url = format!("{base_url}{}", request.path);
         let builder = match &request.verb {
@@ -158,16 +188,15 @@ impl Client {
         if announced > self.bounds.size as u64 {
             return Err(too_large());
         }
-        let mut held = Held::default();
         let mut body = BytesMut::new();
         while let Some(piece) = response.chunk().await.map_err(fault_of)? {
             if body.len() + piece.len() > self.bounds.size {
                 return Err(too_large());
             }
-            held.grow(&self.memory, body.len() + piece.len()).await;
+            held.grow(&self.places, body.len() + piece.len()).await;
             body.extend_from_slice(&piece);
         }
-        Ok(Answer { headers: headers.clone(), body: body.freeze(), held })
+        Ok((headers.clone(), body.freeze()))
     }
 }
 
@@ -181,20 +210,26 @@ fn fault_of(error: reqwest::Error) -> Fault {
 }
 
 impl Held {
-    /// Waits for the memory that a body of so many bytes takes. The deadline is the caller's.
-    async fn grow(&mut self, memory: &Arc<Semaphore>, bytes: usize) {
-        let missing = bytes.div_ceil(GRAIN).saturating_sub(self.bytes / GRAIN);
-        let Ok(grains) = u32::try_from(missing) else { return };
-        if grains == 0 {
+    /// Waits for a place that a body of so many bytes takes. The deadline is the caller's.
+    async fn grow(&mut self, places: &Places, bytes: usize) {
+        if bytes <= SMALL || self.large.is_some() || (bytes <= MEDIUM && self.medium.is_some()) {
             return;
         }
-        // The semaphore is never closed.
-        if let Ok(more) = Arc::clone(memory).acquire_many_owned(grains).await {
-            self.bytes += missing * GRAIN;
-            match &mut self.permit {
-                Some(permit) => permit.merge(more),
-                None => self.permit = Some(more),
-            }
+        self.waits = true;
+        if self.own.is_none() {
+            self.own = place(&places.own).await;
         }
+        if bytes <= MEDIUM {
+            self.medium = place(&places.medium).await;
+        } else {
+            self.large = place(&places.large).await;
+            self.medium = None;
+        }
+        self.waits = false;
     }
+}
+
+/// The semaphores are never closed.
+async fn place(of: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    Arc::clone(of).acquire_owned().await.ok()
 }

@@ -151,10 +151,16 @@ impl Pollers {
         settings: Settings,
         known: &Hosts,
     ) -> Result<Self, reqwest::Error> {
-        let held: HashMap<(&AccountId, &str), &str> = cursors
-            .iter()
-            .map(|entry| ((&entry.account, entry.key.as_str()), entry.value.as_str()))
-            .collect();
+        let held: HashMap<(&AccountId, &str), &Entry> =
+            cursors.iter().map(|entry| ((&entry.account, entry.key.as_str()), entry)).collect();
+        // A feed goes on where its address changes.
+        let mut elsewhere: HashMap<(&AccountId, &str), &Entry> = HashMap::new();
+        for entry in cursors {
+            let newest = elsewhere.entry((&entry.account, Name::of_key(&entry.key))).or_insert(entry);
+            if entry.saved_at > newest.saved_at {
+                *newest = entry;
+            }
+        }
         let client = Client::new(settings.bounds.clone())?;
         // One limit and one JWT a key, whatever feeds and accounts share it.
         let mut hosts = Hosts::new();
@@ -170,7 +176,7 @@ impl Pollers {
             let host = hosts.entry(key.clone()).or_insert_with(|| {
                 known.get(&key).cloned().unwrap_or_else(|| {
                     let clock = Arc::clone(&settings.clock);
-                    Arc::new(Host::new(client.clone(), &poll.base_url, &poll.api, clock))
+                    Arc::new(Host::new(client.of_another(), &poll.base_url, &poll.api, clock))
                 })
             });
             if api == PullApi::V2 {
@@ -183,7 +189,10 @@ impl Pollers {
                 let name = Name { account, api, feed: *feed, base_url };
                 // The configuration refuses feeds that an API does not have.
                 let Some(endpoint) = Endpoint::of(api, *feed) else { continue };
-                let cursor = held.get(&(&name.account, name.key().as_str())).map(|text| cursor(&name, text));
+                let key = name.key();
+                let here = held.get(&(&name.account, key.as_str()));
+                let saved = here.or_else(|| elsewhere.get(&(&name.account, Name::of_key(&key))));
+                let cursor = saved.map(|entry| cursor(&name, &entry.value));
                 let status = Status { cursor: cursor.unwrap_or_default(), ..Status::default() };
                 let steering = Arc::new(Steering::new(endpoint, status.cursor));
                 let (interval, host, status) = (*interval, Arc::clone(host), Arc::new(Mutex::new(status)));

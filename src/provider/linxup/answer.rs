@@ -26,11 +26,16 @@ pub enum AnswerError {
     /// The provider says that it failed.
     #[error("the provider says: {0}")]
     Provider(String),
+    /// More than [`MAX_ROWS`].
+    #[error("the answer has more than {MAX_ROWS} rows")]
+    TooMany,
     /// No list of rows in it.
     #[error("the answer has no list of rows")]
     NoList,
 }
 
+/// The most rows of an answer: more than fit into the largest one, where they say anything. What a row takes beside its bytes is not counted.
+pub const MAX_ROWS: usize = 500_000;
 /// The most of the provider's message that is repeated.
 const MAX_MESSAGE: usize = 200;
 
@@ -61,7 +66,7 @@ const ROW_KEYS: [&str; 13] = [
 pub fn pulled_rows(api: PullApi, feed: Feed, body: &[u8]) -> Result<Vec<&str>, AnswerError> {
     let document = document(body)?;
     if document.starts_with('[') {
-        return Ok(Walk::of(document).elements());
+        return rows_of(document);
     }
     let members = Walk::of(document).members();
     if let Some(message) = failure(&members) {
@@ -73,7 +78,12 @@ pub fn pulled_rows(api: PullApi, feed: Feed, body: &[u8]) -> Result<Vec<&str>, A
             ["content", "records", "items", "data"].iter().find_map(|key| array(member(&members, key)?))
         }
     };
-    list.map(|list| Walk::of(list).elements()).ok_or(AnswerError::NoList)
+    rows_of(list.ok_or(AnswerError::NoList)?)
+}
+
+fn rows_of(list: &str) -> Result<Vec<&str>, AnswerError> {
+    let rows = Walk::of(list).first_elements(MAX_ROWS + 1);
+    if rows.len() > MAX_ROWS { Err(AnswerError::TooMany) } else { Ok(rows) }
 }
 
 /// The feed that an answer is from, where its envelope or its rows make that plain.
@@ -83,7 +93,12 @@ pub fn feed_of(api: PullApi, body: &[u8]) -> Option<Feed> {
         let rows = match pulled_rows(api, Feed::Locations, body) {
             Ok(rows) => rows,
             Err(AnswerError::NoList) => vec![single_row(document(body).ok()?)?],
-            Err(AnswerError::Empty | AnswerError::NotJson { .. } | AnswerError::Provider(_)) => return None,
+            Err(
+                AnswerError::Empty
+                | AnswerError::NotJson { .. }
+                | AnswerError::Provider(_)
+                | AnswerError::TooMany,
+            ) => return None,
         };
         feed_of_rows(api, &rows)
     };
@@ -297,6 +312,12 @@ mod tests {
         v2(Locations, r#"{"responseType":"Success","data":null}"#, Err(AnswerError::NoList));
         v2(Locations, "<html>", Err(AnswerError::NotJson { line: 1, column: 1 }));
         v2(Locations, " ", Err(AnswerError::Empty));
+        let many = |rows: usize| format!("[{}1]", "1,".repeat(rows - 1));
+        v2(Locations, &many(MAX_ROWS + 1), Err(AnswerError::TooMany));
+        assert_eq!(
+            pulled_rows(PullApi::V2, Locations, many(MAX_ROWS).as_bytes()).map(|rows| rows.len()),
+            Ok(MAX_ROWS)
+        );
     }
 
     #[test]
