@@ -43,7 +43,7 @@ use crate::trace;
 pub use anew::{Encoded, Republish, Unreadable};
 use detached::Detached;
 use keep::{json, source_of};
-use slice::slice_of;
+use slice::{in_order, slice_of};
 
 /// Elements decoded between two chances for other tasks.
 const BREATH: usize = 64;
@@ -313,7 +313,8 @@ impl Inner {
             trace: None,
         };
         let mut sum = Receipt::default();
-        let mut rest = pulled.rows.as_slice();
+        let rows = in_order(pulled.rows);
+        let mut rest = rows.as_slice();
         while !rest.is_empty() {
             let (slice, later) = rest.split_at(slice_of(rest));
             rest = later;

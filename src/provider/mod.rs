@@ -15,7 +15,7 @@ pub use directory::{Directory, Pair, TrackerKey};
 pub use draft::{
     Compared, Context, Decoded, Draft, Hint, Identity, Outcome, Reason, StateIdentity, StateKey, StateKind,
 };
-pub use linxup::answer::{AnswerError, MAX_ROWS, feed_of, pulled_rows, single_row};
+pub use linxup::answer::{AnswerError, MAX_ROWS, feed_of, pulled_rows, single_row, time_of_row};
 pub use split::{Element, MAX_ELEMENTS, SplitError, documents, elements, split};
 pub use state::{LastState, Resolved, resolve_state};
 

@@ -87,7 +87,9 @@ pub enum SteerError {
     #[error("the cursor can stand between 2000 and half a minute ago")]
     OutOfRange,
     /// A poll takes long.
-    #[error("a poll of the feed is under way and takes long: pause the feed, and try again")]
+    #[error(
+        "a poll of the feed is under way and takes long: pause the feed, so that none follows, and try again once this one has ended"
+    )]
     Busy,
     /// It leaves something out.
     #[error(

@@ -7,6 +7,8 @@ use serde_json::value::RawValue;
 
 use super::super::tree::{Value, Walk};
 use super::classify::MILES;
+use super::values::{self, Read};
+use crate::event::Millis;
 use crate::provider::{Feed, PullApi};
 
 /// Why an answer has no rows.
@@ -38,6 +40,18 @@ pub enum AnswerError {
 pub const MAX_ROWS: usize = 500_000;
 /// The most of the provider's message that is repeated.
 const MAX_MESSAGE: usize = 200;
+
+/// Keys of the times of rows.
+const TIMES: [&str; 8] = [
+    "date",
+    "positionDate",
+    "reportDateTime",
+    "startDateTime",
+    "beginDate",
+    "stopDateTime",
+    "alertDateTime",
+    "enterDateTime",
+];
 
 /// Keys of rows: an object that has one of them is a row and no envelope, whatever lists it holds.
 const ROW_KEYS: [&str; 13] = [
@@ -84,6 +98,19 @@ pub fn pulled_rows(api: PullApi, feed: Feed, body: &[u8]) -> Result<Vec<&str>, A
 fn rows_of(list: &str) -> Result<Vec<&str>, AnswerError> {
     let rows = Walk::of(list).first_elements(MAX_ROWS + 1);
     if rows.len() > MAX_ROWS { Err(AnswerError::TooMany) } else { Ok(rows) }
+}
+
+/// When what a row tells was, as far as its place among others goes: the first of its times. None where it has none.
+#[must_use]
+pub fn time_of_row(row: &[u8]) -> Option<Millis> {
+    let members = Walk::of(std::str::from_utf8(row).ok()?).members();
+    TIMES.iter().find_map(|key| {
+        let value = Value::parse(member(&members, key)?.as_bytes())?;
+        match values::time(&value) {
+            Read::Is(time) => Some(time),
+            Read::Absent | Read::Unreadable => None,
+        }
+    })
 }
 
 /// The feed that an answer is from, where its envelope or its rows make that plain.
@@ -355,6 +382,14 @@ mod tests {
         assert_eq!(feed(r#"[{"geofenceUUID":"u","type":"Circle","trackers":[]}]"#), Some(Feed::Geofences));
         assert_eq!(feed(r#"{"geofenceUUID":"u","type":"Circle","trackers":[]}"#), Some(Feed::Geofences));
         assert_eq!(feed(r#"{"imei":"1","date":1,"latitude":1,"sensorData":[]}"#), Some(Feed::History));
+    }
+
+    #[test]
+    fn a_row_has_a_time_where_it_says_one() {
+        let time = |row: &str| time_of_row(row.as_bytes()).map(|time| time.0);
+        assert_eq!(time(r#"{"imei":"1","date":1767009600000}"#), Some(1_767_009_600_000));
+        assert_eq!(time(r#"{"date":null,"startDateTime":"1767009600"}"#), Some(1_767_009_600_000));
+        assert_eq!([time("{}"), time("1"), time("{\"date\":true}")], [None; 3]);
     }
 
     #[test]
