@@ -45,6 +45,7 @@ use utoipa_axum::router::OpenApiRouter;
 pub use access::{Access, AdminKey};
 pub use backfills::Past;
 pub use events::{LocalLog, LogRow};
+pub(crate) use reload::words;
 pub use reload::{Reload, ReloadError, Reloaded};
 pub use replays::Again;
 pub use snapshot::{BusState, FeedReading, Phase, Snapshot, Sources};

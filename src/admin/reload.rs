@@ -87,7 +87,7 @@ async fn reload(State(state): State<AdminState>, caller: Caller) -> Result<Json<
 }
 
 /// An error and what caused it.
-fn words(error: &dyn std::error::Error) -> String {
+pub(crate) fn words(error: &dyn std::error::Error) -> String {
     let chain = std::iter::successors(Some(error), |error| error.source());
     chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::look::{admin_keys, ask_for_topics};
 use super::{known, topics};
-use crate::admin::{Access, Accounts, AdminKey, ReloadError, Reloaded};
+use crate::admin::{self, Access, Accounts, AdminKey, ReloadError, Reloaded};
 use crate::bus::Bus;
 use crate::clock;
 use crate::config::load::ThisProcess;
@@ -132,10 +132,7 @@ impl Reloader {
             }
             Err(error) => {
                 // With its causes, which a log in JSON does not show by itself.
-                let causes =
-                    std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
-                let error = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-                tracing::error!(who, error, "config.not_reloaded");
+                tracing::error!(who, error = admin::words(error), "config.not_reloaded");
             }
         }
         done

@@ -82,9 +82,7 @@ pub struct Row {
 impl LocalBus {
     pub(super) fn open(limits: &config::Local, data_dir: &Path) -> Result<Self, OpenError> {
         let path = data_dir.join("local.db");
-        if !path.exists() {
-            crate::replay::private(&path)?;
-        }
+        crate::replay::private_where_missing(&path)?;
         let connection = Connection::open(&path)?;
         connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")?;
         connection.execute_batch(SCHEMA)?;

@@ -4,16 +4,13 @@
 
 use std::path::{Path, PathBuf};
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-
+use super::Exit;
 use super::output::Output;
 use super::remote::{Reader, say, wait};
-use super::{Exit, complain};
 use crate::bus::Bus;
 use crate::config::tree::{self, Place};
 use crate::config::{self, Account, Config, Loaded, Problem};
-use crate::intake::serve::{Tls, TlsError};
+use crate::intake::serve::{Tls, TlsError, certificates};
 
 /// Arguments of `fleetbus check`.
 #[derive(Debug, clap::Args)]
@@ -47,13 +44,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     };
     let unopened = wait(async { Ok(open(&loaded.config).await) })?;
     if !unopened.is_empty() {
-        let problems = placed(unopened, &path);
-        for problem in &problems {
-            complain(&format!("{}:{problem}", path.display()));
-        }
-        let what = if problems.len() == 1 { "problem" } else { "problems" };
-        complain(&format!("{} {what} in {}", problems.len(), path.display()));
-        return Ok(Exit::Usage);
+        return Ok(super::run::complain_of(&placed(unopened, &path), &path));
     }
     if args.output.is_for_people() {
         for line in summary(&loaded) {
@@ -118,10 +109,7 @@ async fn open(config: &Config) -> Vec<Unopened> {
 fn authorities(path: &Path) -> Result<(), TlsError> {
     let unreadable = |source| TlsError::Unreadable { path: path.to_owned(), source };
     let bytes = std::fs::read(path).map_err(unreadable)?;
-    match CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>() {
-        Ok(found) if !found.is_empty() => Ok(()),
-        Ok(_) | Err(_) => Err(TlsError::NotPem { path: path.to_owned(), wanted: "certificate" }),
-    }
+    certificates(path, &bytes).map(|_| ())
 }
 
 /// With their places in the file. It was read already: where that was a pipe, nothing but the lines is lost.

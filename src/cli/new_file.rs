@@ -3,11 +3,12 @@
 //! `account` does the same in `replay::moving`.
 
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+
+use crate::replay::remove_if_there;
 
 /// A file that is being written, under another name until it is complete.
 pub struct NewFile {
@@ -31,11 +32,7 @@ impl NewFile {
             anyhow::bail!("{} is there already: name a new file", name.display());
         }
         // Of one that was broken off by a signal.
-        match std::fs::remove_file(&part) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(|| format!("{} cannot be removed", part.display())),
-        }
+        remove_if_there(&part).with_context(|| format!("{} cannot be removed", part.display()))?;
         let file = File::options().write(true).create_new(true).mode(0o600).open(&part);
         let file = file.with_context(|| format!("{} cannot be made", part.display()))?;
         Ok(Self { file, part, name: Some(name) })

@@ -2,7 +2,7 @@
 //! Invariant: SIGHUP is listened to before anything else is done, so that none that comes during the start ends the process by the
 //! system's default, or is lost; the others do so until the configuration is read, for reading may hang.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Exit, complain, files, telemetry};
 use crate::admin::Phase;
 use crate::app::{self, Ended};
-use crate::config::{self, Loaded, load::ThisProcess};
+use crate::config::{self, Loaded, Problem, load::ThisProcess};
 use crate::trace::Exporter;
 
 /// Arguments of `fleetbus run`.
@@ -75,15 +75,18 @@ pub fn read_config(said: Option<PathBuf>) -> anyhow::Result<Result<Loaded, Exit>
     };
     match config::load(&text, &ThisProcess) {
         Ok(loaded) => Ok(Ok(loaded)),
-        Err(problems) => {
-            for problem in &problems {
-                complain(&format!("{}:{problem}", path.display()));
-            }
-            let what = if problems.len() == 1 { "problem" } else { "problems" };
-            complain(&format!("{} {what} in {}", problems.len(), path.display()));
-            Ok(Err(Exit::Usage))
-        }
+        Err(problems) => Ok(Err(complain_of(&problems, &path))),
     }
+}
+
+/// Says all problems of a configuration, and how many they are.
+pub fn complain_of(problems: &[Problem], path: &Path) -> Exit {
+    for problem in problems {
+        complain(&format!("{}:{problem}", path.display()));
+    }
+    let what = if problems.len() == 1 { "problem" } else { "problems" };
+    complain(&format!("{} {what} in {}", problems.len(), path.display()));
+    Exit::Usage
 }
 
 /// `hangup` keeps a signal that nobody awaits yet until somebody does; several are one.

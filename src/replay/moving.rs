@@ -110,11 +110,7 @@ pub fn export(dir: &DataDir, account: &AccountId, to: &Path, now: Millis) -> Res
     }
     let unwritable = |source| MoveError::Unwritable { path: to.to_owned(), source };
     let part = to.with_extension("part");
-    match std::fs::remove_file(&part) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(unwritable(error)),
-    }
+    schema::remove_if_there(&part).map_err(unwritable)?;
     schema::private(&part).map_err(unwritable)?;
     let id = Uuid::now_v7();
     let moved = fill(&conn, &known, account, &part, id).map_err(|error| match error {

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use super::schema::remove_if_there;
+
 /// Written at once.
 const PIECE: usize = 1 << 20;
 
@@ -59,9 +61,7 @@ impl Reserve {
 
     /// Gives the room up. Where that fails there is nothing else to do about it: the disk stays full.
     pub(super) fn give_up(&self) {
-        if let Err(error) = std::fs::remove_file(&self.path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
+        if let Err(error) = remove_if_there(&self.path) {
             tracing::warn!(error = %error, "store.reserve_kept");
         }
     }

@@ -164,7 +164,7 @@ fn header_version(path: &Path) -> std::io::Result<i64> {
 }
 
 /// An empty file that only its owner reads, in a folder that knows of it after a power cut: what is parked is personal.
-pub(crate) fn private(path: &Path) -> std::io::Result<()> {
+pub(super) fn private(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?.sync_all()?;
     match path.parent() {
@@ -172,6 +172,19 @@ pub(crate) fn private(path: &Path) -> std::io::Result<()> {
         Some(folder) if folder.as_os_str().is_empty() => File::open(".")?.sync_all(),
         Some(folder) => File::open(folder)?.sync_all(),
         None => Ok(()),
+    }
+}
+
+/// The same, where no such file is there yet.
+pub(crate) fn private_where_missing(path: &Path) -> std::io::Result<()> {
+    if path.exists() { Ok(()) } else { private(path) }
+}
+
+/// Removes a file; that there is none is as good.
+pub(crate) fn remove_if_there(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

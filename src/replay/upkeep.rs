@@ -136,9 +136,7 @@ impl Writer {
         }
         if ticked {
             self.upkeep.tick = Instant::now() + TICK;
-            if let Some(what) = self.gone() {
-                self.lost(what);
-            }
+            self.is_lost();
             self.probe_disk();
             self.probe_write();
             self.measure();
@@ -430,9 +428,13 @@ impl Writer {
         }
     }
 
-    /// Nothing that is written is kept.
-    pub(super) fn lost(&mut self, what: &'static str) {
-        self.troubled("look", Trouble::Fatal, &what);
+    /// Whether the file or the directory is not there any more, so that nothing that is written is kept: the store is broken then.
+    pub(super) fn is_lost(&mut self) -> bool {
+        let gone = self.gone();
+        if let Some(what) = gone {
+            self.troubled("look", Trouble::Fatal, &what);
+        }
+        gone.is_some()
     }
 
     fn log(&mut self, doing: &'static str, error: &dyn Display) {

@@ -191,14 +191,12 @@ impl Writer {
         let mut batch = Vec::new();
         match self.write_parks(&mut batch) {
             Ok(()) if batch.is_empty() => {}
-            Ok(()) => {
-                if let Some(what) = self.gone() {
-                    self.lost(what);
-                    for job in batch {
-                        self.answer(job, Err(ParkError::Closed));
-                    }
-                    return;
+            Ok(()) if self.is_lost() => {
+                for job in batch {
+                    self.answer(job, Err(ParkError::Closed));
                 }
+            }
+            Ok(()) => {
                 self.parked();
                 faults::point(Point::AfterPark);
                 for job in batch {

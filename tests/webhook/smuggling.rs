@@ -9,8 +9,9 @@ use crate::port::{PATIENCE, TOKEN, Webhooks, check};
 #[tokio::test]
 async fn nothing_is_smuggled_behind_a_body() {
     let webhooks = Webhooks::start();
-    let auth = format!("host: x\r\nauthorization: {TOKEN}\r\n");
-    let hidden = format!("POST /webhooks/acme/hidden HTTP/1.1\r\n{auth}content-length: 2\r\n\r\n[]");
+    let hidden = format!(
+        "POST /webhooks/acme/hidden HTTP/1.1\r\nhost: x\r\nauthorization: {TOKEN}\r\ncontent-length: 2\r\n\r\n[]"
+    );
     let table = [
         ("content-length: 4\r\ntransfer-encoding: chunked", "0\r\n\r\n"),
         ("transfer-encoding: chunked\r\ncontent-length: 4", "0\r\n\r\n"),
@@ -39,12 +40,7 @@ async fn nothing_is_smuggled_behind_a_body() {
         ("transfer-encoding: chunked", "\r\n2\r\n[]\r\n0\r\n\r\n"),
     ];
     for (headers, body) in table {
-        let mut stream = TcpStream::connect(webhooks.address).await.unwrap();
-        let request = format!("POST /webhooks/acme HTTP/1.1\r\n{auth}{headers}\r\n\r\n{body}{hidden}");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut all = String::new();
-        timeout(PATIENCE, stream.read_to_string(&mut all)).await.expect("the connection stays open").unwrap();
-        assert_eq!(all.matches("HTTP/1.1 ").count(), 1, "{headers}: {all}");
+        to_the_end(&webhooks, headers, &format!("{body}{hidden}")).await;
     }
     let hints: Vec<_> = webhooks.seen.lock().iter().filter_map(|p| p.hint.clone()).collect();
     assert_eq!(hints, Vec::<String>::new());

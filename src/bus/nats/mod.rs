@@ -275,17 +275,14 @@ impl NatsBus {
         loop {
             let connection = self.shared.connection.load_full().filter(|_| self.is_available());
             let Some(connection) = connection else {
-                if !sent && let Some(left) = self.shared.begins() {
-                    timeout(left, connections.changed()).await.ok();
-                    continue;
-                }
-                if !sent {
+                let pause = if sent { Some(AGAIN) } else { self.shared.begins() };
+                let Some(pause) = pause else {
                     return ticket.resolve(failed_unavailable("NATS is not connected"));
-                }
-                if begun.elapsed() >= window {
+                };
+                if sent && begun.elapsed() >= window {
                     return ticket.resolve(Outcome::Unresolved);
                 }
-                timeout(AGAIN, connections.changed()).await.ok();
+                timeout(pause, connections.changed()).await.ok();
                 continue;
             };
             sent = true;

@@ -92,9 +92,7 @@ pub fn set_aside(path: &Path) {
 impl File {
     /// Opens it, or makes it; with what its journal holds.
     pub fn open(path: &Path) -> Result<(Self, Tail), FileError> {
-        if !path.exists() {
-            crate::replay::private(path)?;
-        }
+        crate::replay::private_where_missing(path)?;
         let connection = Connection::open(path)?;
         connection.execute_batch(SETTINGS)?;
         let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;

@@ -82,8 +82,7 @@ impl Lanes {
     pub fn topic_probes(&self) -> Vec<Ready> {
         let mut probes = Vec::new();
         let now = Instant::now();
-        let mut without_lanes = self.topics.lock().due(now);
-        if without_lanes.is_empty() {
+        if !self.topics.lock().is_any_due(now) {
             return probes;
         }
         for shard in &self.shards {
@@ -91,12 +90,21 @@ impl Lanes {
                 if probes.len() >= PROBES {
                     return probes;
                 }
-                without_lanes.remove(&key.topic);
                 if let Some(head) = lane.head.filter(|_| lane.is_free())
                     && self.topics.lock().take_probe(&key.topic, now)
                 {
                     probes.push(Ready { head, key: key.clone() });
                 }
+            }
+        }
+        // Those whose probe is due still have busy lanes, or none.
+        let mut without_lanes = self.topics.lock().due(now);
+        if without_lanes.is_empty() {
+            return probes;
+        }
+        for shard in &self.shards {
+            for key in shard.lock().keys() {
+                without_lanes.remove(&key.topic);
             }
         }
         for topic in &without_lanes {

@@ -15,6 +15,7 @@ use crate::provider::{AnswerError, Feed, MAX_ROWS, PullApi, pulled_rows};
 const PAUSE: Duration = Duration::from_secs(60);
 /// The longest pause that a provider can ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
+
 /// Why a call yielded no rows. No cursor moves over any of them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {

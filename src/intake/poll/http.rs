@@ -1,6 +1,6 @@
 //! One HTTP exchange with a polled host: a body that is bounded while it streams, and faults that carry no secret. Invariant:
-//! bodies in memory are bounded together, whoever polls whom, and one that drips holds up those of its own size at most. Neighbours: `outbound` builds the client, `host` says what
-//! to send, `fault` says what an answer means.
+//! bodies in memory are bounded together, whoever polls whom, and one that drips holds up those of its own size at most.
+//! Neighbours: `outbound` builds the client, `host` says what to send, `fault` says what an answer means.
 
 use std::sync::Arc;
 use std::time::Duration;

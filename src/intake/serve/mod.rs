@@ -39,7 +39,7 @@ use tower::ServiceExt as _;
 use crate::deliver::seldom::Seldom;
 use guests::{Guest, Guests};
 use pace::{InFlight, Pace, Paced, Protocol, Times};
-pub use tls::{Tls, TlsError};
+pub use tls::{Tls, TlsError, certificates};
 
 /// What the kernel keeps while connections wait for their turn.
 const BACKLOG: u32 = 1_024;

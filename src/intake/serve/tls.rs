@@ -177,16 +177,21 @@ impl Bytes {
     }
 
     fn pair(&self, files: &config::Tls, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
-        let no_certificate = || TlsError::NotPem { path: files.cert.clone(), wanted: "certificate" };
-        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&self.cert)
-            .collect::<Result<_, _>>()
-            .map_err(|_| no_certificate())?;
-        if chain.is_empty() {
-            return Err(no_certificate());
-        }
+        let chain = certificates(&files.cert, &self.cert)?;
         let key = PrivateKeyDer::from_pem_slice(&self.key)
             .map_err(|_| TlsError::NotPem { path: files.key.clone(), wanted: "private key" })?;
         CertifiedKey::from_der(chain, key, provider).map_err(|source| no_pair(files, source))
+    }
+}
+
+/// The certificates in a file's bytes: at least one.
+///
+/// # Errors
+/// [`TlsError::NotPem`].
+pub fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    match CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>() {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) | Err(_) => Err(TlsError::NotPem { path: path.to_owned(), wanted: "certificate" }),
     }
 }
 

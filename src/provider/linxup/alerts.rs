@@ -106,11 +106,12 @@ pub(super) fn speed_in(description: &str) -> Option<f64> {
         let (number, unit) = ahead.next().zip(ahead.next())?;
         let is_mph = unit.strip_prefix("mph").is_some_and(|after| !after.starts_with(char::is_alphanumeric));
         let is_decimal = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-        if is_mph && is_decimal {
-            let mph = number.parse::<f64>().ok().filter(|mph| mph.is_finite());
-            if mph.is_some() {
-                return mph.map(values::mph_to_mps);
-            }
+        if is_mph
+            && is_decimal
+            && let Ok(mph) = number.parse::<f64>()
+            && mph.is_finite()
+        {
+            return Some(values::mph_to_mps(mph));
         }
     }
     None

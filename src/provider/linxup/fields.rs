@@ -182,7 +182,7 @@ fn is_empty(value: &Value) -> bool {
 }
 
 /// Null and the empty string are how the provider says nothing.
-fn is_nothing(value: &Value) -> bool {
+pub(super) fn is_nothing(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Text(text) => text.trim().is_empty(),

@@ -1,6 +1,6 @@
 //! Definitions of geofences, pushed or listed: a state of the geofence, in the format that tells it.
 
-use super::fields::Fields;
+use super::fields::{Fields, is_nothing};
 use super::message::{Message, Missing};
 use super::parts::{self, Point, given};
 use super::subject::{Subject, SubjectSource};
@@ -63,8 +63,8 @@ fn points(message: &mut Message<'_>) -> Vec<pb::LatLng> {
     const KEY: &str = "points";
     let given = match message.fields.take(KEY) {
         Some(Value::List(points)) => points,
-        Some(Value::Null) | None => return Vec::new(),
-        Some(Value::Text(text)) if text.trim().is_empty() => return Vec::new(),
+        None => return Vec::new(),
+        Some(nothing) if is_nothing(&nothing) => return Vec::new(),
         Some(other) => {
             message.fields.mark_unreadable();
             message.fields.leave(KEY, other);

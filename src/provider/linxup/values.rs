@@ -101,17 +101,12 @@ pub(super) fn number(value: &Value) -> Read<f64> {
 
 /// A percentage from 0 to 100, with its sign or without.
 pub(super) fn percent(value: &Value) -> Read<f64> {
-    let percent = match value {
-        Value::Text(text) => match text.trim().strip_suffix('%') {
-            Some(number) => Read::of(finite(number.trim_end())),
-            None => number(value),
-        },
-        Value::Null
-        | Value::Bool(_)
-        | Value::Number(_)
-        | Value::List(_)
-        | Value::Object(_)
-        | Value::Deep(_) => number(value),
+    let percent = if let Value::Text(text) = value
+        && let Some(number) = text.trim().strip_suffix('%')
+    {
+        Read::of(finite(number.trim_end()))
+    } else {
+        number(value)
     };
     percent.and_then(|percent| Read::of((0.0..=100.0).contains(&percent).then_some(percent)))
 }
