@@ -153,8 +153,8 @@ async fn kafka_gone_hung_and_back_loses_nothing_and_keeps_order() {
     kafka.kill9(0);
     driving.answered(1_300).await;
     kafka.restart(0);
-    let ledger = driving.end().await;
     kafka.wait();
+    let ledger = driving.end().await;
     let topic = format!("{prefix}.position");
     let report = compare(&ledger, async || read_topic(&kafka, &topic)).await;
     assert!(report.holds(), "{report}\n{}", bridge.log_text());
@@ -177,8 +177,8 @@ async fn nats_gone_hung_and_back_loses_nothing_and_keeps_order() {
     nats.kill9();
     driving.answered(1_300).await;
     nats.restart();
-    let ledger = driving.end().await;
     nats.wait();
+    let ledger = driving.end().await;
     let report = compare(&ledger, async || read_stream(&nats.url, &prefix).await).await;
     assert!(report.holds(), "{report}\n{}", bridge.log_text());
     assert_eq!((report.distinct, report.duplicates), (24 * 80, 0), "each event once");
@@ -321,8 +321,8 @@ async fn a_store_that_is_full_refuses_what_the_bus_does_not_take_and_recovers() 
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     nats.restart();
-    let ledger = driving.end().await;
     nats.wait();
+    let ledger = driving.end().await;
     let report = compare(&ledger, async || read_stream(&nats.url, &prefix).await).await;
     assert!(report.holds(), "{report}\n{}", bridge.log_text());
     assert_eq!(report.distinct, 16 * 60);

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -54,6 +54,9 @@ pub fn nested(vehicle: usize, at: i64) -> Value {
     })
 }
 
+/// So long a vehicle comes again with one position. Where a broker or the bridge stays away, the test says so and ends.
+const PATIENCE: Duration = Duration::from_secs(180);
+
 /// Drives one vehicle through `positions` positions; odd ones in the V3 format.
 pub async fn drive(
     client: reqwest::Client,
@@ -68,6 +71,7 @@ pub async fn drive(
         let body = if step % 2 == 0 { flat(vehicle, at) } else { nested(vehicle, at) };
         let fact = Fact { subject: imei(vehicle), at };
         ledger.lock().expect("no panic").sent.insert(fact.clone());
+        let begun = Instant::now();
         loop {
             let base = address.lock().expect("no panic").clone();
             if base.is_empty() {
@@ -93,6 +97,7 @@ pub async fn drive(
             if answered {
                 break;
             }
+            assert!(begun.elapsed() < PATIENCE, "position {step} of vehicle {vehicle} in vain: {status}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
