@@ -1,7 +1,8 @@
 //! The embedded bus: a log in `data_dir` that `fleetbus tail` and `/v1/events` read. One thread owns `local.db`
-//! (`synchronous = FULL`), takes what has queued as one transaction, and acknowledges after its commit. Retention is by age
-//! and size, oldest first, in chunks.
+//! (`synchronous = FULL`), takes what has queued as one transaction, and acknowledges after its commit, where the file still
+//! has its name. Retention is by age and size, oldest first, in chunks.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +29,8 @@ const CHUNK: usize = 1_000;
 const UPKEEP: Duration = Duration::from_secs(10);
 /// What a row takes beside its payload, by estimate.
 const ROW_BYTES: u64 = 300;
+/// Of the file; one without a number has the same.
+pub(super) const FORMAT: i64 = 1;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS event (
@@ -59,9 +62,23 @@ enum Door {
 struct Thread {
     shared: Arc<Shared>,
     connection: Connection,
+    // To be told from a file that takes its name. Closed after the connection, whose locks would go with it.
+    file: File,
+    path: PathBuf,
     inside: Receiver<(Message, Ticket)>,
     limits: config::Local,
     bytes: u64,
+}
+
+/// Why a batch is not in the log.
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    /// The transaction was rolled back.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// It went where nobody finds it.
+    #[error("local.db, or the data directory, was removed, replaced or moved away")]
+    Gone,
 }
 
 /// One event of the log.
@@ -84,8 +101,15 @@ impl LocalBus {
         let path = data_dir.join("local.db");
         crate::replay::private_where_missing(&path)?;
         let connection = Connection::open(&path)?;
+        let format = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if format > FORMAT {
+            return Err(OpenError::LocalNewer(format));
+        }
         connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")?;
-        connection.execute_batch(SCHEMA)?;
+        if format < FORMAT {
+            connection.execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;"))?;
+        }
+        let file = File::open(&path)?;
         let newest =
             connection.query_row("SELECT coalesce(max(offset), 0) FROM event", [], |row| row.get(0))?;
         let held: (u64, u64) = connection.query_row(
@@ -96,8 +120,15 @@ impl LocalBus {
         let (door, inside) = sync_channel(QUEUE);
         let bytes = held.0 * ROW_BYTES + held.1;
         let shared = Arc::new(Shared { door: Mutex::new(Door::Open(door)) });
-        let thread =
-            Thread { shared: Arc::clone(&shared), connection, inside, limits: limits.clone(), bytes };
+        let thread = Thread {
+            shared: Arc::clone(&shared),
+            connection,
+            file,
+            path: path.clone(),
+            inside,
+            limits: limits.clone(),
+            bytes,
+        };
         Ok(Self {
             shared,
             thread: Mutex::new(Some(thread)),
@@ -247,8 +278,8 @@ impl Thread {
         }
     }
 
-    /// The transaction was rolled back: surely not stored, and with it everything that queued behind.
-    fn fail(&mut self, batch: Vec<(Message, Ticket)>, error: &rusqlite::Error) {
+    /// Surely not in the log, and with it everything that queued behind.
+    fn fail(&mut self, batch: Vec<(Message, Ticket)>, error: &WriteError) {
         tracing::warn!(error = %error, "local.write_failed");
         self.shared.fence(Door::Fenced);
         let behind: Vec<(Message, Ticket)> = self.inside.try_iter().collect();
@@ -258,7 +289,7 @@ impl Thread {
         self.shared.fence(Door::Open);
     }
 
-    fn write(&mut self, batch: &[(Message, Ticket)]) -> rusqlite::Result<u64> {
+    fn write(&mut self, batch: &[(Message, Ticket)]) -> Result<u64, WriteError> {
         let at = jiff::Timestamp::now().as_millisecond();
         let transaction = self.connection.transaction()?;
         let mut last = 0;
@@ -278,6 +309,9 @@ impl Thread {
             }
         }
         transaction.commit()?;
+        if crate::replay::has_lost_its_name(&self.file, &self.path) {
+            return Err(WriteError::Gone);
+        }
         Ok(last.unsigned_abs())
     }
 

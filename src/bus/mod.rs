@@ -160,6 +160,12 @@ pub enum OpenError {
     /// The local log.
     #[error("the local bus's file cannot be opened")]
     Local(#[from] rusqlite::Error),
+    /// A newer version of the program wrote it; nothing was changed.
+    #[error(
+        "local.db has format {0}, and this version knows {format} at most: run the version that wrote it, or move the file away, with the events that were published to it",
+        format = local::FORMAT
+    )]
+    LocalNewer(i64),
     /// It cannot be made.
     #[error("the local bus's file cannot be made")]
     LocalFile(#[from] std::io::Error),

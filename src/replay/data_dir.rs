@@ -125,7 +125,7 @@ impl DataDir {
 }
 
 /// Whether an open file is not what has its name any more: what is written to it is lost with the process.
-pub(super) fn has_lost_its_name(open: &File, name: &Path) -> bool {
+pub(crate) fn has_lost_its_name(open: &File, name: &Path) -> bool {
     match (open.metadata(), name.metadata()) {
         (Ok(open), Ok(named)) => (open.dev(), open.ino()) != (named.dev(), named.ino()),
         (Ok(_), Err(error)) => matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),

@@ -32,6 +32,7 @@ mod whole;
 mod writer;
 
 pub use audit::{Act, Acts, Change, Original, Recorded};
+pub(crate) use data_dir::has_lost_its_name;
 pub use data_dir::{DataDir, LockError};
 pub use entries::{Entry, Table};
 pub use error::{AskError, ParkError, StoreError};

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fleetbus::bus::{Message, Outcome};
+use fleetbus::bus::{Bus, Message, Outcome};
 use fleetbus::config;
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -122,4 +122,35 @@ async fn what_cannot_be_written_is_unavailability_for_all_that_queued() {
     let rows = log.read(None, 0, 1_000).expect("readable");
     assert_eq!(rows.iter().map(|row| row.payload.as_ref()).collect::<Vec<_>>(), [&b"0"[..], b"100"]);
     desk.close().await;
+}
+
+/// What is written to a file that nobody finds any more is lost with the process.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_removed_or_replaced_acknowledges_nothing() {
+    let dir = TempDir::new().expect("a folder");
+    let path = dir.path().join("local.db");
+    let desk = desk(dir.path(), ample());
+    assert_eq!(desk.attempt(0, &message("t", "key", 0)).await, Outcome::Delivered);
+    std::fs::remove_file(&path).expect("it was there");
+    assert_eq!(kind(&desk.attempt(1, &message("t", "key", 1)).await), "unavailable");
+    std::fs::write(&path, "").expect("another");
+    assert_eq!(kind(&desk.attempt(2, &message("t", "key", 2)).await), "unavailable");
+    desk.close().await;
+}
+
+#[test]
+fn a_file_of_a_newer_format_is_refused_as_it_is_and_one_without_a_number_is_taken() {
+    let dir = TempDir::new().expect("a folder");
+    let path = dir.path().join("local.db");
+    let bus = config::Bus::Local(ample());
+    drop(Bus::open(&bus, dir.path()).expect("a new one"));
+    let set = |format: i64| {
+        let other = rusqlite::Connection::open(&path).expect("the file");
+        other.pragma_update(None, "user_version", format).expect("written");
+    };
+    set(99);
+    let Err(error) = Bus::open(&bus, dir.path()) else { panic!("it is newer") };
+    assert!(error.to_string().starts_with("local.db has format 99, "), "{error}");
+    set(0);
+    drop(Bus::open(&bus, dir.path()).expect("as those of 0.1 were"));
 }
