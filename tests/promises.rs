@@ -326,6 +326,7 @@ async fn a_store_that_is_full_refuses_what_the_bus_does_not_take_and_recovers() 
     let report = compare(&ledger, async || read_stream(&nats.url, &prefix).await).await;
     assert!(report.holds(), "{report}\n{}", bridge.log_text());
     assert_eq!(report.distinct, 16 * 60);
+    assert!(bridge.log_text().contains("park.refused"), "the operator is told of it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,8 +12,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::snapshot::{BusState, FeedReading, Snapshot};
+use super::snapshot::{BusState, FeedReading, Snapshot, WebhookReading};
 use super::status::Readiness;
+use crate::config;
 use crate::deliver::counts::Reading;
 use crate::event::Millis;
 use crate::latency::Histograms;
@@ -111,14 +112,14 @@ type Alone = Vec<(String, String)>;
 ///
 /// # Errors
 /// Never for lack of anything but memory.
-pub fn render(snapshot: &Snapshot) -> Result<String, fmt::Error> {
+pub fn render(snapshot: &Snapshot, accounts: &[config::Account]) -> Result<String, fmt::Error> {
     let mut page = Page(Registry::with_prefix("fleetbus"));
     process(&mut page, snapshot);
     events(&mut page, snapshot);
-    webhooks(&mut page, snapshot);
+    webhooks(&mut page, snapshot, accounts);
     feeds(&mut page, snapshot);
     delivery(&mut page, snapshot);
-    store(&mut page, snapshot);
+    store(&mut page, snapshot, accounts);
     let mut written = String::new();
     text::encode(&mut written, &page.0)?;
     Ok(written)
@@ -157,7 +158,7 @@ fn events(page: &mut Page, snapshot: &Snapshot) {
     page.gauge("events_in_flight", "events received, and not yet any of the others", of(Reading::in_flight));
 }
 
-fn webhooks(page: &mut Page, snapshot: &Snapshot) {
+fn webhooks(page: &mut Page, snapshot: &Snapshot, accounts: &[config::Account]) {
     let answers = snapshot.webhooks.iter().flat_map(|reading| {
         let account = reading.account.clone();
         reading.answers.iter().map(move |(status, count)| {
@@ -173,8 +174,15 @@ fn webhooks(page: &mut Page, snapshot: &Snapshot) {
         "senders that hung up before the answer; nothing is lost by it",
         hang_ups,
     );
-    let last = of().filter_map(|(account, reading)| Some((account, reading.last_taken?)));
-    page.times("webhook_last_taken_timestamp_seconds", "when a request was last answered 201", last);
+    // One of which nothing ever comes is silent, too.
+    let is_awaited = |reading: &WebhookReading| {
+        accounts.iter().any(|account| account.webhook.is_some() && account.id.as_str() == reading.account)
+    };
+    let last = of()
+        .filter(|(_, reading)| is_awaited(reading))
+        .map(|(account, reading)| (account, reading.last_taken.unwrap_or(reading.since)));
+    let taken = "when a request was last answered 201; before the first, since when it may come";
+    page.times("webhook_last_taken_timestamp_seconds", taken, last);
     let answering = snapshot.answering.clone();
     page.histograms(
         "webhook_duration_seconds",
@@ -228,7 +236,7 @@ fn delivery(page: &mut Page, snapshot: &Snapshot) {
     page.total("dedup_not_written", "ids that could not be written down", snapshot.dedup_not_written);
 }
 
-fn store(page: &mut Page, snapshot: &Snapshot) {
+fn store(page: &mut Page, snapshot: &Snapshot, accounts: &[config::Account]) {
     let store = &snapshot.store;
     let of = || {
         store.depths.iter().map(|(account, kind, count)| {
@@ -245,6 +253,10 @@ fn store(page: &mut Page, snapshot: &Snapshot) {
         "what they count for in the quotas",
         of().map(|(labels, count)| (labels, count.bytes)),
     );
+    let quotas = accounts
+        .iter()
+        .map(|account| (OfAccount { account: account.id.as_str().to_owned() }, account.limits.parked));
+    page.gauge("account_parked_max_bytes", "what may wait for the bus of an account", quotas);
     let oldest = [(WaitsFor::Bus, store.oldest_for_bus), (WaitsFor::Operator, store.oldest_for_operator)];
     let ages = oldest.map(|(whom, oldest)| {
         (OfWaiting::of(whom), oldest.map_or(0.0, |oldest| seconds_since(oldest, snapshot.now)))
@@ -365,12 +377,12 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::snapshot::WebhookReading;
+    use crate::admin::snapshot;
     use crate::event::{AccountId, EventType};
     use crate::provider::{Feed, PullApi};
 
     fn page(snapshot: &Snapshot) -> String {
-        render(snapshot).unwrap()
+        render(snapshot, &[snapshot::account(1_000)]).unwrap()
     }
 
     #[test]
@@ -399,22 +411,27 @@ mod tests {
             last_success: Some(Millis(1_500)),
             cursor: Some(Millis(-500)),
         };
-        let webhooks = vec![WebhookReading {
-            account: "_unknown".to_owned(),
+        let webhooks = ["acme", "_unknown"].map(|account| WebhookReading {
+            account: account.to_owned(),
             answers: vec![(404, 2)],
             hang_ups: 0,
             last_taken: None,
-        }];
+            since: Millis(1_000),
+        });
+        let webhooks = webhooks.into();
         let page = page(&Snapshot { now: Millis(2_000), feeds: vec![feed], webhooks, ..Snapshot::well() });
         let labels = "{account=\"acme\",api=\"v2\",feed=\"usage-hours\"}";
         for line in [
             format!("fleetbus_feed_last_success_timestamp_seconds{labels} 1.5"),
             format!("fleetbus_feed_lag_seconds{labels} 2.5"),
             "fleetbus_webhook_answers_total{account=\"_unknown\",status=\"404\"} 2".to_owned(),
+            "fleetbus_webhook_last_taken_timestamp_seconds{account=\"acme\"} 1.0".to_owned(),
+            "fleetbus_account_parked_max_bytes{account=\"acme\"} 1000.0".to_owned(),
             "# EOF".to_owned(),
         ] {
             assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
         }
+        assert!(!page.contains("last_taken_timestamp_seconds{account=\"_unknown\"}"), "nobody waits for it");
         let families = page.lines().filter(|line| line.starts_with("# TYPE ")).collect::<Vec<_>>();
         let distinct: std::collections::HashSet<_> = families.iter().collect();
         assert_eq!(families.len(), distinct.len(), "a metric is written twice");

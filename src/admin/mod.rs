@@ -298,7 +298,7 @@ async fn readiness(State(state): State<AdminState>, Asked(asked): Asked<Readines
 }
 
 async fn scrape(State(state): State<AdminState>) -> Response {
-    match metrics::render(&state.snapshot().await) {
+    match metrics::render(&state.snapshot().await, &state.accounts()) {
         Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written")
             .into_response(),

@@ -130,6 +130,8 @@ pub struct WebhookReading {
     pub hang_ups: u64,
     /// When a request was last answered 201.
     pub last_taken: Option<Millis>,
+    /// Since when it may send.
+    pub since: Millis,
 }
 
 impl Snapshot {
@@ -212,8 +214,8 @@ impl Sources {
 
 impl From<webhook::Reading<'_>> for WebhookReading {
     fn from(reading: webhook::Reading<'_>) -> Self {
-        let webhook::Reading { account, answers, hang_ups, last_taken } = reading;
-        Self { account: account.to_owned(), answers, hang_ups, last_taken }
+        let webhook::Reading { account, answers, hang_ups, last_taken, since } = reading;
+        Self { account: account.to_owned(), answers, hang_ups, last_taken, since }
     }
 }
 
@@ -262,5 +264,18 @@ impl Snapshot {
             connections: Vec::new(),
             feeds: Vec::new(),
         }
+    }
+}
+
+/// `acme`, which pushes, and may have so many bytes parked.
+#[cfg(test)]
+pub(super) fn account(parked: u64) -> crate::config::Account {
+    use crate::config::{Account, Limits, SecretSource};
+    Account {
+        id: AccountId::new("acme"),
+        provider: crate::provider::Provider::Linxup,
+        webhook: Some(SecretSource::Env("TOKEN".to_owned())),
+        poll: Vec::new(),
+        limits: Limits { in_flight: 1, parked, rate: None },
     }
 }

@@ -122,9 +122,8 @@ fn findings(snapshot: &Snapshot, accounts: &[Account]) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Limits;
+    use crate::admin::snapshot;
     use crate::event::AccountId;
-    use crate::provider::Provider;
     use crate::replay::{Count, Kind, Reason};
 
     type Change = fn(&mut Snapshot);
@@ -133,14 +132,7 @@ mod tests {
     fn check(changes: &[Change], not_ready: Option<&str>, codes: &[&str]) {
         let mut snapshot = Snapshot::well();
         changes.iter().for_each(|change| change(&mut snapshot));
-        let account = Account {
-            id: AccountId::new("acme"),
-            provider: Provider::Linxup,
-            webhook: None,
-            poll: Vec::new(),
-            limits: Limits { in_flight: 1, parked: 1_000, rate: None },
-        };
-        let readiness = Readiness::of(&snapshot, &[account]);
+        let readiness = Readiness::of(&snapshot, &[snapshot::account(1_000)]);
         assert_eq!(readiness.not_ready, not_ready);
         let found: Vec<_> = readiness.findings.iter().map(|finding| finding.code).collect();
         assert_eq!(found, codes);

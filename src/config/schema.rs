@@ -81,8 +81,7 @@ fn admin() -> Value {
 }
 
 fn bus() -> Value {
-    let create =
-        || json!({ "type": "boolean", "default": false, "description": "Make at start what is missing" });
+    let create = || json!({ "type": "boolean", "default": false, "description": "Make what is missing, at start and in `check --connect`" });
     let value =
         json!({ "anyOf": [{ "type": ["string", "number", "boolean"] }, { "$ref": "#/$defs/secret" }] });
     let properties = json!({
@@ -170,7 +169,7 @@ fn encoding() -> Value {
             ),
             (
                 "register",
-                json!({ "type": "boolean", "default": false, "description": "Register at start what is missing" }),
+                json!({ "type": "boolean", "default": false, "description": "Register what is missing, at start and in `check --connect`" }),
             ),
             ("user", text("User name or key, with `password`", "")),
             ("password", secret("Password or secret, with `user`")),

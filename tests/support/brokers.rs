@@ -79,7 +79,11 @@ pub fn free_port() -> u16 {
     const FIRST: u32 = 10_000;
     let given = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok();
     let given = given.as_deref().and_then(|range| range.split_whitespace().next()?.parse().ok());
-    let span = given.unwrap_or(32_768_u32).checked_sub(FIRST).filter(|span| *span > 0).expect("ports below the given");
+    let span = given
+        .unwrap_or(32_768_u32)
+        .checked_sub(FIRST)
+        .filter(|span| *span > 0)
+        .expect("ports below the given");
     // Test binaries that run at the same time begin at different places.
     let begin = std::process::id().wrapping_mul(61);
     (0..span)

@@ -109,10 +109,8 @@ impl Lanes {
         }
         for topic in &without_lanes {
             let taken = self.topics.lock().take(topic);
-            if let Taken::LastOf(named) = taken
-                && let Some(topics) = self.accepted.happened()
-            {
-                tracing::info!(topic = %named, topics, "topic.forgotten");
+            if let Taken::LastOf(named) = taken {
+                self.said.topic_forgotten(&named);
             }
         }
         probes

@@ -4,6 +4,7 @@
 //! either are held: the bound is what is in flight plus the lanes that the store's quota can hold, about 200 bytes each.
 
 mod backlog;
+mod said;
 #[cfg(test)]
 mod tests;
 
@@ -11,7 +12,7 @@ use std::collections::VecDeque;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use foldhash::HashMap;
 use foldhash::fast::RandomState;
@@ -21,17 +22,14 @@ use tokio::sync::Notify;
 use crate::bus::{Awaiting, Bus, Failure, Outcome, Ticket, Window};
 use crate::deliver::breaker::{Breaker, Change, Verdict};
 use crate::deliver::counts::Counts;
-use crate::deliver::seldom::Seldom;
 use crate::deliver::slot::{Group, Outgoing, Slot};
 use crate::deliver::topics::{Taken, Topics};
 use crate::event::{AccountId, EventType, Text};
 use crate::replay::{LaneKey, ParkError, Parked, Reason, RecoveredLane, Seq, Store};
+use said::Said;
 
 /// Shards of the lane map: far more than threads that meet in it.
 const SHARDS: usize = 64;
-
-/// Lines about topics that are refused or taken again: so many at once, enough for all types of an account, then one in each pause.
-const SAID: (u32, Duration) = (16, Duration::from_secs(10));
 
 /// How a request's events enter their lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,9 +148,7 @@ pub struct Lanes {
     /// See [`Came`].
     came_live: AtomicU64,
     came_behind: AtomicU64,
-    unfit: Seldom,
-    refused: Seldom,
-    accepted: Seldom,
+    said: Said,
     /// The bus came back.
     hurry: AtomicBool,
     /// Rung when a lane may have become ready for the drain.
@@ -182,9 +178,7 @@ impl Lanes {
             numbers: AtomicU64::new(1),
             came_live: AtomicU64::new(0),
             came_behind: AtomicU64::new(0),
-            unfit: Seldom::new(),
-            refused: Seldom::of(SAID.0, SAID.1),
-            accepted: Seldom::of(SAID.0, SAID.1),
+            said: Said::new(),
             hurry: AtomicBool::new(false),
             ready: Notify::new(),
         };
@@ -416,11 +410,9 @@ impl Lanes {
         }
     }
 
-    /// Says that an event waits for the operator; a flood of them is one line a second.
+    /// Says that an event waits for the operator.
     pub(crate) fn note_unfit(&self, account: &AccountId, event_type: EventType, why: &str) {
-        if let Some(events) = self.unfit.happened() {
-            tracing::warn!(%account, event.type = %event_type, error = why, events, "event.unfit");
-        }
+        self.said.unfit(account, event_type, why);
     }
 
     /// Poison: it waits for the operator and holds nothing back.
@@ -443,7 +435,7 @@ impl Lanes {
             }
         });
         if let Err(error) = self.store.park(vec![row], done) {
-            tracing::debug!(account = %key.account, error = %error, "park.refused");
+            self.said.not_kept(&key.account, &error);
             entry.slot.rejected();
         }
     }
@@ -495,7 +487,7 @@ impl Lanes {
             }
         });
         if let Err(error) = self.store.park(rows, done) {
-            tracing::debug!(account = %key.account, error = %error, "park.refused");
+            self.said.not_kept(&key.account, &error);
             not_kept(Some(lane), &parkings);
         }
     }
@@ -506,20 +498,17 @@ impl Lanes {
             Taken::AsBefore => {}
             Taken::Again => self.ready.notify_one(),
             Taken::LastOf(named) => {
-                if let Some(topics) = self.accepted.happened() {
-                    tracing::info!(topic = %named, topics, "topic.accepted");
-                }
+                self.said.topic_accepted(&named);
                 self.ready.notify_one();
             }
         }
     }
 
-    /// What is said of it leaves out the vehicle: a full stream would be a line each, and with the sender's own words.
     fn refuse(&self, topic: &Text, why: &str) {
         let named = self.bus.name_of(topic);
         let is_news = self.topics.lock().refuse(topic, &named, Instant::now(), why);
-        if is_news && let Some(topics) = self.refused.happened() {
-            tracing::error!(topic = %named, error = why, topics, "topic.refused");
+        if is_news {
+            self.said.topic_refused(&named, why);
         }
     }
 

@@ -27,8 +27,9 @@ pub struct Counts {
     answering: Arc<Latencies>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Account {
+    since: Millis,
     answers: [AtomicU64; STATUSES.len()],
     hang_ups: AtomicU64,
     last_taken_ms: AtomicI64,
@@ -47,6 +48,8 @@ pub struct Reading<'a> {
     pub hang_ups: u64,
     /// When a request was last answered 201.
     pub last_taken: Option<Millis>,
+    /// Since when it may send.
+    pub since: Millis,
 }
 
 impl Reading<'_> {
@@ -65,18 +68,19 @@ pub(super) struct Refused<'a> {
 }
 
 impl Counts {
-    /// For these accounts.
+    /// For these accounts, which may send from now on.
     #[must_use]
-    pub fn new(ids: &[AccountId]) -> Self {
-        let accounts = ids.iter().map(|id| (id.clone(), Arc::default())).collect();
-        Self { accounts, unknown: Arc::default(), answering: Arc::new(Latencies::new(ids)) }
+    pub fn new(ids: &[AccountId], now: Millis) -> Self {
+        let accounts = ids.iter().map(|id| (id.clone(), Account::since(now))).collect();
+        Self { accounts, unknown: Account::since(now), answering: Arc::new(Latencies::new(ids)) }
     }
 
-    /// The same numbers, for these accounts.
+    /// The same numbers, for these accounts; one that is new may send from now on.
     #[must_use]
-    pub(super) fn of_accounts(&self, accounts: &[AccountId]) -> Self {
+    pub(super) fn of_accounts(&self, accounts: &[AccountId], now: Millis) -> Self {
         self.answering.admit(accounts);
-        let of = |id: &AccountId| (id.clone(), self.accounts.get(id).cloned().unwrap_or_default());
+        let known = |id: &AccountId| self.accounts.get(id).cloned();
+        let of = |id: &AccountId| (id.clone(), known(id).unwrap_or_else(|| Account::since(now)));
         Self {
             accounts: accounts.iter().map(of).collect(),
             unknown: Arc::clone(&self.unknown),
@@ -151,6 +155,18 @@ impl Counts {
 }
 
 impl Account {
+    fn since(since: Millis) -> Arc<Self> {
+        let zero = || AtomicI64::new(0);
+        Arc::new(Self {
+            since,
+            answers: Default::default(),
+            hang_ups: AtomicU64::new(0),
+            last_taken_ms: zero(),
+            refused: AtomicU64::new(0),
+            last_said_ms: zero(),
+        })
+    }
+
     fn read<'a>(&self, account: &'a str) -> Reading<'a> {
         let answers = STATUSES.into_iter().zip(&self.answers);
         let last_taken = self.last_taken_ms.load(Ordering::Relaxed);
@@ -159,6 +175,7 @@ impl Account {
             answers: answers.map(|(status, count)| (status, count.load(Ordering::Relaxed))).collect(),
             hang_ups: self.hang_ups.load(Ordering::Relaxed),
             last_taken: (last_taken > 0).then_some(Millis(last_taken)),
+            since: self.since,
         }
     }
 }
@@ -194,7 +211,7 @@ mod tests {
 
     #[test]
     fn unknown_accounts_share_one_label() {
-        let counts = Counts::new(&[acme()]);
+        let counts = Counts::new(&[acme()], Millis(3));
         counts.answered(&acme(), StatusCode::CREATED, Millis(7));
         counts.answered(&AccountId::new("x"), StatusCode::NOT_FOUND, Millis(8));
         counts.answered(&AccountId::new("y"), StatusCode::NOT_FOUND, Millis(9));
@@ -208,7 +225,7 @@ mod tests {
 
     #[test]
     fn refusals_are_said_once_a_minute_with_their_number() {
-        let counts = Counts::new(&[acme()]);
+        let counts = Counts::new(&[acme()], Millis(3));
         let said = |at| counts.refused(&acme(), Millis(at)).map(|r| r.count);
         assert_eq!(said(1_000_000), Some(1));
         assert_eq!(said(1_000_001), None);
@@ -218,7 +235,7 @@ mod tests {
 
     #[test]
     fn only_who_was_not_answered_hung_up() {
-        let counts = Counts::new(&[acme()]);
+        let counts = Counts::new(&[acme()], Millis(3));
         counts.waiting(&acme()).answered();
         drop(counts.waiting(&acme()));
         assert_eq!(counts.readings()[0].hang_ups, 1);

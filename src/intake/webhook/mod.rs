@@ -50,14 +50,14 @@ impl WebhookState {
     pub fn new(accounts: &[AccountId]) -> Self {
         Self {
             tokens: Arc::new(Tokens::new(accounts.iter().cloned())),
-            counts: Arc::new(ArcSwap::from_pointee(Counts::new(accounts))),
+            counts: Arc::new(ArcSwap::from_pointee(Counts::new(accounts, clock::now()))),
             budget: Arc::new(ArcSwap::from_pointee(Budget::new(accounts))),
         }
     }
 
     /// These accounts may send from now on, and no other. One that is new has no live token until `tokens` is told of one.
     pub fn settle(&self, accounts: &[AccountId]) {
-        self.counts.rcu(|counts| counts.of_accounts(accounts));
+        self.counts.rcu(|counts| counts.of_accounts(accounts, clock::now()));
         self.budget.rcu(|budget| budget.of_accounts(accounts));
         self.tokens.settle(accounts);
     }
