@@ -6,6 +6,8 @@
 FLEETBUS is the binary, CACHE the folder into which scripts/deploy-tools.sh puts the tools.
 """
 
+import base64
+import binascii
 import json
 import os
 import pathlib
@@ -133,6 +135,14 @@ def pods_are_restricted():
     return f"{seen} containers at the restricted level, with a read-only root and a bound on memory"
 
 
+def nats_credentials():
+    """A credentials file as NATS has it, of nobody: the check looks at its form, and at the sum of its seed."""
+    raw = bytes([18 << 3 | 20 >> 2, (20 << 3 & 31) << 3]) + bytes(32)
+    seed = base64.b32encode(raw + binascii.crc_hqx(raw, 0).to_bytes(2, "little")).decode().rstrip("=")
+    parts = [("NATS USER JWT", "a.b.c"), ("USER NKEY SEED", seed)]
+    return "\n".join(f"-----BEGIN {name}-----\n{text}\n------END {name}------\n" for name, text in parts)
+
+
 def configurations_are_valid():
     """`fleetbus check` of each configuration, with the secrets that the pod mounts."""
     seen = 0
@@ -148,7 +158,11 @@ def configurations_are_valid():
             secrets = pathlib.Path(folder) / name
             for path in mounted:
                 (secrets / path).parent.mkdir(parents=True, exist_ok=True)
-                (secrets / path).write_text("a-secret")
+                (secrets / path).write_text(nats_credentials() if path.endswith(".creds") else "a-secret")
+            if "fleetbus-tls/tls.crt" in mounted:
+                # The check reads them as a start would.
+                pair = [secrets / "fleetbus-tls" / name for name in ("tls.key", "tls.crt")]
+                run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=fleet", "-keyout", pair[0], "-out", pair[1])
             for document in documents:
                 text = document.get("data", {}).get("fleetbus.yaml") if document["kind"] == "ConfigMap" else None
                 if text is None:
@@ -180,10 +194,10 @@ def nothing_but_webhooks_is_routed():
                         backends.append((match["path"]["value"], match["path"]["type"], rule["backendRefs"][0]["name"]))
             for path, kind, service in backends:
                 ports = [port["name"] for port in services[service]["spec"]["ports"]]
-                if not path.startswith("/webhooks/") or kind != "Exact" or ports != ["webhooks"]:
+                if not path.startswith("/webhooks/") or kind not in ("Prefix", "PathPrefix") or ports != ["webhooks"]:
                     raise Wrong(f"{document['kind']} routes {kind} {path} to {service} with {ports}")
                 seen += 1
-    return f"{seen} routes, each the exact path of an account to a service of the webhook port"
+    return f"{seen} routes, each the path of an account to a service of the webhook port"
 
 
 def stops_are_waited_for():
@@ -257,6 +271,11 @@ REFUSED = [
     ("deployment", ["podDisruptionBudget.maxUnavailable=2"], "/podDisruptionBudget/maxUnavailable"),
     ("sidecar", ["persistence.acceptLoss=false"], "would be lost with the pod"),
     ("sidecar", ["sidecar.selectorLabels=null"], "sidecar.selectorLabels must name the labels"),
+    ("sidecar", ["sidecar.selectorLabels=null", "gateway.enabled=false", "serviceMonitor.enabled=true"], "with a route or a monitor"),
+    ("sidecar", ["persistence.existingClaim=fleetbus"], "and one is named"),
+    ("instances", ["persistence.existingVolume=data"], "for mode sidecar only"),
+    ("instances", ["persistence.existingClaim=fleetbus"], "is there for two instances"),
+    ("instances", ["fullnameOverride=a-name-that-is-far-too-long-for-it", "instances[0].name=north-america-east-1"], "a name of 55 characters"),
 ]
 
 

@@ -21,6 +21,12 @@ fleetbus.io/instance: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
+{{/* Of the pods of `helm test`, which no Service and no other policy may select. */}}
+{{- define "fleetbus.testLabels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
 {{- define "fleetbus.labels" -}}
 {{ include "fleetbus.selector" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}

@@ -10,12 +10,12 @@ each unit. Here is also refused what no schema can say.
 {{- $units := list -}}
 {{- if eq .Values.mode "instances" -}}
 {{- range .Values.instances -}}
-{{- $config := mergeOverwrite (deepCopy $root.Values.config) (deepCopy (default dict .config)) -}}
+{{- $config := include "fleetbus.merged" (dict "over" (default dict .config) "under" $root.Values.config) | fromJson -}}
 {{- with (default dict .config).bus -}}{{- $_ := set $config "bus" (deepCopy .) -}}{{- end -}}
 {{- $units = append $units (dict
       "name" (printf "%s-%s" $full .name) "instance" .name "accounts" .accounts "config" $config
       "replicas" (ternary .replicas $root.Values.replicas (hasKey . "replicas"))
-      "persistence" (merge (deepCopy (default dict .persistence)) $root.Values.persistence)
+      "persistence" (include "fleetbus.merged" (dict "over" (default dict .persistence) "under" $root.Values.persistence) | fromJson)
       "resources" (default $root.Values.resources .resources)) -}}
 {{- end -}}
 {{- else -}}
@@ -23,7 +23,34 @@ each unit. Here is also refused what no schema can say.
       "name" $full "instance" "" "accounts" .Values.accounts "config" (deepCopy .Values.config)
       "replicas" .Values.replicas "persistence" .Values.persistence "resources" .Values.resources) -}}
 {{- end -}}
+{{- $claims := dict -}}
+{{- range $units -}}
+{{- if gt (len .name) 52 -}}
+{{- fail (printf "%s is a name of %d characters, and a StatefulSet may have 52: set fullnameOverride, or a shorter name of the instance" .name (len .name)) -}}
+{{- end -}}
+{{- with .persistence.existingClaim -}}
+{{- if hasKey $claims . -}}
+{{- fail (printf "persistence.existingClaim %s is there for two instances: each has a volume of its own" .) -}}
+{{- end -}}
+{{- $_ := set $claims . true -}}
+{{- end -}}
+{{- end -}}
 {{- toJson $units -}}
+{{- end -}}
+
+{{/* What is said twice: `over` counts, an empty value too; maps are merged, but for a secret, which is one thing. */}}
+{{- define "fleetbus.merged" -}}
+{{- $merged := deepCopy .under -}}
+{{- range $key, $value := .over -}}
+{{- $held := get $merged $key -}}
+{{- $isOne := or (not (kindIs "map" $value)) (hasKey $value "secret") (hasKey $value "env") (hasKey $value "file") -}}
+{{- if or $isOne (not (kindIs "map" $held)) -}}
+{{- $_ := set $merged $key $value -}}
+{{- else -}}
+{{- $_ := set $merged $key (include "fleetbus.merged" (dict "over" $value "under" $held) | fromJson) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $merged -}}
 {{- end -}}
 
 {{- define "fleetbus.refuse" -}}
@@ -75,8 +102,14 @@ each unit. Here is also refused what no schema can say.
 {{- if and (eq .Values.mode "sidecar") (not $kept) (not .Values.persistence.acceptLoss) -}}
 {{- fail "mode is sidecar without a volume: what was answered 201 and is parked, the cursors and what was seen would be lost with the pod. Name persistence.existingClaim or persistence.existingVolume, or say persistence.acceptLoss: true" -}}
 {{- end -}}
-{{- if and (eq .Values.mode "sidecar") (or .Values.ingress.enabled .Values.gateway.enabled) (not .Values.sidecar.selectorLabels) -}}
-{{- fail "mode is sidecar with a route: sidecar.selectorLabels must name the labels of the application's pod" -}}
+{{- if and (ne .Values.mode "sidecar") .Values.persistence.existingVolume -}}
+{{- fail "persistence.existingVolume is for mode sidecar only, a volume of the application's pod: here it is persistence.existingClaim" -}}
+{{- end -}}
+{{- if and (eq .Values.mode "sidecar") $kept .Values.persistence.acceptLoss -}}
+{{- fail "persistence.acceptLoss is for a sidecar without a volume, and one is named: take either away" -}}
+{{- end -}}
+{{- if and (eq .Values.mode "sidecar") (or .Values.ingress.enabled .Values.gateway.enabled .Values.serviceMonitor.enabled) (not .Values.sidecar.selectorLabels) -}}
+{{- fail "mode is sidecar with a route or a monitor: sidecar.selectorLabels must name the labels of the application's pod" -}}
 {{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
 {{- fail "ingress.enabled needs ingress.host" -}}
