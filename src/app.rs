@@ -164,7 +164,6 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
     let bus = Arc::new(Bus::open(&config.bus, data_dir.path())?);
 
     let seen_stops = CancellationToken::new();
-    let threads = vec![store_thread(writer, Arc::clone(&dedup))?, seen_thread(seen, seen_stops.clone())?];
     let counts = Arc::new(Counts::new(config.accounts.iter().map(|account| &account.id)));
     let lanes = Lanes::new(
         Arc::clone(&bus),
@@ -174,7 +173,8 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
         config.delivery.retries,
         recovered.lanes,
     );
-    let deliverer = Arc::new(Deliverer::new(Arc::clone(&lanes), dedup, counts, config.delivery.clone()));
+    let deliverer =
+        Arc::new(Deliverer::new(Arc::clone(&lanes), Arc::clone(&dedup), counts, config.delivery.clone()));
     let deliveries = TaskTracker::new();
     let known = known(recovered.directory, recovered.states);
     let topics = topics(&config.accounts, &router);
@@ -189,6 +189,8 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
         store: store.clone(),
         tracker: deliveries.clone(),
     });
+    let threads =
+        vec![store_thread(writer, dedup, acceptance.clone())?, seen_thread(seen, seen_stops.clone())?];
     let (drain_rate, is_drain_rate) = watch::channel(config.replay.drain_rate);
     let drain = Drain {
         lanes,
@@ -279,8 +281,13 @@ fn open_store(
     Store::open(data_dir, limits, Some(routing))
 }
 
-fn store_thread(writer: Writer, dedup: Arc<Dedup>) -> Result<JoinHandle<()>, StartError> {
+fn store_thread(
+    writer: Writer,
+    dedup: Arc<Dedup>,
+    acceptance: Acceptance,
+) -> Result<JoinHandle<()>, StartError> {
     let gone = move |gone: Vec<Gone>| {
+        acceptance.forget(&gone);
         for row in &gone {
             dedup.forget(&row.enters);
             match row.why {

@@ -9,6 +9,8 @@ mod checker;
 #[path = "support/fleet.rs"]
 mod fleet;
 
+#[path = "durability/discarded.rs"]
+mod discarded;
 #[path = "durability/flipped.rs"]
 mod flipped;
 #[path = "durability/fsync.rs"]

@@ -60,3 +60,37 @@ async fn ten_thousand_idle_connections_shut_nobody_out() {
     assert!(most_files < FILES, "{most_files} files");
     assert!(bridge.stop().success());
 }
+
+/// A breadcrumb is 27 bytes on the wire, and an event of its own: a request of two megabytes must not become gigabytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_full_of_breadcrumbs_takes_no_more_memory_than_is_stated() {
+    const BOUND_MIB: usize = 200;
+    let dir = tempfile::tempdir().unwrap();
+    let bus = "bus: { kafka: { brokers: \"127.0.0.1:1\" } }";
+    let rest = "delivery: { publish_deadline: 50ms, drain_delay: 0s }";
+    let bridge = Bridge::start(&configure(dir.path(), bus, acme(), rest));
+    let at = jiff::Timestamp::now().as_millisecond() - 60_000_000;
+    let crumbs =
+        |count: i64| -> String { (0..count).map(|n| format!("{},38.6,-90.2;", at + n * 1_000)).collect() };
+    let one = |vehicle: i64, name: &str, crumbs: &str| {
+        json!({
+            "date": at + 50_000_000, "latitude": 38.6, "longitude": -90.2, "batchedPositions": crumbs,
+            "tracker": { "deviceNumber": format!("{:015}", 350_000_000_000_000 + vehicle), "name": name }
+        })
+    };
+    let full = crumbs(2_000);
+    let many = (0..30).map(|vehicle| one(vehicle, "Van", &full)).collect::<Vec<_>>();
+    let large = vec![one(30, &"n".repeat(1 << 20), &crumbs(2_000))];
+    let (client, url) = (reqwest::Client::new(), format!("{}/webhooks/acme", bridge.webhook));
+    for (body, events) in [(many, 30 * 2_001), (large, 2_001)] {
+        let answer = client.post(&url).bearer_auth(TOKEN).json(&body).send().await.unwrap();
+        assert_eq!(answer.status(), 201, "{}", bridge.log_text());
+        let counts: serde_json::Value = answer.json().await.unwrap();
+        assert_eq!((&counts["events"], &counts["parked"]), (&json!(events), &json!(events)));
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", bridge.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let mib = peak.trim().trim_end_matches(" kB").parse::<usize>().unwrap() / 1_024;
+    println!("peak: {mib} MiB");
+    assert!(mib < BOUND_MIB, "{mib} MiB");
+}

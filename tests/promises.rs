@@ -399,7 +399,7 @@ async fn who_comes_again_while_the_bus_hangs_and_the_store_is_full_is_told_so_by
     assert_eq!((report.distinct, report.duplicates), (401, 0), "each event once");
 }
 
-/// Requests that bear states take turns, each with the bus: while it hangs, one must not wait for the deadlines of those before it.
+/// Requests that bear states take turns to decide what is news, and not with the bus: while that hangs, the store has all of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn states_are_answered_by_their_deadline_while_the_bus_hangs() {
     const DEADLINE: Duration = Duration::from_secs(4);
@@ -418,11 +418,9 @@ async fn states_are_answered_by_their_deadline_while_the_bus_hangs() {
     };
     assert_eq!(change(1).await.0, 201);
     nats.pause();
-    let answers = futures_util::future::join_all((2..=9).map(&change)).await;
-    let kept = answers.iter().filter(|(status, _)| *status == 201).count();
-    assert!(kept > 1, "who waited parks, and need not come again: {answers:?}");
+    let answers = futures_util::future::join_all((2..=100).map(&change)).await;
     for (status, took) in &answers {
-        assert!([201, 503].contains(status) && *took < DEADLINE * 2, "{answers:?}\n{}", bridge.log_text());
+        assert!(*status == 201 && *took < DEADLINE * 2, "{answers:?}\n{}", bridge.log_text());
     }
     nats.resume();
     for id in 1..=9 {

@@ -79,7 +79,8 @@ impl Sums {
         self.rejected += tally.rejected;
     }
 
-    fn merge(&mut self, other: Self) {
+    /// Both together.
+    pub fn merge(&mut self, other: Self) {
         self.delivered += other.delivered;
         self.parked += other.parked;
         self.duplicates += other.duplicates;
@@ -167,8 +168,14 @@ impl Deliverer {
     }
 
     /// Delivers one request's events, or parks them, or finds them known. Returns within the deadline and the time that
-    /// the store takes. Must run to its end: the caller spawns it on the tracker.
-    pub async fn deliver(&self, arrivals: Vec<Arrival>, admission: Admission, deadline: Instant) -> Sums {
+    /// the store takes. `until_admitted` is dropped once they have entered their lanes. Must run to its end: the caller spawns it on the tracker.
+    pub async fn deliver(
+        &self,
+        arrivals: Vec<Arrival>,
+        admission: Admission,
+        deadline: Instant,
+        until_admitted: Option<OwnedMutexGuard<()>>,
+    ) -> Sums {
         for alike in arrivals.chunk_by(|a, b| {
             let (a, b) = (&a.outgoing, &b.outgoing);
             a.event_type == b.event_type && a.lane.account == b.lane.account
@@ -177,7 +184,7 @@ impl Deliverer {
             let events = alike.len() as u64;
             self.counts.of(&first.lane.account, first.event_type, |count| count.received(events));
         }
-        self.attempt(arrivals, admission, deadline, COPIES).await
+        self.attempt(arrivals, admission, deadline, COPIES, until_admitted).await
     }
 
     fn attempt(
@@ -186,6 +193,7 @@ impl Deliverer {
         admission: Admission,
         deadline: Instant,
         copies: u32,
+        until_admitted: Option<OwnedMutexGuard<()>>,
     ) -> Pin<Box<dyn Future<Output = Sums> + Send + '_>> {
         Box::pin(async move {
             let mut sums = Sums::default();
@@ -215,7 +223,7 @@ impl Deliverer {
             sorted.known.iter().for_each(|outgoing| sums.duplicates += self.duplicate(outgoing));
             let admitted = deadline.max(self.least_share());
             let (group, lanes) = self.admit(sorted.fresh, admission);
-            drop(turn);
+            drop((turn, until_admitted));
             let waits = sorted
                 .copied
                 .into_iter()
@@ -342,7 +350,7 @@ impl Deliverer {
                 Sums { duplicates: self.duplicate(&arrival.outgoing), ..Sums::default() }
             }
             Some(Settled::Released) if copies > 0 && Instant::now() < deadline => {
-                self.attempt(vec![arrival], admission, deadline, copies - 1).await
+                self.attempt(vec![arrival], admission, deadline, copies - 1, None).await
             }
             Some(Settled::Released) | None => {
                 self.met(&arrival.outgoing, Fate::Rejected);

@@ -43,6 +43,23 @@ pub enum EventType {
 }
 
 impl EventType {
+    /// Whether some of its events tell how something is, and are news by what was told before.
+    #[must_use]
+    pub const fn has_states(self) -> bool {
+        match self {
+            Self::GeofenceDefinition | Self::Tracker => true,
+            Self::Position
+            | Self::Trip
+            | Self::Stop
+            | Self::Usage
+            | Self::Alert
+            | Self::GeofenceCrossing
+            | Self::Media
+            | Self::ItemSighting
+            | Self::ItemLeftBehind => false,
+        }
+    }
+
     /// Every type, in the order of the documentation.
     pub const ALL: [Self; 11] = [
         Self::Position,

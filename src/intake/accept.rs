@@ -4,60 +4,47 @@
 
 mod anew;
 mod detached;
+mod identify;
 mod keep;
+mod portion;
 mod slice;
+mod states;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::OwnedMutexGuard;
-use tokio::time::timeout_at;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, Span};
+use uuid::Uuid;
 
 use super::limit::Bucket;
 pub use super::receipt::{Errand, Pulled, Pushed, Receipt, Refusal};
 use crate::config;
-use crate::deliver::counts::Fate;
-use crate::deliver::dedup::Candidate;
 use crate::deliver::lanes::Admission;
 use crate::deliver::memory::Memory;
-use crate::deliver::slot::Outgoing;
-use crate::deliver::{Arrival, Deliverer, Sums};
-use crate::encode;
-use crate::enrich::{self, Shelf};
-use crate::event::ids::Ids;
-use crate::event::{AccountId, EventType, Millis, pb};
-use crate::faults::{self, Bug};
-use crate::provider::{
-    self, Context, Directory, Draft, Element, Identity, LastState, Outcome, Pair, Provider, Resolved, Source,
-    SplitError, StateKey,
-};
-use crate::replay::{LaneKey, ParkedRaw, RawReason, Store, Table};
+use crate::deliver::{Deliverer, Sums};
+use crate::enrich::Shelf;
+use crate::event::{AccountId, Millis, pb};
+use crate::provider::{self, Directory, Element, LastState, Pair, Provider, Source, SplitError, StateKey};
+use crate::replay::{Gone, ParkedRaw, RawReason, Store, Table};
 use crate::route::Router;
 use crate::trace;
 pub use anew::{Encoded, Republish, Unreadable};
 use detached::Detached;
+use identify::{Decided, Decoded, Identified};
 use keep::{json, source_of};
 use slice::{in_order, slice_of};
+use states::States;
 
-/// Elements decoded between two chances for other tasks.
-const BREATH: usize = 64;
-/// What a decoded event takes, against its bytes on the wire.
-const WEIGHT: u64 = 2;
 /// When a sender that found no room should come again.
 const COME_AGAIN: Duration = Duration::from_secs(5);
 /// What one parked event takes, about. A quota with less room than that is spent: else each request over the rate would be decoded
 /// and looked up, at everyone's cost, only to be told at the store that nothing fits.
 const ROW: u64 = 1 << 10;
-/// How long after its deadline a request may still wait for another one's states: while the bus hangs, requests that bear states
-/// come to the end of their deadlines together, and park one after the other.
-const TURN: Duration = Duration::from_millis(100);
-
 /// The one entrance to delivery. Cheap to clone.
 #[derive(Clone)]
 pub struct Acceptance {
@@ -106,13 +93,13 @@ struct Inner {
     tracker: TaskTracker,
 }
 
-type States = HashMap<StateKey, LastState>;
-
 struct Account {
     id: AccountId,
     provider: Provider,
     directory: RwLock<Directory>,
-    states: Arc<tokio::sync::Mutex<States>>,
+    states: Mutex<States>,
+    /// Whoever decides about states, until their events have entered their lanes.
+    turn: Arc<tokio::sync::Mutex<()>>,
     rate: Mutex<Option<Rate>>,
 }
 
@@ -130,26 +117,6 @@ struct Way {
     errand: Errand,
     received_at: Millis,
     trace: Option<String>,
-}
-
-/// What decoding made of a request's elements.
-#[derive(Default)]
-struct Decoded {
-    drafts: Vec<Draft>,
-    raw: Vec<ParkedRaw>,
-    news: Vec<Pair>,
-    unrecognized: u64,
-    undecodable: u64,
-    skipped: u64,
-}
-
-/// A request's events, and the states that they will have left behind.
-#[derive(Default)]
-struct Identified {
-    arrivals: Vec<Arrival>,
-    same: u64,
-    states: Vec<(StateKey, LastState)>,
-    held: Option<OwnedMutexGuard<States>>,
 }
 
 impl Acceptance {
@@ -223,6 +190,21 @@ impl Acceptance {
         self.detached(async move { inner.again(raw).await }).await
     }
 
+    /// Rows left the store undelivered: where they were states, those are news again when they come.
+    pub fn forget(&self, gone: &[Gone]) {
+        let mut ids: HashMap<&AccountId, HashSet<Uuid>> = HashMap::default();
+        for row in gone.iter().filter(|row| row.event.as_ref().is_some_and(|(_, of)| of.has_states())) {
+            ids.entry(&row.account).or_default().extend(&row.enters);
+        }
+        for (id, ids) in ids {
+            let account = self.inner.met.lock().get(id).cloned();
+            let forgotten = account.map(|account| account.states.lock().forget(&ids)).unwrap_or_default();
+            if !forgotten.is_empty() {
+                self.inner.store.forget(Table::States, id.clone(), forgotten.iter().map(json).collect());
+            }
+        }
+    }
+
     async fn detached(
         &self,
         work: impl Future<Output = Result<Receipt, Refusal>> + Send + 'static,
@@ -245,7 +227,8 @@ impl Account {
             id: account.id.clone(),
             provider: account.provider,
             directory: RwLock::new(directory),
-            states: Arc::new(tokio::sync::Mutex::new(known.states.into_iter().collect())),
+            states: Mutex::new(States::new(known.states)),
+            turn: Arc::default(),
             rate: Mutex::new(account.limits.rate.map(Rate::new)),
         }
     }
@@ -274,8 +257,6 @@ impl Inner {
         let not_kept = Refusal::NotKept { retry_after: COME_AGAIN };
         let Some(account) = self.account(&pushed.account) else { return Err(not_kept) };
         let account = &*account;
-        let weight = pushed.body.len() as u64 * WEIGHT;
-        let Some(_permit) = self.memory.take(&account.id, weight).await else { return Err(not_kept) };
         let way = Way {
             source: Source::Push { hint: pushed.hint },
             channel: pb::origin::Channel::Webhook,
@@ -283,19 +264,25 @@ impl Inner {
             received_at: pushed.received_at,
             trace: pushed.trace,
         };
-        let elements = match Element::all_of(&pushed.body) {
+        let bytes = pushed.body.len();
+        let mut elements = match Element::all_of(&pushed.body) {
             Ok(elements) => elements,
             Err(SplitError::Empty) => return Err(Refusal::Empty),
             Err(SplitError::TooMany) => return Err(Refusal::TooMany(provider::MAX_ELEMENTS)),
             Err(SplitError::NotJson { line, column }) => {
+                let permit = self.memory.take(&account.id, portion::weight(bytes, 1)).await;
+                let Some(_permit) = permit else { return Err(not_kept) };
                 let why = format!("not JSON: line {line}, column {column}");
                 let raw = self.raw(account, &way, RawReason::NotJson, why, pushed.body);
                 self.park_raw(vec![raw]).await?;
                 return Err(Refusal::NotJson { line, column });
             }
         };
-        let admission = self.admission(account, elements.len())?;
-        self.take(account, &way, &elements, admission).await
+        let events = portion::events(&elements);
+        let permit = self.memory.take(&account.id, portion::weight(bytes, events)).await;
+        let Some(_permit) = permit else { return Err(not_kept) };
+        let admission = self.admission(account, events)?;
+        self.take(account, &way, &mut elements, admission).await
     }
 
     async fn pull(&self, pulled: Pulled) -> Result<Receipt, Refusal> {
@@ -319,10 +306,10 @@ impl Inner {
             let (slice, later) = rest.split_at(slice_of(rest));
             rest = later;
             let bytes: usize = slice.iter().map(Bytes::len).sum();
-            let permit = self.memory.take(&account.id, bytes as u64 * WEIGHT).await;
-            let Some(_permit) = permit else { return Err(not_kept) };
-            let elements: Vec<Element> = slice.iter().cloned().map(Element::from).collect();
-            let receipt = self.take(account, &way, &elements, Admission::Normal).await?;
+            let mut elements: Vec<Element> = slice.iter().cloned().map(Element::from).collect();
+            let weight = portion::weight(bytes, portion::events(&elements));
+            let Some(_permit) = self.memory.take(&account.id, weight).await else { return Err(not_kept) };
+            let receipt = self.take(account, &way, &mut elements, Admission::Normal).await?;
             sum = sum.plus(&receipt);
         }
         Ok(sum)
@@ -337,25 +324,24 @@ impl Inner {
             Source::Push { .. } => pb::origin::Channel::Webhook,
             Source::Pull { .. } => pb::origin::Channel::Poll,
         };
-        let weight = raw.body.len() as u64 * WEIGHT;
-        let Some(_permit) = self.memory.take(&account.id, weight).await else { return Err(not_kept) };
         let errand = Errand::Poll;
         let way = Way { source, channel, errand, received_at: raw.received_at, trace: None };
-        let elements = match Element::all_of(&raw.body) {
+        let mut elements = match Element::all_of(&raw.body) {
             Ok(elements) => elements,
             Err(SplitError::Empty) => return Err(Refusal::Empty),
             Err(SplitError::TooMany) => return Err(Refusal::TooMany(provider::MAX_ELEMENTS)),
             Err(SplitError::NotJson { line, column }) => return Err(Refusal::NotJson { line, column }),
         };
-        self.take(account, &way, &elements, Admission::Normal).await
+        let weight = portion::weight(raw.body.len(), portion::events(&elements));
+        let Some(_permit) = self.memory.take(&account.id, weight).await else { return Err(not_kept) };
+        self.take(account, &way, &mut elements, Admission::Normal).await
     }
 
     /// Over its rate, an account's events wait in the store, as long as its quota there lasts.
-    fn admission(&self, account: &Account, elements: usize) -> Result<Admission, Refusal> {
+    fn admission(&self, account: &Account, events: usize) -> Result<Admission, Refusal> {
         let mut rate = account.rate.lock();
-        let Some(rate) = rate.as_mut() else { return Ok(Admission::Normal) };
-        let taken = rate.bucket.take(elements as u64, Instant::now());
-        match taken {
+        let Some(rate) = rate.as_mut().filter(|_| events > 0) else { return Ok(Admission::Normal) };
+        match rate.bucket.take(events as u64, Instant::now()) {
             Ok(()) => Ok(Admission::Normal),
             Err(retry_after) if self.store.room(&account.id) < ROW => {
                 Err(Refusal::QuotaSpent { retry_after })
@@ -364,209 +350,92 @@ impl Inner {
         }
     }
 
+    /// Portion by portion, each durable before the next. The deadline is one for all: what comes to its turn late is parked.
     async fn take(
         &self,
         account: &Account,
         way: &Way,
-        elements: &[Element],
+        elements: &mut [Element],
         admission: Admission,
     ) -> Result<Receipt, Refusal> {
         let deadline = self.deliverer.deadline();
-        let span = tracing::info_span!(target: trace::SPANS, "decode", fleetbus.elements = trace::number(elements.len()));
-        let decoded = self.decode(account, way, elements).instrument(span).await;
-        let span = trace::publish(self.router.kind().as_str(), decoded.drafts.len());
+        portion::in_order(elements);
+        let mut sum = Receipt::default();
+        let mut rest = &*elements;
+        while !rest.is_empty() {
+            let span = tracing::info_span!(
+                target: trace::SPANS, "decode", fleetbus.elements = trace::number(rest.len())
+            );
+            let (decoded, later) = self.decode(account, way, rest).instrument(span).await;
+            rest = later;
+            sum = sum.plus(&self.deliver(account, way, decoded, admission, deadline).await?);
+        }
+        Ok(sum)
+    }
+
+    async fn deliver(
+        &self,
+        account: &Account,
+        way: &Way,
+        decoded: Decoded,
+        admission: Admission,
+        deadline: tokio::time::Instant,
+    ) -> Result<Receipt, Refusal> {
+        let Decoded { drafts, raw, news, unrecognized, undecodable, skipped } = decoded;
+        let span = trace::publish(self.router.kind().as_str(), drafts.len());
         // Whoever reads a message becomes a child of the span that published it.
         let traced = trace::traceparent(&span).map(|trace| Way { trace: Some(trace), ..way.clone() });
         let way = traced.as_ref().unwrap_or(way);
+        let mut drafts = drafts.into_iter();
+        let mut sums = Sums::default();
         let publishing = async {
-            let Identified { arrivals, same, states, held } =
-                self.identify(account, way, decoded.drafts, deadline + TURN).await?;
-            // Who waited for another one's states has left no time for the bus.
-            let late = held.is_some() && self.deliverer.is_late(deadline);
-            let admission = if late { Admission::Park } else { admission };
-            let sums = self.deliverer.deliver(arrivals, admission, deadline).await;
-            Ok((sums, same, states, held))
+            while drafts.len() > 0 && sums.rejected == 0 {
+                let Identified { arrivals, same, decided, turn } =
+                    self.identify(account, way, &mut drafts, deadline).await?;
+                // What waited for others has left no time for the bus.
+                let admission = if self.deliverer.is_late(deadline) { Admission::Park } else { admission };
+                let these = self.deliverer.deliver(arrivals, admission, deadline, turn).await;
+                self.settle_states(account, decided, &these).await;
+                sums.merge(Sums { duplicates: these.duplicates + same, ..these });
+            }
+            Ok(())
         };
-        let (sums, same, states, held) = publishing.instrument(span.clone()).await?;
+        publishing.instrument(span.clone()).await?;
         let Sums { delivered, parked, duplicates, rejected } = sums;
         let become_of = [
             ("fleetbus.delivered", delivered),
             ("fleetbus.parked", parked),
-            ("fleetbus.duplicates", duplicates + same),
+            ("fleetbus.duplicates", duplicates),
             ("fleetbus.rejected", rejected),
         ];
         for (name, events) in become_of {
             span.record(name, trace::number(events));
         }
         drop(span);
-        if rejected == 0
-            && let Some(mut held) = held
-        {
-            for (key, state) in &states {
-                held.insert(key.clone(), state.clone());
-            }
-            let rows = states.iter().map(|(key, state)| (json(key), json(state)));
-            self.save(account, Table::States, rows).await;
-        }
-        if !decoded.news.is_empty() {
-            let rows = decoded.news.iter().map(|pair| (json(pair), "{}".to_owned()));
+        if !news.is_empty() {
+            let rows = news.iter().map(|pair| (json(pair), "{}".to_owned()));
             self.save(account, Table::Directory, rows).await;
         }
-        let kept = self.park_raw(decoded.raw).await;
+        let kept = self.park_raw(raw).await;
         if rejected > 0 {
             return Err(Refusal::NotKept { retry_after: COME_AGAIN });
         }
         kept?;
-        let duplicates = duplicates + same;
-        Ok(Receipt {
-            events: delivered + parked + duplicates,
-            delivered,
-            parked,
-            duplicates,
-            unrecognized: decoded.unrecognized,
-            undecodable: decoded.undecodable,
-            skipped: decoded.skipped,
-        })
+        let events = delivered + parked + duplicates;
+        Ok(Receipt { events, delivered, parked, duplicates, unrecognized, undecodable, skipped })
     }
 
-    async fn decode(&self, account: &Account, way: &Way, elements: &[Element]) -> Decoded {
-        let mut all = Decoded::default();
-        for (at, element) in elements.iter().enumerate() {
-            if at % BREATH == BREATH - 1 {
-                tokio::task::yield_now().await;
-            }
-            let decoded = {
-                let directory = account.directory.read();
-                let context = Context {
-                    account: &account.id,
-                    channel: way.channel,
-                    received_at: way.received_at,
-                    directory: &directory,
-                };
-                provider::decode_element(account.provider, &way.source, element, &context)
+    /// States that were decided are durable, or are taken back. (Of a request that was refused in part nobody knows which.)
+    async fn settle_states(&self, account: &Account, decided: Decided, sums: &Sums) {
+        let rows: Vec<_> = {
+            let mut states = account.states.lock();
+            let settle = |(key, state): &(StateKey, LastState)| {
+                let newest =
+                    if sums.rejected == 0 { states.kept(key, state) } else { states.rejected(key, state) };
+                newest.map(|newest| (json(key), json(&newest)))
             };
-            if !decoded.learnt.is_empty() {
-                all.news.extend(account.directory.write().learn(&decoded.learnt));
-            }
-            match decoded.outcome {
-                Outcome::Events(drafts) => all.drafts.extend(drafts),
-                Outcome::Skipped { drafts, .. } => {
-                    all.skipped += 1;
-                    all.drafts.extend(drafts);
-                }
-                Outcome::Unrecognized(why) => {
-                    all.unrecognized += 1;
-                    let body = element.bytes().clone();
-                    all.raw.push(self.raw(account, way, RawReason::Unrecognized, why.into_owned(), body));
-                }
-                Outcome::Undecodable(why) => {
-                    all.undecodable += 1;
-                    let body = element.bytes().clone();
-                    all.raw.push(self.raw(account, way, RawReason::Undecodable, why.into_owned(), body));
-                }
-            }
-        }
-        all
-    }
-
-    /// Gives states their ids, and routes and encodes everything. States of one account are decided one request at a
-    /// time: the lock is held until the request's events are durable, and waited for `until` then.
-    async fn identify(
-        &self,
-        account: &Account,
-        way: &Way,
-        drafts: Vec<Draft>,
-        until: tokio::time::Instant,
-    ) -> Result<Identified, Refusal> {
-        let mut identified = Identified::default();
-        let stateful = drafts.iter().any(|draft| matches!(draft.identity, Identity::State(_)));
-        if stateful {
-            let held = timeout_at(until, Arc::clone(&account.states).lock_owned()).await;
-            identified.held = Some(held.map_err(|_| Refusal::NotKept { retry_after: COME_AGAIN })?);
-        }
-        let mut newer: States = HashMap::default();
-        for draft in drafts {
-            let event_type = draft.event_type;
-            let (key, key_time) = match &draft.identity {
-                Identity::Fact { key_time, .. } => (None, *key_time),
-                Identity::State(state) => (Some(state.key.clone()), None),
-            };
-            let last = key.as_ref().and_then(|key| {
-                newer.get(key).or_else(|| identified.held.as_ref().and_then(|held| held.get(key)))
-            });
-            match provider::resolve_state(draft, last) {
-                Resolved::Event { event, checks, enters, new_last } => {
-                    if let (Some(key), Some(last)) = (key, new_last) {
-                        newer.insert(key, last);
-                    }
-                    let event = enrich::enrich(event, &account.id, &self.shelf, self.largest);
-                    if faults::bug(Bug::OtherId) {
-                        let other = uuid::Uuid::now_v7();
-                        let event = pb::FleetEvent { id: other.to_string(), ..(*event).clone() };
-                        let ids = Ids::from_slice(&[other]);
-                        let arrival =
-                            self.arrival(account, way, &event, event_type, key_time, ids.clone(), ids);
-                        identified.arrivals.push(arrival);
-                    }
-                    let arrival = self.arrival(account, way, &event, event_type, key_time, checks, enters);
-                    identified.arrivals.push(arrival);
-                }
-                Resolved::Duplicate { event } if way.errand == Errand::Republish => {
-                    let id = event.id.parse().unwrap_or_default();
-                    let event = enrich::enrich(event, &account.id, &self.shelf, self.largest);
-                    let (checks, enters) = (Ids::new(), Ids::from_slice(&[id]));
-                    let arrival = self.arrival(account, way, &event, event_type, key_time, checks, enters);
-                    identified.arrivals.push(arrival);
-                }
-                Resolved::Duplicate { .. } => {
-                    identified.same += 1;
-                    self.deliverer.counts.of(&account.id, event_type, |count| {
-                        count.received(1);
-                        count.met(Fate::Duplicate);
-                    });
-                }
-                Resolved::Silent => {}
-            }
-        }
-        identified.states = newer.into_iter().collect();
-        Ok(identified)
-    }
-
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of one event, taken apart by the caller's match"
-    )]
-    fn arrival(
-        &self,
-        account: &Account,
-        way: &Way,
-        event: &pb::FleetEvent,
-        event_type: EventType,
-        key_time: Option<Millis>,
-        checks: Ids,
-        enters: Ids,
-    ) -> Arrival {
-        let topic = self.router.topic(account.provider, &account.id, event_type, &event.subject);
-        // The event's own id comes first.
-        let id = enters.first().copied().unwrap_or_default();
-        let message =
-            encode::encode(event, id, event_type, topic.clone(), self.router.kind(), way.trace.as_deref());
-        let subject = message.key.clone();
-        let lane = LaneKey { account: account.id.clone(), topic, subject: subject.clone() };
-        let occur_ms = event.occur_time.map_or(way.received_at.0, |time| {
-            time.seconds.saturating_mul(1_000).saturating_add(i64::from(time.nanos) / 1_000_000)
-        });
-        let (checks, key_time) = self.asked_of_dedup(way, event_type, checks, key_time);
-        let candidate = Candidate {
-            account: account.id.clone(),
-            event_type,
-            subject,
-            key_time,
-            received_at: way.received_at,
-            checks,
-            enters: enters.clone(),
+            decided.iter().filter_map(settle).collect()
         };
-        let trace = way.trace.clone();
-        Arrival { outgoing: Outgoing { lane, event_type, occur_ms, enters, trace, message }, candidate }
+        self.save(account, Table::States, rows.into_iter()).await;
     }
 }

@@ -70,6 +70,14 @@ pub(super) fn remove(
     conn.prepare_cached(&sql)?.execute(params![account.as_str(), key]).map(|_| ())
 }
 
+pub(super) fn removal(
+    table: Table,
+    account: AccountId,
+    keys: Vec<String>,
+) -> impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static {
+    move |conn| keys.iter().try_for_each(|key| remove(conn, table, &account, key))
+}
+
 pub(super) fn get(
     conn: &Connection,
     table: Table,

@@ -366,8 +366,14 @@ impl Store {
     /// # Errors
     /// Where the store cannot write, or is closed.
     pub async fn remove(&self, table: Table, account: AccountId, keys: Vec<String>) -> Result<(), AskError> {
-        self.change(move |conn| keys.iter().try_for_each(|key| entries::remove(conn, table, &account, key)))
-            .await
+        self.change(entries::removal(table, account, keys)).await
+    }
+
+    /// The same, for nobody who waits. Never blocks, and may come to nothing.
+    pub fn forget(&self, table: Table, account: AccountId, keys: Vec<String>) {
+        let (answer, _) = oneshot::channel();
+        let change = Box::new(entries::removal(table, account, keys));
+        self.shared.queue.task(Task::Change { change, answer });
     }
 
     /// Makes changes and records the act that tells of them, all or nothing; returns when that is on disk.

@@ -220,6 +220,24 @@ fn two_thousand_breadcrumbs_are_taken_the_newest() {
     assert_eq!(oldest.min(), Some(T / 1000 - 2000));
 }
 
+/// A small message must not become gigabytes.
+#[test]
+fn breadcrumbs_repeat_of_their_carrier_what_is_small() {
+    let entries: Vec<String> = (1..=3).map(|n| format!("{},38.6,-90.2,1", T - n * 1000)).collect();
+    for (name, expected) in [("Van".to_owned(), json!("Van")), ("n".repeat(100_000), Value::Null)] {
+        let mut raw = fixture("push-v3/position_live_like_sparse.json");
+        raw["tracker"]["name"] = json!(name);
+        let said = events(&push(), &with(raw, json!({ "batchedPositions": entries.join(";") })));
+        assert_eq!(said.len(), 4);
+        assert_eq!(said[0].to_value()["event"]["tracker"]["name"], json!(name), "the carrier has all of it");
+        for crumb in &said[1..] {
+            let crumb = crumb.to_value();
+            assert_eq!(crumb["event"]["tracker"]["name"], expected);
+            assert_eq!(crumb["event"]["tracker"]["imei"], said[0].to_value()["event"]["tracker"]["imei"]);
+        }
+    }
+}
+
 #[test]
 fn sentinels_are_absence() {
     let row = with(

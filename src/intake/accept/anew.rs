@@ -9,7 +9,7 @@ use prost::Message as _;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::{Acceptance, COME_AGAIN, Errand, Inner, Receipt, Refusal, WEIGHT, Way};
+use super::{Acceptance, COME_AGAIN, Errand, Inner, Receipt, Refusal, Way, portion};
 use crate::deliver::dedup::Candidate;
 use crate::deliver::lanes::Admission;
 use crate::deliver::slot::Outgoing;
@@ -123,7 +123,8 @@ impl Inner {
         let read: Vec<Read> = events.into_iter().filter_map(|encoded| self.read(encoded).ok()).collect();
         let mut weights: BTreeMap<AccountId, u64> = BTreeMap::new();
         for read in &read {
-            *weights.entry(read.account.clone()).or_default() += read.encoded.payload.len() as u64 * WEIGHT;
+            *weights.entry(read.account.clone()).or_default() +=
+                portion::weight(read.encoded.payload.len(), 1);
         }
         let mut permits = HashMap::new();
         for (account, weight) in weights {
@@ -134,7 +135,7 @@ impl Inner {
         let arrivals: Vec<Arrival> = arrivals.collect();
         let span = trace::publish(self.router.kind().as_str(), arrivals.len());
         trace::link(&span, arrivals.iter().filter_map(|arrival| arrival.outgoing.trace.as_deref()));
-        let delivering = self.deliverer.deliver(arrivals, admission, self.deliverer.deadline());
+        let delivering = self.deliverer.deliver(arrivals, admission, self.deliverer.deadline(), None);
         let Sums { delivered, parked, duplicates, rejected } = delivering.instrument(span.clone()).await;
         span.record("fleetbus.delivered", trace::number(delivered));
         span.record("fleetbus.parked", trace::number(parked));

@@ -1,12 +1,13 @@
 //! Positions, trips, stops, usage and crossings: the same fields under many spellings, so one reader for all formats. What
 //! differs between the formats (keys of identity, what is skipped) is in the file of each format.
 
+use prost::Message as _;
 use smallvec::smallvec;
 use smol_str::format_smolstr;
 
 use super::alerts;
 use super::message::{Fact, KeyParts, KnownAs, Message, Missing, Sameness};
-use super::parts::{self, Layout, Point, given};
+use super::parts::{self, Layout, Parts, Point, given};
 use super::subject::{self, Subject};
 use super::values::{self, METERS_PER_MILE, Read};
 use crate::event::{EventType, Millis, Text, ids, pb};
@@ -17,6 +18,8 @@ use pb::fleet_event::Body;
 
 /// The most breadcrumbs that are taken from one message.
 pub(super) const MAX_BREADCRUMBS: usize = 2000;
+/// What each breadcrumb repeats of its carrier: there may be a thousand times as many bytes of them as of the carrier.
+const MAX_SHARED_BYTES: usize = 2 << 10;
 
 /// How often something is known under each of a tracker's subjects.
 fn known_as(subject: Subject, keys: KeyParts) -> KnownAs {
@@ -82,7 +85,9 @@ pub(super) fn position(message: &mut Message<'_>, time_keys: &Keys) -> Result<Ve
         breadcrumb: false,
         provider_status,
     };
-    let crumbs: Vec<Draft> = crumbs.into_iter().map(|crumb| breadcrumb(message, &subject, crumb)).collect();
+    let shared = shared(&message.parts);
+    let crumbs: Vec<Draft> =
+        crumbs.into_iter().map(|crumb| breadcrumb(message, &shared, &subject, crumb)).collect();
     let fact = Fact {
         event_type: EventType::Position,
         known_as: known_as(subject, smallvec![ids::time(time), behavior_word.to_uppercase().into()]),
@@ -160,8 +165,31 @@ fn crumb(entry: &str) -> Option<Crumb> {
     Some(Crumb { time, point: Point::of(latitude, longitude), altitude_meters, kept, unreadable })
 }
 
-/// A breadcrumb is a position of its own, with the carrier's tracker, vehicle and fleet, and nothing else of it.
-fn breadcrumb(carrier: &Message<'_>, subject: &Subject, crumb: Crumb) -> Draft {
+/// What each breadcrumb repeats of its carrier: tracker, vehicle and fleet. Of what is too large to be repeated, the tracker's ids.
+fn shared(carrier: &Parts) -> Parts {
+    let Parts { tracker, vehicle, fleet, .. } = carrier;
+    let bytes = tracker.encoded_len() + vehicle.encoded_len() + fleet.encoded_len();
+    if bytes <= MAX_SHARED_BYTES {
+        return Parts {
+            tracker: tracker.clone(),
+            vehicle: vehicle.clone(),
+            fleet: fleet.clone(),
+            ..Default::default()
+        };
+    }
+    let pb::Tracker { id, imei, serial_number, uuid, .. } = tracker;
+    let tracker = pb::Tracker {
+        id: id.clone(),
+        imei: imei.clone(),
+        serial_number: serial_number.clone(),
+        uuid: uuid.clone(),
+        ..Default::default()
+    };
+    Parts { tracker, ..Default::default() }
+}
+
+/// A breadcrumb is a position of its own, with what it [shares](shared) with its carrier, and nothing else of that.
+fn breadcrumb(carrier: &Message<'_>, shared: &Parts, subject: &Subject, crumb: Crumb) -> Draft {
     let mut fields = super::fields::Fields::default();
     if let Some(entry) = crumb.kept {
         fields.leave("batchedPositions", Value::Text(entry.into()));
@@ -179,12 +207,7 @@ fn breadcrumb(carrier: &Message<'_>, subject: &Subject, crumb: Crumb) -> Draft {
         context: carrier.context,
         format: carrier.format,
         fields,
-        parts: parts::Parts {
-            tracker: carrier.parts.tracker.clone(),
-            vehicle: carrier.parts.vehicle.clone(),
-            fleet: carrier.parts.fleet.clone(),
-            ..Default::default()
-        },
+        parts: shared.clone(),
         anomalies,
         learnt: Vec::new(),
     };

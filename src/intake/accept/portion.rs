@@ -1,0 +1,70 @@
+//! How much of a request is in work at once, and what it counts for. A small element can become many events, each with the parts of
+//! its carrier: what is decoded, encoded and delivered together is bounded by events and by bytes, whatever stands in a body. Pure.
+
+use crate::provider::{Element, time_of_row};
+
+/// Events of one portion, about: elements are decoded until there are so many.
+pub(super) const EVENTS: usize = 4_096;
+/// Encoded bytes of what is delivered together.
+pub(super) const BYTES: usize = 8 << 20;
+/// What one element becomes at most, about: itself, and the breadcrumbs that are taken of it.
+const OF_ELEMENT: usize = 2_048;
+/// What an event takes beside twice its bytes on the wire.
+const EVENT: u64 = 2 << 10;
+/// What a decoded event takes, against its bytes on the wire.
+pub(super) const WEIGHT: u64 = 2;
+
+/// How many events elements become, at most but for those that one row is several of. (Breadcrumbs stand between semicolons.)
+pub(super) fn events(elements: &[Element]) -> usize {
+    elements.iter().map(events_of).sum()
+}
+
+fn events_of(element: &Element) -> usize {
+    1 + element.bytes().iter().filter(|byte| **byte == b';').count().min(OF_ELEMENT)
+}
+
+/// What so many bytes that become so many events count for: no more events are in work than a portion has.
+pub(super) fn weight(bytes: usize, events: usize) -> u64 {
+    bytes as u64 * WEIGHT + events.min(EVENTS + OF_ELEMENT) as u64 * EVENT
+}
+
+/// Elements of more than one portion, the oldest first: within a portion events are put in order once they are decoded.
+pub(super) fn in_order(elements: &mut [Element]) {
+    if events(elements) > EVENTS {
+        elements.sort_by_cached_key(|element| time_of_row(element.bytes()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn element(text: String) -> Element {
+        Element::from(Bytes::from(text))
+    }
+
+    #[test]
+    fn breadcrumbs_count_as_the_events_that_they_become() {
+        let crumbs =
+            |count: usize| element(format!(r#"{{"batchedPositions":"{}"}}"#, "1,2,3;".repeat(count)));
+        assert_eq!(events(&[crumbs(0), crumbs(3)]), 5);
+        assert_eq!(events(&[crumbs(100_000)]), 1 + OF_ELEMENT, "no more of them are taken");
+        assert_eq!(weight(200, 1), 400 + EVENT);
+        assert_eq!(weight(1_000_000, 70_000), 2_000_000 + (EVENTS + OF_ELEMENT) as u64 * EVENT);
+    }
+
+    #[test]
+    fn what_is_more_than_a_portion_is_taken_oldest_first() {
+        let row = |date: usize| element(format!(r#"{{"date":{}}}"#, 1_767_009_600_000 + date));
+        let bytes = |elements: &[Element]| elements.iter().map(|e| e.bytes().clone()).collect::<Vec<_>>();
+        for (rows, is_sorted) in [(EVENTS, false), (EVENTS + 1, true)] {
+            let mut elements: Vec<Element> = (0..rows).rev().map(row).collect();
+            let before = bytes(&elements);
+            in_order(&mut elements);
+            assert_eq!(bytes(&elements) != before, is_sorted);
+            assert_eq!(bytes(&elements).is_sorted(), is_sorted);
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! An account's last states, from which news are told. Invariants: a state counts from the moment that it is decided, so that the
+//! next one is compared with it, and is taken back where its event was neither delivered nor kept; no more are held than
+//! [`MOST`], beyond which each looks like the first of its key. Neighbours: `identify` decides, `provider::state` compares.
+
+use foldhash::{HashMap, HashSet};
+use uuid::Uuid;
+
+use crate::provider::{LastState, StateKey};
+
+/// States of an account: some of each of 50,000 trackers and geofences, a kilobyte each with their row.
+const MOST: usize = 200_000;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct States(HashMap<StateKey, Held>);
+
+#[derive(Debug, Clone)]
+struct Held {
+    last: LastState,
+    fate: Fate,
+}
+
+/// Whether what is held is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Fate {
+    Kept,
+    /// Its event is under way; and what was kept before.
+    Pending(Option<LastState>),
+}
+
+/// The last state, for the next one to be compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Last<'a> {
+    /// Its event is durable.
+    Kept(&'a LastState),
+    /// Its event is under way: who says the same must wait for what becomes of it.
+    Pending(&'a LastState),
+}
+
+impl<'a> Last<'a> {
+    pub(super) const fn state(self) -> &'a LastState {
+        match self {
+            Self::Kept(state) | Self::Pending(state) => state,
+        }
+    }
+}
+
+impl States {
+    pub(super) fn new(kept: impl IntoIterator<Item = (StateKey, LastState)>) -> Self {
+        Self(kept.into_iter().map(|(key, last)| (key, Held { last, fate: Fate::Kept })).collect())
+    }
+
+    pub(super) fn last(&self, key: &StateKey) -> Option<Last<'_>> {
+        self.0.get(key).map(|held| match held.fate {
+            Fate::Kept => Last::Kept(&held.last),
+            Fate::Pending(_) => Last::Pending(&held.last),
+        })
+    }
+
+    /// It was decided that this is news.
+    pub(super) fn decide(&mut self, key: &StateKey, last: LastState) {
+        let full = self.0.len() >= MOST;
+        match self.0.get_mut(key) {
+            Some(held) => {
+                let before = match std::mem::replace(&mut held.fate, Fate::Kept) {
+                    Fate::Kept => Some(std::mem::replace(&mut held.last, last)),
+                    Fate::Pending(before) => {
+                        held.last = last;
+                        before
+                    }
+                };
+                held.fate = Fate::Pending(before);
+            }
+            None if full => {}
+            None => {
+                self.0.insert(key.clone(), Held { last, fate: Fate::Pending(None) });
+            }
+        }
+    }
+
+    /// The event of a state that was decided is durable. What is to be written down of its key, where it is the newest.
+    pub(super) fn kept(&mut self, key: &StateKey, state: &LastState) -> Option<LastState> {
+        let full = self.0.len() >= MOST;
+        let Some(held) = self.0.get_mut(key) else {
+            // Another one that said the same was rejected, and took it back.
+            if !full {
+                self.0.insert(key.clone(), Held { last: state.clone(), fate: Fate::Kept });
+            }
+            return (!full).then(|| state.clone());
+        };
+        match &mut held.fate {
+            Fate::Pending(_) | Fate::Kept if held.last.id == state.id => held.fate = Fate::Kept,
+            // Another one came after it, and is under way.
+            Fate::Pending(before) => {
+                *before = Some(state.clone());
+                return None;
+            }
+            // As above, or another one came after it and was quicker.
+            Fate::Kept if state.received_at > held.last.received_at => held.last = state.clone(),
+            Fate::Kept => return None,
+        }
+        Some(state.clone())
+    }
+
+    /// The event of a state that was decided was neither delivered nor kept: its sender comes again, and is to find what was. What
+    /// is to be written down of its key.
+    pub(super) fn rejected(&mut self, key: &StateKey, state: &LastState) -> Option<LastState> {
+        let held = self.0.get_mut(key).filter(|held| held.last.id == state.id)?;
+        match std::mem::replace(&mut held.fate, Fate::Kept) {
+            Fate::Kept => None,
+            Fate::Pending(Some(before)) => {
+                held.last = before;
+                Some(held.last.clone())
+            }
+            Fate::Pending(None) => {
+                self.0.remove(key);
+                None
+            }
+        }
+    }
+
+    /// Events with these ids left the store undelivered: their states are news again when they come. The keys of what was kept.
+    pub(super) fn forget(&mut self, ids: &HashSet<Uuid>) -> Vec<StateKey> {
+        let mut forgotten = Vec::new();
+        self.0.retain(|key, held| {
+            if let Fate::Pending(before) = &mut held.fate {
+                before.take_if(|before| ids.contains(&before.id));
+                return true;
+            }
+            let goes = ids.contains(&held.last.id);
+            if goes {
+                forgotten.push(key.clone());
+            }
+            !goes
+        });
+        forgotten
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{EventType, Millis};
+    use crate::provider::StateKind;
+
+    fn key() -> StateKey {
+        StateKey {
+            subject: "350000000000001".into(),
+            event_type: EventType::Tracker,
+            kind: StateKind::Update,
+            format: "linxup.push.v3".into(),
+        }
+    }
+
+    fn state(number: u128) -> LastState {
+        let received_at = Millis(i64::try_from(number).unwrap());
+        LastState { id: Uuid::from_u128(number), compared: number.to_string(), received_at }
+    }
+
+    fn pending(state: &LastState) -> Option<Last<'_>> {
+        Some(Last::Pending(state))
+    }
+
+    #[test]
+    fn what_was_decided_is_what_the_next_one_is_compared_with_and_kept_once_it_is_durable() {
+        let (mut states, one, two) = (States::new([(key(), state(1))]), state(1), state(2));
+        assert_eq!(states.last(&key()), Some(Last::Kept(&one)));
+        states.decide(&key(), state(2));
+        assert_eq!(states.last(&key()), pending(&two));
+        assert_eq!(states.kept(&key(), &two), Some(state(2)));
+        assert_eq!(states.last(&key()), Some(Last::Kept(&two)));
+    }
+
+    #[test]
+    fn what_was_rejected_is_taken_back_to_what_was_kept() {
+        let (one, two, three) = (state(1), state(2), state(3));
+        let mut states = States::default();
+        states.decide(&key(), state(1));
+        states.rejected(&key(), &one);
+        assert_eq!(states.last(&key()), None);
+
+        let mut states = States::new([(key(), state(1))]);
+        states.decide(&key(), state(2));
+        states.decide(&key(), state(3));
+        states.rejected(&key(), &two);
+        assert_eq!(states.last(&key()), pending(&three), "another one came after it");
+        states.rejected(&key(), &three);
+        assert_eq!(states.last(&key()), Some(Last::Kept(&one)));
+    }
+
+    #[test]
+    fn of_two_that_are_under_way_the_later_counts_in_whichever_order_they_become_durable() {
+        let (two, three) = (state(2), state(3));
+        let mut states = States::new([(key(), state(1))]);
+        states.decide(&key(), state(2));
+        states.decide(&key(), state(3));
+        assert_eq!(states.kept(&key(), &two), None, "what comes after it will be written down");
+        assert_eq!(states.rejected(&key(), &three), Some(state(2)), "and now it is");
+        assert_eq!(states.last(&key()), Some(Last::Kept(&two)));
+
+        let mut states = States::new([(key(), state(1))]);
+        states.decide(&key(), state(2));
+        states.decide(&key(), state(3));
+        assert_eq!(states.kept(&key(), &three), Some(state(3)));
+        assert_eq!(states.kept(&key(), &two), None);
+        states.rejected(&key(), &three);
+        assert_eq!(states.last(&key()), Some(Last::Kept(&three)), "a copy of it was durable");
+    }
+
+    #[test]
+    fn of_two_that_say_the_same_the_one_that_is_durable_counts() {
+        for before in [None, Some(state(1))] {
+            let mut states = States::new(before.map(|before| (key(), before)));
+            states.decide(&key(), state(2));
+            states.rejected(&key(), &state(2));
+            assert_eq!(states.kept(&key(), &state(2)), Some(state(2)));
+            assert_eq!(states.last(&key()), Some(Last::Kept(&state(2))));
+        }
+    }
+
+    #[test]
+    fn what_left_the_store_is_news_again() {
+        let mut states = States::new([(key(), state(1))]);
+        let gone = |number| HashSet::from_iter([Uuid::from_u128(number)]);
+        assert!(states.forget(&gone(2)).is_empty());
+        assert_eq!(states.forget(&gone(1)), [key()]);
+        assert_eq!(states.last(&key()), None);
+
+        let mut states = States::new([(key(), state(1))]);
+        states.decide(&key(), state(2));
+        assert!(states.forget(&gone(1)).is_empty());
+        states.rejected(&key(), &state(2));
+        assert_eq!(states.last(&key()), None, "what was before is not gone back to");
+    }
+
+    #[test]
+    fn no_more_are_held_than_the_bound() {
+        let of = |number: usize| StateKey { subject: number.to_string(), ..key() };
+        let mut states = States::new((0..MOST).map(|number| (of(number), state(1))));
+        states.decide(&of(MOST), state(2));
+        assert_eq!(states.last(&of(MOST)), None);
+        states.decide(&of(0), state(2));
+        assert_eq!(states.last(&of(0)), pending(&state(2)), "what is known changes on");
+    }
+}
