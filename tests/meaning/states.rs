@@ -54,6 +54,26 @@ fn what_was_received_before_the_last_is_published_and_does_not_replace_it() {
 }
 
 #[test]
+fn fleets_are_compared_where_a_tracker_is_in_several() {
+    let mut run = Run::new();
+    let mut id = |fleets: Value| {
+        let row = json!({ "trackerId": 5, "fleetIds": fleets }).to_string();
+        run.say(&pull(PullApi::V3, Feed::Trackers), row.as_bytes()).remove(0).id().to_owned()
+    };
+    // Those of earlier versions: a list of one, or of none, has the digest that it had.
+    let ids = [json!([]), json!([1]), json!([])].map(&mut id);
+    let expected = [
+        "b18e5370-b35e-57eb-8f3c-3f7f3335ab6d",
+        "1437dc09-6082-5ed5-b3cf-5a68dbc5a423",
+        "da534747-c387-50c1-8ca4-88f52f0181fd",
+    ];
+    assert_eq!(ids, expected);
+    let several = [json!([1, 2]), json!([2, "1"]), json!([1, 3]), json!([1, 2]), json!([])].map(&mut id);
+    assert_eq!(several[0], several[1], "in whichever order");
+    assert!(several[1] != several[2] && several[2] != several[3] && several[3] != several[4], "{several:?}");
+}
+
+#[test]
 fn a_last_state_survives_the_store() {
     let (_, last) = resolved(&Run::new(), &fixture("push-v3/device_status.json"), None);
     let last = last.expect("a last state");
