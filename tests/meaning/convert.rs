@@ -159,6 +159,22 @@ fn what_no_api_answers_exits_65() {
 }
 
 #[test]
+fn what_is_neither_a_list_nor_a_row_exits_65() {
+    for (api, feed) in [("v3", Some("positions")), ("v2", Some("trips")), ("v2", None), ("v3", None)] {
+        for answer in [r#"{"message":"Unauthorized","status":401}"#, r#"{"results":[{"trackerId":5}]}"#] {
+            if api == "v2" && answer.contains("results") {
+                continue; // The first array of an envelope that nobody knows is its list there.
+            }
+            let mut arguments = vec!["--api", api];
+            arguments.extend(feed.map(|feed| ["--feed", feed]).into_iter().flatten());
+            let ended = linxup(&arguments, answer);
+            assert_eq!((ended.code, ended.lines.len()), (Some(65), 0), "{api} {answer}");
+            assert!(ended.complaints.contains("the answer has no list of rows"), "{}", ended.complaints);
+        }
+    }
+}
+
+#[test]
 fn an_empty_list_is_no_failure() {
     for arguments in [&[][..], &["--api", "v2", "--feed", "trips"], &["--api", "v3"]] {
         let ended = linxup(arguments, "[]");
