@@ -303,6 +303,24 @@ fn no_control_character_reaches_a_subject_and_no_time_of_receipt_an_id() {
 }
 
 #[test]
+fn an_empty_field_is_no_mark_of_a_type() {
+    let plain = event(&push(), &fixture("push-v3/position_documented.json"));
+    for (key, nothing) in [
+        ("mediaId", json!("")),
+        ("alertCode", json!(" ")),
+        ("stopType", json!("")),
+        ("pushType", json!("")),
+        ("statusChangeType", json!("")),
+        ("trackedItem", json!({})),
+    ] {
+        let raw = with(fixture("push-v3/position_documented.json"), json!({ key: nothing }));
+        assert_eq!(event(&push(), &raw)["id"], plain["id"], "{key}");
+    }
+    let row = with(first_row("pull-v2/trips.response.json"), json!({ "rowType": "" }));
+    assert_eq!(outcome(&pull(PullApi::V2, Feed::Trips), &row), "events");
+}
+
+#[test]
 fn a_visit_without_its_beginning_has_still_ended() {
     let row = with(first_row("pull-v2/geofence_activity.response.json"), json!({ "enterDateTime": null }));
     let said = events(&pull(PullApi::V2, Feed::GeofenceActivity), &row);
