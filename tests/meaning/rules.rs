@@ -303,6 +303,20 @@ fn no_control_character_reaches_a_subject_and_no_time_of_receipt_an_id() {
 }
 
 #[test]
+fn a_provider_record_id_has_no_control_character() {
+    for (path, key) in [
+        ("push-v3/trip.json", "tripUUID"),
+        ("push-v3/stop.json", "stopUUID"),
+        ("push-legacy-flat/alert_high_speed.json", "alertUUID"),
+    ] {
+        let plain = event(&push(), &with(fixture(path), json!({ key: "ab" })));
+        let odd = event(&push(), &with(fixture(path), json!({ key: "a\u{7}b" })));
+        assert_eq!(odd, plain, "{path}");
+        assert_eq!(odd["providerRecordId"], "ab");
+    }
+}
+
+#[test]
 fn an_empty_field_is_no_mark_of_a_type() {
     let plain = event(&push(), &fixture("push-v3/position_documented.json"));
     for (key, nothing) in [
