@@ -335,6 +335,17 @@ fn an_empty_field_is_no_mark_of_a_type() {
 }
 
 #[test]
+fn only_the_formatted_twins_of_times_are_dropped() {
+    let raw = with(
+        fixture("push-v3/position_documented.json"),
+        json!({ "formattedDate": "x", "formattedNews": "x", "tracker": { "trackerId": 5, "formattedName": "x" } }),
+    );
+    let kept = event(&push(), &raw)["providerFields"].clone();
+    assert_eq!((&kept["formattedDate"], &kept["formattedNews"]), (&Value::Null, &json!("x")));
+    assert_eq!(kept["tracker"], json!({ "formattedName": "x" }));
+}
+
+#[test]
 fn a_visit_without_its_beginning_has_still_ended() {
     let row = with(first_row("pull-v2/geofence_activity.response.json"), json!({ "enterDateTime": null }));
     let said = events(&pull(PullApi::V2, Feed::GeofenceActivity), &row);
