@@ -511,7 +511,7 @@ impl Inner {
                     let arrival = self.arrival(account, way, &event, event_type, key_time, checks, enters);
                     identified.arrivals.push(arrival);
                 }
-                Resolved::Duplicate { event } if way.errand == Errand::Republish => {
+                Resolved::Duplicate { event, .. } if way.errand == Errand::Republish => {
                     let id = event.id.parse().unwrap_or_default();
                     let event = enrich::enrich(event, &account.id, &self.shelf, self.largest);
                     let (checks, enters) = (Ids::new(), Ids::from_slice(&[id]));
@@ -525,7 +525,7 @@ impl Inner {
                         count.met(Fate::Duplicate);
                     });
                 }
-                Resolved::Silent => {}
+                Resolved::Silent { .. } => {}
             }
         }
         identified.states = newer.into_iter().collect();

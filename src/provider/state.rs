@@ -39,9 +39,14 @@ pub enum Resolved {
     Duplicate {
         /// With the ids of the last state.
         event: Box<pb::FleetEvent>,
+        /// The last state from now on, where it was seen later than before: what was received earlier does not replace it.
+        new_last: Option<LastState>,
     },
     /// No news, and never an event: a tracker that is not offline, and was not.
-    Silent,
+    Silent {
+        /// As of a duplicate.
+        new_last: Option<LastState>,
+    },
 }
 
 /// Makes an event of a draft. A fact is one already. Of a state, `last` is what its key had last.
@@ -70,12 +75,15 @@ pub fn resolve_state(draft: Draft, last: Option<&LastState>) -> Resolved {
     // Digests have no upper case; the provider's words may have any.
     let is_last = last.is_some_and(|last| last.compared.eq_ignore_ascii_case(&compared));
     if is_last || (last.is_none() && is_back_online(&state)) {
+        let new_last = last
+            .filter(|last| last.received_at < state.received_at)
+            .map(|last| LastState { received_at: state.received_at, ..last.clone() });
         return match last {
             Some(last) if !is_back_online(&state) => {
                 event.id = last.id.to_string();
-                Resolved::Duplicate { event }
+                Resolved::Duplicate { event, new_last }
             }
-            Some(_) | None => Resolved::Silent,
+            Some(_) | None => Resolved::Silent { new_last },
         };
     }
     let digest = digest.get(..16).unwrap_or(&digest);
