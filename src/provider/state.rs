@@ -9,6 +9,9 @@ use super::draft::{Compared, Draft, Identity, StateIdentity};
 use crate::event::ids::Ids;
 use crate::event::{AccountId, Millis, ids, pb};
 
+/// So much of an offline word is compared: it is kept in memory for as long as the process lives.
+const MAX_WORD_CHARS: usize = 256;
+
 /// What is kept of the last state of a [`super::StateKey`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastState {
@@ -62,7 +65,7 @@ pub fn resolve_state(draft: Draft, last: Option<&LastState>) -> Resolved {
     let digest = hex(&Sha256::digest(state.content.as_bytes()));
     let compared = match &state.compared {
         Compared::Content => digest.clone(),
-        Compared::OfflineWord(word) => word.clone(),
+        Compared::OfflineWord(word) => word.chars().take(MAX_WORD_CHARS).collect(),
     };
     let origin = event.origin.clone().unwrap_or_default();
     let account = AccountId::new(&origin.account);

@@ -346,6 +346,34 @@ fn only_the_formatted_twins_of_times_are_dropped() {
 }
 
 #[test]
+fn an_id_beyond_all_measure_is_kept_as_a_field_that_cannot_be_read() {
+    let long = "9".repeat(257);
+    let raw = with(
+        fixture("push-v3/position_documented.json"),
+        json!({ "tracker": { "trackerId": 5, "deviceNumber": long, "deviceSerialNumber": long } }),
+    );
+    let decoded = Run::new().decode(&push(), raw.to_string().as_bytes());
+    assert_eq!(decoded.learnt, []);
+    let event = event(&push(), &raw);
+    assert_eq!(event["subject"], "5");
+    assert_eq!(event["anomalies"], json!(["ANOMALY_UNREADABLE_FIELD", "ANOMALY_SUBJECT_FALLBACK"]));
+    assert_eq!(event["providerFields"]["tracker"]["deviceNumber"], json!(long));
+    let definition = json!({ "geofenceId": long, "action": "create" });
+    assert_eq!(outcome(&push(), &definition), "undecodable");
+    // Of the word for being offline so much is compared.
+    let row = |tail: &str| {
+        let status = format!("Offline {}{tail}", "x".repeat(300));
+        with(first_row("pull-v2/locations_current.response.json"), json!({ "status": status, "date": null }))
+    };
+    let mut run = Run::new();
+    let ids = ["a", "b"].map(|tail| {
+        let said = run.say(&pull(PullApi::V2, Feed::Locations), row(tail).to_string().as_bytes());
+        said[1].id().to_owned()
+    });
+    assert_eq!(ids[0], ids[1]);
+}
+
+#[test]
 fn a_visit_without_its_beginning_has_still_ended() {
     let row = with(first_row("pull-v2/geofence_activity.response.json"), json!({ "enterDateTime": null }));
     let said = events(&pull(PullApi::V2, Feed::GeofenceActivity), &row);
