@@ -278,12 +278,13 @@ impl<W: Write> Conversion<W> {
                     let text = |ids: Ids| ids.iter().map(ToString::to_string).collect();
                     (event, text(checks), text(enters))
                 }
-                // Nothing is deduplicated here: the state is printed again, under the id that it has.
-                Resolved::Duplicate { event } => {
+                // Nothing is deduplicated here: the state is printed again, under the id that it has. All is received at one time,
+                // so that none is seen later than the last.
+                Resolved::Duplicate { event, new_last: _ } => {
                     let id = vec![event.id.clone()];
                     (event, id.clone(), id)
                 }
-                Resolved::Silent => continue,
+                Resolved::Silent { new_last: _ } => continue,
             };
             self.print(place, &event, &checks, &enters)?;
         }

@@ -1,7 +1,8 @@
 //! What is known of an account's ids: which IMEI a tracker's other ids belong to, and which id a geofence's UUID has.
 //!
-//! Learnt from messages, passed to decoding as an argument, stored as pairs by whoever owns the store. Invariant: a pair
-//! that another contradicts is remembered but never used, in whichever order the two came.
+//! Learnt from messages, passed to decoding as an argument, stored as pairs by whoever owns the store. Invariants: a pair
+//! that another contradicts is remembered but never used, in whichever order the two came; a serial number that two trackers
+//! have tells neither of them.
 
 use foldhash::HashMap;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,8 @@ pub enum TrackerIdKind {
 
 impl TrackerIdKind {
     const COUNT: usize = 3;
+    /// The kinds of which no two trackers are known to have the same.
+    pub const BETTER: [Self; 2] = [Self::Id, Self::Uuid];
 
     /// The key that an id of this kind is.
     #[must_use]
@@ -80,6 +83,13 @@ pub enum Pair {
         /// The IMEI.
         imei: String,
     },
+    /// A tracker's serial number and a better id of it, where the message had no IMEI: it tells that a serial number is shared.
+    Serial {
+        /// The serial number.
+        serial: String,
+        /// The id or the UUID.
+        key: TrackerKey,
+    },
     /// A geofence's UUID and its id.
     Geofence {
         /// In lower case.
@@ -112,6 +122,8 @@ pub struct Directory {
     /// By kind, so that an id is looked up as it stands in a message.
     imeis: [HashMap<String, Link>; TrackerIdKind::COUNT],
     keys: HashMap<String, Vec<TrackerKey>>,
+    /// Serial numbers of messages without an IMEI, and the better id that stood beside them, by the kind of that.
+    bearers: [HashMap<String, Link>; TrackerIdKind::COUNT],
     geofence_ids: HashMap<String, Link>,
     geofence_uuids: HashMap<String, Link>,
 }
@@ -136,6 +148,10 @@ impl Directory {
                 }
                 news
             }
+            Pair::Serial { serial, key } => {
+                let full = self.bearers.iter().map(HashMap::len).sum::<usize>() >= MAX_IDS;
+                link(&mut self.bearers[key.kind() as usize], serial, key.as_str(), full)
+            }
             Pair::Geofence { uuid, id } => {
                 let full = |links: &HashMap<String, Link>| links.len() >= MAX_IDS;
                 let (uuids_full, ids_full) = (full(&self.geofence_ids), full(&self.geofence_uuids));
@@ -155,6 +171,11 @@ impl Directory {
     /// The IMEI of the tracker with this id, as [`Directory::imei`].
     #[must_use]
     pub fn imei_of(&self, kind: TrackerIdKind, id: &str) -> Option<&str> {
+        self.stated(kind, id).filter(|_| !self.is_shared(kind, id))
+    }
+
+    /// The IMEI that every message which stated one gave this id.
+    fn stated(&self, kind: TrackerIdKind, id: &str) -> Option<&str> {
         self.link_of(kind, id)?.used()
     }
 
@@ -165,7 +186,49 @@ impl Directory {
     /// Whether two trackers claim this id: it tells none of them.
     #[must_use]
     pub fn is_contradicted(&self, kind: TrackerIdKind, id: &str) -> bool {
-        self.link_of(kind, id).is_some_and(|link| link.used().is_none())
+        self.link_of(kind, id).is_some_and(|link| link.used().is_none()) || self.is_shared(kind, id)
+    }
+
+    /// Whether this is a serial number that a message without an IMEI has shown to be another tracker's, too.
+    fn is_shared(&self, kind: TrackerIdKind, id: &str) -> bool {
+        match kind {
+            TrackerIdKind::Id | TrackerIdKind::Uuid => false,
+            TrackerIdKind::Serial => TrackerIdKind::BETTER.into_iter().any(|better| {
+                self.bearers[better as usize].get(id).is_some_and(|bearer| match bearer.used() {
+                    Some(bearer) => self.is_of_another(id, better, bearer),
+                    None => true,
+                })
+            }),
+        }
+    }
+
+    /// Whether what is known of this serial number is another tracker's than the one with this better id.
+    #[must_use]
+    pub fn is_of_another(&self, serial: &str, kind: TrackerIdKind, id: &str) -> bool {
+        let bearer = self.bearers[kind as usize].get(serial).and_then(Link::used);
+        let imei = self.stated(TrackerIdKind::Serial, serial);
+        bearer.is_some_and(|bearer| bearer != id) || imei.is_some_and(|imei| self.is_other(imei, kind, id))
+    }
+
+    /// Whether the tracker with this IMEI has an id of this kind that nothing contradicts, and was never given this one.
+    fn is_other(&self, imei: &str, kind: TrackerIdKind, id: &str) -> bool {
+        let given = || self.keys.get(imei).into_iter().flatten().filter(|key| key.kind() == kind);
+        given().any(|key| self.stated(kind, key.as_str()).is_some()) && given().all(|key| key.as_str() != id)
+    }
+
+    /// Whether it would be news that this id has this IMEI.
+    #[must_use]
+    pub fn is_news(&self, kind: TrackerIdKind, id: &str, imei: &str) -> bool {
+        differs(self.link_of(kind, id), imei)
+    }
+
+    /// Whether it would be news that this serial number stands beside this id, without an IMEI. It is none where messages
+    /// that stated the IMEI gave both the same.
+    #[must_use]
+    pub fn is_new_bearer(&self, serial: &str, kind: TrackerIdKind, id: &str) -> bool {
+        let imei = self.stated(kind, id);
+        let is_stated = imei.is_some() && imei == self.stated(TrackerIdKind::Serial, serial);
+        !is_stated && differs(self.bearers[kind as usize].get(serial), id)
     }
 
     /// The other ids of the tracker with this IMEI that nothing contradicts.
@@ -185,6 +248,15 @@ impl Directory {
     pub fn geofence_uuid(&self, id: &str) -> Option<&str> {
         let uuid = self.geofence_uuids.get(id)?.used()?;
         (self.geofence_ids.get(uuid)?.used()? == id).then_some(uuid)
+    }
+}
+
+/// Whether it would be news for what this link starts from that it leads to `to`.
+fn differs(link: Option<&Link>, to: &str) -> bool {
+    match link {
+        None => true,
+        Some(Link::One(known)) => known != to,
+        Some(Link::Contradicted(..)) => false,
     }
 }
 
@@ -239,6 +311,34 @@ mod tests {
             }
             assert!(directory.learn(&[serial("S", "1"), serial("S", "3")]).is_empty());
         }
+    }
+
+    #[test]
+    fn a_serial_number_that_a_second_tracker_has_tells_none() {
+        let beside =
+            |serial: &str, id: &str| Pair::Serial { serial: serial.into(), key: TrackerKey::Id(id.into()) };
+        let id = |id: &str, imei: &str| Pair::Tracker { key: TrackerKey::Id(id.into()), imei: imei.into() };
+        let shared = |pairs: &[Pair]| {
+            let mut directory = Directory::default();
+            let stored = directory.learn(pairs);
+            let mut reloaded = Directory::default();
+            reloaded.learn(&stored);
+            let [now, later] =
+                [&directory, &reloaded].map(|known| known.is_contradicted(TrackerIdKind::Serial, "S"));
+            assert_eq!(now, later, "as the store has it");
+            now
+        };
+        assert!(!shared(&[beside("S", "7"), beside("S", "7")]));
+        assert!(shared(&[beside("S", "7"), beside("S", "8")]));
+        assert!(!shared(&[serial("S", "1"), beside("S", "8")]), "the tracker's id was not known yet");
+        assert!(!shared(&[serial("S", "1"), beside("S", "8"), id("8", "1")]));
+        assert!(shared(&[id("7", "1"), serial("S", "1"), beside("S", "8")]));
+        assert!(shared(&[beside("S", "8"), id("7", "1"), serial("S", "1")]));
+        assert!(!shared(&[id("7", "1"), id("8", "1"), serial("S", "1"), beside("S", "8")]), "it has two ids");
+        assert!(
+            !shared(&[id("7", "1"), id("7", "2"), serial("S", "1"), beside("S", "8")]),
+            "7 tells nothing"
+        );
     }
 
     #[test]

@@ -9,6 +9,9 @@ use super::draft::{Compared, Draft, Identity, StateIdentity};
 use crate::event::ids::Ids;
 use crate::event::{AccountId, Millis, ids, pb};
 
+/// So much of an offline word is compared: it is kept in memory for as long as the process lives.
+const MAX_WORD_CHARS: usize = 256;
+
 /// What is kept of the last state of a [`super::StateKey`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastState {
@@ -39,9 +42,14 @@ pub enum Resolved {
     Duplicate {
         /// With the ids of the last state.
         event: Box<pb::FleetEvent>,
+        /// The last state from now on, where it was seen later than before: what was received earlier does not replace it.
+        new_last: Option<LastState>,
     },
     /// No news, and never an event: a tracker that is not offline, and was not.
-    Silent,
+    Silent {
+        /// As of a duplicate.
+        new_last: Option<LastState>,
+    },
 }
 
 /// Makes an event of a draft. A fact is one already. Of a state, `last` is what its key had last.
@@ -57,7 +65,7 @@ pub fn resolve_state(draft: Draft, last: Option<&LastState>) -> Resolved {
     let digest = hex(&Sha256::digest(state.content.as_bytes()));
     let compared = match &state.compared {
         Compared::Content => digest.clone(),
-        Compared::OfflineWord(word) => word.clone(),
+        Compared::OfflineWord(word) => word.chars().take(MAX_WORD_CHARS).collect(),
     };
     let origin = event.origin.clone().unwrap_or_default();
     let account = AccountId::new(&origin.account);
@@ -70,12 +78,15 @@ pub fn resolve_state(draft: Draft, last: Option<&LastState>) -> Resolved {
     // Digests have no upper case; the provider's words may have any.
     let is_last = last.is_some_and(|last| last.compared.eq_ignore_ascii_case(&compared));
     if is_last || (last.is_none() && is_back_online(&state)) {
+        let new_last = last
+            .filter(|last| last.received_at < state.received_at)
+            .map(|last| LastState { received_at: state.received_at, ..last.clone() });
         return match last {
             Some(last) if !is_back_online(&state) => {
                 event.id = last.id.to_string();
-                Resolved::Duplicate { event }
+                Resolved::Duplicate { event, new_last }
             }
-            Some(_) | None => Resolved::Silent,
+            Some(_) | None => Resolved::Silent { new_last },
         };
     }
     let digest = digest.get(..16).unwrap_or(&digest);

@@ -211,6 +211,40 @@ fn two_trackers_that_claim_one_serial_number_have_none() {
 }
 
 #[test]
+fn an_imei_is_learnt_only_from_a_message_that_states_it() {
+    let mut run = Run::new();
+    let mut say = |second: i64, tracker: Value| {
+        let raw = json!({ "date": T + second * 1000, "latitude": 38, "longitude": -90, "tracker": tracker });
+        match run.say(&push(), raw.to_string().as_bytes()).remove(0) {
+            Said::Event { event, checks, enters, .. } => (event, checks, enters),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (_, _, first) = say(0, json!({ "trackerId": 7, "deviceNumber": "1", "deviceSerialNumber": "S" }));
+    let (other, checks, _) = say(0, json!({ "trackerId": 8, "deviceSerialNumber": "S" }));
+    assert_eq!(other.subject, "8", "the serial number is known as tracker 7's");
+    assert!(!checks.iter().any(|id| first.contains(id)), "no fact of one is taken for the other's");
+    let (stated, ..) = say(1, json!({ "trackerId": 8, "deviceNumber": "2", "deviceSerialNumber": "S" }));
+    let (found, ..) = say(1, json!({ "trackerId": 8 }));
+    assert_eq!((found.subject.as_str(), found.id), ("2", stated.id), "one fact, one id");
+}
+
+#[test]
+fn two_trackers_without_imei_that_share_a_serial_number_have_facts_of_their_own() {
+    let mut run = Run::new();
+    let mut known: Vec<String> = Vec::new();
+    for tracker in [18_000_100_017_i64, 18_000_100_025, 18_000_100_017] {
+        let tracker = json!({ "trackerId": tracker, "deviceSerialNumber": "SN000017" });
+        let raw = json!({ "date": T, "latitude": 1, "longitude": 2, "tracker": tracker });
+        let said = run.say(&push(), raw.to_string().as_bytes());
+        let [Said::Event { checks, enters, .. }] = said.as_slice() else { panic!("{said:?}") };
+        let is_known = checks.iter().any(|id| known.contains(id));
+        assert_eq!(is_known, known.len() == 3, "only the third is one that was");
+        known.extend_from_slice(enters);
+    }
+}
+
+#[test]
 fn media_have_one_id_whatever_their_urls() {
     let outside = json!({ "thumbnailOutside": null, "videoOutside": "https://media.example.invalid/other" });
     check_same(

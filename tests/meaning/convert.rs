@@ -159,6 +159,38 @@ fn what_no_api_answers_exits_65() {
 }
 
 #[test]
+fn what_is_neither_a_list_nor_a_row_exits_65() {
+    for (api, feed) in [("v3", Some("positions")), ("v2", Some("trips")), ("v2", None), ("v3", None)] {
+        for answer in [r#"{"message":"Unauthorized","status":401}"#, r#"{"results":[{"trackerId":5}]}"#] {
+            if api == "v2" && answer.contains("results") {
+                continue; // The first array of an envelope that nobody knows is its list there.
+            }
+            let mut arguments = vec!["--api", api];
+            arguments.extend(feed.map(|feed| ["--feed", feed]).into_iter().flatten());
+            let ended = linxup(&arguments, answer);
+            assert_eq!((ended.code, ended.lines.len()), (Some(65), 0), "{api} {answer}");
+            assert!(ended.complaints.contains("the answer has no list of rows"), "{}", ended.complaints);
+        }
+    }
+}
+
+#[test]
+fn media_whose_urls_expired_are_media() {
+    for arguments in [&["--api", "v2", "--feed", "media"][..], &["--api", "v2"]] {
+        let ended = linxup(arguments, r#"{"responseType":"Success","data":{"mediaId":5}}"#);
+        assert_eq!((ended.code, ended.complaints.as_str()), (Some(0), ""));
+        let event: Value = serde_json::from_str(&ended.lines[0]).expect("json");
+        assert_eq!((&event["subject"], &event["media"]["id"]), (&"5".into(), &"5".into()));
+    }
+    // A row that has anything of an alert is one, though its code is missing.
+    let alert =
+        r#"{"data":{"alerts":[{"imei":"1","mediaId":5,"alertCode":null,"alertDateTime":1767009600000}]}}"#;
+    let ended = linxup(&["--api", "v2", "--feed", "alerts"], alert);
+    assert_eq!((ended.code, ended.lines.len()), (Some(0), 0));
+    assert!(ended.complaints.contains("no alert code"), "{}", ended.complaints);
+}
+
+#[test]
 fn an_empty_list_is_no_failure() {
     for arguments in [&[][..], &["--api", "v2", "--feed", "trips"], &["--api", "v3"]] {
         let ended = linxup(arguments, "[]");

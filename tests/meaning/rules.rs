@@ -321,6 +321,77 @@ fn no_control_character_reaches_a_subject_and_no_time_of_receipt_an_id() {
 }
 
 #[test]
+fn a_provider_record_id_has_no_control_character() {
+    for (path, key) in [
+        ("push-v3/trip.json", "tripUUID"),
+        ("push-v3/stop.json", "stopUUID"),
+        ("push-legacy-flat/alert_high_speed.json", "alertUUID"),
+    ] {
+        let plain = event(&push(), &with(fixture(path), json!({ key: "ab" })));
+        let odd = event(&push(), &with(fixture(path), json!({ key: "a\u{7}b" })));
+        assert_eq!(odd, plain, "{path}");
+        assert_eq!(odd["providerRecordId"], "ab");
+    }
+}
+
+#[test]
+fn an_empty_field_is_no_mark_of_a_type() {
+    let plain = event(&push(), &fixture("push-v3/position_documented.json"));
+    for (key, nothing) in [
+        ("mediaId", json!("")),
+        ("alertCode", json!(" ")),
+        ("stopType", json!("")),
+        ("pushType", json!("")),
+        ("statusChangeType", json!("")),
+        ("trackedItem", json!({})),
+    ] {
+        let raw = with(fixture("push-v3/position_documented.json"), json!({ key: nothing }));
+        assert_eq!(event(&push(), &raw)["id"], plain["id"], "{key}");
+    }
+    let row = with(first_row("pull-v2/trips.response.json"), json!({ "rowType": "" }));
+    assert_eq!(outcome(&pull(PullApi::V2, Feed::Trips), &row), "events");
+}
+
+#[test]
+fn only_the_formatted_twins_of_times_are_dropped() {
+    let raw = with(
+        fixture("push-v3/position_documented.json"),
+        json!({ "formattedDate": "x", "formattedNews": "x", "tracker": { "trackerId": 5, "formattedName": "x" } }),
+    );
+    let kept = event(&push(), &raw)["providerFields"].clone();
+    assert_eq!((&kept["formattedDate"], &kept["formattedNews"]), (&Value::Null, &json!("x")));
+    assert_eq!(kept["tracker"], json!({ "formattedName": "x" }));
+}
+
+#[test]
+fn an_id_beyond_all_measure_is_kept_as_a_field_that_cannot_be_read() {
+    let long = "9".repeat(257);
+    let raw = with(
+        fixture("push-v3/position_documented.json"),
+        json!({ "tracker": { "trackerId": 5, "deviceNumber": long, "deviceSerialNumber": long } }),
+    );
+    let decoded = Run::new().decode(&push(), raw.to_string().as_bytes());
+    assert_eq!(decoded.learnt, []);
+    let event = event(&push(), &raw);
+    assert_eq!(event["subject"], "5");
+    assert_eq!(event["anomalies"], json!(["ANOMALY_UNREADABLE_FIELD", "ANOMALY_SUBJECT_FALLBACK"]));
+    assert_eq!(event["providerFields"]["tracker"]["deviceNumber"], json!(long));
+    let definition = json!({ "geofenceId": long, "action": "create" });
+    assert_eq!(outcome(&push(), &definition), "undecodable");
+    // Of the word for being offline so much is compared.
+    let row = |tail: &str| {
+        let status = format!("Offline {}{tail}", "x".repeat(300));
+        with(first_row("pull-v2/locations_current.response.json"), json!({ "status": status, "date": null }))
+    };
+    let mut run = Run::new();
+    let ids = ["a", "b"].map(|tail| {
+        let said = run.say(&pull(PullApi::V2, Feed::Locations), row(tail).to_string().as_bytes());
+        said[1].id().to_owned()
+    });
+    assert_eq!(ids[0], ids[1]);
+}
+
+#[test]
 fn a_visit_without_its_beginning_has_still_ended() {
     let row = with(first_row("pull-v2/geofence_activity.response.json"), json!({ "enterDateTime": null }));
     let said = events(&pull(PullApi::V2, Feed::GeofenceActivity), &row);

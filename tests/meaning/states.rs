@@ -32,7 +32,7 @@ fn activated_deactivated_activated_are_three_events() {
     let last = last.expect("a last state");
     // The same again, whatever does not count: custom data, fields of no place.
     let again = with(on.clone(), json!({ "news": 1, "company": null }));
-    let Resolved::Duplicate { event } = resolve_state(draft(&run, &again), Some(&last)) else {
+    let Resolved::Duplicate { event, .. } = resolve_state(draft(&run, &again), Some(&last)) else {
         panic!("news")
     };
     assert_eq!(event.id, first);
@@ -51,6 +51,63 @@ fn what_was_received_before_the_last_is_published_and_does_not_replace_it() {
     run.received_at = Millis(RECEIVED.0 - 1);
     let (_, replaced) = resolved(&run, &fixture("push-v3/device_status_inactivate.json"), last.as_ref());
     assert_eq!(replaced, None);
+}
+
+#[test]
+fn what_was_received_between_two_sights_of_the_last_does_not_replace_it() {
+    let mut run = Run::new();
+    let (on, off) = (fixture("push-v3/device_status.json"), fixture("push-v3/device_status_inactivate.json"));
+    let (first, last) = resolved(&run, &on, None);
+    let last = last.expect("a last state");
+    for (later, renewed) in [(0, false), (-1, false), (2, true)] {
+        run.received_at = Millis(RECEIVED.0 + later);
+        match resolve_state(draft(&run, &on), Some(&last)) {
+            Resolved::Duplicate { event, new_last } => {
+                let expected = LastState { received_at: run.received_at, ..last.clone() };
+                assert_eq!((event.id.as_str(), new_last), (first.as_str(), renewed.then_some(expected)));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let row = first_row("pull-v2/locations_current.response.json");
+    let mut said = |later: i64, status: &str| {
+        run.received_at = Millis(RECEIVED.0 + later);
+        let raw = with(row.clone(), json!({ "status": status, "date": null })).to_string();
+        run.say(&pull(PullApi::V2, Feed::Locations), raw.as_bytes()).len() - 1
+    };
+    assert_eq!([said(0, "Offline"), said(1, "Moving"), said(3, "Moving")], [1, 1, 0]);
+    assert_eq!(said(2, "Offline"), 1, "published late");
+    assert_eq!(said(4, "Moving"), 0, "and nothing has changed since");
+    let on_late = with(on, json!({ "tracker": { "id": 5 } })).to_string();
+    let off_late = with(off, json!({ "tracker": { "id": 5 } })).to_string();
+    let mut said = |later: i64, raw: &str| {
+        run.received_at = Millis(RECEIVED.0 + later);
+        run.say(&push(), raw.as_bytes()).remove(0).id().to_owned()
+    };
+    let first = said(0, &on_late);
+    assert_eq!(said(2, &on_late), first);
+    assert_ne!(said(1, &off_late), first);
+    assert_eq!(said(3, &on_late), first, "still the last");
+}
+
+#[test]
+fn fleets_are_compared_where_a_tracker_is_in_several() {
+    let mut run = Run::new();
+    let mut id = |fleets: Value| {
+        let row = json!({ "trackerId": 5, "fleetIds": fleets }).to_string();
+        run.say(&pull(PullApi::V3, Feed::Trackers), row.as_bytes()).remove(0).id().to_owned()
+    };
+    // Those of earlier versions: a list of one, or of none, has the digest that it had.
+    let ids = [json!([]), json!([1]), json!([])].map(&mut id);
+    let expected = [
+        "b18e5370-b35e-57eb-8f3c-3f7f3335ab6d",
+        "1437dc09-6082-5ed5-b3cf-5a68dbc5a423",
+        "da534747-c387-50c1-8ca4-88f52f0181fd",
+    ];
+    assert_eq!(ids, expected);
+    let several = [json!([1, 2]), json!([2, "1"]), json!([1, 3]), json!([1, 2]), json!([])].map(&mut id);
+    assert_eq!(several[0], several[1], "in whichever order");
+    assert!(several[1] != several[2] && several[2] != several[3] && several[3] != several[4], "{several:?}");
 }
 
 #[test]
@@ -78,7 +135,7 @@ fn only_what_a_definition_is_compared_by_makes_it_news() {
         let is_news = match resolved {
             Resolved::Event { event, .. } => event.id != id,
             Resolved::Duplicate { .. } => false,
-            Resolved::Silent => panic!("a definition is never silent"),
+            Resolved::Silent { .. } => panic!("a definition is never silent"),
         };
         assert_eq!(is_news, news, "{change}");
     }

@@ -81,11 +81,18 @@ impl Run {
                     }
                     said.push(Said::Event { event_type, event, checks: text(checks), enters: text(enters) });
                 }
-                Resolved::Duplicate { event } => {
+                Resolved::Duplicate { event, new_last } => {
+                    if let Some((key, last)) = key.zip(new_last) {
+                        self.states.insert(key, last);
+                    }
                     let ids = vec![event.id.clone()];
                     said.push(Said::Event { event_type, event, checks: ids.clone(), enters: ids });
                 }
-                Resolved::Silent => {}
+                Resolved::Silent { new_last } => {
+                    if let Some((key, last)) = key.zip(new_last) {
+                        self.states.insert(key, last);
+                    }
+                }
             }
         }
         said

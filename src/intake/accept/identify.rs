@@ -152,7 +152,10 @@ impl Inner {
                 }
                 (event, checks, enters)
             }
-            Resolved::Duplicate { event } => {
+            Resolved::Duplicate { event, new_last } => {
+                if let (Some(states), Some(key), Some(last)) = (states.as_mut(), &key, new_last) {
+                    states.seen(key, last);
+                }
                 let id = event.id.parse().unwrap_or_default();
                 match (way.errand, key.zip(pending)) {
                     (Errand::Republish, _) => (event, Ids::new(), Ids::from_slice(&[id])),
@@ -171,7 +174,12 @@ impl Inner {
                     }
                 }
             }
-            Resolved::Silent => return 0,
+            Resolved::Silent { new_last } => {
+                if let (Some(states), Some(key), Some(last)) = (states.as_mut(), &key, new_last) {
+                    states.seen(key, last);
+                }
+                return 0;
+            }
         };
         drop(states);
         let event = enrich::enrich(event, &account.id, &self.shelf, self.largest);

@@ -78,6 +78,14 @@ impl States {
         }
     }
 
+    /// The last state was told again, later: what was received before that does not replace it. (Not written down: after a restart
+    /// it was told when it was told first.)
+    pub(super) fn seen(&mut self, key: &StateKey, again: LastState) {
+        if let Some(held) = self.0.get_mut(key).filter(|held| held.last.id == again.id) {
+            held.last = again;
+        }
+    }
+
     /// The event of a state that was decided is durable. What is to be written down of its key, where it is the newest.
     pub(super) fn kept(&mut self, key: &StateKey, state: &LastState) -> Option<LastState> {
         let full = self.0.len() >= MOST;
@@ -169,6 +177,15 @@ mod tests {
         assert_eq!(states.last(&key()), pending(&two));
         assert_eq!(states.kept(&key(), &two), Some(state(2)));
         assert_eq!(states.last(&key()), Some(Last::Kept(&two)));
+    }
+
+    #[test]
+    fn what_is_told_again_is_dated_by_it() {
+        let mut states = States::new([(key(), state(1))]);
+        let again = LastState { received_at: Millis(9), ..state(1) };
+        states.seen(&key(), again.clone());
+        states.seen(&key(), state(2));
+        assert_eq!(states.last(&key()), Some(Last::Kept(&again)));
     }
 
     #[test]

@@ -54,7 +54,7 @@ const TIMES: [&str; 8] = [
 ];
 
 /// Keys of rows: an object that has one of them is a row and no envelope, whatever lists it holds.
-const ROW_KEYS: [&str; 13] = [
+const ROW_KEYS: [&str; 14] = [
     "imei",
     "deviceNumber",
     "deviceNbr",
@@ -62,6 +62,7 @@ const ROW_KEYS: [&str; 13] = [
     "deviceSerialNumber",
     "tracker",
     "trackerId",
+    "serialNumber",
     "driverId",
     "agilisGeofenceId",
     "geofenceUUID",
@@ -141,11 +142,11 @@ pub fn feed_of(api: PullApi, body: &[u8]) -> Option<Feed> {
 #[must_use]
 pub fn single_row(answer: &str) -> Option<&str> {
     let members = Walk::of(answer).members();
+    // Whatever else an object is: an error that says so in its own way, an envelope that nobody knows.
+    let is_row = |members: &[(Cow<'_, str>, &str)]| members.iter().any(|(key, _)| ROW_KEYS.contains(&&**key));
     match member(&members, "data") {
-        Some(data) => {
-            Walk::of(data).members().iter().any(|(key, _)| ROW_KEYS.contains(&&**key)).then_some(data)
-        }
-        None => (!members.is_empty() && member(&members, "responseType").is_none()).then_some(answer),
+        Some(data) => is_row(&Walk::of(data).members()).then_some(data),
+        None => (is_row(&members) && member(&members, "responseType").is_none()).then_some(answer),
     }
 }
 
@@ -370,6 +371,24 @@ mod tests {
         }
         v3(r#"{"error":"nope"}"#, says("nope"));
         v3(r#"{"tracker":{},"sensorData":[]}"#, Err(AnswerError::NoList));
+    }
+
+    #[test]
+    fn a_single_row_has_the_key_of_one() {
+        for row in [r#"{"imei":"1"}"#, r#"{"serialNumber":"S"}"#, r#"{"mediaId":5}"#] {
+            assert_eq!(single_row(row), Some(row));
+            assert_eq!(single_row(&format!(r#"{{"responseType":"Success","data":{row}}}"#)), Some(row));
+        }
+        for other in [
+            r#"{"message":"Unauthorized","status":401}"#,
+            r#"{"results":[{"imei":"1"}]}"#,
+            r#"{"responseType":"Success","mediaId":5}"#,
+            r#"{"data":{"message":"none"}}"#,
+            "{}",
+            "1",
+        ] {
+            assert_eq!(single_row(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -348,7 +348,7 @@ pub(super) fn trip(message: &mut Message<'_>, span: &Span) -> Result<Draft, Miss
         authorized: fields.read(keys!["authorized"], values::boolean),
         idle_duration: fields.read(keys!["idleMinutes"], values::minutes),
     };
-    let id = fields.text(keys!["tripUUID"]);
+    let id = fields.id(keys!["tripUUID"]);
     Ok(message.fact(fact, id, Body::Trip(body)))
 }
 
@@ -381,7 +381,7 @@ pub(super) fn stop(message: &mut Message<'_>, span: &Span, sameness: Sameness) -
         duration: message.fields.read(keys!["durationMinutes", "duration"], values::minutes),
         place: given(place),
     };
-    let id = message.fields.text(keys!["stopUUID"]);
+    let id = message.fields.id(keys!["stopUUID"]);
     Ok(message.fact(fact, id, Body::Stop(body)))
 }
 
@@ -477,7 +477,7 @@ pub(super) fn alert(message: &mut Message<'_>) -> Result<Draft, Missing> {
         occurred: time,
         record_version: i64::from(with_media),
     };
-    let id = message.fields.text(keys!["alertUUID"]);
+    let id = message.fields.id(keys!["alertUUID"]);
     Ok(message.fact(fact, id, Body::Alert(body)))
 }
 

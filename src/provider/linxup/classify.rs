@@ -1,6 +1,7 @@
 //! What kind of message it is. Flat messages say so; V3 has no field for it, so the shape decides, in the order of the
 //! contract; a hint from the URL breaks ties between shapes. What has no known shape is unrecognized, never guessed.
 
+use super::fields::is_nothing;
 use crate::provider::draft::Hint;
 use crate::provider::{members::Members, tree::Value};
 
@@ -127,7 +128,7 @@ fn nested(members: &Members) -> Vec<Kind> {
         (Kind::Status, has("statusChangeType")),
         (Kind::Crossing, fence_event),
         (Kind::LeftBehind, has("leftBehindTimestamp")),
-        (Kind::Sighting, has("trackedItem") || has("toolTracker")),
+        (Kind::Sighting, has_object(members, "trackedItem") || has_object(members, "toolTracker")),
         (Kind::Media, has("mediaId")),
         (Kind::Definition, has("action") && has("geofenceId")),
         (Kind::Stop, has("stopType")),
@@ -170,8 +171,14 @@ fn has_miles(members: &Members) -> bool {
     MILES.iter().any(|key| has(members, key))
 }
 
+/// Whether the field says anything: the provider writes nulls, and perhaps empty strings, where it has nothing to say.
 fn has(members: &Members, key: &str) -> bool {
-    members.get(key).is_some_and(|value| *value != Value::Null)
+    members.get(key).is_some_and(|value| !is_nothing(value))
+}
+
+/// The same of an object: one without members says nothing.
+fn has_object(members: &Members, key: &str) -> bool {
+    has(members, key) && !matches!(members.get(key), Some(Value::Object(object)) if object.is_empty())
 }
 
 /// The kinds that the last segment of a URL names: the provider's own names, and ours.
@@ -236,6 +243,10 @@ mod tests {
             (r#"{"tracker":{},"new":null}"#, Shape::Unknown),
             (r#"{"tracker":null}"#, Shape::Unknown),
             (r#"{"distanceMiles":3,"endDateTime":1}"#, Shape::Nested(Trip)),
+            (
+                r#"{"pushType":" ","alertCode":"","alertId":"","statusChangeType":"","leftBehindTimestamp":"","mediaId":"","trackedItem":{},"toolTracker":{},"stopType":"","action":"","geofenceId":"","distanceMiles":"","latitude":1,"longitude":1,"date":1}"#,
+                Shape::Nested(Position),
+            ),
             ("{}", Shape::Unknown),
         ] {
             check(json, None, (shape, Hint::None));

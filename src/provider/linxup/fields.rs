@@ -173,7 +173,31 @@ impl<'a> Fields<'a> {
 }
 
 fn is_left(key: &str, value: &Value) -> bool {
-    !is_nothing(value) && !key.starts_with("formatted") && (key != "customData" || !is_empty(value))
+    !is_nothing(value) && !is_formatted_twin(key) && (key != "customData" || !is_empty(value))
+}
+
+/// Whether this says in words what a time that is read says in milliseconds: `formattedDate` beside `date`.
+fn is_formatted_twin(key: &str) -> bool {
+    const TIMES: [&str; 17] = [
+        "AlertDateTime",
+        "BeginDate",
+        "Date",
+        "EditDate",
+        "EndDate",
+        "EndDateTime",
+        "EnterDateTime",
+        "ExitDateTime",
+        "LastSeenTimestamp",
+        "LeftBehindTimestamp",
+        "MediaTimestamp",
+        "PositionDate",
+        "ReportDateTime",
+        "StartDate",
+        "StartDateTime",
+        "StopDateTime",
+        "Timestamp",
+    ];
+    key.strip_prefix("formatted").is_some_and(|time| TIMES.contains(&time))
 }
 
 /// Empty custom data are how the provider says that there are none, also where they have no object to belong to.
@@ -210,10 +234,12 @@ mod tests {
 
     #[test]
     fn a_second_spelling_stays_only_where_it_says_something_else() {
-        let mut some = fields(r#"{"a":null,"b":"1","c":1,"d":2,"e":[],"formattedB":"x","f":null,"g":""}"#);
+        let mut some = fields(
+            r#"{"a":null,"b":"1","c":1,"d":2,"e":[],"formattedDate":"x","formattedB":"x","f":null,"g":""}"#,
+        );
         assert_eq!(some.read(keys!["a", "b", "c", "d", "e"], values::number), Some(1.0));
         assert!(some.some_unreadable());
-        assert_eq!(keys(&some.rest()), ["d", "e"]);
+        assert_eq!(keys(&some.rest()), ["d", "e", "formattedB"], "only the twins of times are dropped");
     }
 
     #[test]

@@ -51,10 +51,10 @@ pub(super) fn media(message: &mut Message<'_>) -> Result<Draft, Missing> {
     Ok(message.fact(fact, String::new(), Body::Media(pb::Media { id, clips })))
 }
 
-/// Whether a V2 row is the answer to the question for an alert's media.
+/// Whether a V2 row is the answer to the question for an alert's media. It may have no slot: they expire.
 pub(super) fn is_media(message: &Message<'_>) -> bool {
-    let slots = SLOTS.iter().any(|(video, thumbnail, _)| {
-        message.fields.peek(video).is_some() || message.fields.peek(thumbnail).is_some()
-    });
-    slots && !message.fields.has("alertCode")
+    let is_there = |key: &str| message.fields.peek(key).is_some();
+    let slots = SLOTS.iter().any(|(video, thumbnail, _)| is_there(video) || is_there(thumbnail));
+    let is_alert = ["alertCode", "alertDateTime", "alertDesc", "alertUUID"].into_iter().any(is_there);
+    (slots && !message.fields.has("alertCode")) || (message.fields.has("mediaId") && !is_alert)
 }

@@ -204,12 +204,24 @@ impl<'a> Message<'a> {
         compared: Compared,
         body: pb::fleet_event::Body,
     ) -> Draft {
+        self.state_in_fleets(subject, kind, compared, body, &[])
+    }
+
+    /// As [`Message::state`], of a tracker that is in several fleets, of which the event has none: they are compared, too.
+    pub(super) fn state_in_fleets(
+        &mut self,
+        subject: Subject,
+        kind: StateKind,
+        compared: Compared,
+        body: pb::fleet_event::Body,
+        fleets: &[String],
+    ) -> Draft {
         let received_at = self.context.received_at;
         let event_type = EventType::of(&body);
         let mut event = self.event(received_at, body);
         event.subject.clone_from(&subject.text);
         event.record_version = received_at.0;
-        let content = content(&event);
+        let content = content(&event, fleets);
         let key = StateKey { subject: subject.text, event_type, kind, format: self.format.as_str().into() };
         let identity = Identity::State(StateIdentity {
             key,
@@ -256,8 +268,8 @@ impl<'a> Message<'a> {
 }
 
 /// What a state is compared by, as ProtoJSON with sorted keys: of a tracker change its kind, its status and who it is about,
-/// without the tracker's custom data; of a definition what the geofence is, without its ids.
-fn content(event: &pb::FleetEvent) -> String {
+/// without the tracker's custom data, and its fleets where they are several; of a definition what the geofence is, without its ids.
+fn content(event: &pb::FleetEvent, fleets: &[String]) -> String {
     use pb::fleet_event::Body;
     let compared = match &event.body {
         Some(Body::GeofenceDefinition(definition)) => {
@@ -282,5 +294,10 @@ fn content(event: &pb::FleetEvent) -> String {
         },
     };
     // An event that a decoder made always has JSON; were it not so, every state would differ from the last: never lost.
-    json::to_sorted(&compared).map(|value| value.to_string()).unwrap_or_else(|_| format!("{compared:?}"))
+    let Ok(mut value) = json::to_sorted(&compared) else { return format!("{compared:?}{fleets:?}") };
+    // The digests of those in one fleet, or in none, are in the stores: nothing is added to them.
+    if !fleets.is_empty() {
+        value["fleetIds"] = fleets.into();
+    }
+    value.to_string()
 }

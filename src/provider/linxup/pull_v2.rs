@@ -2,6 +2,7 @@
 //! skipped, and so is what may still grow.
 
 use super::bodies::{self, Span};
+use super::fields::is_nothing;
 use super::geofences;
 use super::media;
 use super::message::{Message, Missing, Sameness};
@@ -10,7 +11,6 @@ use crate::event::{Millis, pb};
 use crate::provider::Feed;
 use crate::provider::draft::{Compared, Draft, Reason, StateKind};
 use crate::provider::members::{Keys, Members, keys};
-use crate::provider::tree::Value;
 use pb::fleet_event::Body;
 use pb::geofence_crossing::Direction;
 
@@ -37,7 +37,7 @@ const OWN_IDS: [&str; 11] = [
 
 /// Why a row is none of the polled feeds', though it looks like it.
 pub(super) fn foreign(members: &Members) -> Option<&'static str> {
-    let has = |key: &str| members.get(key).is_some_and(|value| *value != Value::Null);
+    let has = |key: &str| members.get(key).is_some_and(|value| !is_nothing(value));
     // Positions of the old API have a label; its stops and trips have the device's number alone.
     let old_marks = has("label") || has("simDeviceNumber") || has("deviceNbr");
     if has("rowType") {

@@ -34,16 +34,22 @@ pub(super) fn of_tracker(tracker: &pb::Tracker, directory: &Directory) -> Option
             source: SubjectSource::Message,
         });
     }
-    let found = ids(tracker).find_map(|(kind, id)| directory.imei_of(kind, &id));
+    // An id that another tracker has, too, would have the facts of one taken for the other's.
+    let its_own = || {
+        ids(tracker).filter(|(kind, id)| {
+            !directory.is_contradicted(*kind, id) && !is_of_another(tracker, directory, *kind, id)
+        })
+    };
+    let found = its_own().find_map(|(kind, id)| directory.imei_of(kind, &id));
     let (text, source) = match found {
         Some(imei) => (imei.to_owned(), SubjectSource::Directory),
         None => (ids(tracker).next()?.1.into_owned(), SubjectSource::Fallback),
     };
     let known = found.into_iter().flat_map(|imei| directory.keys_of(imei)).map(|key| key.as_str().into());
     let mut others: Vec<String> = Vec::new();
-    // An id that two trackers claim would have the facts of one taken for the other's.
-    let own = ids(tracker).filter(|(kind, id)| !directory.is_contradicted(*kind, id)).map(|(_, id)| id);
-    for id in own.chain(known) {
+    let own =
+        its_own().filter(|(kind, id)| directory.imei_of(*kind, id).is_none_or(|imei| found == Some(imei)));
+    for id in own.map(|(_, id)| id).chain(known) {
         if id != text && !others.iter().any(|other| *other == id) {
             others.push(id.into_owned());
         }
@@ -51,18 +57,33 @@ pub(super) fn of_tracker(tracker: &pb::Tracker, directory: &Directory) -> Option
     Some(Subject { text, others, source })
 }
 
-/// What a tracker's ids teach: each other id leads to its IMEI, the message's own or the one that another of its ids has. What
-/// the directory knows already is no lesson.
+/// Whether this is a serial number that the directory knows as another tracker's, by a better id beside it.
+fn is_of_another(tracker: &pb::Tracker, directory: &Directory, kind: TrackerIdKind, id: &str) -> bool {
+    match kind {
+        TrackerIdKind::Id | TrackerIdKind::Uuid => false,
+        TrackerIdKind::Serial => {
+            better_ids(tracker).any(|(better, other)| directory.is_of_another(id, better, &other))
+        }
+    }
+}
+
+/// What a tracker's ids teach: each leads to the IMEI that the message itself states. One that the directory found for another of
+/// them is no evidence: serial numbers are shared. Without an IMEI, which better id the serial number stands beside. What the
+/// directory knows already is no lesson.
 pub(super) fn lessons(tracker: &pb::Tracker, directory: &Directory) -> Vec<Pair> {
-    let imei = if tracker.imei.is_empty() {
-        ids(tracker).find_map(|(kind, id)| directory.imei_of(kind, &id))
-    } else {
-        Some(&*tracker.imei)
-    };
-    let Some(imei) = imei else { return Vec::new() };
-    ids(tracker)
-        .filter(|(kind, id)| directory.imei_of(*kind, id) != Some(imei))
-        .map(|(kind, id)| Pair::Tracker { key: kind.key(id.into_owned()), imei: imei.to_owned() })
+    let (imei, serial) = (&tracker.imei, &tracker.serial_number);
+    if !imei.is_empty() {
+        return ids(tracker)
+            .filter(|(kind, id)| directory.is_news(*kind, id, imei))
+            .map(|(kind, id)| Pair::Tracker { key: kind.key(id.into_owned()), imei: imei.clone() })
+            .collect();
+    }
+    if serial.is_empty() {
+        return Vec::new();
+    }
+    better_ids(tracker)
+        .filter(|(kind, id)| directory.is_new_bearer(serial, *kind, id))
+        .map(|(kind, id)| Pair::Serial { serial: serial.clone(), key: kind.key(id.into_owned()) })
         .collect()
 }
 
@@ -90,6 +111,11 @@ fn ids(tracker: &pb::Tracker) -> impl Iterator<Item = (TrackerIdKind, Cow<'_, st
         (TrackerIdKind::Serial, Cow::Borrowed(&*tracker.serial_number)),
     ];
     all.into_iter().filter(|(_, id)| !id.is_empty())
+}
+
+/// Those of them that no two trackers are known to share.
+fn better_ids(tracker: &pb::Tracker) -> impl Iterator<Item = (TrackerIdKind, Cow<'_, str>)> {
+    ids(tracker).filter(|(kind, _)| TrackerIdKind::BETTER.contains(kind))
 }
 
 fn lower_case(text: &str) -> Cow<'_, str> {
@@ -126,12 +152,43 @@ mod tests {
         let mut directory = Directory::default();
         directory.learn(&lessons(&full, &empty));
         check(&tracker("", "", "S"), &directory, Some(("35", &["S", "1", "ab-c"], SubjectSource::Directory)));
-        // What the directory found is learnt for the ids beside it.
-        directory.learn(&lessons(&tracker("2", "", "S"), &directory));
-        check(
-            &tracker("2", "", ""),
-            &directory,
-            Some(("35", &["2", "1", "ab-c", "S"], SubjectSource::Directory)),
-        );
+        // What the directory found for one id is no evidence for the ids beside it.
+        let other_id = tracker("2", "", "S");
+        check(&other_id, &directory, Some(("2", &[], SubjectSource::Fallback)));
+        directory.learn(&lessons(&other_id, &directory));
+        check(&tracker("2", "", ""), &directory, Some(("2", &[], SubjectSource::Fallback)));
+        // Nor does a serial number that it shows to be shared tell anything from now on.
+        check(&tracker("", "", "S"), &directory, Some(("S", &[], SubjectSource::Fallback)));
+        check(&tracker("1", "", "S"), &directory, Some(("35", &["1", "ab-c"], SubjectSource::Directory)));
+    }
+
+    #[test]
+    fn a_serial_number_joins_what_has_no_better_id_yet() {
+        let mut directory = Directory::default();
+        let stated = pb::Tracker { imei: "35".into(), ..tracker("", "AB-C", "S") };
+        directory.learn(&lessons(&stated, &directory));
+        let beside = tracker("7", "", "S");
+        check(&beside, &directory, Some(("35", &["7", "S", "ab-c"], SubjectSource::Directory)));
+        directory.learn(&lessons(&beside, &directory));
+        check(&beside, &directory, Some(("35", &["7", "S", "ab-c"], SubjectSource::Directory)));
+        // Then the IMEI is stated: by it alone is the id known.
+        directory.learn(&lessons(&pb::Tracker { imei: "35".into(), ..beside.clone() }, &directory));
+        check(&tracker("7", "", ""), &directory, Some(("35", &["7", "ab-c", "S"], SubjectSource::Directory)));
+        assert_eq!(lessons(&beside, &directory), []);
+        // An id of another IMEI stands beside it: that tracker's facts are not known under the serial number.
+        directory.learn(&lessons(&pb::Tracker { imei: "36".into(), ..tracker("8", "", "") }, &directory));
+        check(&tracker("8", "", "S"), &directory, Some(("36", &["8"], SubjectSource::Directory)));
+    }
+
+    #[test]
+    fn trackers_without_imei_that_share_a_serial_number_are_two() {
+        let mut directory = Directory::default();
+        let (one, other) = (tracker("17", "", "S"), tracker("25", "", "S"));
+        check(&one, &directory, Some(("17", &["S"], SubjectSource::Fallback)));
+        directory.learn(&lessons(&one, &directory));
+        assert_eq!(lessons(&one, &directory), []);
+        check(&other, &directory, Some(("25", &[], SubjectSource::Fallback)));
+        directory.learn(&lessons(&other, &directory));
+        check(&one, &directory, Some(("17", &[], SubjectSource::Fallback)));
     }
 }

@@ -37,6 +37,9 @@ impl<T> Read<T> {
 pub(super) const METERS_PER_MILE: f64 = 1609.344;
 const MPS_PER_MPH: f64 = 0.44704;
 
+/// The longest id.
+const MAX_ID_CHARS: usize = 256;
+
 /// The year 9999, beyond which a protobuf timestamp cannot go.
 const MAX_MILLIS: i64 = 253_402_300_799_999;
 /// Below it a time was in seconds.
@@ -64,8 +67,14 @@ pub(super) fn text_but(nothing: &'static str) -> impl Fn(&Value) -> Read<String>
     }
 }
 
-/// An id: text without control characters, a whole number in decimal.
+/// An id: text without control characters, a whole number in decimal. Ids are kept in memory for as long as the process lives,
+/// so that one beyond all measure is none.
 pub(super) fn id(value: &Value) -> Read<String> {
+    let is_short = |id: &str| id.len() <= MAX_ID_CHARS || id.chars().nth(MAX_ID_CHARS).is_none();
+    id_of_any_length(value).and_then(|id| Read::of(is_short(&id).then_some(id)))
+}
+
+fn id_of_any_length(value: &Value) -> Read<String> {
     if let Value::Number(number) = value {
         return Read::of(whole(number));
     }
@@ -423,6 +432,12 @@ mod tests {
         ] {
             assert_eq!(id(&json(value)), expected.map(str::to_owned), "{value}");
         }
+        let of_length = |letter: &str, length: usize| id(&Value::Text(letter.repeat(length).into()));
+        for letter in ["a", "é"] {
+            assert_eq!(of_length(letter, 256), Read::Is(letter.repeat(256)));
+            assert_eq!(of_length(letter, 257), Read::Unreadable);
+        }
+        assert_eq!(id(&json(&"1".repeat(257))), Read::Unreadable);
     }
 
     #[test]
