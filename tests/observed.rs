@@ -107,12 +107,14 @@ async fn page() -> String {
     );
     let bridge = Bridge::start(&configure(dir.path(), "bus: { local: {} }", &accounts, ""));
     let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
-    let push = |body: &'static [u8]| {
-        client.post(format!("{}/webhooks/acme", bridge.webhook)).bearer_auth(TOKEN).body(body).send()
+    let push = |hint: &'static str, body: &'static [u8]| {
+        client.post(format!("{}/webhooks/acme{hint}", bridge.webhook)).bearer_auth(TOKEN).body(body).send()
     };
     let documented = include_bytes!("fixtures/linxup/push-v3/position_documented.json");
-    assert_eq!(push(documented).await.unwrap().status(), 201);
-    assert_eq!(push(b"{").await.unwrap().status(), 400);
+    for hint in ["", "/position", "/stop"] {
+        assert_eq!(push(hint, documented).await.unwrap().status(), 201);
+    }
+    assert_eq!(push("", b"{").await.unwrap().status(), 400);
     let polled = async {
         loop {
             let answer = client.get(format!("{}/metrics", bridge.admin)).send().await.unwrap();
@@ -129,6 +131,8 @@ async fn page() -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_query_asks_for_what_is_there_and_every_metric_has_its_row() {
     let page = page().await;
+    let contradicted = "fleetbus_webhook_contradicted_hints_total 1";
+    assert!(page.lines().any(|line| line == contradicted), "{contradicted} is not in\n{page}");
     let series = series(&page);
     for query in panels() {
         check_query(&query, &series);

@@ -183,6 +183,9 @@ fn webhooks(page: &mut Page, snapshot: &Snapshot, accounts: &[config::Account]) 
         .map(|(account, reading)| (account, reading.last_taken.unwrap_or(reading.since)));
     let taken = "when a request was last answered 201; before the first, since when it may come";
     page.times("webhook_last_taken_timestamp_seconds", taken, last);
+    let contradicted =
+        "messages of another type than the URL says to which they were posted; the message is believed";
+    page.total("webhook_contradicted_hints", contradicted, snapshot.contradicted_hints);
     let answering = snapshot.answering.clone();
     page.histograms(
         "webhook_duration_seconds",

@@ -95,6 +95,8 @@ pub struct Snapshot {
     pub late_acknowledgements: u64,
     /// Parked events that the drain delivered.
     pub drained: u64,
+    /// Messages of another type than their URL says.
+    pub contradicted_hints: u64,
     /// Events too old, or too far ahead, to be remembered.
     pub beyond_horizon: u64,
     /// Look-ups of dedup on disk.
@@ -193,6 +195,7 @@ impl Sources {
             events: counts.readings(),
             late_acknowledgements: counts.late_acknowledgements.load(Ordering::Relaxed),
             drained: counts.drained.load(Ordering::Relaxed),
+            contradicted_hints: counts.contradicted_hints.load(Ordering::Relaxed),
             beyond_horizon: dedup.beyond_horizon.load(Ordering::Relaxed),
             dedup_look_ups: dedup.look_ups.load(Ordering::Relaxed),
             dedup_look_ups_failed: dedup.look_ups_failed.load(Ordering::Relaxed),
@@ -252,6 +255,7 @@ impl Snapshot {
             events: Vec::new(),
             late_acknowledgements: 0,
             drained: 0,
+            contradicted_hints: 0,
             beyond_horizon: 0,
             dedup_look_ups: 0,
             dedup_look_ups_failed: 0,

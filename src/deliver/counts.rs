@@ -109,6 +109,8 @@ pub struct Counts {
     pub late_acknowledgements: AtomicU64,
     /// Events that the drain delivered.
     pub drained: AtomicU64,
+    /// Messages of another type than the URL says to which they were posted.
+    pub contradicted_hints: AtomicU64,
     /// From an event's admission to the bus's acknowledgement, where that came in time.
     pub publishing: Latencies,
 }
@@ -124,6 +126,7 @@ impl Counts {
             stray: Types::default(),
             late_acknowledgements: AtomicU64::new(0),
             drained: AtomicU64::new(0),
+            contradicted_hints: AtomicU64::new(0),
         }
     }
 

@@ -3,6 +3,7 @@
 //! events have entered their lanes. Neighbours: `accept` delivers, `states` keeps what was decided.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::OwnedMutexGuard;
@@ -20,7 +21,7 @@ use crate::event::ids::Ids;
 use crate::event::{EventType, Millis, pb};
 use crate::faults::{self, Bug};
 use crate::provider::{
-    self, Context, Draft, Element, Identity, LastState, Outcome, Pair, Resolved, StateKey,
+    self, Context, Draft, Element, Hint, Identity, LastState, Outcome, Pair, Resolved, StateKey,
 };
 use crate::replay::{LaneKey, ParkedRaw, RawReason};
 
@@ -80,6 +81,9 @@ impl Inner {
                 };
                 provider::decode_element(account.provider, &way.source, element, &context)
             };
+            if decoded.hint == Hint::Contradicts {
+                self.deliverer.counts.contradicted_hints.fetch_add(1, Ordering::Relaxed);
+            }
             if !decoded.learnt.is_empty() {
                 all.news.extend(account.directory.write().learn(&decoded.learnt));
             }
