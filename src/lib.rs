@@ -25,6 +25,7 @@ pub mod clock;
 pub mod faults;
 pub mod intake;
 pub mod latency;
+pub mod logs;
 mod outbound;
 pub mod provider;
 pub mod trace;

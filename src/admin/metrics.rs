@@ -130,6 +130,8 @@ fn process(page: &mut Page, snapshot: &Snapshot) {
     page.gauge("build_info", "the program that runs; always 1", [(build, 1)]);
     let ready = Readiness::of(snapshot, &[]).is_ready();
     page.single("ready", "1 while /readyz answers 200", u64::from(ready));
+    let lost = "lines of the log that were lost, for nobody reads them";
+    page.total("log_lines_lost", lost, snapshot.log_lines_lost);
     let ports = || snapshot.connections.iter().map(|(port, open, bound)| (OfPort { port }, *open, *bound));
     page.gauge("connections", "open connections", ports().map(|(port, open, _)| (port, open)));
     page.gauge(

@@ -45,7 +45,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
             return Ok(Exit::Failed);
         }
     };
-    telemetry::start(spans.as_ref());
+    let _written = telemetry::start(spans.as_ref());
     files::raise_limit();
     for note in &loaded.notes {
         tracing::warn!(note, "config.note");

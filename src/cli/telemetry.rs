@@ -5,11 +5,13 @@
 use std::io::IsTerminal as _;
 
 use tracing::Dispatch;
+use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::filter::{FilterExt as _, filter_fn};
 use tracing_subscriber::layer::{Filter, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
+use crate::logs;
 use crate::trace::Exporter;
 
 /// What is logged where nobody says: the client libraries speak of every retry, and fleetbus says what they end in. One calls each of
@@ -17,14 +19,16 @@ use crate::trace::Exporter;
 const FILTER: &str = "warn,fleetbus=info,librdkafka=error,async_nats=error,async_nats::connector=off";
 
 /// Starts logging to standard error, and sending spans. `FLEETBUS_LOG` sets the filter of the logs; one that cannot be read is said, and the
-/// default taken.
-pub fn start(spans: Option<&Exporter>) {
+/// default taken. What is given back writes the last lines as it is dropped.
+#[must_use]
+pub fn start(spans: Option<&Exporter>) -> WorkerGuard {
     let said = std::env::var("FLEETBUS_LOG").ok().filter(|said| !said.is_empty());
     let read = EnvFilter::try_new(said.as_deref().unwrap_or(FILTER));
     let unread = read.as_ref().err().map(ToString::to_string);
     let events = events_of(read.unwrap_or_else(|_| EnvFilter::new(FILTER)));
     let colour = std::env::var_os("NO_COLOR").is_none();
-    let layer = fmt::layer().with_writer(std::io::stderr);
+    let (lines, written) = logs::to_stderr();
+    let layer = fmt::layer().with_writer(lines);
     let layer = if std::io::stderr().is_terminal() {
         layer.with_ansi(colour).with_target(false).with_filter(events).boxed()
     } else {
@@ -40,6 +44,7 @@ pub fn start(spans: Option<&Exporter>) {
     if let Some(error) = unread {
         tracing::warn!(error, variable = "FLEETBUS_LOG", taken = FILTER, "log.filter_unreadable");
     }
+    written
 }
 
 /// Spans are none of the logs': where they are not sent, they are not even made.
