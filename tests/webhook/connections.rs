@@ -56,6 +56,28 @@ async fn http2_is_spoken_without_tls_too() {
     assert_eq!(webhooks.connections.open(), 1);
 }
 
+/// A connection whose request was refused before its body was read cannot be used again, and the answer says so: who keeps connections
+/// would send the next request, perhaps another's, on one that ends.
+#[tokio::test]
+async fn an_answer_says_so_where_its_connection_ends() {
+    let webhooks = Webhooks::start();
+    let refused = |path: &str| {
+        format!("POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: wrong\r\ncontent-length: 2\r\n\r\n")
+    };
+    let no_body = "POST /webhooks/acme HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n".to_owned();
+    for (request, status, closes) in [
+        (post("/webhooks/acme", "[]"), 201, false),
+        (no_body, 401, false),
+        (refused("/webhooks/acme"), 401, true),
+        (refused("/webhooks/nobody"), 404, true),
+        (refused("/elsewhere"), 404, true),
+    ] {
+        let answer = webhooks.raw(&request).await;
+        check(&answer, status, &[]);
+        assert_eq!(answer.contains("connection: close\r\n"), closes, "{request}: {answer}");
+    }
+}
+
 #[tokio::test]
 async fn a_stop_finishes_what_is_in_flight_and_refuses_the_rest() {
     let (begun, goes_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));

@@ -7,6 +7,7 @@
 mod guests;
 mod pace;
 mod tls;
+mod unread;
 
 use std::convert::Infallible;
 use std::io;
@@ -20,7 +21,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::header::{CONNECTION, CONTENT_TYPE, TRANSFER_ENCODING};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
@@ -40,6 +41,7 @@ use crate::deliver::seldom::Seldom;
 use guests::{Guest, Guests};
 use pace::{InFlight, Pace, Paced, Protocol, Times};
 pub use tls::{Tls, TlsError, certificates};
+use unread::Watched;
 
 /// What the kernel keeps while connections wait for their turn.
 const BACKLOG: u32 = 1_024;
@@ -309,14 +311,19 @@ impl Server {
             let multiplexed = request.version() == Version::HTTP_2;
             let in_flight = begun.begin(if multiplexed { Protocol::Http2 } else { Protocol::Http1 });
             let coding = Coding::of(request.headers());
-            let mut request = request.map(Body::new);
+            let (parts, body) = request.into_parts();
+            let (body, read) = Watched::new(body);
+            let mut request = Request::from_parts(parts, Body::new(body));
             request.extensions_mut().insert(ConnectInfo(peer));
             let answer = router.clone().oneshot(request);
             async move {
-                let answer = match coding {
+                let mut answer = match coding {
                     Coding::Plain => answer.await?,
                     Coding::Unknown => not_undone(),
                 };
+                if !multiplexed && !read.is_to_its_end() {
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
                 Ok::<_, Infallible>(answer.map(|body| Counted::new(body, in_flight)))
             }
         });
