@@ -42,7 +42,7 @@ use crate::enrich::Shelf;
 use crate::event::{AccountId, Text};
 use crate::intake::accept::{Acceptance, Known, Parts, Pulled, Pushed};
 use crate::intake::auth::{Key, Origin, TokenDigest};
-use crate::intake::poll::backfill::Door;
+use crate::intake::poll::backfill::Doors;
 use crate::intake::poll::desk::Desk;
 use crate::intake::poll::{Pollers, StoredCursors, feed};
 use crate::intake::serve::{Bounds, Connections, Port, Tls};
@@ -83,8 +83,8 @@ pub struct Handle {
     /// The accounts, as they are configured now.
     pub accounts: admin::Accounts,
     reloader: Arc<Reloader>,
-    /// The pull APIs, as backfills ask them.
-    pub doors: Vec<Door>,
+    /// The pull APIs, as backfills ask them now.
+    pub doors: Doors,
     /// Where the process is in its life.
     pub phase: watch::Receiver<Phase>,
     /// Where webhooks are taken.
@@ -198,7 +198,7 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
         rate: is_drain_rate,
     };
     let pollers = Pollers::new(&config.accounts, &recovered.cursors)?;
-    let doors = pollers.doors();
+    let (doors, are_doors) = watch::channel(pollers.doors());
     let (phase, is_phase) = watch::channel(Phase::Starting);
     let desk = Arc::new(Desk::open(store.clone(), Arc::new(clock::now)).await?);
     desk.seat(pollers.steered()).await;
@@ -219,6 +219,7 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
         store: store.clone(),
         desk: Arc::clone(&desk),
         drain_rate,
+        doors,
         polls: OnceLock::new(),
     });
     let handle = Handle {
@@ -236,7 +237,7 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
         desk,
         accounts,
         reloader,
-        doors,
+        doors: are_doors,
     };
     Ok(Bridge {
         config,

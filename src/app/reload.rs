@@ -23,6 +23,7 @@ use crate::event::{AccountId, Text};
 use crate::intake::accept::{Acceptance, Known};
 use crate::intake::auth::{Key, Origin, TokenDigest};
 use crate::intake::poll::desk::Desk;
+use crate::intake::poll::backfill::Door;
 use crate::intake::poll::{Hosts, Pollers};
 use crate::intake::tokens::Registry;
 use crate::intake::webhook::WebhookState;
@@ -46,6 +47,8 @@ pub(super) struct Reloader {
     pub(super) store: Store,
     pub(super) desk: Arc<Desk>,
     pub(super) drain_rate: watch::Sender<Option<u32>>,
+    /// The pull APIs, for backfills.
+    pub(super) doors: watch::Sender<Vec<Door>>,
     /// Once the bridge runs.
     pub(super) polls: OnceLock<Polls>,
 }
@@ -181,6 +184,7 @@ impl Reloader {
         if let Some(hosts) = hosts {
             let cursors = self.store.all_entries(Table::Cursors, None).await?;
             let pollers = Pollers::again(&running.accounts, &cursors, &hosts)?;
+            self.doors.send_replace(pollers.doors());
             self.desk.seat(pollers.steered()).await;
             polls.begin(pollers).await;
         }
