@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use fleetbus::intake::poll::bucket::Class;
+use fleetbus::intake::poll::request::{Request, Verb};
 use fleetbus::provider::Feed;
 
 use crate::bench::{Asked, Bench, Call, Reply, SECRET, Stand, array, ok, status, v2};
@@ -175,6 +177,25 @@ async fn a_sweep_takes_only_what_live_feeds_leave() {
     let long = calls.iter().filter(|call| call.window().1 - call.window().0 > 40 * 3_600_000).count();
     assert_eq!(long, 1, "the first window alone");
     assert!(calls.len() > 4_500, "{}", calls.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn sweeps_and_backfills_leave_a_line_for_live_feeds() {
+    let stand = Stand::start(|call| if call.what == "GET /slow" { Reply::Never } else { v2(1) }).await;
+    let bench = Bench::start(&[v2_feeds(&stand, &[(Feed::Trips, 5)])]);
+    bench.settle().await;
+    for _ in 0..4 {
+        let host = Arc::clone(&bench.hosts[0]);
+        bench.tracker.spawn(async move {
+            host.call(&Request { verb: Verb::Get, path: "/slow", query: vec![] }, Class::Rest).await.ok();
+        });
+    }
+    for _ in 0..4 {
+        bench.settle_but(3).await;
+        tokio::time::advance(Duration::from_secs(5)).await;
+    }
+    bench.settle_but(3).await;
+    assert_eq!((stand.calls_of("GET /slow").len(), stand.calls_of("POST /trips").len()), (3, 5));
 }
 
 #[tokio::test(start_paused = true)]

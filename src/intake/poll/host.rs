@@ -30,6 +30,8 @@ const JWT_LENGTH: usize = 8 << 10;
 const JWT_FAILED: Duration = Duration::from_secs(5);
 /// Calls of one token or key at once.
 const LINES: usize = 4;
+/// Those of them that sweeps and backfills may have: one is left for live feeds.
+const REST: usize = LINES - 1;
 /// An answer from this size on is split off the runtime.
 const LARGE: usize = 1 << 20;
 
@@ -45,6 +47,7 @@ pub struct Host {
     live: tokio::sync::Mutex<()>,
     rest: tokio::sync::Mutex<()>,
     lines: Semaphore,
+    rest_lines: Semaphore,
 }
 
 /// What opens it.
@@ -102,6 +105,7 @@ impl Host {
             live: tokio::sync::Mutex::default(),
             rest: tokio::sync::Mutex::default(),
             lines: Semaphore::new(LINES),
+            rest_lines: Semaphore::new(REST),
         }
     }
 
@@ -265,12 +269,16 @@ impl Host {
             Some(Class::Rest) => Some(self.rest.lock().await),
             None => None,
         };
+        // The semaphores are never closed.
+        let rest = match class {
+            Some(Class::Rest) => self.rest_lines.acquire().await.ok(),
+            Some(Class::Live) | None => None,
+        };
         loop {
-            // The semaphore is never closed.
             let line = self.lines.acquire().await.ok();
             let opened = self.opened.notified();
             let admitted = self.gate.lock().admit(class, Instant::now());
-            let Err(wait) = admitted else { return Paid { host: self, class, _line: line } };
+            let Err(wait) = admitted else { return Paid { host: self, class, _lines: (line, rest) } };
             drop(line);
             tokio::select! {
                 () = opened => {}
@@ -298,7 +306,7 @@ impl Gate {
 struct Paid<'a> {
     host: &'a Host,
     class: Option<Class>,
-    _line: Option<SemaphorePermit<'a>>,
+    _lines: (Option<SemaphorePermit<'a>>, Option<SemaphorePermit<'a>>),
 }
 
 impl Drop for Paid<'_> {
