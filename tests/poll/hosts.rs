@@ -97,6 +97,25 @@ async fn a_jwt_refused_twice_is_a_key_that_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_jwt_is_bought_again_five_seconds_after_it_failed_however_often_it_is_asked_for() {
+    let stand = Stand::start(|call| match (call.what.as_str(), call.nth) {
+        ("POST /jwts", 0..2) => status(403),
+        ("POST /jwts", _) => ok("jwt"),
+        _ => ok("[]"),
+    })
+    .await;
+    let bench = Bench::start(&[v3(&stand, &[(Feed::Positions, 600)])]);
+    bench.settle().await;
+    let mut opened = Vec::new();
+    for _ in 0..4 {
+        tokio::time::advance(Duration::from_secs(3)).await;
+        opened.push(bench.hosts[0].knock().await.is_ok());
+    }
+    assert_eq!(opened, [false, false, false, true]);
+    assert_eq!(seconds(&stand.calls_of("POST /jwts")), [0, 6, 12]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pause_that_the_host_asks_for_holds_for_all_who_share_it() {
     let limited = |headers: Vec<(&'static str, String)>| {
         move |call: &Call| match (call.what.as_str(), call.nth) {

@@ -191,7 +191,10 @@ impl Host {
         }
         let bought = match &jwt.failed {
             Some((at, fault)) if at.elapsed() < JWT_FAILED => Err(fault.clone()),
-            Some(_) | None => self.buy(key).await,
+            // Dated by the purchase alone: who shares its failure prolongs nothing.
+            Some(_) | None => {
+                self.buy(key).await.inspect_err(|fault| jwt.failed = Some((Instant::now(), fault.clone())))
+            }
         };
         match bought {
             Ok(bought) => {
@@ -201,7 +204,6 @@ impl Host {
                 Ok((opener, number))
             }
             Err(fault) => {
-                jwt.failed = Some((Instant::now(), fault.clone()));
                 let old = younger(&jwt, JWT.1).ok_or(fault)?;
                 Ok((opener(&old)?, jwt.number))
             }
