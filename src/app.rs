@@ -205,6 +205,7 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
     let access = Access::new(admin_keys(&config.admin.tokens)?);
     let tokens = Arc::new(Registry::new(store.clone(), Arc::clone(&hooks.tokens), recovered.tokens));
     let accounts: admin::Accounts = Arc::new(ArcSwap::from_pointee(config.accounts.clone()));
+    let client = pollers.client();
     let reloader = Arc::new(Reloader {
         path: OnceLock::new(),
         running: Mutex::new(config.clone()),
@@ -219,6 +220,7 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
         store: store.clone(),
         desk: Arc::clone(&desk),
         drain_rate,
+        client,
         doors,
         polls: OnceLock::new(),
     });

@@ -14,5 +14,7 @@ mod custom_data;
 mod desk;
 #[path = "operate/parked.rs"]
 mod parked;
+#[path = "operate/reload.rs"]
+mod reload;
 #[path = "operate/replays.rs"]
 mod replays;

@@ -97,6 +97,7 @@ pub type Hosts = HashMap<(PullApi, String, String), Arc<Host>>;
 /// The pollers, not yet running.
 pub struct Pollers {
     feeds: Vec<Planned>,
+    client: Client,
     hosts: Hosts,
     companies: Vec<(AccountId, String, Arc<Host>)>,
     doors: Vec<Door>,
@@ -122,15 +123,9 @@ impl Pollers {
     }
 
     /// The same, with the hosts that are known: a limit, a breaker and a JWT are kept.
-    ///
-    /// # Errors
-    /// Where a client cannot be made.
-    pub fn again(
-        accounts: &[config::Account],
-        cursors: &[Entry],
-        known: &Hosts,
-    ) -> Result<Self, reqwest::Error> {
-        Self::of(accounts, cursors, Settings::default(), known)
+    #[must_use]
+    pub fn again(accounts: &[config::Account], cursors: &[Entry], known: &Hosts, client: Client) -> Self {
+        Self::of(accounts, cursors, Settings::default(), known, client)
     }
 
     /// The same, with other settings.
@@ -142,7 +137,8 @@ impl Pollers {
         cursors: &[Entry],
         settings: Settings,
     ) -> Result<Self, reqwest::Error> {
-        Self::of(accounts, cursors, settings, &Hosts::new())
+        let client = Client::new(settings.bounds.clone())?;
+        Ok(Self::of(accounts, cursors, settings, &Hosts::new(), client))
     }
 
     fn of(
@@ -150,7 +146,8 @@ impl Pollers {
         cursors: &[Entry],
         settings: Settings,
         known: &Hosts,
-    ) -> Result<Self, reqwest::Error> {
+        client: Client,
+    ) -> Self {
         let held: HashMap<(&AccountId, &str), &Entry> =
             cursors.iter().map(|entry| ((&entry.account, entry.key.as_str()), entry)).collect();
         // A feed goes on where its address changes.
@@ -161,7 +158,6 @@ impl Pollers {
                 *newest = entry;
             }
         }
-        let client = Client::new(settings.bounds.clone())?;
         // One limit and one JWT a key, whatever feeds and accounts share it.
         let mut hosts = Hosts::new();
         let (mut feeds, mut companies, mut doors) = (Vec::new(), Vec::new(), Vec::new());
@@ -199,7 +195,7 @@ impl Pollers {
                 feeds.push(Planned { name, endpoint, interval, host, status, steering });
             }
         }
-        Ok(Self { feeds, hosts, companies, doors, settings })
+        Self { feeds, client, hosts, companies, doors, settings }
     }
 
     /// Every feed's status.
@@ -225,6 +221,12 @@ impl Pollers {
     #[must_use]
     pub fn known_hosts(&self) -> Hosts {
         self.hosts.clone()
+    }
+
+    /// What all of them call with, for the pollers of a reload.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client.clone()
     }
 
     /// The APIs of all accounts, for backfills.
