@@ -198,6 +198,7 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
         rate: is_drain_rate,
     };
     let pollers = Pollers::new(&config.accounts, &recovered.cursors)?;
+    StoredCursors { store: store.clone() }.remove(pollers.left_over()).await;
     let (doors, are_doors) = watch::channel(pollers.doors());
     let (phase, is_phase) = watch::channel(Phase::Starting);
     let desk = Arc::new(Desk::open(store.clone(), Arc::new(clock::now)).await?);

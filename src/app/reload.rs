@@ -27,7 +27,7 @@ use crate::intake::auth::{Key, Origin, TokenDigest};
 use crate::intake::poll::backfill::Door;
 use crate::intake::poll::desk::Desk;
 use crate::intake::poll::http::Client;
-use crate::intake::poll::{Hosts, Pollers};
+use crate::intake::poll::{Hosts, Pollers, StoredCursors};
 use crate::intake::tokens::Registry;
 use crate::intake::webhook::WebhookState;
 use crate::replay::{Act, Entry, Store, Table, moving};
@@ -189,6 +189,7 @@ impl Reloader {
             // Feeds went on after the store was read.
             cursors.extend(self.desk.cursors());
             let pollers = Pollers::again(&running.accounts, &cursors, &hosts, self.client.clone());
+            StoredCursors { store: self.store.clone() }.remove(pollers.left_over()).await;
             self.doors.send_replace(pollers.doors());
             self.desk.seat(pollers.steered()).await;
             polls.begin(pollers).await;

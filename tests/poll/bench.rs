@@ -222,6 +222,8 @@ impl Cursors for Memory {
 pub struct Bench {
     pub statuses: Statuses,
     pub hosts: Vec<Arc<Host>>,
+    /// Cursors that may be removed.
+    pub left_over: Vec<(AccountId, String)>,
     pub taken: Arc<Mutex<Vec<Pulled>>>,
     /// What the next hand-overs are refused with.
     pub refusals: Arc<Mutex<VecDeque<Refusal>>>,
@@ -275,6 +277,7 @@ impl Bench {
         let bench = Self {
             statuses: pollers.statuses(),
             hosts: pollers.hosts(),
+            left_over: pollers.left_over(),
             taken: Arc::default(),
             refusals: Arc::default(),
             cursors: Arc::new(Memory { entries: Mutex::new(entries), ..Memory::default() }),
