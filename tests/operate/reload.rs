@@ -16,8 +16,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::desk::PATIENCE;
 
-/// A provider that has nothing, and counts how often it is asked.
-async fn provider() -> (String, Arc<AtomicUsize>) {
+/// Answers that it has nothing, whatever it is asked, and counts how often.
+pub async fn provider() -> (String, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let nothing = move || {
@@ -72,7 +72,7 @@ impl Bridge {
     }
 }
 
-async fn more(calls: &AtomicUsize, by: usize) {
+pub async fn more(calls: &AtomicUsize, by: usize) {
     let before = calls.load(Ordering::Relaxed);
     let asked = async {
         while calls.load(Ordering::Relaxed) < before + by {

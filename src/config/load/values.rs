@@ -2,7 +2,7 @@
 //! secret is in no problem.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::Walk;
 use crate::config::tree::{Fields, Node, Place, Value};
 use crate::config::{Create, SecretSource, units};
+use crate::outbound::Way;
 
 pub(super) const HOUR: Duration = Duration::from_secs(3_600);
 pub(super) const DAY: Duration = Duration::from_secs(86_400);
@@ -174,8 +175,7 @@ impl Walk<'_> {
             self.add(at, "is not a URL", format!("write e.g. {example}"));
             return None;
         };
-        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        let loopback = Way::to_host_of(&url) == Way::Loopback;
         let plain = url.scheme() == "http" && (loopback || wire == Wire::Open);
         if !(url.scheme() == "https" || plain) {
             let (what, fix) = match wire {
