@@ -23,7 +23,7 @@ impl World for Given {
     fn variable(&self, name: &str) -> Option<String> {
         match name {
             "EMPTY" => Some("\n".to_owned()),
-            "UNSET" => None,
+            "UNSET" | "fbw_3fa9c1" => None,
             "ONE" | "TWIN" => Some("hunter2".to_owned()),
             _ => Some(format!("s3cret of {name}")),
         }
@@ -360,7 +360,18 @@ fn secrets_are_references_that_can_be_read_and_nothing_else() {
         "{ env: $ACME }",
         "4:30: accounts[0].webhook.token.env: is not the name of an environment variable; letters, digits and underscores only",
     );
+    // The secret itself, where its place is named: it is not repeated.
+    check_token(
+        "{ env: fbw_3fa9c1 }",
+        "4:30: accounts[0].webhook.token.env: the environment variable that is named here is not set; write the name of a variable that is set before the start, never the secret",
+    );
     let alone = "name a file that this process may read, with the secret alone in it";
+    check_token(
+        "{ file: fbw_3fa9c1 }",
+        &format!(
+            "4:31: accounts[0].webhook.token.file: the file that is named here cannot be read (no such file); {alone}"
+        ),
+    );
     check_token(
         "{ file: /empty }",
         &format!("4:31: accounts[0].webhook.token.file: /empty is empty; {alone}"),

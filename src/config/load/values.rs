@@ -248,6 +248,10 @@ impl Walk<'_> {
         let source = SecretSource::File(PathBuf::from(&text));
         let file_fix = "name a file that this process may read, with the secret alone in it";
         match self.world.read(text.as_ref()) {
+            // The secret itself may stand there.
+            Err(why) if !text.starts_with(['/', '.']) => {
+                self.add(&at, format!("the file that is named here cannot be read ({why})"), file_fix);
+            }
             Err(why) => self.add(&at, format!("{text} cannot be read ({why})"), file_fix),
             Ok(bytes) => match str::from_utf8(&bytes).map(|text| source.parse(text)) {
                 Ok(Ok(_)) => {}
@@ -288,8 +292,17 @@ impl Walk<'_> {
             None if self.world.is_no_text(&name) => Some(("is not UTF-8 text", "set it to text")),
             None => Some(("is not set", "set it before the start")),
         };
-        if let Some((what, fix)) = wrong {
-            self.add(at, format!("the environment variable {name} {what}"), fix);
+        let is_usual = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+        match wrong {
+            Some((what, fix)) if name.chars().all(is_usual) => {
+                self.add(at, format!("the environment variable {name} {what}"), fix);
+            }
+            // The secret itself may stand there.
+            Some((what, _)) => {
+                let what = format!("the environment variable that is named here {what}");
+                self.add(at, what, "write the name of a variable that is set before the start, never the secret");
+            }
+            None => {}
         }
         Some(source)
     }
