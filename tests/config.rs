@@ -193,6 +193,12 @@ fn what_is_not_yaml_says_where() {
     check("- a\n", &["1:1: is not a map; write `key: value` pairs below it, or in { }"]);
     check("dedup: {}\ndedup: {}\n", &["2:1: dedup: is written twice, first in line 1; keep one of them"]);
     check("listen:\n  address:\n", &["2:3: listen.address: has no value; write one, or leave the key out"]);
+    for map in ["replay", "delivery", "admin", "listen", "dedup"] {
+        check(
+            &format!("{map}:\n"),
+            &[&format!("1:1: {map}: has no value; write keys below it, or leave it out")],
+        );
+    }
     check("data_dir: \"\"\n", &["1:11: data_dir: is empty; write a value, or leave the key out"]);
     check("data_dir: [a]\n", &["1:1: data_dir: is not a single value; write one value after the key"]);
     check("replay: 7d\n", &["1:9: replay: is not a map; write `key: value` pairs below it, or in { }"]);
@@ -201,7 +207,7 @@ fn what_is_not_yaml_says_where() {
 #[test]
 fn exactly_one_bus() {
     let fix = "write one of kafka, nats and local, or leave `bus` out for the embedded one";
-    check("bus:\n", &[&format!("1:1: bus: names no bus; {fix}")]);
+    check("bus:\n", &["1:1: bus: has no value; write keys below it, or leave it out"]);
     check("bus: {}\n", &[&format!("1:1: bus: names no bus; {fix}")]);
     check("bus: { kafak: {} }\n", &["1:8: bus.kafak: is an unknown key; did you mean `kafka`?"]);
     check(

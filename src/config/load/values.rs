@@ -46,9 +46,13 @@ pub(super) enum Wire {
 
 impl Walk<'_> {
     pub(super) fn map<'a>(&mut self, fields: &mut Fields<'a>, name: &'static str) -> Option<Fields<'a>> {
-        let path = fields.path_of(name);
+        let at = At::in_map(fields, name);
         let node = fields.take(name)?;
-        Fields::of(node, &path, &mut self.problems)
+        if matches!(node.value, Value::Null) {
+            self.add(&at, "has no value", "write keys below it, or leave it out");
+            return None;
+        }
+        Fields::of(node, &at.path, &mut self.problems)
     }
 
     pub(super) fn scalar<'a>(&mut self, node: &'a Node, at: &At) -> Option<&'a str> {
@@ -300,7 +304,11 @@ impl Walk<'_> {
             // The secret itself may stand there.
             Some((what, _)) => {
                 let what = format!("the environment variable that is named here {what}");
-                self.add(at, what, "write the name of a variable that is set before the start, never the secret");
+                self.add(
+                    at,
+                    what,
+                    "write the name of a variable that is set before the start, never the secret",
+                );
             }
             None => {}
         }
