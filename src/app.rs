@@ -1,6 +1,6 @@
 //! Builds the parts from a configuration, runs them, and stops them in order. The only place that spawns. Stopping:
 //! not ready → accept for `drain_delay` (endpoints are removed late) → refuse new connections, stop polling → finish or
-//! park what is in flight → stop the drain → flush the bus → close the store; within 60 s.
+//! park what is in flight → stop the drain → flush the bus → close the store; within 55 s after `drain_delay`.
 
 mod custom_data;
 mod look;
