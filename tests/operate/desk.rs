@@ -57,6 +57,12 @@ impl Desk {
         self.json(Method::POST, "/v1/reload", &json!({})).await
     }
 
+    /// kill -9; its folder is left.
+    pub fn killed(self) -> TempDir {
+        self.bridge.kill9();
+        self.folder
+    }
+
     /// kill -9, and the same again.
     pub async fn killed_and_started(self) -> Self {
         let Self { bridge, folder, config, client } = self;
