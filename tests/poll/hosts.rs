@@ -4,11 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use fleetbus::event::{AccountId, Millis};
 use fleetbus::intake::poll::bucket::Class;
+use fleetbus::intake::poll::desk::{Desk, Go, Which};
+use fleetbus::intake::poll::feed::Doing;
 use fleetbus::intake::poll::request::{Request, Verb};
-use fleetbus::provider::Feed;
+use fleetbus::provider::{Feed, PullApi};
+use fleetbus::replay::{DataDir, Store, StoreLimits};
 
-use crate::bench::{Asked, Bench, Call, Reply, SECRET, Stand, array, ok, status, v2};
+use crate::bench::{Asked, Bench, Call, Reply, SECRET, Stand, T, array, ok, status, v2};
 
 fn v3<'a>(stand: &'a Stand, feeds: &[(Feed, u64)]) -> Asked<'a> {
     Asked { account: "acme", v3: true, stand, feeds: feeds.to_vec() }
@@ -146,6 +150,37 @@ async fn a_pause_that_the_host_asks_for_holds_for_all_who_share_it() {
         assert_eq!(stand.calls_of("POST /trips").len(), trips + 1);
         assert!(stand.calls_of("POST /alerts").len() > alerts);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_feed_that_is_paused_while_it_stands_in_line_does_not_call() {
+    let stand = Stand::start(|call| match (call.what.as_str(), call.nth) {
+        ("POST /trips", 0) => Reply::Is(429, vec![("retry-after", "600".to_owned())], String::new()),
+        _ => v2(1),
+    })
+    .await;
+    let bench = Bench::start(&[v2_feeds(&stand, &[(Feed::Trips, 60), (Feed::Alerts, 60)])]);
+    let folder = tempfile::tempdir().unwrap();
+    let dir = DataDir::lock(folder.path()).await.unwrap();
+    let (store, writer, _) = Store::open(&dir, StoreLimits::default(), None).unwrap();
+    let thread = std::thread::spawn(move || writer.run(|_| {}));
+    let desk = Desk::open(store.clone(), Arc::new(|| Millis(T))).await.unwrap();
+    desk.seat(bench.steered.clone()).await;
+    let (acme, alerts) = (AccountId::new("acme"), Which::Feed(PullApi::V2, Feed::Alerts));
+    let doing = || bench.statuses[1].1.lock().doing;
+    bench.pass(60, 1).await;
+    let calls = stand.calls_of("POST /alerts").len();
+    assert_eq!(doing(), Doing::Calling, "in line");
+    desk.steer(&acme, alerts, Go::Pause, "a test").await.unwrap();
+    bench.pass(900, 10).await;
+    assert_eq!((doing(), stand.calls_of("POST /alerts").len()), (Doing::Paused, calls));
+    assert_eq!(bench.statuses[1].1.lock().failed_polls, 0);
+    assert!(stand.calls_of("POST /trips").len() > 1, "the host is called again");
+    desk.steer(&acme, alerts, Go::Resume, "a test").await.unwrap();
+    bench.settle().await;
+    assert_eq!(stand.calls_of("POST /alerts").len(), calls + 1);
+    store.close();
+    thread.join().unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -174,7 +174,8 @@ impl Backfill {
             self.door = now.ok_or_else(gone)?;
             let (host, feed) = (Arc::clone(&self.door.host), self.feed);
             let is_another = |doors: &Vec<Door>| {
-                door(doors, account.as_str(), Some(api), feed).is_none_or(|now| !Arc::ptr_eq(&now.host, &host))
+                door(doors, account.as_str(), Some(api), feed)
+                    .is_none_or(|now| !Arc::ptr_eq(&now.host, &host))
             };
             tokio::select! {
                 taken = self.next_here(accept, bus_available, &watch) => return taken,
@@ -241,6 +242,7 @@ impl Backfill {
             api: self.door.api,
             feed: self.feed,
             class: Class::Rest,
+            steering: None,
             errand: self.errand,
             bus_available,
             clock: &self.door.clock,

@@ -2,6 +2,7 @@
 //! Invariants: a pause that the host asks for holds for all who share it; one caller buys a JWT for all; whoever waits is let
 //! out in order of arrival. Neighbours: `http` makes the exchange, `bucket` and `brake` decide, `fetch` calls.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -127,16 +128,22 @@ impl Host {
         self.client.largest()
     }
 
-    /// The rows of one answer, when the host lets a call through.
+    /// The rows of one answer, when the host lets a call through: then it has gone out. May be dropped at any await.
     ///
     /// # Errors
     /// Why there are none. What concerns all who share the host has been noted.
-    pub async fn page(&self, feed: Feed, request: &Request, class: Class) -> Result<Page, Fault> {
+    pub async fn page(
+        &self,
+        feed: Feed,
+        request: &Request,
+        class: Class,
+        gone_out: &AtomicBool,
+    ) -> Result<Page, Fault> {
         let api = match self.door {
             Door::V2 { .. } => PullApi::V2,
             Door::V3 { .. } => PullApi::V3,
         };
-        let answer = self.call(request, class).await?;
+        let answer = self.ask(request, class, gone_out).await?;
         let (sent_at, bytes) = (sent_at(&answer.headers), answer.body.len());
         let rows = split(api, feed, answer.body).await;
         self.note(rows.as_ref().err());
@@ -159,14 +166,18 @@ impl Host {
     /// # Errors
     /// See [`Host::page`].
     pub async fn call(&self, request: &Request, class: Class) -> Result<Answer, Fault> {
+        self.ask(request, class, &AtomicBool::new(false)).await
+    }
+
+    async fn ask(&self, request: &Request, class: Class, gone_out: &AtomicBool) -> Result<Answer, Fault> {
         match &self.door {
-            Door::V2 { token } => self.send(request, bearer(token)?, Some(class)).await,
+            Door::V2 { token } => self.send(request, bearer(token)?, Some(class), gone_out).await,
             Door::V3 { key, jwt } => {
                 let (opener, number) = self.jwt(key, jwt, None).await?;
-                match self.send(request, opener, Some(class)).await {
+                match self.send(request, opener, Some(class), gone_out).await {
                     Err(Fault::Unauthorized(_)) => {
                         let (opener, _) = self.jwt(key, jwt, Some(number)).await?;
-                        self.send(request, opener, Some(class)).await
+                        self.send(request, opener, Some(class), gone_out).await
                     }
                     other => other,
                 }
@@ -215,7 +226,7 @@ impl Host {
         let opener = (HeaderName::from_static("x-api-key"), header_value(key.reveal().trim())?);
         let request = Request { verb: Verb::Post("{}".to_owned()), path: "/jwts", query: Vec::new() };
         // Buying is exempt from the limit.
-        let answer = self.send(&request, opener, None).await?;
+        let answer = self.send(&request, opener, None, &AtomicBool::new(false)).await?;
         let fault = || Fault::Host("the answer of /jwts has no JWT".to_owned());
         let bought = jwt_of(&answer.body).ok_or_else(fault);
         self.note(bought.as_ref().err());
@@ -223,8 +234,15 @@ impl Host {
     }
 
     /// Waits until a call may go out, and makes it. Its class where it counts against the limit.
-    async fn send(&self, request: &Request, opener: Opener, class: Option<Class>) -> Result<Answer, Fault> {
+    async fn send(
+        &self,
+        request: &Request,
+        opener: Opener,
+        class: Option<Class>,
+        gone_out: &AtomicBool,
+    ) -> Result<Answer, Fault> {
         let _paid = self.pass(class).await;
+        gone_out.store(true, Ordering::Relaxed);
         let sent = self.client.exchange(&self.base_url, request, opener, (self.clock)()).await;
         let Exchange { answer, headers } = sent;
         if class.is_some()
