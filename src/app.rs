@@ -1,6 +1,6 @@
 //! Builds the parts from a configuration, runs them, and stops them in order. The only place that spawns. Stopping:
 //! not ready → accept for `drain_delay` (endpoints are removed late) → refuse new connections, stop polling → finish or
-//! park what is in flight → stop the drain → flush the bus → close the store; within 60 s.
+//! park what is in flight → stop the drain → flush the bus → close the store; within 55 s after `drain_delay`.
 
 mod custom_data;
 mod look;
@@ -42,7 +42,7 @@ use crate::enrich::Shelf;
 use crate::event::{AccountId, Text};
 use crate::intake::accept::{Acceptance, Known, Parts, Pulled, Pushed};
 use crate::intake::auth::{Key, Origin, TokenDigest};
-use crate::intake::poll::backfill::Door;
+use crate::intake::poll::backfill::Doors;
 use crate::intake::poll::desk::Desk;
 use crate::intake::poll::{Pollers, StoredCursors, feed};
 use crate::intake::serve::{Bounds, Connections, Port, Tls};
@@ -83,8 +83,8 @@ pub struct Handle {
     /// The accounts, as they are configured now.
     pub accounts: admin::Accounts,
     reloader: Arc<Reloader>,
-    /// The pull APIs, as backfills ask them.
-    pub doors: Vec<Door>,
+    /// The pull APIs, as backfills ask them now.
+    pub doors: Doors,
     /// Where the process is in its life.
     pub phase: watch::Receiver<Phase>,
     /// Where webhooks are taken.
@@ -200,13 +200,15 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
         rate: is_drain_rate,
     };
     let pollers = Pollers::new(&config.accounts, &recovered.cursors)?;
-    let doors = pollers.doors();
+    StoredCursors { store: store.clone() }.remove(pollers.left_over()).await;
+    let (doors, are_doors) = watch::channel(pollers.doors());
     let (phase, is_phase) = watch::channel(Phase::Starting);
     let desk = Arc::new(Desk::open(store.clone(), Arc::new(clock::now)).await?);
     desk.seat(pollers.steered()).await;
     let access = Access::new(admin_keys(&config.admin.tokens)?);
     let tokens = Arc::new(Registry::new(store.clone(), Arc::clone(&hooks.tokens), recovered.tokens));
     let accounts: admin::Accounts = Arc::new(ArcSwap::from_pointee(config.accounts.clone()));
+    let client = pollers.client();
     let reloader = Arc::new(Reloader {
         path: OnceLock::new(),
         running: Mutex::new(config.clone()),
@@ -221,6 +223,8 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
         store: store.clone(),
         desk: Arc::clone(&desk),
         drain_rate,
+        client,
+        doors,
         polls: OnceLock::new(),
     });
     let handle = Handle {
@@ -238,7 +242,7 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
         desk,
         accounts,
         reloader,
-        doors,
+        doors: are_doors,
     };
     Ok(Bridge {
         config,

@@ -1,9 +1,12 @@
 //! HTTP to others, the pull APIs and the schema registry: how each client is built, and what its failures say. Invariants: an
-//! exchange has its deadlines; no redirect leaves the host that was asked, so that no secret does; what is said names no URL.
+//! exchange has its deadlines; no redirect leaves the host that was asked, so that no secret does; nothing that is asked of this machine
+//! goes through a proxy, which would read it; what is said names no URL.
 
 use std::error::Error as _;
+use std::net::IpAddr;
 use std::time::Duration;
 
+use reqwest::Url;
 use reqwest::redirect::Policy;
 
 /// Redirects within a host.
@@ -20,11 +23,33 @@ pub(crate) struct Deadlines {
     pub(crate) total: Duration,
 }
 
+/// How far away is whom a client asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// On this machine: plain HTTP may carry a secret there, and no proxy leads there.
+    Loopback,
+    /// Elsewhere: through a proxy, where the environment names one.
+    Outside,
+}
+
+impl Way {
+    /// Where a URL leads. One that cannot be read leads nowhere.
+    pub(crate) fn to(url: &str) -> Self {
+        Url::parse(url).map_or(Self::Outside, |url| Self::to_host_of(&url))
+    }
+
+    /// Where its host is.
+    pub(crate) fn to_host_of(url: &Url) -> Self {
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        if loopback { Self::Loopback } else { Self::Outside }
+    }
+}
+
 /// What every client is built of.
-pub(crate) fn builder(deadlines: Deadlines) -> reqwest::ClientBuilder {
+pub(crate) fn builder(deadlines: Deadlines, way: Way) -> reqwest::ClientBuilder {
     let same_host = Policy::custom(|attempt| {
-        let origin =
-            |url: &reqwest::Url| (url.scheme().to_owned(), url.host_str().map(str::to_owned), url.port());
+        let origin = |url: &Url| (url.scheme().to_owned(), url.host_str().map(str::to_owned), url.port());
         let first = attempt.previous().first().map(origin);
         if attempt.previous().len() > REDIRECTS {
             attempt.error("too many redirects")
@@ -34,13 +59,17 @@ pub(crate) fn builder(deadlines: Deadlines) -> reqwest::ClientBuilder {
             attempt.error("a redirect to another host is not followed")
         }
     });
-    reqwest::Client::builder()
+    let builder = reqwest::Client::builder()
         .user_agent(concat!("fleetbus/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(deadlines.connect)
         .read_timeout(deadlines.silence)
         .timeout(deadlines.total)
         .redirect(same_host)
-        .gzip(true)
+        .gzip(true);
+    match way {
+        Way::Loopback => builder.no_proxy(),
+        Way::Outside => builder,
+    }
 }
 
 /// A failure without its URL, and its causes, which say what is wrong.
@@ -56,4 +85,21 @@ pub(crate) fn said(error: reqwest::Error) -> String {
         cause = source.source();
     }
     said
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_leads_to_this_machine_or_outside() {
+        let check = |url: &str, way: Way| assert_eq!(Way::to(url), way, "{url}");
+        check("http://127.0.0.1:8080/v2", Way::Loopback);
+        check("http://127.8.9.10", Way::Loopback);
+        check("http://[::1]:8080", Way::Loopback);
+        check("https://localhost/v2", Way::Loopback);
+        check("https://app02.linxup.com", Way::Outside);
+        check("http://127.0.0.1.example", Way::Outside);
+        check("nowhere", Way::Outside);
+    }
 }

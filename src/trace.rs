@@ -13,6 +13,7 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use reqwest::blocking::Client;
 use tracing::field::Empty;
 use tracing::{Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -21,6 +22,7 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::{Otlp, SecretError};
+use crate::outbound::Way;
 
 /// The target of all spans: no filter of the logs names it.
 pub const SPANS: &str = "spans";
@@ -39,6 +41,9 @@ pub enum OpenError {
     /// The exporter.
     #[error("the exporter of spans cannot be made")]
     Exporter(#[from] ExporterBuildError),
+    /// Its client.
+    #[error("the client of the exporter of spans cannot be made")]
+    Client(#[from] reqwest::Error),
 }
 
 /// The exporter: a bounded queue, and a thread that sends what is in it. What does not fit is dropped: it is never waited for.
@@ -57,8 +62,12 @@ impl Exporter {
         if let Some(token) = &otlp.token {
             headers.insert("authorization".to_owned(), format!("Bearer {}", token.read()?.reveal()));
         }
-        let exporter = SpanExporter::builder()
-            .with_http()
+        let mut builder = SpanExporter::builder().with_http();
+        // The exporter's own client would go through a proxy, also to this machine.
+        if Way::to(&otlp.endpoint) == Way::Loopback {
+            builder = builder.with_http_client(Client::builder().timeout(PATIENCE).no_proxy().build()?);
+        }
+        let exporter = builder
             .with_endpoint(format!("{}/v1/traces", otlp.endpoint))
             .with_timeout(PATIENCE)
             .with_headers(headers)

@@ -23,7 +23,7 @@ impl World for Given {
     fn variable(&self, name: &str) -> Option<String> {
         match name {
             "EMPTY" => Some("\n".to_owned()),
-            "UNSET" => None,
+            "UNSET" | "fbw_3fa9c1" => None,
             "ONE" | "TWIN" => Some("hunter2".to_owned()),
             _ => Some(format!("s3cret of {name}")),
         }
@@ -193,6 +193,12 @@ fn what_is_not_yaml_says_where() {
     check("- a\n", &["1:1: is not a map; write `key: value` pairs below it, or in { }"]);
     check("dedup: {}\ndedup: {}\n", &["2:1: dedup: is written twice, first in line 1; keep one of them"]);
     check("listen:\n  address:\n", &["2:3: listen.address: has no value; write one, or leave the key out"]);
+    for map in ["replay", "delivery", "admin", "listen", "dedup"] {
+        check(
+            &format!("{map}:\n"),
+            &[&format!("1:1: {map}: has no value; write keys below it, or leave it out")],
+        );
+    }
     check("data_dir: \"\"\n", &["1:11: data_dir: is empty; write a value, or leave the key out"]);
     check("data_dir: [a]\n", &["1:1: data_dir: is not a single value; write one value after the key"]);
     check("replay: 7d\n", &["1:9: replay: is not a map; write `key: value` pairs below it, or in { }"]);
@@ -201,7 +207,7 @@ fn what_is_not_yaml_says_where() {
 #[test]
 fn exactly_one_bus() {
     let fix = "write one of kafka, nats and local, or leave `bus` out for the embedded one";
-    check("bus:\n", &[&format!("1:1: bus: names no bus; {fix}")]);
+    check("bus:\n", &["1:1: bus: has no value; write keys below it, or leave it out"]);
     check("bus: {}\n", &[&format!("1:1: bus: names no bus; {fix}")]);
     check("bus: { kafak: {} }\n", &["1:8: bus.kafak: is an unknown key; did you mean `kafka`?"]);
     check(
@@ -360,7 +366,18 @@ fn secrets_are_references_that_can_be_read_and_nothing_else() {
         "{ env: $ACME }",
         "4:30: accounts[0].webhook.token.env: is not the name of an environment variable; letters, digits and underscores only",
     );
+    // The secret itself, where its place is named: it is not repeated.
+    check_token(
+        "{ env: fbw_3fa9c1 }",
+        "4:30: accounts[0].webhook.token.env: the environment variable that is named here is not set; write the name of a variable that is set before the start, never the secret",
+    );
     let alone = "name a file that this process may read, with the secret alone in it";
+    check_token(
+        "{ file: fbw_3fa9c1 }",
+        &format!(
+            "4:31: accounts[0].webhook.token.file: the file that is named here cannot be read (no such file); {alone}"
+        ),
+    );
     check_token(
         "{ file: /empty }",
         &format!("4:31: accounts[0].webhook.token.file: /empty is empty; {alone}"),

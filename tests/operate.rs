@@ -14,5 +14,11 @@ mod custom_data;
 mod desk;
 #[path = "operate/parked.rs"]
 mod parked;
+#[path = "operate/pipes.rs"]
+mod pipes;
+#[path = "operate/proxy.rs"]
+mod proxy;
+#[path = "operate/reload.rs"]
+mod reload;
 #[path = "operate/replays.rs"]
 mod replays;

@@ -25,7 +25,7 @@ use super::problem::{Problem, Sent};
 use crate::clock;
 use crate::event::{AccountId, Millis};
 use crate::intake::accept::{Acceptance, Errand, Pulled};
-use crate::intake::poll::backfill::{Backfill, Cost, Door, Told};
+use crate::intake::poll::backfill::{self, Backfill, Cost, Door, Doors, Told};
 use crate::intake::poll::plan::{SETTLE, Window};
 use crate::provider::{Feed, PullApi};
 use crate::replay::Store;
@@ -60,8 +60,8 @@ struct Work {
 /// What backfills work with.
 #[derive(Clone)]
 pub struct Past {
-    /// The APIs of all accounts.
-    pub doors: Vec<Door>,
+    /// The APIs of all accounts, as they are configured now.
+    pub doors: Doors,
     /// Where rows go.
     pub acceptance: Acceptance,
     /// While the bus is not, nothing is fetched.
@@ -190,7 +190,7 @@ async fn begin(
         errors: 0,
         last_error: None,
     };
-    let backfill = Backfill::new(door, feed, window, work.errand())
+    let backfill = Backfill::new(&backfills.past.doors, &door, feed, window, work.errand())
         .map_err(|no| Problem::unprocessable(format!("{} {}: {no}", work.api, work.feed)))?;
     let Cost { calls, calls_a_minute } = backfill.cost();
     if asked.dry_run {
@@ -293,18 +293,14 @@ impl Backfills {
         Self { past, book, tracker }
     }
 
-    /// The account's API that has the feed: the one that is named, else one through which the feed is polled, else any.
-    fn door(&self, account: &str, api: Option<&str>, feed: Feed) -> Result<&Door, Problem> {
+    fn door(&self, account: &str, api: Option<&str>, feed: Feed) -> Result<Door, Problem> {
         let known = |text| {
             let unknown = || Problem::unprocessable(format!("api {text:?} is unknown: v2 or v3"));
             PullApi::parse(text).ok_or_else(unknown)
         };
         let api = api.map(known).transpose()?;
-        let doors: Vec<&Door> =
-            self.past.doors.iter().filter(|door| door.account.as_str() == account).collect();
-        let named = |door: &&&Door| api.is_none_or(|api| door.api == api);
-        let polled = doors.iter().filter(named).find(|door| door.feeds.contains(&feed));
-        polled.or_else(|| doors.iter().find(named)).copied().ok_or_else(|| {
+        let doors = self.past.doors.borrow();
+        backfill::door(&doors, account, api, feed).cloned().ok_or_else(|| {
             Problem::not_found(
                 "no account with that id and that API is configured: a backfill asks through accounts[].poll",
             )
@@ -326,7 +322,7 @@ impl Backfills {
         let door = self.door(&work.account, Some(&work.api), feed);
         let door = door.map_err(|_| "its account and API are not configured any more".to_owned())?;
         let rest = Window { from: work.done_until, to: work.to };
-        Backfill::new(door, feed, rest, work.errand()).map_err(|no| no.to_string())
+        Backfill::new(&self.past.doors, &door, feed, rest, work.errand()).map_err(|no| no.to_string())
     }
 
     fn run(&self, held: &Arc<Held<Work>>, backfill: Backfill) {

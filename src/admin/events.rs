@@ -3,7 +3,6 @@
 //! back only itself.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -124,9 +123,13 @@ async fn follow(
         stop: state.inner.stop.clone(),
         _place: place,
     };
-    let lines = stream::unfold(reader, async |mut reader| {
-        let line = reader.next().await?;
-        Some((Ok::<_, Infallible>(line), reader))
+    let lines = stream::unfold(Some(reader), async |reader| {
+        let mut reader = reader?;
+        match reader.next().await {
+            Some(line) => Some((Ok(line), Some(reader))),
+            None if reader.is_whole() => None,
+            None => Some((Err(BrokeOff), None)),
+        }
     });
     let headers = [(CONTENT_TYPE, form.content_type()), (CACHE_CONTROL, "no-store")];
     Ok((headers, Body::from_stream(lines)).into_response())
@@ -161,7 +164,14 @@ enum End {
     Never,
     /// Where nothing more can be read.
     OfLog,
+    /// It has.
+    Reached,
 }
+
+/// The stream ends before its end: its answer is cut, so that nobody takes it for whole.
+#[derive(Debug, thiserror::Error)]
+#[error("the log cannot be read, or the process is stopping")]
+struct BrokeOff;
 
 /// One stream's place in the log.
 struct Reader {
@@ -192,9 +202,10 @@ impl Reader {
             match self.end {
                 End::OfLog => {
                     if !self.fill().await? {
-                        return None;
+                        self.end = End::Reached;
                     }
                 }
+                End::Reached => return None,
                 End::Never if self.after < newest => {
                     if !self.fill().await? {
                         // Nothing of this topic up to there.
@@ -207,6 +218,14 @@ impl Reader {
                     }
                 }
             }
+        }
+    }
+
+    /// Whether it has given all that was asked for, once it gives nothing more.
+    const fn is_whole(&self) -> bool {
+        match self.end {
+            End::Never | End::Reached => true,
+            End::OfLog => self.left == 0,
         }
     }
 
@@ -264,4 +283,34 @@ fn line(row: &LogRow, event: String) -> String {
     let event = RawValue::from_string(event).unwrap_or_default();
     let line = serde_json::to_string(&Line { offset: row.offset, topic: &row.topic, event });
     line.unwrap_or_default() + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a reader whose log answers so has given all, once it gives nothing more.
+    async fn is_whole(answer: Result<Vec<LogRow>, String>) -> bool {
+        let (_newest, newest) = watch::channel(1);
+        let read = Arc::new(move |_: Option<&str>, _, _| answer.clone());
+        let mut reader = Reader {
+            log: LocalLog { newest, read },
+            topic: None,
+            after: 0,
+            left: u64::MAX,
+            end: End::OfLog,
+            form: Form::Lines,
+            waiting: VecDeque::new(),
+            stop: CancellationToken::new(),
+            _place: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
+        };
+        assert_eq!(reader.next().await, None);
+        reader.is_whole()
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_ends_for_want_of_the_log_is_not_whole() {
+        assert!(is_whole(Ok(Vec::new())).await);
+        assert!(!is_whole(Err("a disk that fails".to_owned())).await);
+    }
 }

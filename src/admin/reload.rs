@@ -63,9 +63,6 @@ pub enum ReloadError {
     /// The store.
     #[error(transparent)]
     Store(#[from] AskError),
-    /// The client of the pollers.
-    #[error("the client of the pull APIs cannot be made: nothing is polled until the next reload")]
-    Poll(#[from] reqwest::Error),
     /// It is too late.
     #[error("the process is starting or stopping")]
     Stopping,
@@ -100,9 +97,7 @@ impl From<ReloadError> for Problem {
             | ReloadError::Wrong(_)
             | ReloadError::MovedOut(_)
             | ReloadError::Secret(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            ReloadError::Store(_) | ReloadError::Poll(_) | ReloadError::Stopping => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            ReloadError::Store(_) | ReloadError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         };
         let problems = match &error {
             ReloadError::Wrong(problems) => {
@@ -113,7 +108,6 @@ impl From<ReloadError> for Problem {
             | ReloadError::MovedOut(_)
             | ReloadError::Secret(_)
             | ReloadError::Store(_)
-            | ReloadError::Poll(_)
             | ReloadError::Stopping => Vec::new(),
         };
         let problem = Self::new(status, words(&error));

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{MutexGuard, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::reload::Reloader;
 use crate::admin::{Access, AdminKey};
@@ -29,6 +29,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 const READ_AGAIN: Duration = Duration::from_secs(5);
 /// How often it is written down when tokens were last used.
 const LAST_USE: Duration = Duration::from_secs(60);
+/// How long that may take: a stop waits for it.
+const LAST_USE_SAVED: Duration = Duration::from_secs(3);
 /// How often ages in the store are looked at.
 const AGES: Duration = Duration::from_secs(600);
 
@@ -125,8 +127,10 @@ pub(super) async fn look_at_last_use(tokens: Arc<Registry>) {
 
 /// Writes it down now.
 pub(super) async fn note_last_use(tokens: &Registry) {
-    if let Err(error) = tokens.flush().await {
-        tracing::warn!(error = %error, "token.last_use_not_saved");
+    match timeout(LAST_USE_SAVED, tokens.flush()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(error = %error, "token.last_use_not_saved"),
+        Err(_) => tracing::warn!(error = "no answer in time", "token.last_use_not_saved"),
     }
 }
 
@@ -184,5 +188,27 @@ pub(super) async fn look_at_ages(store: Store) {
             tracing::error!(for_bus = bus, for_operator = operator, "parked.expires_within_a_day");
         }
         sleep(AGES).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Millis;
+    use crate::intake::auth::Tokens;
+    use crate::replay::{DataDir, Entry, StoreLimits};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_does_not_answer_holds_up_no_stop() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = DataDir::lock(folder.path()).await.unwrap();
+        // Nobody runs its writer.
+        let (store, _writer, _) = Store::open(&dir, StoreLimits::default(), None).unwrap();
+        // It ended long ago, and would be removed.
+        let value = r#"{"prefix":"abc","digest":"00","created_at":0,"expires_at":1}"#.to_owned();
+        let account = AccountId::new("acme");
+        let ended = Entry { account: account.clone(), key: "1".to_owned(), value, saved_at: Millis(0) };
+        let tokens = Registry::new(store, Arc::new(Tokens::new([account])), vec![ended]);
+        note_last_use(&tokens).await;
     }
 }

@@ -1,4 +1,4 @@
-//! A reload: the configuration is read again while the bridge runs. Invariants: a file with a problem changes nothing; what
+//! A reload: the configuration is read again while the bridge runs. Invariants: what can fail is done before anything changes; what
 //! needs a restart is named and stays as it was; an account that is gone is not accepted any more, while what is parked of
 //! it drains; a poll in hand is given up and its cursor has not moved, so that its successor asks again.
 
@@ -6,8 +6,10 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -17,17 +19,22 @@ use crate::admin::{self, Access, Accounts, AdminKey, ReloadError, Reloaded};
 use crate::bus::Bus;
 use crate::clock;
 use crate::config::load::ThisProcess;
-use crate::config::{self, Account, Config, SecretError};
+use crate::config::{self, Account, Config, Poll, SecretError};
 use crate::deliver::Deliverer;
 use crate::event::{AccountId, Text};
 use crate::intake::accept::{Acceptance, Known};
 use crate::intake::auth::{Key, Origin, TokenDigest};
+use crate::intake::poll::backfill::Door;
 use crate::intake::poll::desk::Desk;
-use crate::intake::poll::{Hosts, Pollers};
+use crate::intake::poll::http::Client;
+use crate::intake::poll::{Hosts, Pollers, StoredCursors};
 use crate::intake::tokens::Registry;
 use crate::intake::webhook::WebhookState;
-use crate::replay::{Act, Store, Table, moving};
+use crate::replay::{Act, Entry, Store, Table, moving};
 use crate::route::Router;
+
+/// How long it may take to write down that there was a reload.
+const ACT: Duration = Duration::from_secs(10);
 
 /// What a reload exchanges things in.
 pub(super) struct Reloader {
@@ -46,6 +53,10 @@ pub(super) struct Reloader {
     pub(super) store: Store,
     pub(super) desk: Arc<Desk>,
     pub(super) drain_rate: watch::Sender<Option<u32>>,
+    /// Pollers call with it.
+    pub(super) client: Client,
+    /// The pull APIs, for backfills.
+    pub(super) doors: watch::Sender<Vec<Door>>,
     /// Once the bridge runs.
     pub(super) polls: OnceLock<Polls>,
 }
@@ -86,10 +97,6 @@ impl Polls {
         self.work.spawn(async move { tracker.wait().await });
     }
 
-    async fn are_ended(&self) -> bool {
-        self.generation.lock().await.stop.is_cancelled()
-    }
-
     /// None runs any more. The hosts that they knew.
     async fn end(&self) -> Hosts {
         let generation = self.generation.lock().await;
@@ -112,6 +119,8 @@ struct Ready {
     keys: Vec<(AccountId, Option<TokenDigest>)>,
     admin: Vec<AdminKey>,
     known: Vec<(AccountId, Known)>,
+    /// Those in the store, where what is polled is otherwise.
+    cursors: Option<Vec<Entry>>,
 }
 
 impl Reloader {
@@ -144,7 +153,8 @@ impl Reloader {
             self.polls.get().filter(|polls| !polls.stop.is_cancelled()).ok_or(ReloadError::Stopping)?;
         let mut running = self.running.lock().await;
         let read = tokio::task::spawn_blocking(move || read(path)).await;
-        let ready = self.prepare(read.map_err(|_| ReloadError::Stopping)??).await?;
+        let ready = self.prepare(&running, read.map_err(|_| ReloadError::Stopping)??).await?;
+        // From here on nothing fails.
         self.reloads.fetch_add(1, Ordering::Relaxed);
         let (needs_restart, changed) = (needs_restart(&running, &ready.config), changes(&running, &ready));
         let changed = if self.access.replace(ready.admin.clone()) {
@@ -152,13 +162,10 @@ impl Reloader {
         } else {
             changed
         };
-        let polled = |config: &Config| -> Vec<_> {
-            let polled = config.accounts.iter().filter(|account| !account.poll.is_empty());
-            polled.map(|account| (account.id.clone(), account.poll.clone())).collect()
+        let poll_again = match &ready.cursors {
+            Some(cursors) => Some((polls.end().await, cursors.clone())),
+            None => None,
         };
-        // None runs where an earlier reload failed half-way.
-        let repoll = polls.are_ended().await || polled(&running) != polled(&ready.config);
-        let hosts = if repoll { Some(polls.end().await) } else { None };
         self.settle(&ready).await;
         let Config { accounts, admin, replay, .. } = ready.config;
         self.topics(polls, &running, &accounts);
@@ -178,18 +185,31 @@ impl Reloader {
             })
             .ok(),
         };
-        if let Some(hosts) = hosts {
-            let cursors = self.store.all_entries(Table::Cursors, None).await?;
-            let pollers = Pollers::again(&running.accounts, &cursors, &hosts)?;
+        if let Some((hosts, mut cursors)) = poll_again {
+            // Feeds went on after the store was read.
+            cursors.extend(self.desk.cursors());
+            let pollers = Pollers::again(&running.accounts, &cursors, &hosts, self.client.clone());
+            StoredCursors { store: self.store.clone() }.remove(pollers.left_over()).await;
+            self.doors.send_replace(pollers.doors());
             self.desk.seat(pollers.steered()).await;
             polls.begin(pollers).await;
         }
-        self.store.act(Vec::new(), act).await?;
+        // It is in force, written down or not.
+        match timeout(ACT, self.store.act(Vec::new(), act)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(who, error = %error, "config.reload_not_recorded"),
+            Err(_) => tracing::warn!(who, error = "no answer in time", "config.reload_not_recorded"),
+        }
         Ok(Reloaded { changed, needs_restart })
     }
 
-    async fn prepare(&self, read: Read) -> Result<Ready, ReloadError> {
+    async fn prepare(&self, running: &Config, read: Read) -> Result<Ready, ReloadError> {
         let Read { config, keys, admin } = read;
+        let cursors = if polled(running) == polled(&config) {
+            None
+        } else {
+            Some(self.store.all_entries(Table::Cursors, None).await?)
+        };
         let (mut directory, mut states) = (Vec::new(), Vec::new());
         for account in config.accounts.iter().filter(|account| self.acceptance.is_new(&account.id)) {
             let switches = self.store.all_entries(Table::Switches, Some(&account.id)).await?;
@@ -199,10 +219,10 @@ impl Reloader {
             directory.extend(self.store.all_entries(Table::Directory, Some(&account.id)).await?);
             states.extend(self.store.all_entries(Table::States, Some(&account.id)).await?);
         }
-        Ok(Ready { config, keys, admin, known: known(directory, states) })
+        Ok(Ready { config, keys, admin, known: known(directory, states), cursors })
     }
 
-    /// From here on nothing fails. An account is known to delivery before its webhooks are let in, and after.
+    /// An account is known to delivery before its webhooks are let in, and after.
     async fn settle(&self, ready: &Ready) {
         let accounts = &ready.config.accounts;
         let ids: Vec<AccountId> = accounts.iter().map(|account| account.id.clone()).collect();
@@ -251,6 +271,12 @@ fn read(path: PathBuf) -> Result<Read, ReloadError> {
     let keys = config.accounts.iter().map(key).collect::<Result<_, _>>()?;
     let admin = admin_keys(&config.admin.tokens)?;
     Ok(Read { config, keys, admin })
+}
+
+/// What pollers are made of.
+fn polled(config: &Config) -> Vec<(&AccountId, &[Poll])> {
+    let polled = config.accounts.iter().filter(|account| !account.poll.is_empty());
+    polled.map(|account| (&account.id, &account.poll[..])).collect()
 }
 
 /// What is written otherwise and stays as it is.

@@ -429,17 +429,6 @@ impl Lines {
         let line: Vec<u8> = self.rest.drain(..=end).collect();
         Some(String::from_utf8_lossy(&line).trim_end().to_owned())
     }
-
-    /// The next line; none at the end of the stream, where it broke off too.
-    pub async fn next(&mut self) -> Option<String> {
-        loop {
-            if let Some(line) = self.held() {
-                return Some(line);
-            }
-            let chunk = self.answer.chunk().await.ok()??;
-            self.rest.extend_from_slice(&chunk);
-        }
-    }
 }
 
 /// Runs a command's requests to their end.

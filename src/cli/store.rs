@@ -12,7 +12,7 @@ use super::new_file::NewFile;
 use super::remote::{At, Remote, say, wait};
 use super::run::read_config;
 use super::{Exit, complain};
-use crate::replay::{self, Checked, DataDir, Exported, LockError, Salvage};
+use crate::replay::{self, Checked, DataDir, Exported, LockError, Salvage, SalvageError};
 
 /// How long a running bridge is waited for: it is not about to stop.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -150,7 +150,13 @@ fn export(args: ExportArgs) -> anyhow::Result<Exit> {
             new.finish()?;
             exported
         }
-        None => salvage.export(&mut BufWriter::new(io::stdout().lock()))?,
+        None => match salvage.export(&mut BufWriter::new(io::stdout().lock())) {
+            // Who reads has enough.
+            Err(SalvageError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                return Ok(Exit::Done);
+            }
+            exported => exported?,
+        },
     };
     for sentence in summary(&exported) {
         complain(&sentence);

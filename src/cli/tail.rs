@@ -57,8 +57,9 @@ async fn follow(args: &Args, remote: &Remote) -> anyhow::Result<Exit> {
     loop {
         match stream(args, remote, &mut place, &mut connected).await {
             Ok(Ended::Enough) => return Ok(Exit::Done),
-            Ok(Ended::BrokeOff) if args.no_follow => return Ok(Exit::Done),
-            Ok(Ended::BrokeOff) => complain("the bridge has gone away: waiting for it"),
+            Ok(Ended::AtEnd) if args.no_follow => return Ok(Exit::Done),
+            Ok(Ended::BrokeOff(why)) if args.no_follow => return Err(why),
+            Ok(Ended::AtEnd | Ended::BrokeOff(_)) => complain("the bridge has gone away: waiting for it"),
             Err(error) if connected && error.is::<NoAnswer>() => {}
             Err(error) => return Err(error),
         }
@@ -74,7 +75,8 @@ struct Place {
 
 enum Ended {
     Enough,
-    BrokeOff,
+    AtEnd,
+    BrokeOff(anyhow::Error),
 }
 
 async fn stream(
@@ -91,7 +93,11 @@ async fn stream(
     let mut lines = remote.lines("/v1/events", &query).await?;
     *connected = true;
     while place.left != Some(0) {
-        let Some(text) = lines.next().await else { return Ok(Ended::BrokeOff) };
+        let text = match lines.whole().await {
+            Ok(Some(text)) => text,
+            Ok(None) => return Ok(Ended::AtEnd),
+            Err(why) => return Ok(Ended::BrokeOff(why)),
+        };
         let line: Line<'_> = serde_json::from_str(&text)?;
         place.after = Some(line.offset);
         place.left = place.left.map(|left| left - 1);

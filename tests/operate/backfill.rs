@@ -28,6 +28,7 @@ struct Stand {
     world: World,
     now: i64,
     gate: Arc<Semaphore>,
+    calls: Arc<AtomicUsize>,
     _stop: DropGuard,
 }
 
@@ -37,9 +38,10 @@ impl Stand {
         let world = World { seed: 7, vehicles: 2, begins: now - 6 * DAY };
         let provider = Provider::new(world, Clock::new(now, 0.0), TOKEN.to_owned(), Duration::ZERO);
         let gate = Arc::new(Semaphore::new(before_the_gate));
-        let (calls, shut) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&gate));
+        let calls = Arc::new(AtomicUsize::new(0));
+        let (counted, shut) = (Arc::clone(&calls), Arc::clone(&gate));
         let pass = move |request: Request, next: Next| {
-            let (calls, gate) = (Arc::clone(&calls), Arc::clone(&shut));
+            let (calls, gate) = (Arc::clone(&counted), Arc::clone(&shut));
             async move {
                 if request.uri().path().ends_with("/locations/all") {
                     calls.fetch_add(1, Ordering::Relaxed);
@@ -56,7 +58,7 @@ impl Stand {
         TaskTracker::new().spawn(async move {
             axum::serve(listener, routes).with_graceful_shutdown(stops.cancelled_owned()).await
         });
-        Self { base, world, now, gate, _stop: stop.drop_guard() }
+        Self { base, world, now, gate, calls, _stop: stop.drop_guard() }
     }
 
     fn accounts(&self) -> String {
@@ -193,4 +195,35 @@ async fn what_has_no_past_is_refused_and_a_backfill_is_cancelled() {
     assert_eq!((status, out.as_str()), (0, "it is cancelled\n"), "{said}");
     let desk = desk.killed_and_started().await;
     assert_eq!(desk.get(&format!("/v1/backfills/{id}")).await.1["state"], "cancelled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backfill_follows_a_reload_to_another_host_and_ends_with_its_account() {
+    let (old, new, last) = (Stand::open(1).await, Stand::open(100).await, Stand::open(0).await);
+    let desk = Desk::with(&old.accounts(), "").await;
+    let path = "/v1/accounts/acme/backfills";
+    let (_, begun) = desk.json(Method::POST, path, &old.asked(json!({}))).await;
+    let id = begun["id"].as_str().unwrap().to_owned();
+    let calls = |stand: &Stand| stand.calls.load(Ordering::Relaxed);
+    // The second call of four hangs, and always will.
+    desk.eventually("a call hangs", async || calls(&old) == 2).await;
+    let (status, said) = desk.reconfigured(&old.base, &new.base).await;
+    assert_eq!(status, 200, "{said}");
+    let done = ended(&desk, &id).await;
+    assert_eq!((&done["state"], &done["windows"]), (&json!("done"), &json!(4)), "{done}");
+    assert_eq!((calls(&old), calls(&new)), (2, 3), "each is asked for what the other did not give");
+
+    // An account that was just added has a past, too; and one that is gone has none.
+    let two =
+        format!("{}{}", new.accounts(), last.accounts().replace("acme", "zeta").replace("accounts:\n", ""));
+    assert_eq!(desk.reconfigured(&new.accounts(), &two).await.0, 200);
+    let path = "/v1/accounts/zeta/backfills";
+    let (status, begun) = desk.json(Method::POST, path, &last.asked(json!({}))).await;
+    assert_eq!(status, 201, "{begun}");
+    desk.eventually("a call hangs", async || calls(&last) == 1).await;
+    assert_eq!(desk.reconfigured(&two, &new.accounts()).await.0, 200);
+    let failed = ended(&desk, begun["id"].as_str().unwrap()).await;
+    assert_eq!(failed["state"], "failed", "{failed}");
+    assert!(failed["error"].as_str().unwrap().contains("not configured any more"), "{failed}");
+    assert_eq!(desk.json(Method::POST, path, &last.asked(json!({}))).await.0, 404);
 }

@@ -49,6 +49,20 @@ impl Desk {
         self.eventually("the bridge is ready", async || self.get("/readyz?verbose").await.0 == 200).await;
     }
 
+    /// Its configuration reads otherwise from now on. What the reload was answered.
+    pub async fn reconfigured(&self, old: &str, new: &str) -> (u16, Value) {
+        let text = std::fs::read_to_string(&self.config).unwrap();
+        assert!(text.contains(old), "{text}");
+        std::fs::write(&self.config, text.replace(old, new)).unwrap();
+        self.json(Method::POST, "/v1/reload", &json!({})).await
+    }
+
+    /// kill -9; its folder is left.
+    pub fn killed(self) -> TempDir {
+        self.bridge.kill9();
+        self.folder
+    }
+
     /// kill -9, and the same again.
     pub async fn killed_and_started(self) -> Self {
         let Self { bridge, folder, config, client } = self;

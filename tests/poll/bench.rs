@@ -15,6 +15,7 @@ use bytes::Bytes;
 use fleetbus::config::{Account, Limits, Poll, PollApi, SecretSource};
 use fleetbus::event::{AccountId, Millis};
 use fleetbus::intake::accept::{Pulled, Receipt, Refusal};
+use fleetbus::intake::poll::desk::Steered;
 use fleetbus::intake::poll::feed::{Cursors, Name, Status};
 use fleetbus::intake::poll::host::Host;
 use fleetbus::intake::poll::http::Bounds;
@@ -222,6 +223,9 @@ impl Cursors for Memory {
 pub struct Bench {
     pub statuses: Statuses,
     pub hosts: Vec<Arc<Host>>,
+    pub steered: Vec<Steered>,
+    /// Cursors that may be removed.
+    pub left_over: Vec<(AccountId, String)>,
     pub taken: Arc<Mutex<Vec<Pulled>>>,
     /// What the next hand-overs are refused with.
     pub refusals: Arc<Mutex<VecDeque<Refusal>>>,
@@ -275,6 +279,8 @@ impl Bench {
         let bench = Self {
             statuses: pollers.statuses(),
             hosts: pollers.hosts(),
+            steered: pollers.steered(),
+            left_over: pollers.left_over(),
             taken: Arc::default(),
             refusals: Arc::default(),
             cursors: Arc::new(Memory { entries: Mutex::new(entries), ..Memory::default() }),

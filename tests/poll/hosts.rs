@@ -4,9 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use fleetbus::provider::Feed;
+use fleetbus::event::{AccountId, Millis};
+use fleetbus::intake::poll::bucket::Class;
+use fleetbus::intake::poll::desk::{Desk, Go, Which};
+use fleetbus::intake::poll::feed::Doing;
+use fleetbus::intake::poll::request::{Request, Verb};
+use fleetbus::provider::{Feed, PullApi};
+use fleetbus::replay::{DataDir, Store, StoreLimits};
 
-use crate::bench::{Asked, Bench, Call, Reply, SECRET, Stand, array, ok, status, v2};
+use crate::bench::{Asked, Bench, Call, Reply, SECRET, Stand, T, array, ok, status, v2};
 
 fn v3<'a>(stand: &'a Stand, feeds: &[(Feed, u64)]) -> Asked<'a> {
     Asked { account: "acme", v3: true, stand, feeds: feeds.to_vec() }
@@ -95,6 +101,25 @@ async fn a_jwt_refused_twice_is_a_key_that_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_jwt_is_bought_again_five_seconds_after_it_failed_however_often_it_is_asked_for() {
+    let stand = Stand::start(|call| match (call.what.as_str(), call.nth) {
+        ("POST /jwts", 0..2) => status(403),
+        ("POST /jwts", _) => ok("jwt"),
+        _ => ok("[]"),
+    })
+    .await;
+    let bench = Bench::start(&[v3(&stand, &[(Feed::Positions, 600)])]);
+    bench.settle().await;
+    let mut opened = Vec::new();
+    for _ in 0..4 {
+        tokio::time::advance(Duration::from_secs(3)).await;
+        opened.push(bench.hosts[0].knock().await.is_ok());
+    }
+    assert_eq!(opened, [false, false, false, true]);
+    assert_eq!(seconds(&stand.calls_of("POST /jwts")), [0, 6, 12]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pause_that_the_host_asks_for_holds_for_all_who_share_it() {
     let limited = |headers: Vec<(&'static str, String)>| {
         move |call: &Call| match (call.what.as_str(), call.nth) {
@@ -125,6 +150,37 @@ async fn a_pause_that_the_host_asks_for_holds_for_all_who_share_it() {
         assert_eq!(stand.calls_of("POST /trips").len(), trips + 1);
         assert!(stand.calls_of("POST /alerts").len() > alerts);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_feed_that_is_paused_while_it_stands_in_line_does_not_call() {
+    let stand = Stand::start(|call| match (call.what.as_str(), call.nth) {
+        ("POST /trips", 0) => Reply::Is(429, vec![("retry-after", "600".to_owned())], String::new()),
+        _ => v2(1),
+    })
+    .await;
+    let bench = Bench::start(&[v2_feeds(&stand, &[(Feed::Trips, 60), (Feed::Alerts, 60)])]);
+    let folder = tempfile::tempdir().unwrap();
+    let dir = DataDir::lock(folder.path()).await.unwrap();
+    let (store, writer, _) = Store::open(&dir, StoreLimits::default(), None).unwrap();
+    let thread = std::thread::spawn(move || writer.run(|_| {}));
+    let desk = Desk::open(store.clone(), Arc::new(|| Millis(T))).await.unwrap();
+    desk.seat(bench.steered.clone()).await;
+    let (acme, alerts) = (AccountId::new("acme"), Which::Feed(PullApi::V2, Feed::Alerts));
+    let doing = || bench.statuses[1].1.lock().doing;
+    bench.pass(60, 1).await;
+    let calls = stand.calls_of("POST /alerts").len();
+    assert_eq!(doing(), Doing::Calling, "in line");
+    desk.steer(&acme, alerts, Go::Pause, "a test").await.unwrap();
+    bench.pass(900, 10).await;
+    assert_eq!((doing(), stand.calls_of("POST /alerts").len()), (Doing::Paused, calls));
+    assert_eq!(bench.statuses[1].1.lock().failed_polls, 0);
+    assert!(stand.calls_of("POST /trips").len() > 1, "the host is called again");
+    desk.steer(&acme, alerts, Go::Resume, "a test").await.unwrap();
+    bench.settle().await;
+    assert_eq!(stand.calls_of("POST /alerts").len(), calls + 1);
+    store.close();
+    thread.join().unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -175,6 +231,25 @@ async fn a_sweep_takes_only_what_live_feeds_leave() {
     let long = calls.iter().filter(|call| call.window().1 - call.window().0 > 40 * 3_600_000).count();
     assert_eq!(long, 1, "the first window alone");
     assert!(calls.len() > 4_500, "{}", calls.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn sweeps_and_backfills_leave_a_line_for_live_feeds() {
+    let stand = Stand::start(|call| if call.what == "GET /slow" { Reply::Never } else { v2(1) }).await;
+    let bench = Bench::start(&[v2_feeds(&stand, &[(Feed::Trips, 5)])]);
+    bench.settle().await;
+    for _ in 0..4 {
+        let host = Arc::clone(&bench.hosts[0]);
+        bench.tracker.spawn(async move {
+            host.call(&Request { verb: Verb::Get, path: "/slow", query: vec![] }, Class::Rest).await.ok();
+        });
+    }
+    for _ in 0..4 {
+        bench.settle_but(3).await;
+        tokio::time::advance(Duration::from_secs(5)).await;
+    }
+    bench.settle_but(3).await;
+    assert_eq!((stand.calls_of("GET /slow").len(), stand.calls_of("POST /trips").len()), (3, 5));
 }
 
 #[tokio::test(start_paused = true)]

@@ -73,6 +73,22 @@ async fn a_feed_goes_on_where_its_address_has_changed() {
     let bench = Bench::with(&[v2_feed(&stand, Feed::History, 300)], Bounds::default(), entries, true);
     bench.settle().await;
     assert_eq!(stand.calls()[0].window().0, T - 20 * DAY - 15 * MINUTE);
+    assert_eq!(bench.left_over, [(AccountId::new("acme"), "v2/history https://before.example".to_owned())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_feed_that_returns_to_an_address_goes_on_where_it_stood_last() {
+    let stand = Stand::start(|_| v2(1)).await;
+    let elsewhere = Entry {
+        key: "v2/history https://elsewhere.example".to_owned(),
+        saved_at: fleetbus::event::Millis(1),
+        ..cursor(&stand, "v2/history", T - 3 * HOUR)
+    };
+    let entries = vec![elsewhere, cursor(&stand, "v2/history", T - 20 * DAY)];
+    let bench = Bench::with(&[v2_feed(&stand, Feed::History, 300)], Bounds::default(), entries, true);
+    bench.settle().await;
+    assert_eq!(stand.calls()[0].window().0, T - 3 * HOUR - 15 * MINUTE);
+    assert_eq!(bench.left_over, [], "what stands here is written over");
 }
 
 #[tokio::test(start_paused = true)]

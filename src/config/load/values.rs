@@ -2,7 +2,7 @@
 //! secret is in no problem.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::Walk;
 use crate::config::tree::{Fields, Node, Place, Value};
 use crate::config::{Create, SecretSource, units};
+use crate::outbound::Way;
 
 pub(super) const HOUR: Duration = Duration::from_secs(3_600);
 pub(super) const DAY: Duration = Duration::from_secs(86_400);
@@ -45,9 +46,13 @@ pub(super) enum Wire {
 
 impl Walk<'_> {
     pub(super) fn map<'a>(&mut self, fields: &mut Fields<'a>, name: &'static str) -> Option<Fields<'a>> {
-        let path = fields.path_of(name);
+        let at = At::in_map(fields, name);
         let node = fields.take(name)?;
-        Fields::of(node, &path, &mut self.problems)
+        if matches!(node.value, Value::Null) {
+            self.add(&at, "has no value", "write keys below it, or leave it out");
+            return None;
+        }
+        Fields::of(node, &at.path, &mut self.problems)
     }
 
     pub(super) fn scalar<'a>(&mut self, node: &'a Node, at: &At) -> Option<&'a str> {
@@ -174,8 +179,7 @@ impl Walk<'_> {
             self.add(at, "is not a URL", format!("write e.g. {example}"));
             return None;
         };
-        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        let loopback = Way::to_host_of(&url) == Way::Loopback;
         let plain = url.scheme() == "http" && (loopback || wire == Wire::Open);
         if !(url.scheme() == "https" || plain) {
             let (what, fix) = match wire {
@@ -248,6 +252,10 @@ impl Walk<'_> {
         let source = SecretSource::File(PathBuf::from(&text));
         let file_fix = "name a file that this process may read, with the secret alone in it";
         match self.world.read(text.as_ref()) {
+            // The secret itself may stand there.
+            Err(why) if !text.starts_with(['/', '.']) => {
+                self.add(&at, format!("the file that is named here cannot be read ({why})"), file_fix);
+            }
             Err(why) => self.add(&at, format!("{text} cannot be read ({why})"), file_fix),
             Ok(bytes) => match str::from_utf8(&bytes).map(|text| source.parse(text)) {
                 Ok(Ok(_)) => {}
@@ -288,8 +296,21 @@ impl Walk<'_> {
             None if self.world.is_no_text(&name) => Some(("is not UTF-8 text", "set it to text")),
             None => Some(("is not set", "set it before the start")),
         };
-        if let Some((what, fix)) = wrong {
-            self.add(at, format!("the environment variable {name} {what}"), fix);
+        let is_usual = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+        match wrong {
+            Some((what, fix)) if name.chars().all(is_usual) => {
+                self.add(at, format!("the environment variable {name} {what}"), fix);
+            }
+            // The secret itself may stand there.
+            Some((what, _)) => {
+                let what = format!("the environment variable that is named here {what}");
+                self.add(
+                    at,
+                    what,
+                    "write the name of a variable that is set before the start, never the secret",
+                );
+            }
+            None => {}
         }
         Some(source)
     }

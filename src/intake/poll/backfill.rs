@@ -1,6 +1,7 @@
 //! A stretch of a feed's past, fetched window by window, oldest first, through the limit that all of the account's feeds share:
-//! live feeds go first. Invariant: a window counts as taken once every row of it is durable, so whoever writes down how far it
-//! came, and begins there again, leaves nothing out. Neighbours: `plan` has the windows, `fetch` takes each.
+//! live feeds go first. Invariants: a window counts as taken once every row of it is durable, so whoever writes down how far it
+//! came, and begins there again, leaves nothing out; a host is asked only while it is configured, by the secret that is configured
+//! for it. Neighbours: `plan` has the windows, `fetch` takes each.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::provider::{Feed, PullApi};
 const FAILURES: u32 = 40;
 /// The same, where the token is not accepted: a matter of minutes.
 const REFUSALS: u32 = 3;
+const STOPPING: &str = "the process is stopping";
 /// What an API key of V3 may call in a minute.
 const V3_CALLS_A_MINUTE: u32 = 25;
 
@@ -50,6 +52,17 @@ impl Door {
     ) -> Self {
         Self { account, api, feeds, host, clock: Arc::clone(&with.clock), spread: with.spread }
     }
+}
+
+/// The APIs of all accounts, as they are configured now.
+pub type Doors = watch::Receiver<Vec<Door>>;
+
+/// The account's API that has the feed: the one that is named, else one through which the feed is polled, else any.
+#[must_use]
+pub fn door<'a>(doors: &'a [Door], account: &str, api: Option<PullApi>, feed: Feed) -> Option<&'a Door> {
+    let named = |door: &&Door| door.account.as_str() == account && api.is_none_or(|api| door.api == api);
+    let polled = doors.iter().filter(named).find(|door| door.feeds.contains(&feed));
+    polled.or_else(|| doors.iter().find(named))
 }
 
 /// What a backfill costs, at least: a window that is too large for one answer, and one with pages, costs more.
@@ -96,6 +109,7 @@ pub enum Told {
 
 /// See the module.
 pub struct Backfill {
+    doors: Doors,
     door: Door,
     feed: Feed,
     endpoint: Endpoint,
@@ -108,7 +122,13 @@ impl Backfill {
     ///
     /// # Errors
     /// Why there is none.
-    pub fn new(door: &Door, feed: Feed, window: Window, errand: Errand) -> Result<Self, NoPast> {
+    pub fn new(
+        doors: &Doors,
+        door: &Door,
+        feed: Feed,
+        window: Window,
+        errand: Errand,
+    ) -> Result<Self, NoPast> {
         let endpoint = Endpoint::of(door.api, feed).ok_or(NoPast::NoFeed)?;
         let stretch = Stretch::new(endpoint, window).ok_or(NoPast::NoWindows)?;
         if window.from >= window.to {
@@ -117,7 +137,7 @@ impl Backfill {
         if window.to.0 > (door.clock)().0.saturating_sub(SETTLE) {
             return Err(NoPast::Future);
         }
-        Ok(Self { door: door.clone(), feed, endpoint, errand, stretch })
+        Ok(Self { doors: doors.clone(), door: door.clone(), feed, endpoint, errand, stretch })
     }
 
     /// What the rest of it costs.
@@ -131,10 +151,11 @@ impl Backfill {
     }
 
     /// Takes the next window, and returns its end; none where all are taken. While the bus is unavailable nothing is asked
-    /// for: the provider is the store. May be dropped at any await.
+    /// for: the provider is the store. Where another host or secret is configured meanwhile, a call in hand is given up, and that
+    /// one is asked. May be dropped at any await.
     ///
     /// # Errors
-    /// Where it has failed too often.
+    /// Where it has failed too often, or is not configured any more.
     pub async fn next<A, F>(
         &mut self,
         accept: &A,
@@ -145,14 +166,47 @@ impl Backfill {
         A: Fn(Pulled) -> F + Sync,
         F: Future<Output = Result<Receipt, Refusal>> + Send,
     {
+        let mut doors = self.doors.clone();
+        loop {
+            let (account, api) = (self.door.account.clone(), self.door.api);
+            let now = door(&doors.borrow(), account.as_str(), Some(api), self.feed).cloned();
+            let gone = || GivenUp("its account and API are not configured any more".to_owned());
+            self.door = now.ok_or_else(gone)?;
+            let (host, feed) = (Arc::clone(&self.door.host), self.feed);
+            let is_another = |doors: &Vec<Door>| {
+                door(doors, account.as_str(), Some(api), feed)
+                    .is_none_or(|now| !Arc::ptr_eq(&now.host, &host))
+            };
+            tokio::select! {
+                taken = self.next_here(accept, bus_available, &watch) => return taken,
+                changed = doors.wait_for(is_another) => {
+                    if changed.is_err() {
+                        return Err(GivenUp(STOPPING.to_owned()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The same, through the door as it is.
+    async fn next_here<A, F>(
+        &mut self,
+        accept: &A,
+        bus_available: &watch::Receiver<bool>,
+        watch: &(impl Fn(Told) + Send + Sync),
+    ) -> Result<Option<Millis>, GivenUp>
+    where
+        A: Fn(Pulled) -> F + Sync,
+        F: Future<Output = Result<Receipt, Refusal>> + Send,
+    {
         let mut failures = 0;
         let mut bus = bus_available.clone();
         loop {
             let Some(window) = self.stretch.next() else { return Ok(None) };
             if bus.wait_for(|available| *available).await.is_err() {
-                return Err(GivenUp("the process is stopping".to_owned()));
+                return Err(GivenUp(STOPPING.to_owned()));
             }
-            let trouble = match self.take(window, accept, bus_available, &watch).await {
+            let trouble = match self.take(window, accept, bus_available, watch).await {
                 Ok(()) => return Ok(Some(window.to)),
                 Err(trouble) => trouble,
             };
@@ -188,6 +242,7 @@ impl Backfill {
             api: self.door.api,
             feed: self.feed,
             class: Class::Rest,
+            steering: None,
             errand: self.errand,
             bus_available,
             clock: &self.door.clock,

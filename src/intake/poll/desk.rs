@@ -137,6 +137,17 @@ impl Desk {
         self.feeds.store(Arc::new(feeds));
     }
 
+    /// Where each feed stands, for those that go on: also what could not be written down.
+    #[must_use]
+    pub fn cursors(&self) -> Vec<Entry> {
+        let saved_at = (self.clock)();
+        let entry = |feed: &Steered| {
+            let value = serde_json::to_string(&feed.status.lock().cursor).ok()?;
+            Some(Entry { account: feed.name.account.clone(), key: feed.name.key(), value, saved_at })
+        };
+        self.feeds().iter().filter_map(entry).collect()
+    }
+
     /// Every feed that runs.
     #[must_use]
     pub fn feeds(&self) -> Arc<Vec<Steered>> {

@@ -220,7 +220,8 @@ where
                         }
                     }
                 }
-                Err(trouble) => {
+                Err(Trouble::Paused) => Duration::ZERO,
+                Err(trouble @ (Trouble::Fault(_) | Trouble::Refusal(_))) => {
                     failures += 1;
                     self.after(&trouble, failures, || plan.halve(extent))
                 }
@@ -257,7 +258,8 @@ where
                         self.save(&cursor).await;
                     }
                 }
-                Err(trouble) => {
+                Err(Trouble::Paused) => {}
+                Err(trouble @ (Trouble::Fault(_) | Trouble::Refusal(_))) => {
                     failures += 1;
                     sleep(self.after(&trouble, failures, || plan.halve(window))).await;
                 }
@@ -301,6 +303,7 @@ where
             api: self.name.api,
             feed: self.name.feed,
             class,
+            steering: Some(&self.steering),
             errand: Errand::Poll,
             bus_available: &self.bus_available,
             clock: &self.clock,
@@ -329,7 +332,10 @@ where
         self.doing(side, Doing::Resting);
         match &taken {
             Ok(_) => self.succeeded(side),
-            Err(trouble) => self.failed(side, trouble.kind(), &trouble.to_string()),
+            Err(Trouble::Paused) => {}
+            Err(trouble @ (Trouble::Fault(_) | Trouble::Refusal(_))) => {
+                self.failed(side, trouble.kind(), &trouble.to_string());
+            }
         }
         taken
     }

@@ -1,6 +1,7 @@
 //! One extent of one feed, taken in full: all its pages fetched, each handed over and durable before the next is asked for.
 //! `Ok` means that whoever asked may move a cursor over it. Neighbours: `feed` and backfills ask, `host` makes the calls.
 
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -11,6 +12,7 @@ use super::fault::Fault;
 use super::host::{Host, Page};
 use super::plan::{Extent, Size};
 use super::request::Endpoint;
+use super::steer::Steering;
 use crate::event::{AccountId, Millis};
 use crate::intake::accept::{Errand, Pulled, Receipt, Refusal};
 use crate::provider::{Feed, PullApi};
@@ -32,6 +34,8 @@ pub struct Fetch<'a> {
     pub feed: Feed,
     /// Whether live feeds go first.
     pub class: Class,
+    /// How an operator steers it, where one does: while it stands in line for its first page, a pause takes it out.
+    pub steering: Option<&'a Steering>,
     /// What events are to say about why they were fetched.
     pub errand: Errand,
     /// Whether the bus is there: no page is asked for while it is not.
@@ -71,6 +75,9 @@ pub enum Trouble {
     /// Ours.
     #[error("the rows were not taken: {0}")]
     Refusal(Refusal),
+    /// It stood in line when it was paused.
+    #[error("it was paused before it was asked for")]
+    Paused,
 }
 
 impl Trouble {
@@ -80,6 +87,7 @@ impl Trouble {
         match self {
             Self::Fault(fault) => fault.kind(),
             Self::Refusal(_) => "not-kept",
+            Self::Paused => "paused",
         }
     }
 }
@@ -109,7 +117,17 @@ impl Fetch<'_> {
             }
             told(Moment::Calling);
             let request = self.endpoint.request(extent, number);
-            let Page { rows, sent_at, bytes, held } = self.host.page(self.feed, &request, self.class).await?;
+            let gone_out = AtomicBool::new(false);
+            let page = self.host.page(self.feed, &request, self.class, &gone_out);
+            let page = match self.steering.filter(|_| number == 0) {
+                Some(steering) => tokio::select! {
+                    page = page => page,
+                    () = steering.paused_before(&gone_out) => return Err(Trouble::Paused),
+                },
+                // What has begun is finished.
+                None => page.await,
+            };
+            let Page { rows, sent_at, bytes, held } = page?;
             let count = rows.len();
             let is_last = self.endpoint.page().is_none_or(|full| count < full);
             if number > 0 && count > 0 && rows == before {

@@ -2,6 +2,7 @@
 //! Invariants: a pause that the host asks for holds for all who share it; one caller buys a JWT for all; whoever waits is let
 //! out in order of arrival. Neighbours: `http` makes the exchange, `bucket` and `brake` decide, `fetch` calls.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,6 +31,8 @@ const JWT_LENGTH: usize = 8 << 10;
 const JWT_FAILED: Duration = Duration::from_secs(5);
 /// Calls of one token or key at once.
 const LINES: usize = 4;
+/// Those of them that sweeps and backfills may have: one is left for live feeds.
+const REST: usize = LINES - 1;
 /// An answer from this size on is split off the runtime.
 const LARGE: usize = 1 << 20;
 
@@ -45,6 +48,7 @@ pub struct Host {
     live: tokio::sync::Mutex<()>,
     rest: tokio::sync::Mutex<()>,
     lines: Semaphore,
+    rest_lines: Semaphore,
 }
 
 /// What opens it.
@@ -102,6 +106,7 @@ impl Host {
             live: tokio::sync::Mutex::default(),
             rest: tokio::sync::Mutex::default(),
             lines: Semaphore::new(LINES),
+            rest_lines: Semaphore::new(REST),
         }
     }
 
@@ -123,16 +128,22 @@ impl Host {
         self.client.largest()
     }
 
-    /// The rows of one answer, when the host lets a call through.
+    /// The rows of one answer, when the host lets a call through: then it has gone out. May be dropped at any await.
     ///
     /// # Errors
     /// Why there are none. What concerns all who share the host has been noted.
-    pub async fn page(&self, feed: Feed, request: &Request, class: Class) -> Result<Page, Fault> {
+    pub async fn page(
+        &self,
+        feed: Feed,
+        request: &Request,
+        class: Class,
+        gone_out: &AtomicBool,
+    ) -> Result<Page, Fault> {
         let api = match self.door {
             Door::V2 { .. } => PullApi::V2,
             Door::V3 { .. } => PullApi::V3,
         };
-        let answer = self.call(request, class).await?;
+        let answer = self.ask(request, class, gone_out).await?;
         let (sent_at, bytes) = (sent_at(&answer.headers), answer.body.len());
         let rows = split(api, feed, answer.body).await;
         self.note(rows.as_ref().err());
@@ -155,14 +166,18 @@ impl Host {
     /// # Errors
     /// See [`Host::page`].
     pub async fn call(&self, request: &Request, class: Class) -> Result<Answer, Fault> {
+        self.ask(request, class, &AtomicBool::new(false)).await
+    }
+
+    async fn ask(&self, request: &Request, class: Class, gone_out: &AtomicBool) -> Result<Answer, Fault> {
         match &self.door {
-            Door::V2 { token } => self.send(request, bearer(token)?, Some(class)).await,
+            Door::V2 { token } => self.send(request, bearer(token)?, Some(class), gone_out).await,
             Door::V3 { key, jwt } => {
                 let (opener, number) = self.jwt(key, jwt, None).await?;
-                match self.send(request, opener, Some(class)).await {
+                match self.send(request, opener, Some(class), gone_out).await {
                     Err(Fault::Unauthorized(_)) => {
                         let (opener, _) = self.jwt(key, jwt, Some(number)).await?;
-                        self.send(request, opener, Some(class)).await
+                        self.send(request, opener, Some(class), gone_out).await
                     }
                     other => other,
                 }
@@ -187,7 +202,10 @@ impl Host {
         }
         let bought = match &jwt.failed {
             Some((at, fault)) if at.elapsed() < JWT_FAILED => Err(fault.clone()),
-            Some(_) | None => self.buy(key).await,
+            // Dated by the purchase alone: who shares its failure prolongs nothing.
+            Some(_) | None => {
+                self.buy(key).await.inspect_err(|fault| jwt.failed = Some((Instant::now(), fault.clone())))
+            }
         };
         match bought {
             Ok(bought) => {
@@ -197,7 +215,6 @@ impl Host {
                 Ok((opener, number))
             }
             Err(fault) => {
-                jwt.failed = Some((Instant::now(), fault.clone()));
                 let old = younger(&jwt, JWT.1).ok_or(fault)?;
                 Ok((opener(&old)?, jwt.number))
             }
@@ -209,7 +226,7 @@ impl Host {
         let opener = (HeaderName::from_static("x-api-key"), header_value(key.reveal().trim())?);
         let request = Request { verb: Verb::Post("{}".to_owned()), path: "/jwts", query: Vec::new() };
         // Buying is exempt from the limit.
-        let answer = self.send(&request, opener, None).await?;
+        let answer = self.send(&request, opener, None, &AtomicBool::new(false)).await?;
         let fault = || Fault::Host("the answer of /jwts has no JWT".to_owned());
         let bought = jwt_of(&answer.body).ok_or_else(fault);
         self.note(bought.as_ref().err());
@@ -217,8 +234,15 @@ impl Host {
     }
 
     /// Waits until a call may go out, and makes it. Its class where it counts against the limit.
-    async fn send(&self, request: &Request, opener: Opener, class: Option<Class>) -> Result<Answer, Fault> {
+    async fn send(
+        &self,
+        request: &Request,
+        opener: Opener,
+        class: Option<Class>,
+        gone_out: &AtomicBool,
+    ) -> Result<Answer, Fault> {
         let _paid = self.pass(class).await;
+        gone_out.store(true, Ordering::Relaxed);
         let sent = self.client.exchange(&self.base_url, request, opener, (self.clock)()).await;
         let Exchange { answer, headers } = sent;
         if class.is_some()
@@ -265,12 +289,16 @@ impl Host {
             Some(Class::Rest) => Some(self.rest.lock().await),
             None => None,
         };
+        // The semaphores are never closed.
+        let rest = match class {
+            Some(Class::Rest) => self.rest_lines.acquire().await.ok(),
+            Some(Class::Live) | None => None,
+        };
         loop {
-            // The semaphore is never closed.
             let line = self.lines.acquire().await.ok();
             let opened = self.opened.notified();
             let admitted = self.gate.lock().admit(class, Instant::now());
-            let Err(wait) = admitted else { return Paid { host: self, class, _line: line } };
+            let Err(wait) = admitted else { return Paid { host: self, class, _lines: (line, rest) } };
             drop(line);
             tokio::select! {
                 () = opened => {}
@@ -298,7 +326,7 @@ impl Gate {
 struct Paid<'a> {
     host: &'a Host,
     class: Option<Class>,
-    _line: Option<SemaphorePermit<'a>>,
+    _lines: (Option<SemaphorePermit<'a>>, Option<SemaphorePermit<'a>>),
 }
 
 impl Drop for Paid<'_> {

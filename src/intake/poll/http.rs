@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::fault::Fault;
 use super::request::{Request, Verb};
 use crate::event::Millis;
-use crate::outbound::{self, Deadlines};
+use crate::outbound::{self, Deadlines, Way};
 
 const NO_PLACE: &str = "other answers have all the memory that there is for large ones";
 /// The beginning of a failed answer's body, which may say why it failed.
@@ -54,7 +54,9 @@ impl Default for Bounds {
 /// The client of all pollers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
-    http: reqwest::Client,
+    /// What asks this machine, and what asks others.
+    near: reqwest::Client,
+    far: reqwest::Client,
     bounds: Bounds,
     places: Places,
 }
@@ -105,14 +107,15 @@ impl Client {
     /// Where TLS cannot be set up.
     pub fn new(bounds: Bounds) -> Result<Self, reqwest::Error> {
         let Bounds { connect, silence, total, .. } = bounds;
-        let http = outbound::builder(Deadlines { connect, silence, total }).build()?;
+        let client = |way| outbound::builder(Deadlines { connect, silence, total }, way).build();
+        let (near, far) = (client(Way::Loopback)?, client(Way::Outside)?);
         let places = |memory: usize, size: usize| Arc::new(Semaphore::new((memory / size.max(1)).max(1)));
         let places = Places {
             own: Arc::new(Semaphore::new(OWN)),
             medium: places(bounds.memory / 4, MEDIUM),
             large: places(bounds.memory / 4 * 3, bounds.size),
         };
-        Ok(Self { http, bounds, places })
+        Ok(Self { near, far, bounds, places })
     }
 
     /// The same for another host.
@@ -159,10 +162,14 @@ impl Client {
     ) -> Result<(HeaderMap, Bytes), Fault> {
         secret.set_sensitive(true);
         let url = format!("{base_url}{}", request.path);
+        let client = match Way::to(base_url) {
+            Way::Loopback => &self.near,
+            Way::Outside => &self.far,
+        };
         let builder = match &request.verb {
-            Verb::Get => self.http.get(url),
+            Verb::Get => client.get(url),
             Verb::Post(body) => {
-                self.http.post(url).header(http::header::CONTENT_TYPE, "application/json").body(body.clone())
+                client.post(url).header(http::header::CONTENT_TYPE, "application/json").body(body.clone())
             }
         };
         let sent = builder

@@ -22,7 +22,7 @@ pub mod request;
 pub mod steer;
 mod words;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,6 +88,18 @@ impl Cursors for StoredCursors {
     }
 }
 
+impl StoredCursors {
+    /// Removes what is left over, so that it does not pile up. What cannot be removed is left over the next time too.
+    pub async fn remove(&self, left_over: Vec<(AccountId, String)>) {
+        for (account, key) in left_over {
+            let removed = self.store.remove(Table::Cursors, account, vec![key]);
+            if !matches!(tokio::time::timeout(SAVE, removed).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+    }
+}
+
 /// Every feed's status, for the API and metrics.
 pub type Statuses = Vec<(Name, Arc<Mutex<Status>>)>;
 
@@ -97,10 +109,12 @@ pub type Hosts = HashMap<(PullApi, String, String), Arc<Host>>;
 /// The pollers, not yet running.
 pub struct Pollers {
     feeds: Vec<Planned>,
+    client: Client,
     hosts: Hosts,
     companies: Vec<(AccountId, String, Arc<Host>)>,
     doors: Vec<Door>,
     settings: Settings,
+    left_over: HashSet<(AccountId, String)>,
 }
 
 struct Planned {
@@ -122,15 +136,9 @@ impl Pollers {
     }
 
     /// The same, with the hosts that are known: a limit, a breaker and a JWT are kept.
-    ///
-    /// # Errors
-    /// Where a client cannot be made.
-    pub fn again(
-        accounts: &[config::Account],
-        cursors: &[Entry],
-        known: &Hosts,
-    ) -> Result<Self, reqwest::Error> {
-        Self::of(accounts, cursors, Settings::default(), known)
+    #[must_use]
+    pub fn again(accounts: &[config::Account], cursors: &[Entry], known: &Hosts, client: Client) -> Self {
+        Self::of(accounts, cursors, Settings::default(), known, client)
     }
 
     /// The same, with other settings.
@@ -142,7 +150,8 @@ impl Pollers {
         cursors: &[Entry],
         settings: Settings,
     ) -> Result<Self, reqwest::Error> {
-        Self::of(accounts, cursors, settings, &Hosts::new())
+        let client = Client::new(settings.bounds.clone())?;
+        Ok(Self::of(accounts, cursors, settings, &Hosts::new(), client))
     }
 
     fn of(
@@ -150,18 +159,21 @@ impl Pollers {
         cursors: &[Entry],
         settings: Settings,
         known: &Hosts,
-    ) -> Result<Self, reqwest::Error> {
-        let held: HashMap<(&AccountId, &str), &Entry> =
-            cursors.iter().map(|entry| ((&entry.account, entry.key.as_str()), entry)).collect();
-        // A feed goes on where its address changes.
-        let mut elsewhere: HashMap<(&AccountId, &str), &Entry> = HashMap::new();
+        client: Client,
+    ) -> Self {
+        // A feed goes on where its address changes, also to one that it had before.
+        let mut newest: HashMap<(&AccountId, &str), &Entry> = HashMap::new();
         for entry in cursors {
-            let newest = elsewhere.entry((&entry.account, Name::of_key(&entry.key))).or_insert(entry);
-            if entry.saved_at > newest.saved_at {
+            let newest = newest.entry((&entry.account, Name::of_key(&entry.key))).or_insert(entry);
+            if entry.saved_at >= newest.saved_at {
                 *newest = entry;
             }
         }
-        let client = Client::new(settings.bounds.clone())?;
+        let mut left_over: HashSet<(AccountId, String)> = cursors
+            .iter()
+            .filter(|entry| newest[&(&entry.account, Name::of_key(&entry.key))].key != entry.key)
+            .map(|entry| (entry.account.clone(), entry.key.clone()))
+            .collect();
         // One limit and one JWT a key, whatever feeds and accounts share it.
         let mut hosts = Hosts::new();
         let (mut feeds, mut companies, mut doors) = (Vec::new(), Vec::new(), Vec::new());
@@ -190,16 +202,17 @@ impl Pollers {
                 // The configuration refuses feeds that an API does not have.
                 let Some(endpoint) = Endpoint::of(api, *feed) else { continue };
                 let key = name.key();
-                let here = held.get(&(&name.account, key.as_str()));
-                let saved = here.or_else(|| elsewhere.get(&(&name.account, Name::of_key(&key))));
+                let saved = newest.get(&(&name.account, Name::of_key(&key)));
                 let cursor = saved.map(|entry| cursor(&name, &entry.value));
+                // It is written over.
+                left_over.remove(&(name.account.clone(), key));
                 let status = Status { cursor: cursor.unwrap_or_default(), ..Status::default() };
                 let steering = Arc::new(Steering::new(endpoint, status.cursor));
                 let (interval, host, status) = (*interval, Arc::clone(host), Arc::new(Mutex::new(status)));
                 feeds.push(Planned { name, endpoint, interval, host, status, steering });
             }
         }
-        Ok(Self { feeds, hosts, companies, doors, settings })
+        Self { feeds, client, hosts, companies, doors, settings, left_over }
     }
 
     /// Every feed's status.
@@ -221,10 +234,22 @@ impl Pollers {
         self.feeds.iter().map(steered).collect()
     }
 
+    /// Cursors of addresses that a feed had before it had another: the newest alone counts.
+    #[must_use]
+    pub fn left_over(&self) -> Vec<(AccountId, String)> {
+        self.left_over.iter().cloned().collect()
+    }
+
     /// The hosts, for the pollers of a reload.
     #[must_use]
     pub fn known_hosts(&self) -> Hosts {
         self.hosts.clone()
+    }
+
+    /// What all of them call with, for the pollers of a reload.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client.clone()
     }
 
     /// The APIs of all accounts, for backfills.

@@ -29,6 +29,7 @@ pub(super) fn after(
             let asked = refused_for(refusal).unwrap_or_default();
             return growing(NOT_KEPT, failures, spread).max(asked);
         }
+        Trouble::Paused => return Duration::ZERO,
     };
     let failed = (FAILED.0, FAILED.1.max(interval));
     match fault {

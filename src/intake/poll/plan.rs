@@ -120,6 +120,10 @@ pub struct Live {
     /// The length that is asked for now: halved where an answer was too large, doubled where it was small.
     span: i64,
     cursor: Cursor,
+    /// Where the round in hand ends: from before the cursor to what was settled when it began.
+    until: Millis,
+    /// Where it goes on, after a window that was cut short; none where the next window begins a round.
+    rest: Option<Millis>,
 }
 
 impl Live {
@@ -127,7 +131,7 @@ impl Live {
     #[must_use]
     pub fn new(endpoint: Endpoint, cursor: Cursor) -> Self {
         let longest = longest(endpoint);
-        Self { longest, span: longest.unwrap_or_default(), cursor }
+        Self { longest, span: longest.unwrap_or_default(), cursor, until: Millis(0), rest: None }
     }
 
     /// What is to be kept: all but `swept`, which is the sweep's.
@@ -145,39 +149,59 @@ impl Live {
     /// An operator moves the cursor: the one way in which it goes back.
     pub const fn move_to(&mut self, position: Millis) {
         self.cursor = self.at(position);
+        self.rest = None;
     }
 
-    /// What to ask for. A feed without a cursor begins 46 hours ago, which is its first sweep.
+    /// What to ask for. A feed without a cursor begins 46 hours ago, which is its first sweep. Each round reaches back over all of
+    /// the overlap, in several windows where one would be too large, and to an end that stands: what was not yet settled when
+    /// it was read lies in the overlap of the next round.
     pub fn next(&mut self, now: Millis) -> Extent {
         if self.longest.is_none() {
             return Extent::Whole;
         }
         let end = now.0.saturating_sub(SETTLE);
         let position = self.cursor.position.get_or_insert(Millis(end.saturating_sub(SWEEP))).0;
-        let overlap = OVERLAP.min(self.span / 2);
-        // Where the clock was set back behind the cursor, what is young is read again and again, and the cursor stays.
-        let from = position.min(end).saturating_sub(overlap);
-        let to = from.saturating_add(self.span).min(end);
+        let from = match self.rest.filter(|_| self.until.0 <= end) {
+            Some(rest) => rest.0,
+            None => {
+                self.rest = None;
+                self.until = Millis(end);
+                // Where the clock was set back behind the cursor, what is young is read again and again, and the cursor stays.
+                position.min(end).saturating_sub(OVERLAP)
+            }
+        };
+        let to = from.saturating_add(self.span).min(self.until.0);
         Extent::Window(Window { from: Millis(from), to: Millis(to) })
     }
 
     /// An extent was taken in full: every row is durable. `sent_at` is the answer's `Date`.
     pub fn taken(&mut self, extent: Extent, rows: u64, sent_at: Option<Millis>, size: Size) -> Progress {
-        if rows == 0 && self.cursor.had_rows && self.cursor.doubts < DOUBTS {
+        // Nothing in a piece of the overlap says nothing about what is past the cursor.
+        let is_read_again =
+            matches!(extent, Extent::Window(window) if Some(window.to) <= self.cursor.position);
+        let is_news = rows > 0 || !is_read_again;
+        if is_news && rows == 0 && self.cursor.had_rows && self.cursor.doubts < DOUBTS {
             self.cursor.doubts += 1;
             return Progress::Doubted;
         }
-        self.cursor.had_rows = rows > 0;
-        self.cursor.doubts = 0;
+        if is_news {
+            self.cursor.had_rows = rows > 0;
+            self.cursor.doubts = 0;
+        }
         let (Extent::Window(window), Some(longest)) = (extent, self.longest) else {
             return Progress::UpToDate;
         };
-        let was_cut = window.length() >= self.span;
         self.span = next_span(self.span, longest, size);
         // The provider knows best until when it can have known.
         let known = sent_at.map_or(window.to, |at| window.to.min(Millis(at.0.saturating_sub(SETTLE))));
         self.cursor.position = self.cursor.position.max(Some(known));
-        if was_cut && known == window.to { Progress::Behind } else { Progress::UpToDate }
+        if window.to >= self.until || known < window.to {
+            self.rest = None;
+            return Progress::UpToDate;
+        }
+        let overlap = OVERLAP.min(window.length() / 2);
+        self.rest = Some(Millis(window.to.0.saturating_sub(overlap)));
+        Progress::Behind
     }
 
     /// The answer was too large.
@@ -425,6 +449,46 @@ mod tests {
             Live::new(Endpoint::V2Trackers, Cursor::default()).halve(Extent::Whole),
             Halved::AtShortest
         );
+    }
+
+    #[test]
+    fn each_round_reaches_back_over_the_whole_overlap_however_short_its_windows_are() {
+        for halvings in 0..5 {
+            let mut live = Live::new(Endpoint::V2Trips, Cursor { had_rows: true, ..cursor(T) });
+            let begun = Millis(T + 5 * MINUTE);
+            for _ in 0..halvings {
+                let extent = live.next(begun);
+                live.halve(extent);
+            }
+            // The round takes an hour, and its end stands.
+            let (mut now, mut covered) = (begun, T - OVERLAP);
+            loop {
+                let extent = live.next(now);
+                let next = window(extent);
+                assert!((next.from.0..next.to.0).contains(&covered), "{halvings}: {next:?} after {covered}");
+                covered = next.to.0;
+                // Nothing is in the overlap, and that is no doubt about what follows.
+                let rows = u64::from(next.to.0 > T);
+                now = Millis(now.0 + 20 * MINUTE);
+                match live.taken(extent, rows, Some(now), Size::Small) {
+                    Progress::Behind => {}
+                    Progress::UpToDate => break,
+                    Progress::Doubted => panic!("{halvings}: {next:?} is doubted"),
+                }
+            }
+            let end = begun.0 - SETTLE;
+            assert_eq!((covered, live.cursor().position), (end, Some(Millis(end))), "{halvings}");
+            assert_eq!(window(live.next(now)).from.0, end - OVERLAP, "{halvings}");
+        }
+    }
+
+    #[test]
+    fn a_cursor_that_is_moved_in_the_middle_of_a_round_begins_another() {
+        let mut live = Live::new(Endpoint::V2History, cursor(T - 10 * DAY));
+        let extent = live.next(Millis(T));
+        assert_eq!(live.taken(extent, 1, None, Size::Small), Progress::Behind);
+        live.move_to(Millis(T - 20 * DAY));
+        assert_eq!(window(live.next(Millis(T))).from.0, T - 20 * DAY - OVERLAP);
     }
 
     #[test]

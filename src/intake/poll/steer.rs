@@ -1,6 +1,7 @@
 //! How a feed that runs is steered from outside: paused, resumed, its cursor moved. Invariant: whoever changes or saves a
 //! cursor holds `Steering::plan`, so that a poll in hand never writes over a move. Neighbours: `feed` runs by it, `desk` steers.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify, watch};
@@ -35,9 +36,15 @@ impl Steering {
         *self.paused.borrow()
     }
 
-    /// A poll in hand is finished; none begins while it is paused.
+    /// A poll that has gone out is finished; none goes out while it is paused.
     pub(super) fn pause(&self, paused: bool) {
         self.paused.send_replace(paused);
+    }
+
+    /// Waits until it is paused while a call has not gone out yet.
+    pub(super) async fn paused_before(&self, gone_out: &AtomicBool) {
+        let is = |paused: &bool| *paused && !gone_out.load(Ordering::Relaxed);
+        self.paused.subscribe().wait_for(is).await.ok();
     }
 
     /// Waits until it is not paused.

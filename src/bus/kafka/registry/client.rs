@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::bus::OpenError;
 use crate::config::{self, RegistryLogin};
 use crate::encode::schema::File;
-use crate::outbound::{self, Deadlines};
+use crate::outbound::{self, Deadlines, Way};
 
 /// One question.
 const DEADLINES: Deadlines = Deadlines {
@@ -88,7 +88,7 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn open(config: &config::SchemaRegistry) -> Result<Self, OpenError> {
         let failed = OpenError::Registry;
-        let mut builder = outbound::builder(DEADLINES);
+        let mut builder = outbound::builder(DEADLINES, Way::to(&config.url));
         if let Some(path) = &config.ca {
             let pem = std::fs::read(path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
             let ca = Certificate::from_pem_bundle(&pem);

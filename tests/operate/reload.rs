@@ -1,0 +1,113 @@
+//! Reloads while the store fails: what runs goes on, and what is in force is said to be.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use fleetbus::admin::ReloadError;
+use fleetbus::app::{self, Handle};
+use fleetbus::config::{self, load::ThisProcess};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::desk::PATIENCE;
+
+/// Answers that it has nothing, whatever it is asked, and counts how often.
+pub async fn provider() -> (String, Arc<AtomicUsize>) {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let nothing = move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        async { r#"{"responseType":"Success","data":{"rows":[]}}"# }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let routes = Router::new().fallback(nothing);
+    TaskTracker::new().spawn(async move { axum::serve(listener, routes).await });
+    (base, calls)
+}
+
+/// A bridge of this process, which polls trips every second.
+struct Bridge {
+    handle: Handle,
+    stop: CancellationToken,
+    tracker: TaskTracker,
+    folder: TempDir,
+}
+
+impl Bridge {
+    async fn start(folder: TempDir, base: &str) -> Self {
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        std::fs::write(path("token"), "a-token-of-the-tests").unwrap();
+        let text = format!(
+            "listen: {{ address: 127.0.0.1:0 }}\nadmin: {{ address: 127.0.0.1:0 }}\ndata_dir: {}\nbus: {{ local: {{}} }}\n\
+             delivery: {{ drain_delay: 0s }}\naccounts:\n  - id: acme\n    provider: linxup\n    poll:\n      \
+             - {{ api: v2, base_url: \"{base}\", token: {{ file: {} }}, feeds: {{ trips: 1s }} }}\n",
+            path("data"),
+            path("token")
+        );
+        std::fs::write(path("fleetbus.yaml"), &text).unwrap();
+        let bridge = app::build(config::load(&text, &ThisProcess).unwrap().config).await.unwrap();
+        bridge.reloads_from(path("fleetbus.yaml").into());
+        let (handle, stop, tracker) = (bridge.handle(), CancellationToken::new(), TaskTracker::new());
+        tracker.spawn(bridge.run(stop.clone()));
+        Self { handle, stop, tracker, folder }
+    }
+
+    fn write(&self, old: &str, new: &str) {
+        let path = self.folder.path().join("fleetbus.yaml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, text.replace(old, new)).unwrap();
+    }
+
+    async fn stop(self) -> TempDir {
+        self.stop.cancel();
+        self.tracker.close();
+        timeout(PATIENCE, self.tracker.wait()).await.expect("it stops");
+        self.folder
+    }
+}
+
+pub async fn more(calls: &AtomicUsize, by: usize) {
+    let before = calls.load(Ordering::Relaxed);
+    let asked = async {
+        while calls.load(Ordering::Relaxed) < before + by {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, asked).await.expect("it is polled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_fails_ends_no_poll() {
+    let (base, calls) = provider().await;
+    let bridge = Bridge::start(tempfile::tempdir().unwrap(), &base).await;
+    more(&calls, 2).await;
+    bridge.handle.store.close();
+    bridge.write("trips: 1s", "trips: 2s");
+    let failed = bridge.handle.reload("a test").await;
+    assert!(matches!(failed, Err(ReloadError::Store(_))), "{failed:?}");
+    more(&calls, 3).await;
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_cannot_be_written_down_is_in_force_all_the_same() {
+    let (base, calls) = provider().await;
+    let folder = Bridge::start(tempfile::tempdir().unwrap(), &base).await.stop().await;
+    let store = rusqlite::Connection::open(folder.path().join("data/store.db")).unwrap();
+    let refused = "CREATE TRIGGER refuse BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'refused'); END";
+    store.execute_batch(refused).unwrap();
+    drop(store);
+    let bridge = Bridge::start(folder, &base).await;
+    more(&calls, 2).await;
+    bridge.write("id: acme", "id: zeta");
+    let reloaded = bridge.handle.reload("a test").await.unwrap();
+    assert_eq!(reloaded.changed, ["account zeta: added", "account acme: removed"]);
+    more(&calls, 2).await;
+    bridge.stop().await;
+}
