@@ -271,7 +271,7 @@ fn open_store(
         config.accounts.iter().map(|account| (account.id.clone(), account.provider)).collect();
     let by = router.clone();
     let routing = Routing {
-        fingerprint: router.fingerprint(),
+        fingerprint: router.fingerprint(providers.iter().map(|(account, provider)| (account, *provider))),
         topic: Box::new(move |account, event_type, subject| {
             providers.get(account).map(|provider| by.topic(*provider, account, event_type, subject))
         }),
