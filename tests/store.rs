@@ -389,6 +389,22 @@ async fn entries_survive_and_are_told_apart_by_table_account_and_key() {
 }
 
 #[tokio::test]
+async fn many_entries_are_saved_in_more_than_one_transaction() {
+    let running = Running::start(limits()).await;
+    let entry = |number: usize| Entry {
+        account: AccountId::new("acme"),
+        key: format!("{number:04}"),
+        value: "{}".into(),
+        saved_at: Millis(5),
+    };
+    let new: Vec<_> = (0..1_200).map(entry).collect();
+    let before = running.store.stats(now()).commits;
+    running.store.put(Table::States, new.clone()).await.unwrap();
+    assert_eq!(running.store.stats(now()).commits - before, 3);
+    assert_eq!(running.store.all_entries(Table::States, None).await.unwrap(), new);
+}
+
+#[tokio::test]
 async fn rows_move_to_the_topics_of_todays_configuration_in_their_order() {
     let routing = |fingerprint: &str, topic: &'static str| Routing {
         fingerprint: fingerprint.into(),

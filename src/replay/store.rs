@@ -29,6 +29,8 @@ use crate::faults;
 const ASKS: usize = 256;
 /// The most rows of one page of a list.
 const PAGE_ROWS: usize = 1000;
+/// Entries that one transaction saves.
+const PUT_ROWS: usize = 500;
 /// A page of a list that is so old asks no further question: a filter that matches rarely gets a page with few rows, or none,
 /// in time, and a place to go on from.
 const PAGE_TIME: Duration = Duration::from_millis(20);
@@ -353,12 +355,19 @@ impl Store {
         }
     }
 
-    /// Saves entries, all or none; returns when they are on disk.
+    /// Saves entries; returns when they are on disk. All or none, where there are few: of many each part, for parks wait as long
+    /// as a transaction takes.
     ///
     /// # Errors
     /// Where the store cannot write, or is closed.
-    pub async fn put(&self, table: Table, new: Vec<Entry>) -> Result<(), AskError> {
-        self.change(move |conn| new.iter().try_for_each(|entry| entries::put(conn, table, entry))).await
+    pub async fn put(&self, table: Table, mut new: Vec<Entry>) -> Result<(), AskError> {
+        while !new.is_empty() {
+            let rest = new.split_off(new.len().min(PUT_ROWS));
+            let part = std::mem::replace(&mut new, rest);
+            self.change(move |conn| part.iter().try_for_each(|entry| entries::put(conn, table, entry)))
+                .await?;
+        }
+        Ok(())
     }
 
     /// Removes an account's entries; returns when that is on disk. Unknown keys are passed over.
