@@ -38,6 +38,7 @@ use crate::deliver::breaker::Breaker;
 use crate::deliver::counts::Counts;
 use crate::deliver::dedup::{self, Dedup};
 use crate::deliver::lanes::Lanes;
+use crate::deliver::seldom::Seldom;
 use crate::enrich::Shelf;
 use crate::event::{AccountId, Text};
 use crate::intake::accept::{Acceptance, Known, Parts, Pulled, Pushed};
@@ -56,6 +57,8 @@ use crate::route::{BusKind, Router};
 const FINISH: Duration = Duration::from_secs(12);
 /// What the bus may take to prepare itself before the first event comes.
 const PREPARE: Duration = Duration::from_secs(3);
+/// Lines about parked messages that were evicted or expired: so many at once, then one in each pause.
+const REMOVED: (u32, Duration) = (16, Duration::from_secs(10));
 /// The bus's last flush.
 const FLUSH: Duration = Duration::from_secs(5);
 
@@ -280,13 +283,17 @@ fn open_store(
 }
 
 fn store_thread(writer: Writer, dedup: Arc<Dedup>) -> Result<JoinHandle<()>, StartError> {
+    let removed = Seldom::of(REMOVED.0, REMOVED.1);
     let gone = move |gone: Vec<Gone>| {
         for row in &gone {
             dedup.forget(&row.enters);
             match row.why {
-                Why::Evicted | Why::Expired => tracing::error!(
-                    account = %row.account, kind = row.kind.as_str(), seq = row.seq.0, "parked.removed"
-                ),
+                Why::Evicted | Why::Expired => {
+                    if let Some(rows) = removed.happened() {
+                        let (account, kind, seq) = (&row.account, row.kind.as_str(), row.seq.0);
+                        tracing::error!(%account, kind, seq, rows, "parked.removed");
+                    }
+                }
                 Why::Discarded => {}
             }
         }

@@ -14,6 +14,8 @@ mod disk;
 mod migrate;
 #[path = "store/model.rs"]
 mod model;
+#[path = "store/share.rs"]
+mod share;
 #[path = "store/still.rs"]
 mod still;
 #[path = "store/support.rs"]

@@ -435,17 +435,18 @@ pub(super) fn lanes(conn: &Connection) -> rusqlite::Result<Vec<RecoveredLane>> {
     Ok(lanes)
 }
 
-/// An account's oldest rows that wait for the operator. Quick where the account has many of them.
+/// An account's oldest rows that wait for the operator, raw bytes only after a place. Quick where the account has many of them.
 pub(super) fn oldest_for_operator(
     conn: &Connection,
     account: &AccountId,
-    limit: usize,
+    after: Seq,
+    limit: u64,
 ) -> rusqlite::Result<Vec<Seq>> {
     seqs(
         conn,
         "SELECT seq FROM (SELECT seq FROM parked INDEXED BY unfit WHERE reason = 2 AND account = ?1 ORDER BY seq LIMIT ?2)
-         UNION ALL SELECT seq FROM (SELECT seq FROM raw WHERE account = ?1 ORDER BY seq LIMIT ?2) ORDER BY seq LIMIT ?2",
-        params![account.as_str(), int(limit as u64)],
+         UNION ALL SELECT seq FROM (SELECT seq FROM raw WHERE account = ?1 AND seq > ?3 ORDER BY seq LIMIT ?2) ORDER BY seq LIMIT ?2",
+        params![account.as_str(), int(limit), int(after.0)],
     )
 }
 

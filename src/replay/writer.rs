@@ -27,7 +27,7 @@ use super::{
 use crate::faults::{self, Point};
 
 /// One transaction takes what has queued until it has this many rows,
-const BATCH_ROWS: usize = 1000;
+pub(super) const BATCH_ROWS: usize = 1000;
 /// or this many bytes,
 const BATCH_BYTES: u64 = 4 << 20;
 /// or is this old.
@@ -268,9 +268,7 @@ impl Writer {
 
     /// Gives the reservation back, and tells who waits.
     fn answer(&self, job: ParkJob, result: Result<(), ParkError>) {
-        if let Some((account, bytes)) = &job.reserved {
-            self.shared.ledger.lock().release(account, *bytes);
-        }
+        self.shared.ledger.lock().release(&job.account, job.room);
         (job.done)(result);
     }
 
