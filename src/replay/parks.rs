@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::queue::{Done, ParkJob, RawRow, Rows};
 use super::store::{Store, cut};
 use super::tally::{NoRoom, Room};
-use super::{ParkError, Parked, ParkedRaw, WaitsFor, rows, whole};
+use super::{ParkError, Parked, ParkedRaw, Seq, WaitsFor, rows, whole};
 use crate::event::AccountId;
 
 /// Rows of raw bytes that go into one transaction together.
@@ -22,12 +22,32 @@ impl Store {
     ///
     /// # Errors
     /// At once, where there is no room for them.
-    pub fn park(&self, mut rows: Vec<Parked>, done: Done) -> Result<(), ParkError> {
+    pub fn park(&self, rows: Vec<Parked>, done: Done) -> Result<(), ParkError> {
         let Some(first) = rows.first() else {
             done(Ok(()));
             return Ok(());
         };
         let account = first.lane.account.clone();
+        self.park_events(account, rows, Rows::Events, done)
+    }
+
+    /// Parks a row in the place of another, in one transaction; where that is gone by then, nothing is parked, and
+    /// `done` hears [`ParkError::Gone`]. As [`park`](Self::park).
+    ///
+    /// # Errors
+    /// At once, where there is no room for it.
+    pub fn park_instead(&self, old: Seq, row: Parked, done: Done) -> Result<(), ParkError> {
+        let account = row.lane.account.clone();
+        self.park_events(account, vec![row], |rows| Rows::Instead { old, rows }, done)
+    }
+
+    fn park_events(
+        &self,
+        account: AccountId,
+        mut rows: Vec<Parked>,
+        how: impl FnOnce(Vec<Parked>) -> Rows,
+        done: Done,
+    ) -> Result<(), ParkError> {
         let mut room = Room::default();
         for row in &mut rows {
             cut(&mut row.error);
@@ -38,7 +58,7 @@ impl Store {
         }
         self.reserve(&account, room)?;
         let cost = room.bus + room.operator;
-        self.enqueue(ParkJob { rows: Rows::Events(rows), cost, account, room, done })
+        self.enqueue(ParkJob { rows: how(rows), cost, account, room, done })
     }
 
     /// Parks raw bytes, each once by account, source and digest: a second copy is `Ok`. Where some are refused the others

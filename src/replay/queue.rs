@@ -36,13 +36,18 @@ pub(super) struct ParkJob {
 /// What is parked.
 pub(super) enum Rows {
     Events(Vec<Parked>),
+    /// In the place of another row, where that is still there.
+    Instead {
+        old: Seq,
+        rows: Vec<Parked>,
+    },
     Raw(Vec<RawRow>),
 }
 
 impl Rows {
     pub(super) fn len(&self) -> usize {
         match self {
-            Self::Events(rows) => rows.len(),
+            Self::Events(rows) | Self::Instead { rows, .. } => rows.len(),
             Self::Raw(rows) => rows.len(),
         }
     }

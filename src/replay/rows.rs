@@ -181,13 +181,16 @@ pub(super) fn insert_raw(conn: &Connection, row: &RawRow) -> rusqlite::Result<Op
     Ok((inserted > 0).then(|| Weight { account: raw.account.clone(), kind, cost, at: raw.received_at }))
 }
 
+/// Deletes an event, where it is there; what it counted for, where that can be read.
+pub(super) fn delete_event(conn: &Connection, seq: Seq) -> rusqlite::Result<Option<Option<Weight>>> {
+    conn.prepare_cached("DELETE FROM parked WHERE seq = ?1 RETURNING account, reason, cost, parked_at")?
+        .query_row([int(seq.0)], |row| weight(row, 0))
+        .optional()
+}
+
 /// Deletes a row that was delivered, or decoded again.
 pub(super) fn delete(conn: &Connection, seq: Seq) -> rusqlite::Result<Option<Weight>> {
-    let event = conn
-        .prepare_cached("DELETE FROM parked WHERE seq = ?1 RETURNING account, reason, cost, parked_at")?
-        .query_row([int(seq.0)], |row| weight(row, 0))
-        .optional()?;
-    if let Some(event) = event {
+    if let Some(event) = delete_event(conn, seq)? {
         return Ok(event);
     }
     let raw = conn
