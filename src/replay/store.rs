@@ -391,8 +391,17 @@ impl Store {
         before: Option<u64>,
         limit: usize,
     ) -> Result<Vec<Recorded>, AskError> {
-        let acts = acts.clone();
-        self.ask(move |conn| audit::page(conn, &acts, before, limit.clamp(1, PAGE_ROWS))).await
+        let limit = limit.clamp(1, PAGE_ROWS);
+        let (mut found, mut before) = (Vec::new(), before);
+        loop {
+            let (acts, room) = (acts.clone(), limit - found.len());
+            let (some, next) = self.ask(move |conn| audit::slice(conn, &acts, before, room)).await?;
+            found.extend(some);
+            if next.is_none() || found.len() >= limit {
+                return Ok(found);
+            }
+            before = next;
+        }
     }
 
     /// An entry.
