@@ -38,6 +38,7 @@ use crate::deliver::breaker::Breaker;
 use crate::deliver::counts::Counts;
 use crate::deliver::dedup::{self, Dedup};
 use crate::deliver::lanes::Lanes;
+use crate::deliver::seldom::Seldom;
 use crate::enrich::Shelf;
 use crate::event::{AccountId, Text};
 use crate::intake::accept::{Acceptance, Known, Parts, Pulled, Pushed};
@@ -56,6 +57,8 @@ use crate::route::{BusKind, Router};
 const FINISH: Duration = Duration::from_secs(12);
 /// What the bus may take to prepare itself before the first event comes.
 const PREPARE: Duration = Duration::from_secs(3);
+/// Lines about parked messages that were evicted or expired: so many at once, then one in each pause.
+const REMOVED: (u32, Duration) = (16, Duration::from_secs(10));
 /// The bus's last flush.
 const FLUSH: Duration = Duration::from_secs(5);
 
@@ -277,7 +280,7 @@ fn open_store(
         config.accounts.iter().map(|account| (account.id.clone(), account.provider)).collect();
     let by = router.clone();
     let routing = Routing {
-        fingerprint: router.fingerprint(),
+        fingerprint: router.fingerprint(providers.iter().map(|(account, provider)| (account, *provider))),
         topic: Box::new(move |account, event_type, subject| {
             providers.get(account).map(|provider| by.topic(*provider, account, event_type, subject))
         }),
@@ -290,14 +293,18 @@ fn store_thread(
     dedup: Arc<Dedup>,
     acceptance: Acceptance,
 ) -> Result<JoinHandle<()>, StartError> {
+    let removed = Seldom::of(REMOVED.0, REMOVED.1);
     let gone = move |gone: Vec<Gone>| {
         acceptance.forget(&gone);
         for row in &gone {
             dedup.forget(&row.enters);
             match row.why {
-                Why::Evicted | Why::Expired => tracing::error!(
-                    account = %row.account, kind = row.kind.as_str(), seq = row.seq.0, "parked.removed"
-                ),
+                Why::Evicted | Why::Expired => {
+                    if let Some(rows) = removed.happened() {
+                        let (account, kind, seq) = (&row.account, row.kind.as_str(), row.seq.0);
+                        tracing::error!(%account, kind, seq, rows, "parked.removed");
+                    }
+                }
                 Why::Discarded => {}
             }
         }

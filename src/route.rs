@@ -113,10 +113,14 @@ impl Router {
         self.kind
     }
 
-    /// What tells one routing from another, so that stored rows can be routed anew after a change.
+    /// What tells one routing from another, so that stored rows can be routed anew after a change. The accounts are part of it:
+    /// rows of one that is not configured stay where they are, until it is.
     #[must_use]
-    pub fn fingerprint(&self) -> String {
-        format!("{:?} {}", self.kind, self.template)
+    pub fn fingerprint<'a>(&self, accounts: impl Iterator<Item = (&'a AccountId, Provider)>) -> String {
+        let mut accounts: Vec<String> =
+            accounts.map(|(id, provider)| format!(" {}/{}", provider.as_str(), id.as_str())).collect();
+        accounts.sort();
+        format!("{:?} {}{}", self.kind, self.template, accounts.concat())
     }
 
     /// The topic of one event.
@@ -252,6 +256,17 @@ mod tests {
         let router = Router::of(BusKind::Kafka, "{provider}.{account}.{type}");
         let topic = router.topic(Provider::Linxup, &AccountId::new("acme"), EventType::GeofenceCrossing, "1");
         assert_eq!(&*topic, "linxup.acme.geofence-crossing");
+    }
+
+    #[test]
+    fn rows_are_routed_anew_where_the_template_or_the_accounts_changed() {
+        let [acme, other] = ["acme", "other"].map(AccountId::new);
+        let of = |template: &str, ids: &[&AccountId]| {
+            nats(template).fingerprint(ids.iter().map(|id| (*id, Provider::Linxup)))
+        };
+        assert_eq!(of("fleet.{type}", &[&acme, &other]), of("fleet.{type}", &[&other, &acme]));
+        assert_ne!(of("fleet.{type}", &[&acme]), of("fleet.{type}.a", &[&acme]));
+        assert_ne!(of("fleet.{type}", &[&acme]), of("fleet.{type}", &[&acme, &other]), "it came back");
     }
 
     #[test]

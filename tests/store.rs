@@ -14,6 +14,8 @@ mod disk;
 mod migrate;
 #[path = "store/model.rs"]
 mod model;
+#[path = "store/share.rs"]
+mod share;
 #[path = "store/still.rs"]
 mod still;
 #[path = "store/support.rs"]
@@ -386,6 +388,22 @@ async fn entries_survive_and_are_told_apart_by_table_account_and_key() {
     assert!(recovered.directory.is_empty() && recovered.states.is_empty() && recovered.tokens.is_empty());
     let custom = running.store.entries(Table::CustomData, None, None).await.unwrap();
     assert_eq!(custom, [entry("acme", "tracker/1", "{}")]);
+}
+
+#[tokio::test]
+async fn many_entries_are_saved_in_more_than_one_transaction() {
+    let running = Running::start(limits()).await;
+    let entry = |number: usize| Entry {
+        account: AccountId::new("acme"),
+        key: format!("{number:04}"),
+        value: "{}".into(),
+        saved_at: Millis(5),
+    };
+    let new: Vec<_> = (0..1_200).map(entry).collect();
+    let before = running.store.stats(now()).commits;
+    running.store.put(Table::States, new.clone()).await.unwrap();
+    assert_eq!(running.store.stats(now()).commits - before, 3);
+    assert_eq!(running.store.all_entries(Table::States, None).await.unwrap(), new);
 }
 
 #[tokio::test]

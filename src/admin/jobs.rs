@@ -54,6 +54,8 @@ pub(super) struct Job<W> {
 /// A job of this process.
 pub(super) struct Held<W> {
     pub(super) job: Mutex<Job<W>>,
+    /// Held while it is written down, so that what is on disk last is what it is.
+    writing: tokio::sync::Mutex<()>,
     /// Also when the process stops.
     pub(super) cancelled: CancellationToken,
     /// When this run of it began.
@@ -173,6 +175,11 @@ impl<W: Clone + Serialize + DeserializeOwned> Book<W> {
 
     /// Writes down how far a job is; true when it is on disk.
     pub(super) async fn save(&self, held: &Held<W>) -> bool {
+        let _writing = held.writing.lock().await;
+        self.write(held).await
+    }
+
+    async fn write(&self, held: &Held<W>) -> bool {
         let job = held.now();
         let saved = self.store.put(Table::Jobs, vec![self.entry(&job)]).await;
         if let Err(error) = &saved {
@@ -181,13 +188,17 @@ impl<W: Clone + Serialize + DeserializeOwned> Book<W> {
         saved.is_ok()
     }
 
-    /// Gives a job up, with the act that tells of it; one that has ended stays as it is.
+    /// Gives a job up, with the act that tells of it; one that has ended stays as it is. It is given up only once that is on
+    /// disk: else the next start would go on with what an operator believes to have ended.
     pub(super) async fn cancel(&self, held: &Held<W>, doing: Doing<'_>) -> Result<(), Problem> {
-        held.cancelled.cancel();
-        if self.is_end(held, Phase::Cancelled, None) {
-            let job = held.now();
-            self.store.act(vec![self.put(&job)], doing.act(job.id.clone())).await?;
+        let _writing = held.writing.lock().await;
+        let mut job = held.now();
+        if job.state == Phase::Running {
+            (job.state, job.ended_at) = (Phase::Cancelled, Some(clock::now()));
+            self.store.act(vec![self.put(&job)], doing.act(job.id)).await?;
+            self.end(held, Phase::Cancelled, None);
         }
+        held.cancelled.cancel();
         Ok(())
     }
 
@@ -197,24 +208,23 @@ impl<W: Clone + Serialize + DeserializeOwned> Book<W> {
             Ok(state) => (state, None),
             Err(why) => (Phase::Failed, Some(why)),
         };
-        if !self.stop.is_cancelled() && self.is_end(held, state, error) {
-            self.save(held).await;
+        let _writing = held.writing.lock().await;
+        if !self.stop.is_cancelled() && held.is_running() {
+            self.end(held, state, error);
+            self.write(held).await;
         }
     }
 
-    fn is_end(&self, held: &Held<W>, state: Phase, error: Option<String>) -> bool {
+    fn end(&self, held: &Held<W>, state: Phase, error: Option<String>) {
         let mut job = held.job.lock();
-        let was_running = job.state == Phase::Running;
-        if was_running {
-            (job.state, job.error, job.ended_at) = (state, error, Some(clock::now()));
-            tracing::info!(job.kind = self.kind, job.id = job.id, job.state = ?state, "job.ended");
-        }
-        was_running
+        (job.state, job.error, job.ended_at) = (state, error, Some(clock::now()));
+        tracing::info!(job.kind = self.kind, job.id = job.id, job.state = ?state, "job.ended");
     }
 
     fn hold(&self, job: Job<W>) -> Arc<Held<W>> {
         let cancelled = self.stop.child_token();
-        Arc::new(Held { job: Mutex::new(job), cancelled, since: Instant::now() })
+        let (job, writing) = (Mutex::new(job), tokio::sync::Mutex::default());
+        Arc::new(Held { job, writing, cancelled, since: Instant::now() })
     }
 
     /// Oldest first.
@@ -251,4 +261,51 @@ impl<W: Clone + Serialize + DeserializeOwned> Book<W> {
 /// Jobs are of no account: their values say whose work they do.
 fn nobody() -> AccountId {
     AccountId::new("")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread::JoinHandle;
+
+    use super::*;
+    use crate::replay::{DataDir, StoreLimits};
+
+    async fn store(dir: &std::path::Path) -> (Store, JoinHandle<()>) {
+        let dir = DataDir::lock(dir).await.unwrap();
+        let limits = StoreLimits { reserve: 4_096, ..StoreLimits::default() };
+        let (store, writer, _) = Store::open(&dir, limits, None).unwrap();
+        (store, std::thread::spawn(move || writer.run(|_| {})))
+    }
+
+    fn doing(caller: &Caller) -> Doing<'_> {
+        Doing { caller, act: "replay.cancel", account: None, told: "{}".to_owned() }
+    }
+
+    #[tokio::test]
+    async fn a_job_is_given_up_once_that_is_on_disk_and_not_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let caller = Caller { name: Arc::from("ops") };
+        let (closed, thread) = store(dir.path()).await;
+        let book = Book::new(closed.clone(), "replay", CancellationToken::new());
+        let held = book.begin(7_u64, doing(&caller)).await.unwrap();
+        closed.close();
+        thread.join().unwrap();
+        for _ in 0..2 {
+            assert!(book.cancel(&held, doing(&caller)).await.is_err(), "also when it is tried again");
+            assert_eq!((held.now().state, held.cancelled.is_cancelled()), (Phase::Running, false));
+        }
+
+        let (open, thread) = store(dir.path()).await;
+        let book = Book::<u64>::new(open.clone(), "replay", CancellationToken::new());
+        let resumed = book.resume().await;
+        assert_eq!(resumed.len(), 1);
+        assert!(book.cancel(&resumed[0], doing(&caller)).await.is_ok());
+        assert_eq!((resumed[0].now().state, resumed[0].cancelled.is_cancelled()), (Phase::Cancelled, true));
+        // Whatever its work says afterwards.
+        book.ended(&resumed[0], Ok(Phase::Done)).await;
+        assert!(book.save(&resumed[0]).await);
+        assert_eq!(book.load().await.unwrap()[0].state, Phase::Cancelled);
+        open.close();
+        thread.join().unwrap();
+    }
 }

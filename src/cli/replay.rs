@@ -72,10 +72,14 @@ async fn replay(args: &Args, remote: &Remote) -> anyhow::Result<Exit> {
     let bar = "{bar:40} {pos}/{len} messages, {rate}, {eta} to go{msg}";
     let ended = follow(remote, &path, begun, bar, progress).await?;
     let (sent, events, left) = (count(&ended, "sent"), count(&ended, "events"), count(&ended, "left"));
+    let gone = match count(&ended, "gone") {
+        0 => String::new(),
+        gone => format!("; {gone} were gone meanwhile"),
+    };
     say(&if args.history {
         format!("published {events} events again")
     } else {
-        format!("replayed {sent} messages; {events} events came of raw ones; {left} stay parked")
+        format!("replayed {sent} messages; {events} events came of raw ones; {left} stay parked{gone}")
     })?;
     Ok(exit(&ended, "replay"))
 }

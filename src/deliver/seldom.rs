@@ -32,11 +32,16 @@ impl Seldom {
 
     /// It happened. How often since it was said, this time included, where it is to be said now.
     pub fn happened(&self) -> Option<u64> {
-        self.happened_at(self.begun.elapsed())
+        self.happened_times(1)
     }
 
-    fn happened_at(&self, now: Duration) -> Option<u64> {
-        self.unsaid.fetch_add(1, Ordering::Relaxed);
+    /// The same, where it happened so often at once.
+    pub fn happened_times(&self, times: u64) -> Option<u64> {
+        self.unsaid.fetch_add(times, Ordering::Relaxed);
+        self.say_at(self.begun.elapsed())
+    }
+
+    fn say_at(&self, now: Duration) -> Option<u64> {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let due = self.due.load(Ordering::Relaxed);
         let next = due.max(ms(now)).saturating_add(ms(self.pause));
@@ -49,6 +54,13 @@ impl Seldom {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Seldom {
+        fn happened_at(&self, now: Duration) -> Option<u64> {
+            self.unsaid.fetch_add(1, Ordering::Relaxed);
+            self.say_at(now)
+        }
+    }
 
     #[test]
     fn it_is_said_at_first_and_then_once_a_second_with_how_often() {

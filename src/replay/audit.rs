@@ -11,6 +11,8 @@ use crate::event::{AccountId, Millis};
 
 /// The most entries that are kept.
 const KEPT: i64 = 100_000;
+/// The most entries that are looked at for one question before others get their turn.
+const SLICE_ROWS: i64 = 5_000;
 /// The most originals of edited messages that are kept, and their bytes.
 const ORIGINALS: [i64; 2] = [1_000, 64 << 20];
 
@@ -136,22 +138,31 @@ pub(super) fn record(conn: &Connection, act: &Act) -> rusqlite::Result<()> {
         .map(|_| ())
 }
 
-/// Up to `limit` acts before a place, newest first.
-pub(super) fn page(
+/// Up to `limit` acts before a place, newest first, and before which place to go on: by then they are found, or enough was
+/// looked at.
+pub(super) fn slice(
     conn: &Connection,
     acts: &Acts,
     before: Option<u64>,
     limit: usize,
-) -> rusqlite::Result<Vec<Recorded>> {
-    let before = before.and_then(|seq| i64::try_from(seq).ok()).unwrap_or(i64::MAX);
+) -> rusqlite::Result<(Vec<Recorded>, Option<u64>)> {
+    let (oldest, newest): (i64, i64) =
+        conn.query_row("SELECT coalesce(min(seq), 0), coalesce(max(seq), 0) FROM audit", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    let before = before.and_then(|seq| i64::try_from(seq).ok()).unwrap_or(i64::MAX).min(newest + 1);
+    let from = before.saturating_sub(SLICE_ROWS);
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let account = acts.account.as_ref().map(AccountId::as_str);
     let mut query = conn.prepare_cached(
         "SELECT seq, at, who, act, account, object, before, after FROM audit
          WHERE seq < ?1 AND (?2 IS NULL OR account = ?2) AND (?3 IS NULL OR substr(act, 1, length(?3)) = ?3)
+           AND seq >= ?5
          ORDER BY seq DESC LIMIT ?4",
     )?;
-    query.query_map(params![before, account, acts.act, limit], recorded)?.collect()
+    let found = query.query_map(params![before, account, acts.act, limit, from], recorded)?;
+    let next = u64::try_from(from).ok().filter(|_| from > oldest);
+    Ok((found.collect::<Result<_, _>>()?, next))
 }
 
 fn recorded(row: &Row<'_>) -> rusqlite::Result<Recorded> {
@@ -165,4 +176,41 @@ fn recorded(row: &Row<'_>) -> rusqlite::Result<Recorded> {
         before: row.get(6)?,
         after: row.get(7)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replay::schema;
+
+    #[test]
+    fn a_question_looks_at_a_bounded_number_of_acts_and_finds_all_of_them_in_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut conn = schema::open(&dir.path().join("store.db"), None).unwrap();
+        let transaction = conn.transaction().unwrap();
+        let act = |at: i64| Act {
+            at: Millis(at),
+            who: "ops".to_owned(),
+            act: if at % 6_000 == 1 { "rare" } else { "reload" },
+            account: None,
+            object: String::new(),
+            before: None,
+            after: None,
+        };
+        (1..=12_000).for_each(|at| record(&transaction, &act(at)).unwrap());
+        // Those before were cut off.
+        transaction.execute("UPDATE audit SET seq = seq + 1000000", []).unwrap();
+        let rare = Acts { account: None, act: Some("rare".to_owned()) };
+        let (mut found, mut before, mut questions) = (Vec::new(), None, 0);
+        loop {
+            let (some, next) = slice(&transaction, &rare, before, 10).unwrap();
+            found.extend(some.iter().map(|act| act.at.0));
+            (before, questions) = (next, questions + 1);
+            if before.is_none() {
+                break;
+            }
+        }
+        assert_eq!((found.as_slice(), questions), (&[6_001, 1][..], 3));
+        assert_eq!(slice(&transaction, &rare, Some(1), 10).unwrap(), (Vec::new(), None));
+    }
 }

@@ -134,20 +134,45 @@ pub(crate) fn has_lost_its_name(open: &File, name: &Path) -> bool {
     }
 }
 
-/// Only its owner reads it, for what is in it is personal; its parent knows of it after a power cut.
+/// Only its owner reads it, for what is in it is personal; each folder that something new is in knows of it after a power cut.
 fn make(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
+    let grown = grown(path);
+    if grown.is_empty() {
         return Ok(());
     }
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    match path.canonicalize()?.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
+    grown.iter().try_for_each(|folder| File::open(folder)?.sync_all())
+}
+
+/// The folders that get an entry where a path is made: the parents of all that is missing.
+fn grown(path: &Path) -> Vec<&Path> {
+    let missing = path.ancestors().take_while(|level| !level.as_os_str().is_empty() && !level.is_dir());
+    missing
+        .filter_map(Path::parent)
+        .map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
+        .collect()
 }
 
 /// Whether it was said that the start waits.
 enum Told {
     NotYet,
     Once,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_folder_with_a_new_entry_is_synced() {
+        let dir = tempfile::tempdir().unwrap();
+        let there = dir.path();
+        let path = there.join("a/b/c");
+        assert_eq!(grown(&path), [&there.join("a/b"), &there.join("a"), there]);
+        make(&path).unwrap();
+        assert!(path.is_dir());
+        assert!(grown(&path).is_empty());
+        assert_eq!(grown(&there.join("a/d")), [there.join("a")]);
+        assert_eq!(grown(Path::new("no-such-folder/b")), [Path::new("no-such-folder"), Path::new(".")]);
+    }
 }

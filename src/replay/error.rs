@@ -97,6 +97,12 @@ pub enum ParkError {
     /// The store's quota is spent, or the disk is full.
     #[error("the replay store is full")]
     Full,
+    /// What waits for the operator is far beyond its share: it is evicted more slowly than more of it comes.
+    #[error("more that waits for the operator came than can be kept")]
+    OperatorFull,
+    /// The row in whose place it was to be parked is gone.
+    #[error("it is gone meanwhile")]
+    Gone,
     /// More is waiting to be written than may wait.
     #[error("the replay store is busy")]
     Busy,

@@ -53,7 +53,7 @@ pub type TopicOf = Box<dyn Fn(&AccountId, EventType, &str) -> Option<Text> + Sen
 /// The bus's topics as the configuration now makes them: rows that were parked under other ones move to them, so that
 /// their lanes keep their order.
 pub struct Routing {
-    /// Changes whenever a topic may have: the template, and what it is made of.
+    /// Changes whenever a topic may have: the template, what it is made of, and for which accounts it is known.
     pub fingerprint: String,
     /// The topic of an account's events of a type about a subject; none leaves the row where it is.
     pub topic: TopicOf,

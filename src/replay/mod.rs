@@ -15,6 +15,7 @@ mod listing;
 mod log;
 mod mounts;
 pub mod moving;
+mod parks;
 mod queue;
 mod report;
 mod reserve;

@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::error::Trouble;
+use super::tally::Room;
 use super::{AskError, Discarded, Filter, ParkError, Parked, ParkedRaw, Reason, Seq, Still};
 use crate::event::AccountId;
 
@@ -26,21 +27,27 @@ pub(super) struct ParkJob {
     pub(super) rows: Rows,
     /// What they count for.
     pub(super) cost: u64,
-    /// What was reserved for them.
-    pub(super) reserved: Option<(AccountId, u64)>,
+    /// Whose they are, and what was reserved for them.
+    pub(super) account: AccountId,
+    pub(super) room: Room,
     pub(super) done: Done,
 }
 
 /// What is parked.
 pub(super) enum Rows {
     Events(Vec<Parked>),
+    /// In the place of another row, where that is still there.
+    Instead {
+        old: Seq,
+        rows: Vec<Parked>,
+    },
     Raw(Vec<RawRow>),
 }
 
 impl Rows {
     pub(super) fn len(&self) -> usize {
         match self {
-            Self::Events(rows) => rows.len(),
+            Self::Events(rows) | Self::Instead { rows, .. } => rows.len(),
             Self::Raw(rows) => rows.len(),
         }
     }

@@ -181,13 +181,16 @@ pub(super) fn insert_raw(conn: &Connection, row: &RawRow) -> rusqlite::Result<Op
     Ok((inserted > 0).then(|| Weight { account: raw.account.clone(), kind, cost, at: raw.received_at }))
 }
 
+/// Deletes an event, where it is there; what it counted for, where that can be read.
+pub(super) fn delete_event(conn: &Connection, seq: Seq) -> rusqlite::Result<Option<Option<Weight>>> {
+    conn.prepare_cached("DELETE FROM parked WHERE seq = ?1 RETURNING account, reason, cost, parked_at")?
+        .query_row([int(seq.0)], |row| weight(row, 0))
+        .optional()
+}
+
 /// Deletes a row that was delivered, or decoded again.
 pub(super) fn delete(conn: &Connection, seq: Seq) -> rusqlite::Result<Option<Weight>> {
-    let event = conn
-        .prepare_cached("DELETE FROM parked WHERE seq = ?1 RETURNING account, reason, cost, parked_at")?
-        .query_row([int(seq.0)], |row| weight(row, 0))
-        .optional()?;
-    if let Some(event) = event {
+    if let Some(event) = delete_event(conn, seq)? {
         return Ok(event);
     }
     let raw = conn
@@ -435,17 +438,18 @@ pub(super) fn lanes(conn: &Connection) -> rusqlite::Result<Vec<RecoveredLane>> {
     Ok(lanes)
 }
 
-/// An account's oldest rows that wait for the operator. Quick where the account has many of them.
+/// An account's oldest rows that wait for the operator, raw bytes only after a place. Quick where the account has many of them.
 pub(super) fn oldest_for_operator(
     conn: &Connection,
     account: &AccountId,
-    limit: usize,
+    after: Seq,
+    limit: u64,
 ) -> rusqlite::Result<Vec<Seq>> {
     seqs(
         conn,
         "SELECT seq FROM (SELECT seq FROM parked INDEXED BY unfit WHERE reason = 2 AND account = ?1 ORDER BY seq LIMIT ?2)
-         UNION ALL SELECT seq FROM (SELECT seq FROM raw WHERE account = ?1 ORDER BY seq LIMIT ?2) ORDER BY seq LIMIT ?2",
-        params![account.as_str(), int(limit as u64)],
+         UNION ALL SELECT seq FROM (SELECT seq FROM raw WHERE account = ?1 AND seq > ?3 ORDER BY seq LIMIT ?2) ORDER BY seq LIMIT ?2",
+        params![account.as_str(), int(limit), int(after.0)],
     )
 }
 

@@ -13,13 +13,12 @@ use rusqlite::Connection;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 
 use super::error::Trouble;
-use super::queue::{ParkJob, Phase, Queue, RawRow, Rows, Task};
-use super::tally::{Ledger, NoRoom, Population};
+use super::queue::{Phase, Queue, Task};
+use super::tally::{Ledger, Population, Quotas};
 use super::{
-    Act, Acts, AskError, Change, Count, DataDir, Discarded, Done, Entry, Filter, Kept, LaneRows, Listed,
-    Original, Page, ParkError, Parked, ParkedRaw, Reason, Recorded, Recovered, Routing, Seq, Still,
-    StoreError, StoreHealth, StoreLimits, StoreStats, Stored, Table, WaitsFor, Writer, audit, entries,
-    listing, rows, staged, whole,
+    Act, Acts, AskError, Change, Count, DataDir, Discarded, Entry, Filter, Kept, LaneRows, Listed, Original,
+    Page, Parked, Reason, Recorded, Recovered, Routing, Seq, Still, StoreError, StoreHealth, StoreLimits,
+    StoreStats, Stored, Table, WaitsFor, Writer, audit, entries, listing, rows, staged,
 };
 use crate::deliver::seldom::Seldom;
 use crate::event::{AccountId, Millis};
@@ -29,6 +28,8 @@ use crate::faults;
 const ASKS: usize = 256;
 /// The most rows of one page of a list.
 const PAGE_ROWS: usize = 1000;
+/// Entries that one transaction saves.
+const PUT_ROWS: usize = 500;
 /// A page of a list that is so old asks no further question: a filter that matches rarely gets a page with few rows, or none,
 /// in time, and a place to go on from.
 const PAGE_TIME: Duration = Duration::from_millis(20);
@@ -38,6 +39,8 @@ const LANES_TIME: Duration = Duration::from_millis(1);
 const PAGE_BYTES: u64 = 8 << 20;
 /// An alert tells a day before rows get too old.
 const DAY_MS: i64 = 24 * 3600 * 1000;
+/// Lines about raw bytes that are not taken: so many at once, then one in each pause.
+const REFUSED: (u32, Duration) = (4, Duration::from_secs(60));
 /// Longer errors are cut: they are words for an operator, not bytes to keep.
 const ERROR_BYTES: usize = 500;
 
@@ -62,6 +65,7 @@ pub(super) struct Shared {
     pub(super) discarded: AtomicU64,
     pub(super) damaged: AtomicU64,
     pub(super) saying_damaged: Seldom,
+    pub(super) saying_refused: Seldom,
     asks: Arc<Semaphore>,
 }
 
@@ -82,6 +86,7 @@ impl Shared {
             discarded: AtomicU64::new(0),
             damaged: AtomicU64::new(0),
             saying_damaged: Seldom::new(),
+            saying_refused: Seldom::of(REFUSED.0, REFUSED.1),
             asks: Arc::new(Semaphore::new(ASKS)),
         }
     }
@@ -91,6 +96,12 @@ impl Shared {
     /// The bytes that an account may have waiting for the bus.
     fn quota(&self, account: &AccountId) -> u64 {
         self.quotas.load().get(account).copied().unwrap_or(self.limits.parked_default)
+    }
+
+    /// What an account's rows have room in.
+    pub(super) fn quotas_of(&self, account: &AccountId) -> Quotas {
+        let operator = self.limits.operator_share();
+        Quotas { account: self.quota(account), bus: self.limits.max_size - operator, operator }
     }
 }
 
@@ -112,72 +123,6 @@ impl Store {
     #[must_use]
     pub fn next_seq(&self) -> Seq {
         Seq(self.shared.next_seq.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// Parks one lane's rows, all or none. Never blocks. `done` is called once, on the store's thread, where this
-    /// returns `Ok`, and never where it returns an error.
-    ///
-    /// # Errors
-    /// At once, where there is no room for them.
-    pub fn park(&self, mut rows: Vec<Parked>, done: Done) -> Result<(), ParkError> {
-        let Some(first) = rows.first() else {
-            done(Ok(()));
-            return Ok(());
-        };
-        let account = first.lane.account.clone();
-        let (mut cost, mut waits) = (0, 0);
-        for row in &mut rows {
-            cut(&mut row.error);
-            let bytes = rows::event_cost(row);
-            cost += bytes;
-            waits += if row.reason.waits_for() == WaitsFor::Bus { bytes } else { 0 };
-        }
-        if waits > 0 {
-            self.reserve(&account, waits)?;
-        }
-        let reserved = (waits > 0).then_some((account, waits));
-        self.enqueue(ParkJob { rows: Rows::Events(rows), cost, reserved, done })
-    }
-
-    /// Parks raw bytes, each once by account, source and digest: a second copy is `Ok`. As [`park`](Self::park).
-    ///
-    /// # Errors
-    /// At once, where the queue has no room for them.
-    pub fn park_raw(&self, rows: Vec<ParkedRaw>, done: Done) -> Result<(), ParkError> {
-        if rows.is_empty() {
-            done(Ok(()));
-            return Ok(());
-        }
-        let mut cost = 0;
-        let rows = rows
-            .into_iter()
-            .map(|mut raw| {
-                cut(&mut raw.error);
-                cost += rows::raw_cost(&raw);
-                RawRow { seq: self.next_seq(), digest: whole::digest(&raw), raw }
-            })
-            .collect();
-        self.enqueue(ParkJob { rows: Rows::Raw(rows), cost, reserved: None, done })
-    }
-
-    fn reserve(&self, account: &AccountId, bytes: u64) -> Result<(), ParkError> {
-        let limits = &self.shared.limits;
-        let total = limits.max_size - limits.operator_share();
-        self.shared.ledger.lock().reserve(account, bytes, self.shared.quota(account), total).map_err(|no| {
-            match no {
-                NoRoom::Account => ParkError::AccountFull,
-                NoRoom::Store => ParkError::Full,
-            }
-        })
-    }
-
-    fn enqueue(&self, job: ParkJob) -> Result<(), ParkError> {
-        self.shared.queue.park(job).map_err(|(error, job)| {
-            if let Some((account, bytes)) = job.reserved {
-                self.shared.ledger.lock().release(&account, bytes);
-            }
-            error
-        })
     }
 
     /// They are delivered: deletes them, once the parks ahead are written. Never blocks; unknown ones are passed over.
@@ -353,12 +298,19 @@ impl Store {
         }
     }
 
-    /// Saves entries, all or none; returns when they are on disk.
+    /// Saves entries; returns when they are on disk. All or none, where there are few: of many each part, for parks wait as long
+    /// as a transaction takes.
     ///
     /// # Errors
     /// Where the store cannot write, or is closed.
-    pub async fn put(&self, table: Table, new: Vec<Entry>) -> Result<(), AskError> {
-        self.change(move |conn| new.iter().try_for_each(|entry| entries::put(conn, table, entry))).await
+    pub async fn put(&self, table: Table, mut new: Vec<Entry>) -> Result<(), AskError> {
+        while !new.is_empty() {
+            let rest = new.split_off(new.len().min(PUT_ROWS));
+            let part = std::mem::replace(&mut new, rest);
+            self.change(move |conn| part.iter().try_for_each(|entry| entries::put(conn, table, entry)))
+                .await?;
+        }
+        Ok(())
     }
 
     /// Removes an account's entries; returns when that is on disk. Unknown keys are passed over.
@@ -445,8 +397,17 @@ impl Store {
         before: Option<u64>,
         limit: usize,
     ) -> Result<Vec<Recorded>, AskError> {
-        let acts = acts.clone();
-        self.ask(move |conn| audit::page(conn, &acts, before, limit.clamp(1, PAGE_ROWS))).await
+        let limit = limit.clamp(1, PAGE_ROWS);
+        let (mut found, mut before) = (Vec::new(), before);
+        loop {
+            let (acts, room) = (acts.clone(), limit - found.len());
+            let (some, next) = self.ask(move |conn| audit::slice(conn, &acts, before, room)).await?;
+            found.extend(some);
+            if next.is_none() || found.len() >= limit {
+                return Ok(found);
+            }
+            before = next;
+        }
     }
 
     /// An entry.
@@ -592,6 +553,6 @@ impl Store {
     }
 }
 
-fn cut(error: &mut String) {
+pub(super) fn cut(error: &mut String) {
     error.truncate(error.floor_char_boundary(ERROR_BYTES));
 }

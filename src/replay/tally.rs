@@ -177,14 +177,14 @@ pub(super) struct Ledger {
     accounts: HashMap<AccountId, Account>,
     bus_bytes: u64,
     operator: Count,
-    reserved_bytes: u64,
+    reserved: Room,
     ages: BTreeMap<(Population, i64), u64>,
 }
 
 #[derive(Debug, Default)]
 struct Account {
     counts: [Count; Kind::ALL.len()],
-    reserved_bytes: u64,
+    reserved: Room,
 }
 
 impl Account {
@@ -212,7 +212,28 @@ impl Account {
 pub(super) enum NoRoom {
     Account,
     Store,
+    Operator,
 }
+
+/// Bytes of rows, by whom these wait for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Room {
+    pub(super) bus: u64,
+    pub(super) operator: u64,
+}
+
+/// In what an account's rows have room: its own quota and the store's for what waits for the bus, and the share of what waits
+/// for the operator.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Quotas {
+    pub(super) account: u64,
+    pub(super) bus: u64,
+    pub(super) operator: u64,
+}
+
+/// What comes beyond the operator's share before the oldest is evicted: as much again, and at least so much, so that one
+/// request has room.
+const AHEAD: u64 = 8 << 20;
 
 impl Ledger {
     /// Reads what earlier transactions counted.
@@ -268,37 +289,59 @@ impl Ledger {
         }
     }
 
-    /// Reserves room for rows that will wait for the bus.
-    pub(super) fn reserve(
-        &mut self,
-        account: &AccountId,
-        bytes: u64,
-        quota: u64,
-        total: u64,
-    ) -> Result<(), NoRoom> {
-        if self.bus_bytes.saturating_add(self.reserved_bytes).saturating_add(bytes) > total {
-            return Err(NoRoom::Store);
+    /// Reserves room for rows that will be parked.
+    pub(super) fn reserve(&mut self, account: &AccountId, room: Room, quotas: &Quotas) -> Result<(), NoRoom> {
+        if room.bus > 0 {
+            self.has_room_for_bus(account, room.bus, quotas)?;
+        }
+        if room.operator > 0 {
+            self.has_room_for_operator(account, room.operator, quotas.operator)?;
         }
         let entry = self.accounts.entry(account.clone()).or_default();
-        if entry.bus_bytes().saturating_add(entry.reserved_bytes).saturating_add(bytes) > quota {
-            return Err(NoRoom::Account);
+        for reserved in [&mut entry.reserved, &mut self.reserved] {
+            reserved.bus += room.bus;
+            reserved.operator += room.operator;
         }
-        entry.reserved_bytes += bytes;
-        self.reserved_bytes += bytes;
         Ok(())
     }
 
+    fn has_room_for_bus(&self, account: &AccountId, bytes: u64, quotas: &Quotas) -> Result<(), NoRoom> {
+        if self.bus_bytes.saturating_add(self.reserved.bus).saturating_add(bytes) > quotas.bus {
+            return Err(NoRoom::Store);
+        }
+        if self.account_bytes(account).saturating_add(bytes) > quotas.account {
+            return Err(NoRoom::Account);
+        }
+        Ok(())
+    }
+
+    /// Eviction keeps the share; where more comes than it can keep up with, who has more than a fair part of the share waits.
+    /// So all of it is never more than the share thrice, and a request of each account.
+    fn has_room_for_operator(&self, account: &AccountId, bytes: u64, share: u64) -> Result<(), NoRoom> {
+        let all = self.operator.bytes.saturating_add(self.reserved.operator).saturating_add(bytes);
+        if all <= share.saturating_add(share.max(AHEAD)) {
+            return Ok(());
+        }
+        let fair = share / (self.accounts.len() as u64).max(1);
+        let is_modest = self.accounts.get(account).is_none_or(|held| {
+            let (has, reserved) = (held.operator(), held.reserved.operator);
+            (has.rows <= 1 && reserved == 0) || has.bytes + reserved + bytes <= fair
+        });
+        if is_modest { Ok(()) } else { Err(NoRoom::Operator) }
+    }
+
     /// Gives back what was reserved: the rows are written, and counted, or will not be.
-    pub(super) fn release(&mut self, account: &AccountId, bytes: u64) {
-        self.reserved_bytes = self.reserved_bytes.saturating_sub(bytes);
-        if let Some(account) = self.accounts.get_mut(account) {
-            account.reserved_bytes = account.reserved_bytes.saturating_sub(bytes);
+    pub(super) fn release(&mut self, account: &AccountId, room: Room) {
+        let entry = self.accounts.get_mut(account).map(|account| &mut account.reserved);
+        for reserved in entry.into_iter().chain([&mut self.reserved]) {
+            reserved.bus = reserved.bus.saturating_sub(room.bus);
+            reserved.operator = reserved.operator.saturating_sub(room.operator);
         }
     }
 
     /// The bytes that wait for the bus, by an account, with what is reserved.
     pub(super) fn account_bytes(&self, account: &AccountId) -> u64 {
-        self.accounts.get(account).map_or(0, |a| a.bus_bytes() + a.reserved_bytes)
+        self.accounts.get(account).map_or(0, |a| a.bus_bytes() + a.reserved.bus)
     }
 
     /// What waits for the operator.
@@ -306,10 +349,11 @@ impl Ledger {
         self.operator
     }
 
-    /// The account that has the most waiting for the operator, and what it has.
+    /// The account that has the most waiting for the operator, of those that have more than one row, and what it has.
     pub(super) fn most_for_operator(&self) -> Option<(AccountId, Count)> {
-        let most = self.accounts.iter().max_by_key(|(_, held)| held.operator().bytes)?;
-        Some((most.0.clone(), most.1.operator()))
+        let held = self.accounts.iter().map(|(account, held)| (account, held.operator()));
+        let (account, most) = held.filter(|(_, held)| held.rows > 1).max_by_key(|(_, held)| held.bytes)?;
+        Some((account.clone(), most))
     }
 
     /// Everything, by account and kind; what is zero is left out.
@@ -372,15 +416,27 @@ mod tests {
         }
     }
 
+    const fn bus(bytes: u64) -> Room {
+        Room { bus: bytes, operator: 0 }
+    }
+
+    const fn operator(bytes: u64) -> Room {
+        Room { bus: 0, operator: bytes }
+    }
+
+    fn quotas(account: u64, bus: u64) -> Quotas {
+        Quotas { account, bus, operator: 0 }
+    }
+
     #[test]
     fn a_reservation_counts_until_it_is_released() {
         let mut ledger = Ledger::default();
         let acme = AccountId::new("acme");
-        assert_eq!(ledger.reserve(&acme, 60, 100, 1000), Ok(()));
-        assert_eq!(ledger.reserve(&acme, 41, 100, 1000), Err(NoRoom::Account));
-        assert_eq!(ledger.reserve(&AccountId::new("other"), 41, 100, 100), Err(NoRoom::Store));
-        ledger.release(&acme, 60);
-        assert_eq!(ledger.reserve(&acme, 100, 100, 100), Ok(()));
+        assert_eq!(ledger.reserve(&acme, bus(60), &quotas(100, 1000)), Ok(()));
+        assert_eq!(ledger.reserve(&acme, bus(41), &quotas(100, 1000)), Err(NoRoom::Account));
+        assert_eq!(ledger.reserve(&AccountId::new("other"), bus(41), &quotas(100, 100)), Err(NoRoom::Store));
+        ledger.release(&acme, bus(60));
+        assert_eq!(ledger.reserve(&acme, bus(100), &quotas(100, 100)), Ok(()));
     }
 
     #[test]
@@ -391,7 +447,48 @@ mod tests {
         delta.add(&weight(Kind::Raw(RawReason::NotJson), 90, 0));
         ledger.apply(&delta);
         assert_eq!(ledger.operator(), Count { rows: 2, bytes: 180 });
-        assert_eq!(ledger.reserve(&AccountId::new("acme"), 100, 100, 100), Ok(()));
+        assert_eq!(ledger.reserve(&AccountId::new("acme"), bus(100), &quotas(100, 100)), Ok(()));
+    }
+
+    #[test]
+    fn beyond_twice_the_share_only_those_come_in_who_have_little_there() {
+        let share = 2 * AHEAD;
+        let quotas = Quotas { account: 0, bus: 0, operator: share };
+        let [loud, quiet, new] = ["acme", "quiet", "new"].map(AccountId::new);
+        let (mut ledger, mut delta) = (Ledger::default(), Delta::default());
+        let raw = Kind::Raw(RawReason::Unrecognized);
+        delta.add(&weight(raw, share, 0));
+        delta.add(&weight(raw, share / 2, 0));
+        for _ in 0..2 {
+            delta.add(&Weight { account: quiet.clone(), ..weight(raw, 1, 0) });
+        }
+        ledger.apply(&delta);
+        assert_eq!(ledger.reserve(&loud, operator(share / 2 - 2), &quotas), Ok(()), "twice the share");
+        assert_eq!(ledger.reserve(&loud, operator(1), &quotas), Err(NoRoom::Operator));
+        assert_eq!(ledger.reserve(&quiet, operator(share / 2 - 2), &quotas), Ok(()), "its fair part");
+        assert_eq!(ledger.reserve(&quiet, operator(1), &quotas), Err(NoRoom::Operator));
+        assert_eq!(ledger.reserve(&new, operator(share), &quotas), Ok(()), "a first request");
+        assert_eq!(ledger.reserve(&new, operator(1), &quotas), Err(NoRoom::Operator));
+        ledger.release(&new, operator(share));
+        ledger.release(&quiet, operator(share / 2 - 2));
+        ledger.release(&loud, operator(share / 2 - 2));
+        assert_eq!(ledger.reserve(&loud, operator(1), &quotas), Ok(()), "there is room again");
+    }
+
+    #[test]
+    fn the_last_of_an_account_is_not_evicted_and_keeps_no_others_from_it() {
+        let (mut ledger, mut delta) = (Ledger::default(), Delta::default());
+        let raw = Kind::Raw(RawReason::Unrecognized);
+        delta.add(&weight(raw, 90, 0));
+        ledger.apply(&delta);
+        assert_eq!(ledger.most_for_operator(), None);
+        let mut delta = Delta::default();
+        for _ in 0..2 {
+            delta.add(&Weight { account: AccountId::new("many"), ..weight(raw, 10, 0) });
+        }
+        ledger.apply(&delta);
+        let most = Count { rows: 2, bytes: 20 };
+        assert_eq!(ledger.most_for_operator(), Some((AccountId::new("many"), most)));
     }
 
     #[test]

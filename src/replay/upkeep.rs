@@ -2,6 +2,7 @@
 //! disk, and decides what an error means. Invariant: while the reserve is given up, parks only take pages that deletes
 //! have freed, so that there is always room to delete.
 
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -12,9 +13,10 @@ use super::error::Trouble;
 use super::queue::{Phase, Tasks};
 use super::reserve::Reserve;
 use super::tally::Population;
-use super::writer::{CHUNK_ROWS, take_all};
-use super::{Gone, StoreHealth, Why, Writer, rows, schema};
-use crate::event::Millis;
+use super::writer::{BATCH_ROWS, CHUNK_ROWS, take_all};
+use super::{Gone, Kind, Seq, StoreHealth, Why, Writer, rows, schema};
+use crate::deliver::seldom::Seldom;
+use crate::event::{AccountId, Millis};
 use crate::faults::{self, Point};
 
 /// Pages in the log before they are moved into the file.
@@ -29,6 +31,10 @@ const PROBE_PAUSE: Duration = Duration::from_secs(1);
 const PROBE_PAUSE_MOST: Duration = Duration::from_secs(30);
 /// How often indexes are made anew before the disk is not trusted any more.
 const INDEXES_MADE: u32 = 3;
+/// What waits for the operator is evicted in transactions of at most so many rows,
+const EVICT_ROWS: u64 = 10_000;
+/// and, beyond the rows that a transaction of parks brings, of so much time: so it keeps up with them.
+const EVICT_TIME: Duration = Duration::from_millis(20);
 /// An error that repeats is logged once in this time.
 const LOG_PAUSE: Duration = Duration::from_secs(10);
 
@@ -43,6 +49,10 @@ pub(super) struct Upkeep {
     indexes_made: u32,
     logged: Option<Instant>,
     unlogged: u64,
+    /// Up to where an account's raw bytes are evicted: what others have before it need not be looked through again.
+    evicted: HashMap<AccountId, Seq>,
+    saying_evicted: Seldom,
+    saying_expired: Seldom,
 }
 
 /// Whether there is room on the disk, as far as is known.
@@ -81,6 +91,9 @@ impl Upkeep {
             indexes_made: 0,
             logged: None,
             unlogged: 0,
+            evicted: HashMap::new(),
+            saying_evicted: Seldom::new(),
+            saying_expired: Seldom::new(),
         }
     }
 
@@ -144,21 +157,29 @@ impl Writer {
     }
 
     /// What waits for the operator has its share. The oldest goes, of the account that has the most, so that nobody's
-    /// garbage costs another what it may still need; but never an account's last.
+    /// garbage costs another what it may still need; but never an account's last. Parks wait for a moment of it at most: where
+    /// more comes than goes in that time, they are refused before they are queued.
     fn evict(&mut self, gone: &mut impl FnMut(Vec<Gone>)) -> Left {
         let share = self.shared.limits.operator_share();
         let (held, most) = {
             let ledger = self.shared.ledger.lock();
             (ledger.operator(), ledger.most_for_operator())
         };
-        let Some((account, most)) = most.filter(|(_, most)| held.bytes > share && most.rows > 1) else {
+        let Some((account, most)) = most.filter(|_| held.bytes > share) else {
             return Left::Nothing;
         };
+        let enough = (held.bytes - share) / (most.bytes / most.rows).max(1) + BATCH_ROWS as u64;
+        let enough = enough.min(EVICT_ROWS);
+        let after = self.upkeep.evicted.remove(&account).unwrap_or(Seq(0));
+        let begun = Instant::now();
         let evicted = self.commit(|conn, delta| {
             let (mut rows_left, mut over) = (most.rows, held.bytes - share);
             let mut taken = Vec::new();
-            for seq in rows::oldest_for_operator(conn, &account, CHUNK_ROWS)? {
-                if rows_left <= 1 || over == 0 {
+            let oldest = rows::oldest_for_operator(conn, &account, after, enough)?;
+            let found = oldest.len() as u64;
+            for seq in oldest {
+                let is_late = taken.len() >= BATCH_ROWS && begun.elapsed() >= EVICT_TIME;
+                if rows_left <= 1 || over == 0 || is_late {
                     break;
                 }
                 if let Some((weight, row)) = rows::take(conn, seq, Why::Evicted)? {
@@ -168,7 +189,16 @@ impl Writer {
                     over = over.saturating_sub(weight.cost);
                 }
             }
-            Ok(taken)
+            Ok((taken, found))
+        });
+        let evicted = evicted.map(|(taken, found)| {
+            // Where fewer were found, some may have come to places before it.
+            if let Some(last) = taken.iter().rfind(|row| matches!(row.kind, Kind::Raw(_)))
+                && found == enough
+            {
+                self.upkeep.evicted.insert(account, last.seq);
+            }
+            taken
         });
         self.told(evicted, Why::Evicted, gone)
     }
@@ -227,11 +257,15 @@ impl Writer {
             Why::Evicted => {
                 self.shared.evicted.fetch_add(count, Ordering::Relaxed);
                 let account = taken.first().map_or("", |row| row.account.as_str());
-                tracing::warn!(account, rows = count, "store.evicted");
+                if let Some(rows) = self.upkeep.saying_evicted.happened_times(count) {
+                    tracing::warn!(account, rows, "store.evicted");
+                }
             }
             Why::Expired => {
                 self.shared.expired.fetch_add(count, Ordering::Relaxed);
-                tracing::error!(rows = count, "store.expired");
+                if let Some(rows) = self.upkeep.saying_expired.happened_times(count) {
+                    tracing::error!(rows, "store.expired");
+                }
             }
             Why::Discarded => {
                 self.shared.discarded.fetch_add(count, Ordering::Relaxed);

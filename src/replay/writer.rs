@@ -21,13 +21,13 @@ use super::store::Shared;
 use super::tally::{Delta, Ledger};
 use super::upkeep::Upkeep;
 use super::{
-    AskError, DataDir, Discarded, Filter, Gone, Kind, ParkError, Recovered, Routing, Seq, Still, StoreError,
-    StoreHealth, StoreLimits, Table, Why, entries, listing, moving, rows, schema, staged,
+    AskError, DataDir, Discarded, Filter, Gone, Kind, ParkError, Parked, Recovered, Routing, Seq, Still,
+    StoreError, StoreHealth, StoreLimits, Table, Why, entries, listing, moving, rows, schema, staged,
 };
 use crate::faults::{self, Point};
 
 /// One transaction takes what has queued until it has this many rows,
-const BATCH_ROWS: usize = 1000;
+pub(super) const BATCH_ROWS: usize = 1000;
 /// or this many bytes,
 const BATCH_BYTES: u64 = 4 << 20;
 /// or is this old.
@@ -190,17 +190,17 @@ impl Writer {
         }
         let mut batch = Vec::new();
         match self.write_parks(&mut batch) {
-            Ok(()) if batch.is_empty() => {}
-            Ok(()) if self.is_lost() => {
+            Ok(_) if batch.is_empty() => {}
+            Ok(_) if self.is_lost() => {
                 for job in batch {
                     self.answer(job, Err(ParkError::Closed));
                 }
             }
-            Ok(()) => {
+            Ok(kept) => {
                 self.parked();
                 faults::point(Point::AfterPark);
-                for job in batch {
-                    self.answer(job, Ok(()));
+                for (job, kept) in batch.into_iter().zip(kept) {
+                    self.answer(job, kept);
                 }
             }
             Err(error) => {
@@ -213,9 +213,11 @@ impl Writer {
         }
     }
 
-    fn write_parks(&self, batch: &mut Vec<ParkJob>) -> rusqlite::Result<()> {
+    /// What is to be answered to each of the batch, once it is committed.
+    fn write_parks(&self, batch: &mut Vec<ParkJob>) -> rusqlite::Result<Vec<Result<(), ParkError>>> {
+        let mut kept = Vec::new();
         let Some(first) = self.shared.queue.next_park() else {
-            return Ok(());
+            return Ok(kept);
         };
         batch.push(first);
         let begun = Instant::now();
@@ -224,9 +226,10 @@ impl Writer {
             loop {
                 let Some(job) = batch.get(at) else {
                     faults::point(Point::BeforePark);
-                    return schema::save_next_seq(conn, self.shared.next_seq.load(Ordering::Relaxed));
+                    schema::save_next_seq(conn, self.shared.next_seq.load(Ordering::Relaxed))?;
+                    return Ok(kept);
                 };
-                self.insert(conn, delta, &job.rows)?;
+                kept.push(self.insert(conn, delta, &job.rows)?);
                 count += job.rows.len();
                 bytes += job.cost;
                 at += 1;
@@ -237,12 +240,20 @@ impl Writer {
         })
     }
 
-    fn insert(&self, conn: &Connection, delta: &mut Delta, rows: &Rows) -> rusqlite::Result<()> {
+    fn insert(
+        &self,
+        conn: &Connection,
+        delta: &mut Delta,
+        rows: &Rows,
+    ) -> rusqlite::Result<Result<(), ParkError>> {
         match rows {
-            Rows::Events(events) => {
-                for event in events {
-                    delta.add(&rows::insert_event(conn, event, self.run)?);
+            Rows::Events(events) => self.insert_events(conn, delta, events)?,
+            Rows::Instead { old, rows } => {
+                let Some(weight) = rows::delete_event(conn, *old)? else { return Ok(Err(ParkError::Gone)) };
+                if let Some(weight) = weight {
+                    delta.take(&weight);
                 }
+                self.insert_events(conn, delta, rows)?;
             }
             Rows::Raw(raws) => {
                 for raw in raws {
@@ -251,6 +262,13 @@ impl Writer {
                     }
                 }
             }
+        }
+        Ok(Ok(()))
+    }
+
+    fn insert_events(&self, conn: &Connection, delta: &mut Delta, events: &[Parked]) -> rusqlite::Result<()> {
+        for event in events {
+            delta.add(&rows::insert_event(conn, event, self.run)?);
         }
         Ok(())
     }
@@ -268,9 +286,7 @@ impl Writer {
 
     /// Gives the reservation back, and tells who waits.
     fn answer(&self, job: ParkJob, result: Result<(), ParkError>) {
-        if let Some((account, bytes)) = &job.reserved {
-            self.shared.ledger.lock().release(account, *bytes);
-        }
+        self.shared.ledger.lock().release(&job.account, job.room);
         (job.done)(result);
     }
 

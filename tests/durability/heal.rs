@@ -116,7 +116,7 @@ async fn what_got_too_old_is_said_and_the_poller_brings_it_again_with_the_same_i
             .collect();
     }
     let said = || bridge.log_text().lines().filter(|line| line.contains("parked.removed")).count();
-    until("each is said", || said() == rows.len()).await;
+    until("the first are said", || said() >= rows.len().min(16)).await;
     let text = client.get(format!("{}/metrics", bridge.admin)).send().await.unwrap().text().await.unwrap();
     let expired =
         text.lines().find(|line| line.starts_with("fleetbus_parked_lost_total") && line.contains("expired"));
@@ -199,9 +199,11 @@ async fn what_was_evicted_is_said_and_the_poller_brings_it_again_while_what_wait
     drained(&bridge, waiting.len()).await;
     let evicted = metric(&bridge, "fleetbus_parked_lost_total{how=\"evicted\"}").await as usize;
     assert!((1..set_aside.len()).contains(&evicted), "{evicted} of {}", set_aside.len());
-    until("each is said", || removed().len() >= evicted).await;
     let oldest: Vec<u64> = set_aside[..evicted].iter().map(|row| row["seq"].as_u64().unwrap()).collect();
-    assert_eq!(removed(), oldest, "the oldest that waited for the operator, and nothing else");
+    // A few are named at once, the others only counted.
+    let few = evicted.min(16);
+    until("the first are said", || removed().len() >= few).await;
+    assert_eq!(removed(), oldest[..few], "the oldest that waited for the operator, and nothing else");
     let text_of = |row: &&Value| row["id"].as_str().unwrap().to_owned();
     let healed: HashSet<String> = set_aside[..evicted].iter().map(text_of).collect();
     let kept: HashSet<String> = set_aside[evicted..].iter().map(text_of).collect();

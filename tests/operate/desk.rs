@@ -1,5 +1,6 @@
 //! An operator at a desk: a bridge on the local bus as a child process, asked by HTTP and by command line.
 
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -65,8 +66,14 @@ impl Desk {
 
     /// kill -9, and the same again.
     pub async fn killed_and_started(self) -> Self {
+        self.killed_changed_and_started(|_| ()).await
+    }
+
+    /// kill -9, a change of what is in its folder, and the same again.
+    pub async fn killed_changed_and_started(self, change: impl FnOnce(&Path)) -> Self {
         let Self { bridge, folder, config, client } = self;
         bridge.kill9();
+        change(folder.path());
         let bridge = Bridge::start(&config);
         let desk = Self { bridge, folder, config, client };
         desk.ready().await;

@@ -1,9 +1,15 @@
 //! Replays: history published again, and a replay that goes on after kill -9.
 
+use std::path::Path;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::bridge::acme;
 use crate::desk::{Desk, position};
+
+/// A bus that nobody serves: everything is parked.
+const NOBODY: &str = "bus: { nats: { url: \"nats://127.0.0.1:1\" } }";
 
 async fn begin(desk: &Desk, asked: Value) -> String {
     let (status, begun) = desk.json(Method::POST, "/v1/replays", &asked).await;
@@ -66,4 +72,62 @@ async fn a_replay_goes_on_after_kill_9() {
     let desk = desk.killed_and_started().await;
     desk.eventually("it is known", async || desk.get(&path).await.0 == 200).await;
     assert_eq!(desk.get(&path).await.1["state"], "done", "what has ended stays ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_discarded_is_not_sent_by_a_replay_that_has_read_it() {
+    let desk = Desk::open("").await;
+    let novelty = |n: usize| json!({"pushType": "NOVELTY", "n": n});
+    desk.push(&Value::Array((0..20).map(novelty).collect())).await;
+    let path = begin(&desk, json!({"rate": 5})).await;
+    desk.eventually("one is tried", async || desk.get(&path).await.1["tried"] != 0).await;
+    assert_eq!(desk.delete("/v1/parked?all=true").await.0, 200);
+    let done = ended(&desk, &path).await;
+    let count = |name: &str| done[name].as_u64().unwrap();
+    assert_eq!((&done["state"], count("tried"), count("sent")), (&json!("done"), 20, 0), "{done}");
+    assert!(count("gone") > 0 && count("left") + count("gone") == 20, "{done}");
+    assert_eq!(desk.get("/v1/parked/summary").await.1["messages"], 0);
+}
+
+/// As if the bus could take none of what is parked, and then is another that can.
+fn set_aside_and_change_bus(folder: &Path) {
+    let store = rusqlite::Connection::open(folder.join("data/store.db")).unwrap();
+    let changes = "UPDATE parked SET reason = 2, for_bus = 0; UPDATE tally SET kind = 2; UPDATE ages SET population = 1;";
+    store.execute_batch(changes).unwrap();
+    let config = folder.join("fleetbus.yaml");
+    let text = std::fs::read_to_string(&config).unwrap().replace(NOBODY, "bus: { local: {} }");
+    std::fs::write(&config, text).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_is_sent_once_by_replays_that_overlap_and_not_at_all_once_it_is_discarded() {
+    let (shared, other) = ("350000000000017", "350000000000025");
+    let desk = Desk::on(NOBODY, acme(), "").await;
+    for imei in [shared, other] {
+        desk.push(&Value::Array((0..20).map(|second| position(imei, second)).collect())).await;
+    }
+    let desk = desk.killed_changed_and_started(set_aside_and_change_bus).await;
+    let asked = json!({"subject": shared, "rate": 20});
+    let mut replays = Vec::new();
+    for _ in 0..3 {
+        replays.push(begin(&desk, asked.clone()).await);
+    }
+    let count = |job: &Value, name: &str| job[name].as_u64().unwrap();
+    let (mut sent, mut gone) = (0, 0);
+    for path in &replays {
+        let done = ended(&desk, path).await;
+        assert_eq!(done["state"], "done", "{done}");
+        (sent, gone) = (sent + count(&done, "sent"), gone + count(&done, "gone"));
+    }
+    assert_eq!(sent, 20, "{gone} were gone");
+
+    let path = begin(&desk, json!({"subject": other, "rate": 5})).await;
+    desk.eventually("one is sent", async || desk.get(&path).await.1["sent"] != 0).await;
+    assert_eq!(desk.delete(&format!("/v1/parked?reason=unfit&subject={other}")).await.0, 200);
+    let done = ended(&desk, &path).await;
+    let sent = sent + count(&done, "sent");
+    assert!(count(&done, "gone") > 0 && count(&done, "sent") + count(&done, "gone") == 20, "{done}");
+    let parked = async || desk.get("/v1/parked/summary").await.1["messages"].as_u64().unwrap();
+    desk.eventually("what was sent is delivered", async || parked().await == 0).await;
+    assert_eq!(desk.events().await.len() as u64, sent);
 }

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use fleetbus::replay::{Filter, Kind, LaneKey, Reason, Seq, WaitsFor};
+use fleetbus::replay::{Filter, Kind, LaneKey, ParkError, Reason, Seq, WaitsFor};
 use proptest::prelude::*;
 
-use super::support::{Running, check_file, lane, limits, park, parked, whole};
+use super::support::{Running, check_file, lane, limits, park, parked, whole, within};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -29,6 +29,12 @@ enum Step {
     Mark {
         which: prop::sample::Index,
         reason: Reason,
+    },
+    /// Another row in the place of one, which may be gone.
+    Instead {
+        which: prop::sample::Index,
+        lane: usize,
+        gone: bool,
     },
     Read {
         lane: usize,
@@ -56,6 +62,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => prop::collection::vec(any::<Index>(), 1..4).prop_map(|which| Step::Delete { which }),
         2 => any::<Index>().prop_map(|which| Step::Free { which }),
         2 => (any::<Index>(), reason()).prop_map(|(which, reason)| Step::Mark { which, reason }),
+        2 => (any::<Index>(), 0..3usize, any::<bool>())
+            .prop_map(|(which, lane, gone)| Step::Instead { which, lane, gone }),
         4 => (0..3usize, 0..4usize, 1..6usize).prop_map(|(lane, skip, limit)| Step::Read { lane, skip, limit }),
         1 => (0..3usize).prop_map(|lane| Step::Discard { lane }),
         1 => Just(Step::Restart),
@@ -162,6 +170,24 @@ async fn play(steps: Vec<Step>) {
                     model.entry(seq).and_modify(|row| (row.reason, row.provisional) = (reason, false));
                     running.store.set_reason(vec![seq], reason, "changed".into());
                 }
+            }
+            Step::Instead { which, lane, gone } => {
+                let Some(old) = at(&model, &which) else { continue };
+                if gone {
+                    model.remove(&old);
+                    running.store.delete(vec![old]);
+                    running.settle().await;
+                }
+                let row = parked(&running.store, &key(lane));
+                let (seq, reason) = (row.seq, row.reason);
+                let (done, told) = tokio::sync::oneshot::channel();
+                let tell = Box::new(move |kept| done.send(kept).unwrap());
+                running.store.park_instead(old, row, tell).unwrap();
+                let there = model.remove(&old).is_some();
+                if there {
+                    model.insert(seq, Row { lane: key(lane), reason, provisional: false });
+                }
+                assert_eq!(within(told).await.unwrap(), if there { Ok(()) } else { Err(ParkError::Gone) });
             }
             Step::Read { lane, skip, limit } => {
                 let key = key(lane);

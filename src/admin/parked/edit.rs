@@ -106,7 +106,13 @@ async fn make(state: &AdminState, caller: &Caller, edit: Edit) -> Result<Edited,
             keep(state, caller, seq, (&parked.lane.account, &old, bytes), texts).await?;
             let lane = LaneKey { topic, ..parked.lane.clone() };
             let again = state.inner.again.events(vec![Parked { lane, ..parked }]).await;
-            again.map_err(|error| Problem::unavailable(format!("it stays parked as it was: {error}")))?;
+            match again {
+                Ok(0) => {}
+                Ok(_) => return Err(Problem::not_found("it is gone meanwhile")),
+                Err(error) => {
+                    return Err(Problem::unavailable(format!("it stays parked as it was: {error}")));
+                }
+            }
             Ok(Edited { seq: seq.0, events: 1, left: 0 })
         }
         Edit::Body(seq, raw) => {

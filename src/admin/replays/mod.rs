@@ -12,7 +12,6 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse as _, Response};
-use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -45,32 +44,39 @@ pub struct Again {
 }
 
 impl Again {
-    /// Puts events at the ends of their lanes, in their order; the rows that are there now go once that is on disk.
-    pub(super) async fn events(&self, parked: Vec<Parked>) -> Result<(), ParkError> {
+    /// Puts events at the ends of their lanes, in their order, and in the place of the rows that are there now; how many of
+    /// these were gone: discarded, evicted, or sent by another replay since they were read.
+    pub(super) async fn events(&self, parked: Vec<Parked>) -> Result<u64, ParkError> {
         let mut waiting = Vec::with_capacity(parked.len());
         let mut failed = None;
         for event in parked {
-            let old = event.seq;
             let (tell, told) = oneshot::channel();
-            // Whoever waits may have given up: then both rows stay, and the event is published twice with one id.
+            // Whoever waits may have given up.
             let done = Box::new(move |kept: Result<(), ParkError>| tell.send(kept).unwrap_or_default());
             match self.lanes.requeue(event, done) {
-                Ok(()) => waiting.push(async move { (old, told.await.unwrap_or(Err(ParkError::Closed))) }),
+                Ok(()) => waiting.push(told),
                 Err(error) => {
                     failed = Some(error);
                     break;
                 }
             }
         }
-        let mut kept = Vec::new();
-        for (old, result) in join_all(waiting).await {
-            match result {
-                Ok(()) => kept.push(old),
-                Err(error) => failed = Some(error),
+        let mut gone = 0;
+        for told in waiting {
+            match told.await.unwrap_or(Err(ParkError::Closed)) {
+                Ok(()) => {}
+                Err(ParkError::Gone) => gone += 1,
+                Err(
+                    error @ (ParkError::AccountFull
+                    | ParkError::Full
+                    | ParkError::OperatorFull
+                    | ParkError::Busy
+                    | ParkError::Failing(_)
+                    | ParkError::Closed),
+                ) => failed = Some(error),
             }
         }
-        self.store.delete(kept);
-        failed.map_or(Ok(()), Err)
+        failed.map_or(Ok(gone), Err)
     }
 
     /// Decodes and delivers raw bytes.
@@ -110,6 +116,8 @@ struct Work {
     sent: u64,
     events: u64,
     left: u64,
+    #[serde(default)]
+    gone: u64,
     errors: u64,
     /// What was tried before this process.
     #[serde(skip)]
@@ -150,6 +158,8 @@ struct Said {
     events: u64,
     /// Those that stay, for they are still not understood.
     left: u64,
+    /// Those that were discarded, or sent by another replay, before their turn came.
+    gone: u64,
     /// Attempts that failed and were made again.
     errors: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -241,6 +251,7 @@ async fn begin(
         sent: 0,
         events: 0,
         left: 0,
+        gone: 0,
         errors: 0,
         tried_before: 0,
     };
@@ -335,6 +346,7 @@ fn said(replay: &Replay) -> Said {
         sent: work.sent,
         events: work.events,
         left: work.left,
+        gone: work.gone,
         errors: work.errors,
         error,
         began_at: time_text(began_at),

@@ -38,6 +38,7 @@ struct Fate {
     sent: u64,
     events: u64,
     left: u64,
+    gone: u64,
 }
 
 /// One message to be sent again.
@@ -205,14 +206,23 @@ impl Run {
     async fn requeue(&self, events: &mut Vec<Parked>, fate: &mut Fate) -> Result<(), String> {
         let some = events.len() as u64;
         if some > 0 {
-            self.replays.again.events(std::mem::take(events)).await.map_err(|error| error.to_string())?;
+            let moved = self.replays.again.events(std::mem::take(events)).await;
+            let gone = moved.map_err(|error| error.to_string())?;
             fate.tried += some;
-            fate.sent += some;
+            fate.sent += some.saturating_sub(gone);
+            fate.gone += gone;
         }
         Ok(())
     }
 
     async fn raw(&self, seq: Seq, raw: ParkedRaw, fate: &mut Fate) -> Result<(), String> {
+        // The page was read some time ago.
+        let there = self.replays.again.store.get(seq).await.map_err(|error| error.to_string())?;
+        if there.is_none() {
+            fate.tried += 1;
+            fate.gone += 1;
+            return Ok(());
+        }
         match self.replays.again.raw(raw).await {
             Ok(receipt) if receipt.unrecognized == 0 && receipt.undecodable == 0 => {
                 self.replays.again.store.delete(vec![seq]);
@@ -245,6 +255,7 @@ impl Run {
         work.sent += fate.sent;
         work.events += fate.events;
         work.left += fate.left;
+        work.gone += fate.gone;
         work.after = last.or(work.after);
     }
 }

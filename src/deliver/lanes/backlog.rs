@@ -197,15 +197,16 @@ impl Lanes {
         self.tidy(&mut shard, key);
     }
 
-    /// A row that waited for the operator waits for the bus again, at the end of its lane: a new row, counted in the
-    /// section in which it gets its place, so that no drain passes it over or finds it before it is counted.
+    /// A row that waited for the operator waits for the bus again, at the end of its lane: a new row in its place, counted in
+    /// the section in which it gets its place, so that no drain passes it over or finds it before it is counted. Where the
+    /// old one is gone by then, `done` hears so, and nothing is sent.
     ///
     /// # Errors
     /// At once, where the store has no room for it; `done` is not called then.
     pub fn requeue(self: &Arc<Self>, parked: Parked, done: Done) -> Result<(), ParkError> {
         let key = parked.lane.clone();
         let mut shard = self.shard(&key).lock();
-        let seq = self.store.next_seq();
+        let (old, seq) = (parked.seq, self.store.next_seq());
         let row = Parked { seq, reason: Reason::Unavailable, provisional: false, ..parked };
         let (lanes, told) = (Arc::clone(self), key.clone());
         let done = Box::new(move |kept: Result<(), ParkError>| {
@@ -218,7 +219,7 @@ impl Lanes {
             }
             done(kept);
         });
-        self.store.park(vec![row], done)?;
+        self.store.park_instead(old, row, done)?;
         shard.entry(key.clone()).or_default().add_row(seq, &self.numbers);
         self.tidy(&mut shard, &key);
         Ok(())

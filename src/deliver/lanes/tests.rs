@@ -430,14 +430,24 @@ async fn a_requeued_row_is_counted_when_it_gets_its_place_and_not_where_it_is_re
         ground.run_store();
         ground.read(None).await.remove(0)
     };
+    assert!(ground.lanes.begin_drain(&ground.key));
+    ground.store.set_reason(vec![row.seq], Reason::Unfit, "too large".to_owned());
+    assert!(ground.lanes.drained(&ground.key, &Drained::SetAside, None));
     ground.lanes.requeue(row.clone(), Box::new(|kept| assert!(kept.is_ok()))).unwrap();
-    assert_eq!(ground.rows(), 2);
+    assert_eq!(ground.rows(), 1);
     let rows = ground.read(None).await;
-    assert_eq!(rows.len(), 2);
-    assert!(rows[1].seq > row.seq);
+    assert_eq!(rows.len(), 1);
+    assert!(rows[0].seq > row.seq);
+    // Who read the same row before comes too late.
+    let (tell, told) = tokio::sync::oneshot::channel();
+    ground.lanes.requeue(row.clone(), Box::new(move |kept| tell.send(kept).unwrap())).unwrap();
+    assert_eq!(told.await.unwrap(), Err(ParkError::Gone));
+    assert_eq!(ground.rows(), 1);
+    let all = ground.store.list(&Filter::default(), None, 10).await.unwrap().rows;
+    assert_eq!(all.iter().map(|row| row.seq).collect::<Vec<_>>(), [rows[0].seq]);
     ground.store.close();
     assert!(ground.lanes.requeue(row, Box::new(|_| panic!("refused at once"))).is_err());
-    assert_eq!(ground.rows(), 2);
+    assert_eq!(ground.rows(), 1);
 }
 
 #[tokio::test]

@@ -82,6 +82,8 @@ async fn what_is_acknowledged_after_the_stop_is_booked_and_not_sent_again_by_the
     let counts = Arc::new(Counts::new([&lane().account]));
     let breaker = Breaker::new(config::Breaker { failure_rate: 0.5, window: hour });
     let lanes = Lanes::new(Arc::clone(&bus), store.clone(), breaker, Arc::clone(&counts), 3, Vec::new());
+    let unfit = Parked { reason: Reason::Unfit, ..row(0) };
+    store.park(vec![unfit], Box::new(|kept| assert!(kept.is_ok()))).unwrap();
     lanes.requeue(row(0), Box::new(|kept| assert!(kept.is_ok()))).unwrap();
     let stop = CancellationToken::new();
     let kind = BusKind::Local;
