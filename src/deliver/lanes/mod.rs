@@ -46,6 +46,17 @@ enum Attempt {
     Sent,
 }
 
+/// Whether the drain has a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Draining {
+    #[default]
+    No,
+    /// A future of it reads, sends or awaits.
+    Works,
+    /// Something of it is with the bus, and late.
+    Late,
+}
+
 /// An event that the bus has not acknowledged. Once it is parked provisionally only its number and row matter.
 struct Entry {
     number: u64,
@@ -72,7 +83,7 @@ struct Lane {
     last_came: u64,
     head: Option<Seq>,
     stalled: bool,
-    draining: bool,
+    draining: Draining,
 }
 
 impl Lane {
@@ -83,7 +94,12 @@ impl Lane {
 
     /// Nothing of it is unresolved, and no drain has it.
     fn is_free(&self) -> bool {
-        self.entries.is_empty() && !self.draining
+        self.entries.is_empty() && self.draining == Draining::No
+    }
+
+    /// A future of the drain has it, and nothing is in flight that came from a sender.
+    fn is_worked_on(&self) -> bool {
+        self.entries.is_empty() && self.draining == Draining::Works
     }
 
     fn add_row(&mut self, seq: Seq, numbers: &AtomicU64) {
@@ -244,17 +260,6 @@ impl Lanes {
         self.tidy(&mut shard, key);
     }
 
-    /// The breaker is open, no lane can carry its probe, and nothing is in flight that could close it: what is parked
-    /// belongs to refused topics, or nothing could be kept. The next events try the bus; else it would stay open for
-    /// ever, for pollers wait for it, too.
-    pub fn close_breaker_for_want_of_probes(&self) {
-        let busy = |lane: &Lane| lane.draining || !lane.entries.is_empty();
-        if !self.shards.iter().any(|shard| shard.lock().values().any(busy)) {
-            tracing::info!("breaker.nothing_to_probe_with");
-            self.record(Verdict::Success);
-        }
-    }
-
     /// Whether events are parked at once for want of the bus.
     #[must_use]
     pub fn is_breaker_open(&self) -> bool {
@@ -288,9 +293,9 @@ impl Lanes {
 
     fn tidy(&self, shard: &mut HashMap<LaneKey, Lane>, key: &LaneKey) {
         let Some(lane) = shard.get(key) else { return };
-        if lane.entries.is_empty() && lane.rows == 0 && !lane.draining {
+        if lane.is_free() && lane.rows == 0 {
             shard.remove(key);
-        } else if lane.entries.is_empty() && lane.rows > 0 && !lane.draining {
+        } else if lane.is_free() {
             self.ready.notify_one();
         }
     }

@@ -186,6 +186,10 @@ enum Step {
     Drain,
     /// The drain's attempt fails.
     FailDrain,
+    /// It is late: the drain leaves its row with the bus, and forgets the others that it read.
+    Late,
+    /// What was late is acknowledged.
+    LateComes,
     /// The store's thread does what is queued.
     Store,
 }
@@ -204,6 +208,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::BringBack),
         6 => Just(Step::Drain),
         1 => Just(Step::FailDrain),
+        2 => Just(Step::Late),
+        2 => Just(Step::LateComes),
         2 => Just(Step::Store),
     ]
 }
@@ -223,6 +229,7 @@ struct Model {
     log: Vec<u64>,
     unfit: Vec<u64>,
     draining: Option<Draining>,
+    late: Option<Parked>,
 }
 
 impl Model {
@@ -265,6 +272,21 @@ impl Model {
             Step::FailDrain => {
                 if self.draining.take().is_some() {
                     lanes.end_drain(&key);
+                }
+            }
+            Step::Late => {
+                if let Some(row) = self.draining.as_mut().and_then(|draining| draining.rows.pop_front()) {
+                    (self.draining, self.late) = (None, Some(row));
+                    lanes.drain_is_late(&key);
+                }
+            }
+            Step::LateComes => {
+                if let Some(row) = self.late.take() {
+                    self.log.push(row.id.as_u128() as u64);
+                    self.ground.store.delete(vec![row.seq]);
+                    if !lanes.drained(&key, &Drained::Delivered(1), None) {
+                        lanes.end_drain(&key);
+                    }
                 }
             }
             Step::Store => drop(self.ground.read(None).await),
@@ -318,6 +340,7 @@ impl Model {
             while !self.ground.sent().is_empty() {
                 self.take(Step::Acknowledge).await;
             }
+            self.take(Step::LateComes).await;
             self.take(Step::Drain).await;
             if self.ground.is_gone() {
                 self.take(Step::Store).await;
@@ -365,7 +388,13 @@ proptest! {
             let mut ground = Ground::new(parked).await;
             ground.run_store();
             let mut model = Model {
-                ground, events: BTreeMap::new(), next: 0, log: Vec::new(), unfit: Vec::new(), draining: None,
+                ground,
+                events: BTreeMap::new(),
+                next: 0,
+                log: Vec::new(),
+                unfit: Vec::new(),
+                draining: None,
+                late: None,
             };
             for step in steps {
                 model.take(step).await;
@@ -471,6 +500,40 @@ async fn the_breaker_does_not_stay_open_where_nothing_can_carry_its_probe() {
     assert!(ground.is_gone());
     ground.lanes.close_breaker_for_want_of_probes();
     assert!(!ground.lanes.is_breaker_open());
+}
+
+#[tokio::test]
+async fn what_hangs_with_its_partition_does_not_hold_the_breaker_open_for_ever() {
+    let ground = Ground::new(1 << 30).await;
+    let open_since = |ago: u64| {
+        let mut breaker = Breaker::new(config::Breaker { failure_rate: 0.5, window: HOUR });
+        let then = Instant::now().checked_sub(Duration::from_secs(ago)).unwrap();
+        let opened = (0..20).filter_map(|_| breaker.record(then, Verdict::Failure)).count();
+        assert_eq!(opened, 1);
+        *ground.lanes.breaker.lock() = breaker;
+    };
+    let closes = || {
+        ground.lanes.close_breaker_for_want_of_probes();
+        !ground.lanes.is_breaker_open()
+    };
+    // A sender's event: with its deadline before it, and behind it.
+    let (number, group) = ground.admit(1, Admission::Normal).await;
+    open_since(60);
+    assert!(!closes(), "it may be acknowledged any moment");
+    ground.lanes.expire(&ground.key, &group);
+    assert!(closes());
+    open_since(1);
+    assert!(!closes(), "the bus may come back whole");
+    ground.lanes.resolve(&ground.key, number, unavailable());
+    // The drain's.
+    assert!(ground.lanes.begin_drain(&ground.key));
+    open_since(60);
+    assert!(!closes());
+    ground.lanes.drain_is_late(&ground.key);
+    assert!(closes());
+    open_since(1);
+    assert!(!closes());
+    assert!(!ground.lanes.begin_drain(&ground.key), "one attempt of a lane at a time");
 }
 
 #[tokio::test]
