@@ -253,12 +253,14 @@ impl Bus {
         }
     }
 
-    /// Whether topics that were refused may be taken now, since this was asked last: their schemas were found.
+    /// Whether topics that were refused may be taken now, since this was asked last: their schemas were found, or there is a
+    /// new connection.
     #[must_use]
     pub fn has_news_of_topics(&self) -> bool {
         match self {
             Self::Kafka(bus) => bus.has_news_of_topics(),
-            Self::Nats(_) | Self::Local(_) => false,
+            Self::Nats(bus) => bus.has_news_of_topics(),
+            Self::Local(_) => false,
         }
     }
 
