@@ -188,7 +188,10 @@ impl Shared {
                 self.break_down();
                 Failure::Broken(why)
             }
-            failure @ (Failure::Unfit(_) | Failure::Refused(_) | Failure::Unavailable(_)) => failure,
+            failure @ (Failure::Unfit(_)
+            | Failure::Refused(_)
+            | Failure::Unavailable(_)
+            | Failure::Busy(_)) => failure,
         })
     }
 
@@ -205,13 +208,20 @@ impl Shared {
                         break;
                     }
                 }
+                // It waits on: whoever comes next, an acknowledgement or `STALE`, tries again.
+                Err((Failure::Busy(_), ticket)) => {
+                    turns.waiting.push_front((message, ticket));
+                    break;
+                }
                 Err((failure, ticket)) => {
                     let rest = match &failure {
                         Failure::Unfit(_) => None,
                         Failure::Refused(_) => {
                             Some(Failure::Unavailable("one before it was refused".to_owned()))
                         }
-                        Failure::Unavailable(_) | Failure::Broken(_) => Some(failure.clone()),
+                        Failure::Unavailable(_) | Failure::Busy(_) | Failure::Broken(_) => {
+                            Some(failure.clone())
+                        }
                     };
                     turns.failed.push((failure, ticket));
                     if let Some(rest) = rest {
@@ -298,7 +308,7 @@ impl KafkaBus {
     fn hand_over(&self, message: &Message, ticket: Ticket) -> Result<(), (Failure, Ticket)> {
         let mut turns = self.shared.turns.lock();
         if turns.fenced {
-            return Err((Failure::Unavailable("messages before it failed".to_owned()), ticket));
+            return Err((Failure::Busy("messages before it failed".to_owned()), ticket));
         }
         let alone = turns.sends_alone();
         if turns.waiting.is_empty() && (!alone || turns.in_flight == 0) {
@@ -308,7 +318,7 @@ impl KafkaBus {
             return Ok(());
         }
         if turns.waiting.len() >= WAITING {
-            return Err((Failure::Unavailable("too many messages wait for their turn".to_owned()), ticket));
+            return Err((Failure::Busy("too many messages wait for their turn".to_owned()), ticket));
         }
         turns.waiting.push_back((message.clone(), ticket));
         if turns.waiting.len() == 1 {

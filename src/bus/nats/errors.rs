@@ -35,7 +35,7 @@ pub(super) enum Reaction {
 
 pub(super) fn reaction(error: &PublishError, sending: Sending, stream: Stream) -> Reaction {
     match (failure_of(error, stream), sending) {
-        (None, _) | (Some(Failure::Unavailable(_)), Sending::Again) => Reaction::Again,
+        (None, _) | (Some(Failure::Unavailable(_) | Failure::Busy(_)), Sending::Again) => Reaction::Again,
         (Some(failure), Sending::First) => Reaction::End(failure),
         (Some(Failure::Refused(_) | Failure::Unfit(_) | Failure::Broken(_)), Sending::Again) => {
             Reaction::Lose
@@ -48,7 +48,7 @@ fn failure_of(error: &PublishError, stream: Stream) -> Option<Failure> {
     let why = error.to_string();
     Some(match error.kind() {
         PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => return None,
-        PublishErrorKind::MaxAckPending => Failure::Unavailable(why),
+        PublishErrorKind::MaxAckPending => Failure::Busy(why),
         PublishErrorKind::StreamNotFound => match stream {
             Stream::Seen => Failure::Unavailable("nobody answers for the stream".to_owned()),
             Stream::Unseen => Failure::Refused("no stream takes this subject".to_owned()),
@@ -105,6 +105,7 @@ mod tests {
     fn reactions(error: &PublishError, stream: Stream) -> [&'static str; 2] {
         [Sending::First, Sending::Again].map(|sending| match reaction(error, sending, stream) {
             Reaction::End(Failure::Unavailable(_)) => "unavailable",
+            Reaction::End(Failure::Busy(_)) => "busy",
             Reaction::End(Failure::Refused(_)) => "refused",
             Reaction::End(Failure::Unfit(_)) => "unfit",
             Reaction::End(Failure::Broken(_)) => "broken",
@@ -125,6 +126,7 @@ mod tests {
         check(&told(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM), ["unfit", "unresolved"]);
         let of = |kind: PublishErrorKind| PublishError::new(kind);
         check(&of(PublishErrorKind::TimedOut), ["again", "again"]);
+        check(&of(PublishErrorKind::MaxAckPending), ["busy", "again"]);
         check(&of(PublishErrorKind::MaxPayloadExceeded), ["unfit", "unresolved"]);
     }
 

@@ -23,6 +23,7 @@ use async_nats::{
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -35,7 +36,7 @@ use errors::{Reaction, Sending, Stream, is_unavailability, reaction};
 use login::Login;
 use subjects::{Seen, covers, everything, without_subject};
 
-/// Messages handed over and not yet taken by the task, and attempts under way: beyond it the bus is unavailable.
+/// Messages handed over and not yet taken by the task, and attempts under way: beyond it the client is busy.
 const QUEUE: usize = 4_096;
 /// How long one acknowledgement is waited for before the message is sent again.
 const ACK: Duration = Duration::from_secs(5);
@@ -212,7 +213,12 @@ impl NatsBus {
                 place.send((message.clone(), ticket));
                 Ok(())
             }
-            Err(_) => Err((Failure::Unavailable("the queue to NATS is full".to_owned()), ticket)),
+            Err(TrySendError::Full(())) => {
+                Err((Failure::Busy("the queue to NATS is full".to_owned()), ticket))
+            }
+            Err(TrySendError::Closed(())) => {
+                Err((Failure::Unavailable("the client has ended".to_owned()), ticket))
+            }
         }
     }
 

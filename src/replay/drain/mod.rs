@@ -406,7 +406,9 @@ impl Drain {
                 Some(Outcome::Failed(failure)) => {
                     if !stuck {
                         self.lanes.drain_failed(key, failure);
-                        self.store.attempted(row.seq(), failure.to_string());
+                        if !matches!(failure, Failure::Busy(_)) {
+                            self.store.attempted(row.seq(), failure.to_string());
+                        }
                         refused = matches!(failure, Failure::Refused(_));
                     }
                     stuck = true;
