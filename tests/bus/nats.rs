@@ -338,7 +338,7 @@ async fn played<T>(nats: &Nats, root: &str, answers: &[&'static str], asks: impl
                 client.publish(to, Bytes::from_static(answer.as_bytes())).await.expect("answered");
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     let told = tokio::select! {
         told = asks => told,

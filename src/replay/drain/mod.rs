@@ -190,6 +190,7 @@ impl Drain {
             never = serving => match never {},
             () = sleep(LAST) => {}
         }
+        self.book_late(&shared);
         shared.rows.delete();
     }
 
