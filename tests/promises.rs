@@ -427,3 +427,101 @@ async fn states_are_answered_by_their_deadline_while_the_bus_hangs() {
         assert_eq!(change(id).await.0, 201);
     }
 }
+
+/// As many vehicles as one request may have are more than the client has room for at once: they wait for their turn, and nothing of that
+/// is a failure.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_request_is_delivered_by_a_bus_that_is_well_and_opens_no_breaker() {
+    let (nats, dir, prefix) =
+        (Nats::start(brokers::Guard::Open, ""), tempfile::tempdir().unwrap(), unique("largest"));
+    let mut bridge = Bridge::start(&nats_config(&nats, dir.path(), &prefix, ", publish_deadline: 30s"));
+    bridge.wait_for_log("bus.checked", Duration::from_secs(40));
+    let from = start();
+    let small = |vehicle: usize| serde_json::json!({ "pushType": "POSITION", "deviceNumber": imei(vehicle), "date": from, "latitude": 38.6, "longitude": -90.2 });
+    let body: Vec<_> = (0..10_000).map(small).collect();
+    let (url, client) = (format!("{}/webhooks/acme", bridge.webhook), reqwest::Client::new());
+    let answer = client.post(url).bearer_auth(TOKEN).json(&body).send().await.unwrap();
+    let counts: serde_json::Value = answer.json().await.unwrap();
+    let told = (&counts["delivered"], &counts["parked"]);
+    assert_eq!(told, (&10_000.into(), &0.into()), "{}", bridge.log_text());
+    assert!(!bridge.log_text().contains("breaker.opened"), "{}", bridge.log_text());
+    assert!(bridge.stop().success());
+}
+
+/// One of two brokers stays away with its partition, on which more vehicles wait than are drained at once: they hold up none of
+/// those on the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_without_a_leader_holds_up_only_its_own_vehicles() {
+    const VEHICLES: usize = 2_600;
+    let (kafka, dir, prefix) =
+        (Kafka::start(2, brokers::Guard::Open, ""), tempfile::tempdir().unwrap(), unique("leaderless"));
+    let topic = format!("{prefix}.position");
+    kafka.create(&topic, 2, 1, &[]).await;
+    let away = kafka.leaders(&topic, 2).iter().position(|leader| *leader == 1).expect("each leads one");
+    let config = kafka_config(&kafka, dir.path(), &prefix, "delivery: { drain_delay: 0s }");
+    let mut bridge = Bridge::start(&config);
+    bridge.wait_for_log("bus.checked", Duration::from_secs(40));
+    let (from, client, url) = (start(), client(), format!("{}/webhooks/acme", bridge.webhook));
+    let mut ledger = Ledger::default();
+    let mut send = async |vehicles: &[usize], at: i64| {
+        let rows: Vec<_> = vehicles.iter().map(|vehicle| flat(*vehicle, at)).collect();
+        let answer = client.post(&url).bearer_auth(TOKEN).json(&rows).send().await.unwrap();
+        assert_eq!(answer.status(), 201);
+        let facts = vehicles.iter().map(|vehicle| Fact { subject: imei(*vehicle), at });
+        ledger.sent.extend(facts.clone());
+        ledger.answered.extend(facts);
+        let counts: serde_json::Value = answer.json().await.unwrap();
+        counts["delivered"].as_u64().unwrap()
+    };
+    let all: Vec<usize> = (0..VEHICLES).collect();
+    send(&all, from).await;
+    // Where each vehicle's events go.
+    let mut lanes = [Vec::new(), Vec::new()];
+    let begun = Instant::now();
+    while lanes.iter().map(Vec::len).sum::<usize>() < VEHICLES {
+        assert!(begun.elapsed() < Duration::from_secs(60), "all are delivered");
+        lanes = [Vec::new(), Vec::new()];
+        for message in kafka.read(&topic) {
+            let imei: usize = seen(&message.payload).fact.subject.parse().unwrap();
+            lanes[usize::try_from(message.partition).unwrap()].push(imei - 350_000_000_000_000);
+        }
+    }
+    let (hang, go_on) = (lanes[away].len(), &lanes[1 - away]);
+    assert!(hang > 1_100, "{hang}");
+    kafka.kill9(1);
+    kafka.kill9(0);
+    for vehicles in all.chunks(200) {
+        send(vehicles, from + 1_000).await;
+    }
+    kafka.restart(0);
+    let begun = Instant::now();
+    loop {
+        let behind = metric(&bridge.admin, "fleetbus_lanes_behind").await;
+        if behind <= hang {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(120), "{behind} wait\n{}", bridge.log_text());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // And they are live.
+    let begun = Instant::now();
+    let mut at = from + 2_000;
+    while send(&go_on[..1], at).await == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the breaker closes\n{}", bridge.log_text());
+        at += 1_000;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    kafka.restart(1);
+    kafka.wait();
+    let report = compare(&ledger, async || read_topic(&kafka, &topic)).await;
+    assert!(report.holds(), "{report}\n{}", bridge.log_text());
+    assert_eq!((report.distinct, report.duplicates), (ledger.answered.len(), 0), "each event once");
+    assert!(bridge.stop().success());
+}
+
+/// One number of the metrics.
+async fn metric(admin: &str, name: &str) -> usize {
+    let text = reqwest::get(format!("{admin}/metrics")).await.expect("an answer").text().await.expect("text");
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} "))).expect(name);
+    line.parse::<f64>().expect("a number") as usize
+}

@@ -52,9 +52,12 @@ pub enum Outcome {
 /// Why an attempt failed, named for what helps.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// The bus cannot be reached, or its client's queue is full: park, drained by itself.
+    /// The bus cannot be reached: park, drained by itself.
     #[error("the bus is unavailable: {0}")]
     Unavailable(String),
+    /// The client's own queue has no room at the moment: try again soon. It says nothing of the bus.
+    #[error("the bus client is busy: {0}")]
+    Busy(String),
     /// The topic or stream is missing, or rights to it are: a state of the topic.
     #[error("the bus refuses the topic: {0}")]
     Refused(String),
@@ -253,12 +256,14 @@ impl Bus {
         }
     }
 
-    /// Whether topics that were refused may be taken now, since this was asked last: their schemas were found.
+    /// Whether topics that were refused may be taken now, since this was asked last: their schemas were found, or there is a
+    /// new connection.
     #[must_use]
     pub fn has_news_of_topics(&self) -> bool {
         match self {
             Self::Kafka(bus) => bus.has_news_of_topics(),
-            Self::Nats(_) | Self::Local(_) => false,
+            Self::Nats(bus) => bus.has_news_of_topics(),
+            Self::Local(_) => false,
         }
     }
 

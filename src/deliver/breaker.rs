@@ -14,6 +14,8 @@ const FEWEST_ATTEMPTS: u32 = 20;
 const CERTAINTY: f64 = 3.5;
 /// First and last pause between probes.
 const PROBE_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// Open for so long, it does not wait any more for attempts that are late.
+const LONG: Duration = Duration::from_secs(30);
 /// The window is counted in this many slices: its bound.
 const SLICES: u32 = 30;
 
@@ -45,7 +47,7 @@ struct Slice {
 #[derive(Debug)]
 enum State {
     Closed,
-    Open { next_probe: Instant, pause: Duration },
+    Open { since: Instant, next_probe: Instant, pause: Duration },
 }
 
 /// See the module.
@@ -75,11 +77,17 @@ impl Breaker {
         matches!(self.state, State::Open { next_probe, .. } if now >= next_probe)
     }
 
+    /// Whether it has been open for longer than an attempt that is late is waited for.
+    #[must_use]
+    pub fn is_open_long(&self, now: Instant) -> bool {
+        matches!(self.state, State::Open { since, .. } if now.saturating_duration_since(since) >= LONG)
+    }
+
     /// Whether a probe may be sent now; taken, it is spent, and the next one comes later.
     pub fn take_probe(&mut self, now: Instant) -> bool {
         match &mut self.state {
             State::Closed => false,
-            State::Open { next_probe, pause } if now >= *next_probe => {
+            State::Open { next_probe, pause, .. } if now >= *next_probe => {
                 *pause = (*pause * 2).min(PROBE_PAUSE.1);
                 *next_probe = now + *pause;
                 true
@@ -90,7 +98,7 @@ impl Breaker {
 
     /// The client says that the bus is there again: the next probe may go at once, and the pauses begin anew.
     pub fn probe_now(&mut self, now: Instant) {
-        if let State::Open { next_probe, pause } = &mut self.state {
+        if let State::Open { next_probe, pause, .. } = &mut self.state {
             *next_probe = now;
             *pause = PROBE_PAUSE.0;
         }
@@ -118,7 +126,7 @@ impl Breaker {
         if !self.is_too_much(successes + failures, failures) {
             return None;
         }
-        self.state = State::Open { next_probe: now + PROBE_PAUSE.0, pause: PROBE_PAUSE.0 };
+        self.state = State::Open { since: now, next_probe: now + PROBE_PAUSE.0, pause: PROBE_PAUSE.0 };
         self.slices.clear();
         Some(Change::Opened)
     }
@@ -234,6 +242,18 @@ mod tests {
         assert_eq!(breaker.record(start, Verdict::Failure), None);
         assert_eq!(breaker.record(start, Verdict::Success), Some(Change::Closed));
         assert!(!breaker.is_open());
+    }
+
+    #[test]
+    fn that_it_is_open_long_begins_when_it_opens_and_ends_when_it_closes() {
+        let start = Instant::now();
+        let mut breaker = breaker();
+        feed(&mut breaker, start, Verdict::Failure, 20);
+        breaker.probe_now(start + LONG / 2);
+        assert!(!breaker.is_open_long(start + LONG / 2));
+        assert!(breaker.is_open_long(start + LONG));
+        breaker.record(start, Verdict::Success);
+        assert!(!breaker.is_open_long(start + LONG));
     }
 
     #[test]

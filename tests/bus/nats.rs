@@ -7,11 +7,12 @@ use async_nats::jetstream::stream::{Config as Stream, DiscardPolicy};
 use bytes::Bytes;
 use fleetbus::bus::{Finding, Message, Outcome};
 use fleetbus::config::{self, Create, SecretSource};
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
-use crate::brokers::{Guard, Nats, USER, shared_nats, unique};
+use crate::brokers::{Guard, Nats, USER, free_port, shared_nats, unique};
 use crate::desk::{Desk, PATIENCE, by_key, kind, message};
 use crate::trust::Trust;
 
@@ -321,4 +322,146 @@ async fn a_nats_that_trusts_an_operator_takes_who_has_credentials_of_its_account
         assert!(matches!(findings[..], [Finding::Unreachable(_)]), "{findings:?}");
         stranger.close().await;
     }
+}
+
+/// A stream of the test's own on `root.>`, which answers one copy after the other so, and with nothing where that is empty; then
+/// no more.
+async fn played<T>(nats: &Nats, root: &str, answers: &[&'static str], asks: impl Future<Output = T>) -> T {
+    let client = nats.client().await;
+    let mut copies = client.subscribe(format!("{root}.>")).await.expect("subscribed");
+    client.flush().await.expect("connected");
+    let plays = async {
+        for answer in answers {
+            let copy = copies.next().await.expect("a copy");
+            if !answer.is_empty() {
+                let to = copy.reply.expect("a publisher that waits");
+                client.publish(to, Bytes::from_static(answer.as_bytes())).await.expect("answered");
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    let told = tokio::select! {
+        told = asks => told,
+        () = plays => unreachable!("it waits"),
+    };
+    copies.unsubscribe().await.expect("connected");
+    // The server has done that once it has answered this: nobody is there.
+    client.request(format!("nobody.{root}"), Bytes::new()).await.expect_err("nobody");
+    told
+}
+
+const STORED: &str = r#"{ "stream": "PLAYED", "seq": 1 }"#;
+const PENDING: &str = r#"{ "error": { "code": 409, "err_code": 10158, "description": "duplicate message id is in process" }, "stream": "PLAYED", "seq": 0 }"#;
+const AWAY: &str = r#"{ "error": { "code": 503, "err_code": 10008, "description": "JetStream system temporarily unavailable" }, "stream": "PLAYED", "seq": 0 }"#;
+const FULL: &str = r#"{ "error": { "code": 503, "err_code": 10077, "description": "maximum messages exceeded" }, "stream": "PLAYED", "seq": 0 }"#;
+
+/// The first copy may have been stored, or be about to be: what is said of a later one does not make it a failure.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stream_says_of_a_later_copy_proves_nothing_of_the_first() {
+    let nats = shared_nats();
+    let desk = desk(config(nats, "PLAYED")).await;
+    let cases: [(&[&str], &str); 6] = [
+        (&[PENDING, PENDING, STORED], "delivered"),
+        (&["", AWAY, STORED], "delivered"),
+        (&["", PENDING, FULL], "unresolved"),
+        (&["", FULL], "unresolved"),
+        (&[AWAY], "unavailable"),
+        (&[FULL], "refused"),
+    ];
+    let all = cases.iter().enumerate().map(async |(number, (answers, expected))| {
+        let root = unique("played");
+        let sent = message(&format!("{root}.a"), "key", 1);
+        let outcome = played(nats, &root, answers, desk.attempt(number as u64, &sent)).await;
+        assert_eq!(kind(&outcome), *expected, "{answers:?}");
+    });
+    join_all(all).await;
+    desk.close().await;
+}
+
+/// Nobody answers for a stream without a leader: it is not one that is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_was_seen_and_does_not_answer_is_unavailable() {
+    let nats = shared_nats();
+    let (root, held) = (unique("played"), unique("held"));
+    let name = stream(nats, &held, Stream::default()).await;
+    let desk = desk(config(nats, &name)).await;
+    // As its template has it: of another vehicle, too.
+    let of = |vehicle: u64| message(&format!("{root}.trip.acme.{vehicle}"), "key", vehicle);
+    assert_eq!(kind(&desk.attempt(1, &of(1)).await), "refused", "nobody was there yet");
+    assert_eq!(played(nats, &root, &[STORED], desk.attempt(2, &of(2))).await, Outcome::Delivered);
+    assert_eq!(kind(&desk.attempt(3, &of(3)).await), "unavailable");
+    // One that the check found, before anything was sent.
+    assert!(
+        desk.bus
+            .check(&[format!("{held}.a").into()])
+            .await
+            .contains(&Finding::Fine(format!("stream {name}")))
+    );
+    let jetstream = async_nats::jetstream::new(nats.client().await);
+    jetstream.delete_stream(&name).await.expect("it was there");
+    assert_eq!(kind(&desk.attempt(4, &message(&format!("{held}.a"), "key", 4)).await), "unavailable");
+    desk.close().await;
+}
+
+/// Three servers and three replicas, of which two die: the first copy waits at the leader, and is stored once they are back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_without_a_quorum_is_waited_for_and_stores_each_once() {
+    let ports = [free_port(), free_port(), free_port()];
+    let routes = ports.map(|port| format!("\"nats://127.0.0.1:{port}\"")).join(", ");
+    let servers: Vec<Nats> = ports
+        .iter()
+        .map(|port| {
+            let lines = format!(
+                "server_name: \"server-{port}\"\n\
+                 cluster {{ name: three, listen: \"127.0.0.1:{port}\", routes: [{routes}] }}"
+            );
+            Nats::start(Guard::Open, &lines)
+        })
+        .collect();
+    let root = unique("quorum");
+    let name = root.replace('.', "-").to_uppercase();
+    let jetstream = async_nats::jetstream::new(servers[0].client().await);
+    let wanted = Stream {
+        name: name.clone(),
+        subjects: vec![format!("{root}.>")],
+        num_replicas: 3,
+        ..Stream::default()
+    };
+    let made = async {
+        loop {
+            // Until they have found each other.
+            match jetstream.create_stream(wanted.clone()).await {
+                Ok(stream) => return stream.cached_info().cluster.clone().expect("a cluster"),
+                Err(_) => sleep(Duration::from_millis(200)).await,
+            }
+        }
+    };
+    let leader = timeout(PATIENCE, made).await.expect("made").leader.expect("a leader");
+    let leads = ports.iter().position(|port| leader == format!("server-{port}")).expect("one of them");
+    let desk = desk(config(&servers[leads], &name)).await;
+    let of = |number: u64| message(&format!("{root}.position.acme.{number}"), "key", number);
+    assert_eq!(desk.attempt(0, &of(0)).await, Outcome::Delivered);
+    let others = || servers.iter().enumerate().filter(|(at, _)| *at != leads).map(|(_, server)| server);
+    others().for_each(Nats::kill9);
+    for number in 1..20 {
+        desk.submit(number, &of(number)).expect("taken");
+    }
+    // Past the first copies' time.
+    sleep(Duration::from_secs(7)).await;
+    assert_eq!(desk.tally(), [("delivered", 1)].into(), "nothing is known of them");
+    others().for_each(Nats::restart);
+    desk.ended(20).await;
+    assert_eq!(desk.tally(), [("delivered", 20)].into());
+    desk.close().await;
+    let jetstream = async_nats::jetstream::new(servers[leads].client().await);
+    let stored = async {
+        loop {
+            // Until the three have settled again.
+            match jetstream.get_stream(&name).await {
+                Ok(stream) => return stream.cached_info().state.messages,
+                Err(_) => sleep(Duration::from_millis(200)).await,
+            }
+        }
+    };
+    assert_eq!(timeout(PATIENCE, stored).await.expect("it says"), 20, "each once");
 }

@@ -3,7 +3,9 @@
 //! not come is made again under the same message id within the stream's duplicate window, and a `duplicate` is delivered.
 //! One task owns all attempts. ADR 0008 has what async-nats reports on a disconnect in flight.
 
+mod errors;
 mod login;
+mod subjects;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,15 +14,16 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use async_nats::connection::State;
-use async_nats::jetstream::context::{ContextBuilder, PublishError, PublishErrorKind};
+use async_nats::jetstream;
+use async_nats::jetstream::context::{ContextBuilder, GetStreamErrorKind, PublishError};
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::{self, ErrorCode};
 use async_nats::{
     Client, ClientError, ConnectErrorKind, ConnectOptions, Event, HeaderMap, HeaderName, ServerError,
 };
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -29,15 +32,17 @@ use uuid::Uuid;
 use super::{Failure, Finding, Message, OpenError, Outcome, Ticket};
 use crate::config;
 use crate::event::Text;
+use errors::{Reaction, Sending, Stream, is_unavailability, reaction};
 use login::Login;
+use subjects::{Seen, covers, everything, without_subject};
 
-/// Messages handed over and not yet taken by the task, and attempts under way: beyond it the bus is unavailable.
+/// Messages handed over and not yet taken by the task, and attempts under way: beyond it the client is busy.
 const QUEUE: usize = 4_096;
 /// How long one acknowledgement is waited for before the message is sent again.
 const ACK: Duration = Duration::from_secs(5);
 /// How long an attempt goes on under one message id: well within the two minutes that a stream remembers ids by default.
 const WINDOW: Duration = Duration::from_secs(90);
-/// Pause between two sends of one attempt.
+/// Pause between two sends of one attempt, where an answer took its time; and twice as long after each that did not, up to `ACK`.
 const AGAIN: Duration = Duration::from_millis(250);
 /// How long the first connection is waited for with what comes meanwhile, before the bus counts as away.
 const BEGINNING: Duration = Duration::from_secs(1);
@@ -77,6 +82,9 @@ struct Shared {
     violations: Mutex<HashMap<String, Instant>>,
     /// Rises with every refusal of a subject.
     refusals: watch::Sender<u64>,
+    seen: Mutex<Seen>,
+    /// There is a new connection, and nobody has asked for news of topics since.
+    news: AtomicBool,
 }
 
 impl Shared {
@@ -90,6 +98,8 @@ impl Shared {
             window_ms: AtomicU64::new(millis(WINDOW)),
             violations: Mutex::default(),
             refusals: watch::Sender::new(0),
+            seen: Mutex::default(),
+            news: AtomicBool::new(false),
         }
     }
 
@@ -104,6 +114,7 @@ impl Shared {
             Event::Connected => {
                 self.connected.store(true, Ordering::Relaxed);
                 self.turned_away.store(false, Ordering::Relaxed);
+                self.news.store(true, Ordering::Relaxed);
                 self.connections.send_modify(|count| *count += 1);
                 tracing::info!("nats.connected");
             }
@@ -158,17 +169,6 @@ fn violated_subject(text: &str) -> Option<&str> {
     Some(rest.trim_matches(|c: char| c == '"' || c == '\'' || c.is_whitespace()))
 }
 
-/// A topic with a star for the event's subject, as the checks at start name it: what fills a template in has no dots, so that
-/// token stands by token.
-fn without_subject(template: &str, topic: &str) -> String {
-    let mut of_template = template.split('.');
-    let tokens = topic.split('.').map(|token| match of_template.next() {
-        Some(part) if !part.contains("{subject}") => token,
-        Some(_) | None => "*",
-    });
-    tokens.collect::<Vec<_>>().join(".")
-}
-
 impl NatsBus {
     pub(super) fn open(nats: &config::Nats) -> Result<Self, OpenError> {
         let shared = Arc::new(Shared::new());
@@ -213,7 +213,12 @@ impl NatsBus {
                 place.send((message.clone(), ticket));
                 Ok(())
             }
-            Err(_) => Err((Failure::Unavailable("the queue to NATS is full".to_owned()), ticket)),
+            Err(TrySendError::Full(())) => {
+                Err((Failure::Busy("the queue to NATS is full".to_owned()), ticket))
+            }
+            Err(TrySendError::Closed(())) => {
+                Err((Failure::Unavailable("the client has ended".to_owned()), ticket))
+            }
         }
     }
 
@@ -224,6 +229,11 @@ impl NatsBus {
 
     pub(super) fn is_available(&self) -> bool {
         self.shared.connected.load(Ordering::Relaxed)
+    }
+
+    /// A new connection may be to servers that lead again.
+    pub(super) fn has_news_of_topics(&self) -> bool {
+        self.shared.news.swap(false, Ordering::Relaxed)
     }
 
     /// Connects, and owns every attempt.
@@ -272,6 +282,7 @@ impl NatsBus {
         let mut refusals = self.shared.refusals.subscribe();
         let mut connections = self.shared.connections.subscribe();
         let mut sent = false;
+        let mut every = AGAIN;
         loop {
             let connection = self.shared.connection.load_full().filter(|_| self.is_available());
             let Some(connection) = connection else {
@@ -285,6 +296,8 @@ impl NatsBus {
                 timeout(pause, connections.changed()).await.ok();
                 continue;
             };
+            let sending = if sent { Sending::Again } else { Sending::First };
+            let now = Instant::now();
             sent = true;
             connections.mark_unchanged();
             let acknowledged = async {
@@ -304,21 +317,37 @@ impl NatsBus {
                 }
             };
             match ended {
-                Ended::Told(Ok(_)) => return ticket.resolve(Outcome::Delivered),
+                Ended::Told(Ok(_)) => {
+                    self.shared.seen.lock().took(&self.config.subject, &message.topic);
+                    return ticket.resolve(Outcome::Delivered);
+                }
                 Ended::Forbidden => {
                     let why = "no permission to publish to this subject".to_owned();
-                    return ticket.resolve(Outcome::Failed(Failure::Refused(why)));
+                    return ticket.resolve(match sending {
+                        Sending::First => Outcome::Failed(Failure::Refused(why)),
+                        Sending::Again => Outcome::Unresolved,
+                    });
                 }
-                Ended::Told(Err(error)) => match reaction(&error) {
+                Ended::Told(Err(error)) => match reaction(&error, sending, self.stream_of(&message.topic)) {
                     Reaction::End(failure) => return ticket.resolve(Outcome::Failed(failure)),
+                    Reaction::Lose => return ticket.resolve(Outcome::Unresolved),
                     Reaction::Again if begun.elapsed() >= window => {
                         return ticket.resolve(Outcome::Unresolved);
                     }
-                    Reaction::Again => sleep(AGAIN).await,
+                    Reaction::Again => {
+                        let pause = every.saturating_sub(now.elapsed()).max(AGAIN);
+                        every = (every * 2).min(ACK);
+                        timeout(pause, connections.changed()).await.ok();
+                    }
                 },
                 Ended::Disconnected => {}
             }
         }
+    }
+
+    fn stream_of(&self, topic: &str) -> Stream {
+        let seen = self.shared.seen.lock().has(&self.config.subject, topic);
+        if seen { Stream::Seen } else { Stream::Unseen }
     }
 
     pub(super) async fn close(&self, patience: Duration) {
@@ -355,6 +384,11 @@ impl NatsBus {
         let wanted = everything(topics);
         let info = match timeout(ASK, context.get_stream(name)).await {
             Ok(Ok(stream)) => stream.cached_info().clone(),
+            // Else one that has no leader would be made, or called missing.
+            Ok(Err(error)) if matches!(error.kind(), GetStreamErrorKind::JetStream(told) if is_unavailability(told.error_code())) =>
+            {
+                return unreachable(format!("stream {name} cannot be asked: {error}"));
+            }
             Ok(Err(_)) if self.config.create == config::Create::Missing => {
                 let stream = jetstream::stream::Config {
                     name: name.clone(),
@@ -363,7 +397,10 @@ impl NatsBus {
                     ..Default::default()
                 };
                 return match timeout(ASK, context.create_stream(stream)).await {
-                    Ok(Ok(_)) => vec![Finding::Made(format!("stream {name} on {}", wanted.join(", ")))],
+                    Ok(Ok(_)) => {
+                        self.shared.seen.lock().holds(&wanted);
+                        vec![Finding::Made(format!("stream {name} on {}", wanted.join(", ")))]
+                    }
                     Ok(Err(error)) => unreachable(format!("stream {name} cannot be made: {error}")),
                     Err(_) => unreachable("it does not answer".to_owned()),
                 };
@@ -379,6 +416,7 @@ impl NatsBus {
             }
             Err(_) => return unreachable("it does not answer".to_owned()),
         };
+        self.shared.seen.lock().holds(&info.config.subjects);
         let mut findings = vec![Finding::Fine(format!("stream {name}"))];
         let uncovered: Vec<&String> = wanted
             .iter()
@@ -437,99 +475,26 @@ enum Ended {
     Disconnected,
 }
 
-/// What is done about an error.
-enum Reaction {
-    /// The attempt is over: surely not stored.
-    End(Failure),
-    /// It may have been stored: sent again under the same id.
-    Again,
-}
-
-fn reaction(error: &PublishError) -> Reaction {
-    let why = error.to_string();
-    match error.kind() {
-        PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => Reaction::Again,
-        PublishErrorKind::MaxAckPending => Reaction::End(Failure::Unavailable(why)),
-        PublishErrorKind::StreamNotFound => {
-            Reaction::End(Failure::Refused("no stream takes this subject".to_owned()))
-        }
-        PublishErrorKind::MaxPayloadExceeded => Reaction::End(Failure::Unfit(why)),
-        // Neither is asked for here.
-        PublishErrorKind::WrongLastMessageId | PublishErrorKind::WrongLastSequence => {
-            Reaction::End(Failure::Refused(why))
-        }
-        PublishErrorKind::Other => {
-            let source = std::error::Error::source(error);
-            let told = source.and_then(|source| source.downcast_ref::<jetstream::Error>());
-            match told.map(jetstream::Error::error_code) {
-                Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM) => Reaction::End(Failure::Unfit(why)),
-                Some(
-                    ErrorCode::INSUFFICIENT_RESOURCES
-                    | ErrorCode::STORAGE_RESOURCES_EXCEEDED
-                    | ErrorCode::MEMORY_RESOURCES_EXCEEDED
-                    | ErrorCode::CLUSTER_NOT_AVAILABLE
-                    | ErrorCode::CLUSTER_NOT_LEADER,
-                ) => Reaction::End(Failure::Unavailable(why)),
-                // E.g. a full stream that discards what is new: the stream's state, cured by its owner.
-                Some(_) => Reaction::End(Failure::Refused(why)),
-                None => Reaction::Again,
-            }
-        }
-    }
-}
-
-/// The subjects that a stream needs: the topics, with the part that all have as one wildcard where that can be.
-fn everything(topics: &[Text]) -> Vec<String> {
-    let mut wanted: Vec<String> = topics
-        .iter()
-        .map(|topic| {
-            let first = topic.split('.').next().unwrap_or_default();
-            if first == "*" || !topic.contains('.') { topic.to_string() } else { format!("{first}.>") }
-        })
-        .collect();
-    wanted.sort_unstable();
-    wanted.dedup();
-    wanted
-}
-
-/// Whether a stream's subject takes everything that another does.
-fn covers(held: &str, wanted: &str) -> bool {
-    let (mut held, mut wanted) = (held.split('.'), wanted.split('.'));
-    loop {
-        match (held.next(), wanted.next()) {
-            (Some(">"), Some(_)) | (None, None) => return true,
-            (Some("*"), Some(token)) if token != ">" => {}
-            (Some(a), Some(b)) if a == b => {}
-            (Some(_) | None, Some(_) | None) => return false,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_streams_subject_covers_what_it_takes() {
-        let check = |held, wanted, expected| assert_eq!(covers(held, wanted), expected, "{held} {wanted}");
-        check("fleet.>", "fleet.>", true);
-        check("fleet.>", "fleet.position.acme.*", true);
-        check(">", "fleet.>", true);
-        check("fleet.*", "fleet.>", false);
-        check("fleet.position.*.*", "fleet.position.acme.1", true);
-        check("other.>", "fleet.>", false);
-    }
-
-    #[test]
-    fn a_topic_is_named_without_the_vehicle() {
-        let check = |template: &str, topic: &str, expected: &str| {
-            assert_eq!(without_subject(template, topic), expected);
-        };
-        let usual = "fleet.{type}.{account}.{subject}";
-        check(usual, "fleet.position.acme.John%20Doe%2038%2E62701", "fleet.position.acme.*");
-        check("{account}.v-{subject}.{type}", "ac%2Eme.v-1.trip", "ac%2Eme.*.trip");
-        check("fleet.{type}", "fleet.trip", "fleet.trip");
-        check("fleet", "fleet.of.another.template", "fleet.*.*.*");
+    fn a_connection_is_news_of_topics_once() {
+        let bus = NatsBus::open(&config::Nats {
+            url: "nats://127.0.0.1:1".to_owned(),
+            subject: "fleet.{type}".to_owned(),
+            stream: "FLEET".to_owned(),
+            create: config::Create::Never,
+            credentials: None,
+            user: None,
+            token: None,
+            ca: None,
+        });
+        let bus = bus.unwrap();
+        assert!(!bus.has_news_of_topics());
+        bus.shared.happened(&Event::Connected);
+        assert!(bus.has_news_of_topics() && !bus.has_news_of_topics());
     }
 
     #[test]

@@ -9,8 +9,9 @@ use std::time::Instant;
 
 use super::super::breaker::Verdict;
 use super::super::topics::Taken;
-use super::{Came, Drained, Lanes, Ready};
+use super::{Came, Drained, Draining, Lane, Lanes, Ready};
 use crate::bus::Failure;
+use crate::event::Text;
 use crate::replay::{Done, LaneKey, ParkError, Parked, Reason, Seq};
 
 /// Refused topics that are probed at once.
@@ -46,6 +47,26 @@ impl<By: Ord> Least<By> {
 }
 
 impl Lanes {
+    /// Topics that the bus refuses, with its words.
+    #[must_use]
+    pub fn refused_topics(&self) -> Vec<(Text, String)> {
+        self.topics.lock().list()
+    }
+
+    /// Lanes with parked events, and those events.
+    #[must_use]
+    pub fn behind(&self) -> (u64, u64) {
+        self.shards.iter().fold((0, 0), |(lanes, rows), shard| {
+            shard.lock().values().filter(|lane| lane.is_behind()).fold(
+                (lanes, rows),
+                |(lanes, rows), lane| {
+                    let unresolved = lane.entries.iter().filter(|entry| entry.row.is_some()).count() as u64;
+                    (lanes + 1, rows + lane.rows + unresolved)
+                },
+            )
+        })
+    }
+
     /// Lanes that wait for the bus with nothing unresolved, at most `limit`: first, half of them, those to which rows came
     /// last, for they have live traffic, which waits in the store until they are live; then those with the oldest heads,
     /// oldest first. Looks at every lane, and keeps only those that it will hand out: a recovery has many.
@@ -54,9 +75,7 @@ impl Lanes {
         let (mut busy, mut ready) = (Least::new(limit / 2), Least::new(limit));
         for shard in &self.shards {
             for (key, lane) in shard.lock().iter() {
-                let Some(head) = lane.head.filter(|_| lane.entries.is_empty() && !lane.draining) else {
-                    continue;
-                };
+                let Some(head) = lane.head.filter(|_| lane.is_free()) else { continue };
                 let is_busy = lane.last_came > 0 && busy.would_take(&Reverse(lane.last_came));
                 if !is_busy && !ready.would_take(&head) || self.topics.lock().is_refused(&key.topic) {
                     continue;
@@ -147,6 +166,24 @@ impl Lanes {
         self.hurry.swap(false, Ordering::Relaxed)
     }
 
+    /// The breaker is open, no lane can carry its probe, and nothing is in flight that could close it soon: what is parked
+    /// belongs to refused topics or hangs with its partition, or nothing could be kept. The next events try the bus; else it would
+    /// stay open for ever, for pollers wait for it, too. What is late may close it where the whole bus comes back: for a while
+    /// that is waited for.
+    pub fn close_breaker_for_want_of_probes(&self) {
+        let is_open_long = self.breaker.lock().is_open_long(Instant::now());
+        let could_close = |lane: &Lane| {
+            // An entry that keeps its event has its deadline before it.
+            let fresh = lane.entries.iter().any(|entry| entry.outgoing.is_some());
+            let late = !lane.entries.is_empty() || lane.draining == Draining::Late;
+            fresh || lane.draining == Draining::Works || late && !is_open_long
+        };
+        if !self.shards.iter().any(|shard| shard.lock().values().any(could_close)) {
+            tracing::info!("breaker.nothing_to_probe_with");
+            self.record(Verdict::Success);
+        }
+    }
+
     /// Whether the breaker's probe may be sent now; the probe is spent.
     #[must_use]
     pub fn take_probe(&self) -> bool {
@@ -159,8 +196,17 @@ impl Lanes {
         let mut shard = self.shard(key).lock();
         let Some(lane) = shard.get_mut(key) else { return false };
         let free = lane.rows > 0 && lane.is_free();
-        lane.draining |= free;
+        if free {
+            lane.draining = Draining::Works;
+        }
         free
+    }
+
+    /// What the drain has of a lane with the bus is late: the lane stays its own until that has ended.
+    pub fn drain_is_late(&self, key: &LaneKey) {
+        if let Some(lane) = self.shard(key).lock().get_mut(key) {
+            lane.draining = Draining::Late;
+        }
     }
 
     /// Rows have left the lane's books; `next` is the row after them, where known. True once the lane is live.
@@ -182,7 +228,7 @@ impl Lanes {
         }
         let live = lane.rows == 0;
         if live {
-            lane.draining = false;
+            lane.draining = Draining::No;
         }
         self.tidy(&mut shard, key);
         live
@@ -192,7 +238,7 @@ impl Lanes {
     pub fn end_drain(&self, key: &LaneKey) {
         let mut shard = self.shard(key).lock();
         if let Some(lane) = shard.get_mut(key) {
-            lane.draining = false;
+            lane.draining = Draining::No;
         }
         self.tidy(&mut shard, key);
     }
@@ -236,7 +282,7 @@ impl Lanes {
     #[must_use]
     pub fn last_came(&self, key: &LaneKey) -> Option<u64> {
         let shard = self.shard(key).lock();
-        shard.get(key).filter(|lane| lane.draining && lane.entries.is_empty()).map(|lane| lane.last_came)
+        shard.get(key).filter(|lane| lane.is_worked_on()).map(|lane| lane.last_came)
     }
 
     /// The store has no row of the lane left: what the operator or age removed leaves its books here, unless rows came
@@ -249,7 +295,7 @@ impl Lanes {
         }
         let rows = lane.rows;
         lane.take_rows(rows);
-        lane.draining = false;
+        lane.draining = Draining::No;
         self.tidy(&mut shard, key);
         true
     }
@@ -259,7 +305,7 @@ impl Lanes {
         match failure {
             Failure::Unavailable(_) | Failure::Broken(_) => self.record(Verdict::Failure),
             Failure::Refused(why) => self.refuse(&key.topic, why),
-            Failure::Unfit(_) => {}
+            Failure::Busy(_) | Failure::Unfit(_) => {}
         }
     }
 }

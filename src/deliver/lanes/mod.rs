@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 use crate::bus::{Awaiting, Bus, Failure, Outcome, Ticket, Window};
 use crate::deliver::breaker::{Breaker, Change, Verdict};
 use crate::deliver::counts::Counts;
-use crate::deliver::slot::{Group, Outgoing, Slot};
+use crate::deliver::slot::{Group, Outgoing, Slot, Stall};
 use crate::deliver::topics::{Taken, Topics};
 use crate::event::{AccountId, EventType, Text};
 use crate::replay::{LaneKey, ParkError, Parked, Reason, RecoveredLane, Seq, Store};
@@ -40,10 +40,30 @@ pub enum Admission {
     Park,
 }
 
+/// How a lane that stalled took it to be tried again.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Resumed {
+    /// It goes on, or has nothing to send.
+    Goes,
+    /// It stalls again.
+    Stalls,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Attempt {
     Waiting,
     Sent,
+}
+
+/// Whether the drain has a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Draining {
+    #[default]
+    No,
+    /// A future of it reads, sends or awaits.
+    Works,
+    /// Something of it is with the bus, and late.
+    Late,
 }
 
 /// An event that the bus has not acknowledged. Once it is parked provisionally only its number and row matter.
@@ -72,7 +92,7 @@ struct Lane {
     last_came: u64,
     head: Option<Seq>,
     stalled: bool,
-    draining: bool,
+    draining: Draining,
 }
 
 impl Lane {
@@ -83,7 +103,12 @@ impl Lane {
 
     /// Nothing of it is unresolved, and no drain has it.
     fn is_free(&self) -> bool {
-        self.entries.is_empty() && !self.draining
+        self.entries.is_empty() && self.draining == Draining::No
+    }
+
+    /// A future of the drain has it, and nothing is in flight that came from a sender.
+    fn is_worked_on(&self) -> bool {
+        self.entries.is_empty() && self.draining == Draining::Works
     }
 
     fn add_row(&mut self, seq: Seq, numbers: &AtomicU64) {
@@ -218,14 +243,19 @@ impl Lanes {
         &self.counts
     }
 
-    /// Tries again what failed for sure.
-    pub fn resume(self: &Arc<Self>, key: &LaneKey) {
+    /// Tries again what stalled.
+    pub fn resume(self: &Arc<Self>, key: &LaneKey) -> Resumed {
         let mut shard = self.shard(key).lock();
+        let mut resumed = Resumed::Goes;
         if let Some(lane) = shard.get_mut(key) {
             lane.stalled = false;
             self.send(key, lane);
+            if lane.stalled {
+                resumed = Resumed::Stalls;
+            }
         }
         self.tidy(&mut shard, key);
+        resumed
     }
 
     /// The deadline of `group` is over: what the bus has not acknowledged is parked, with all that came after it.
@@ -244,41 +274,10 @@ impl Lanes {
         self.tidy(&mut shard, key);
     }
 
-    /// The breaker is open, no lane can carry its probe, and nothing is in flight that could close it: what is parked
-    /// belongs to refused topics, or nothing could be kept. The next events try the bus; else it would stay open for
-    /// ever, for pollers wait for it, too.
-    pub fn close_breaker_for_want_of_probes(&self) {
-        let busy = |lane: &Lane| lane.draining || !lane.entries.is_empty();
-        if !self.shards.iter().any(|shard| shard.lock().values().any(busy)) {
-            tracing::info!("breaker.nothing_to_probe_with");
-            self.record(Verdict::Success);
-        }
-    }
-
     /// Whether events are parked at once for want of the bus.
     #[must_use]
     pub fn is_breaker_open(&self) -> bool {
         self.breaker.lock().is_open()
-    }
-
-    /// Topics that the bus refuses, with its words.
-    #[must_use]
-    pub fn refused_topics(&self) -> Vec<(Text, String)> {
-        self.topics.lock().list()
-    }
-
-    /// Lanes with parked events, and those events.
-    #[must_use]
-    pub fn behind(&self) -> (u64, u64) {
-        self.shards.iter().fold((0, 0), |(lanes, rows), shard| {
-            shard.lock().values().filter(|lane| lane.is_behind()).fold(
-                (lanes, rows),
-                |(lanes, rows), lane| {
-                    let unresolved = lane.entries.iter().filter(|entry| entry.row.is_some()).count() as u64;
-                    (lanes + 1, rows + lane.rows + unresolved)
-                },
-            )
-        })
     }
 
     fn shard(&self, key: &LaneKey) -> &Mutex<HashMap<LaneKey, Lane>> {
@@ -288,9 +287,9 @@ impl Lanes {
 
     fn tidy(&self, shard: &mut HashMap<LaneKey, Lane>, key: &LaneKey) {
         let Some(lane) = shard.get(key) else { return };
-        if lane.entries.is_empty() && lane.rows == 0 && !lane.draining {
+        if lane.is_free() && lane.rows == 0 {
             shard.remove(key);
-        } else if lane.entries.is_empty() && lane.rows > 0 && !lane.draining {
+        } else if lane.is_free() {
             self.ready.notify_one();
         }
     }
@@ -375,20 +374,29 @@ impl Lanes {
                     self.record(Verdict::Failure);
                 }
                 entry.tries += 1;
-                let retry = entry.row.is_none() && entry.tries <= self.retries;
-                let followed = lane.entries.iter().skip(at + 1).any(|e| e.attempt == Attempt::Sent);
-                if retry && !followed {
-                    lane.stalled = true;
-                    lane.entries[at].slot.stall();
+                if entry.tries <= self.retries {
+                    self.stall(key, lane, at, Stall::Failed, &why);
                 } else {
                     self.free_or_park(key, lane, at, &why);
                 }
             }
+            Failure::Busy(why) => self.stall(key, lane, at, Stall::Busy, &why),
             Failure::Refused(why) => {
                 self.refuse(&key.topic, &why);
                 self.free_or_park(key, lane, at, &why);
             }
             Failure::Unfit(why) => self.set_aside(key, lane, at, &why),
+        }
+    }
+
+    /// An entry is tried again, where its sender waits for it and nothing after it is in flight.
+    fn stall(self: &Arc<Self>, key: &LaneKey, lane: &mut Lane, at: usize, stall: Stall, why: &str) {
+        let followed = lane.entries.iter().skip(at + 1).any(|e| e.attempt == Attempt::Sent);
+        if lane.entries[at].row.is_some() || followed {
+            self.free_or_park(key, lane, at, why);
+        } else {
+            lane.stalled = true;
+            lane.entries[at].slot.stall(stall);
         }
     }
 

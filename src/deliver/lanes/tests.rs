@@ -2,6 +2,7 @@
 //! acknowledgement, failure and deadline is a step that the test takes by hand, between those of the drain; the store is a
 //! real one. Whatever the order of the steps: what was kept is published once, and in the order of acceptance.
 
+mod breaker;
 mod orders;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -186,6 +187,10 @@ enum Step {
     Drain,
     /// The drain's attempt fails.
     FailDrain,
+    /// It is late: the drain leaves its row with the bus, and forgets the others that it read.
+    Late,
+    /// What was late is acknowledged.
+    LateComes,
     /// The store's thread does what is queued.
     Store,
 }
@@ -204,6 +209,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::BringBack),
         6 => Just(Step::Drain),
         1 => Just(Step::FailDrain),
+        2 => Just(Step::Late),
+        2 => Just(Step::LateComes),
         2 => Just(Step::Store),
     ]
 }
@@ -223,6 +230,7 @@ struct Model {
     log: Vec<u64>,
     unfit: Vec<u64>,
     draining: Option<Draining>,
+    late: Option<Parked>,
 }
 
 impl Model {
@@ -252,7 +260,7 @@ impl Model {
                     lanes.resolve(&key, *number, Outcome::Failed(unfit));
                 }
             }
-            Step::Resume => lanes.resume(&key),
+            Step::Resume => drop(lanes.resume(&key)),
             Step::Expire => {
                 let waits = self.events.values().find(|(_, group)| group.tally().rejected > 0);
                 if let Some((_, group)) = waits {
@@ -265,6 +273,21 @@ impl Model {
             Step::FailDrain => {
                 if self.draining.take().is_some() {
                     lanes.end_drain(&key);
+                }
+            }
+            Step::Late => {
+                if let Some(row) = self.draining.as_mut().and_then(|draining| draining.rows.pop_front()) {
+                    (self.draining, self.late) = (None, Some(row));
+                    lanes.drain_is_late(&key);
+                }
+            }
+            Step::LateComes => {
+                if let Some(row) = self.late.take() {
+                    self.log.push(row.id.as_u128() as u64);
+                    self.ground.store.delete(vec![row.seq]);
+                    if !lanes.drained(&key, &Drained::Delivered(1), None) {
+                        lanes.end_drain(&key);
+                    }
                 }
             }
             Step::Store => drop(self.ground.read(None).await),
@@ -318,6 +341,7 @@ impl Model {
             while !self.ground.sent().is_empty() {
                 self.take(Step::Acknowledge).await;
             }
+            self.take(Step::LateComes).await;
             self.take(Step::Drain).await;
             if self.ground.is_gone() {
                 self.take(Step::Store).await;
@@ -365,7 +389,13 @@ proptest! {
             let mut ground = Ground::new(parked).await;
             ground.run_store();
             let mut model = Model {
-                ground, events: BTreeMap::new(), next: 0, log: Vec::new(), unfit: Vec::new(), draining: None,
+                ground,
+                events: BTreeMap::new(),
+                next: 0,
+                log: Vec::new(),
+                unfit: Vec::new(),
+                draining: None,
+                late: None,
             };
             for step in steps {
                 model.take(step).await;
@@ -464,23 +494,6 @@ async fn a_requeued_row_that_the_store_loses_leaves_the_books() {
     // The thread never runs: what was queued is refused.
     broken.writer = None;
     assert!(broken.is_gone());
-}
-
-#[tokio::test]
-async fn the_breaker_does_not_stay_open_where_nothing_can_carry_its_probe() {
-    let ground = Ground::new(0).await;
-    let half = config::Breaker { failure_rate: 0.5, window: HOUR };
-    *ground.lanes.breaker.lock() = Breaker::new(half);
-    let (number, group) = ground.admit(1, Admission::Normal).await;
-    (0..20).for_each(|_| ground.lanes.record(Verdict::Failure));
-    assert!(ground.lanes.is_breaker_open());
-    ground.lanes.close_breaker_for_want_of_probes();
-    assert!(ground.lanes.is_breaker_open(), "what is in flight may still close it");
-    ground.lanes.expire(&ground.key, &group);
-    ground.lanes.resolve(&ground.key, number, unavailable());
-    assert!(ground.is_gone());
-    ground.lanes.close_breaker_for_want_of_probes();
-    assert!(!ground.lanes.is_breaker_open());
 }
 
 #[tokio::test]

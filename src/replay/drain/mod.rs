@@ -1,7 +1,8 @@
 //! The drain: brings what waits for the bus back to it, whole lanes, until each is live: those that events still come for
 //! and those that wait longest, in turn. Invariants: a lane is drained by one future at a time and only while nothing of it is
-//! unresolved; a row is deleted only once the bus acknowledged it; what is unacknowledged at once is bounded by a window.
-//! Neighbours: `deliver::lanes` keeps the books; `rows` reads and deletes for all lanes together.
+//! unresolved; a row is deleted only once the bus acknowledged it; what is unacknowledged at once is bounded by a window; a
+//! lane whose acknowledgement is late takes no other's place. Neighbours: `deliver::lanes` keeps the books; `rows` reads and
+//! deletes for all lanes together.
 
 mod rows;
 mod sent;
@@ -12,7 +13,7 @@ mod window;
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
@@ -34,17 +35,15 @@ use crate::faults::{self, Point};
 use crate::route::BusKind;
 use crate::trace;
 use rows::Rows;
-use sent::Sent;
+use sent::{Late, Mark, Sent, Settled};
 use window::{PATIENCE, Sending};
 
-/// Rows of one lane read at once, and their bytes: with `SLOW_LANES`, the bound of what the drain holds in memory.
+/// Rows of one lane read at once, and their bytes: with `LANES`, the bound of what the drain holds in memory.
 const CHUNK: (usize, u64) = (128, 64 << 10);
-/// Lanes drained at once, those that wait for a slow acknowledgement not counted: some that read, some that send.
+/// Lanes drained at once: some that read, some that send. One that waits for longer than `PATIENCE` is left with the bus.
 const LANES: usize = 256;
 /// Lanes looked for at once.
 const QUEUE: usize = 1_024;
-/// Lanes that wait for a slow acknowledgement: beyond it no new lane is begun.
-const SLOW_LANES: usize = 1024;
 /// How often lanes are looked for when nothing rang.
 const TICK: Duration = Duration::from_millis(250);
 /// Looking for lanes looks at all of them: of a hundred thousand, a pass takes milliseconds. The next one comes so many
@@ -89,13 +88,17 @@ enum Ended {
     Refused,
     /// The bus failed.
     Failed,
+    /// Its acknowledgement is late: it is left with the bus.
+    Late,
 }
 
 /// What the lanes' futures share.
 struct Shared {
     sending: Sending,
     rows: Rows,
-    slow: AtomicUsize,
+    late: Arc<Late>,
+    /// Rows that the bus acknowledged.
+    acknowledged: AtomicU64,
     stop: CancellationToken,
 }
 
@@ -105,7 +108,8 @@ impl Drain {
         let shared = Shared {
             sending: Sending::new(self.bus.window(), self.rate.clone(), self.lanes.came()),
             rows: Rows::new(self.store.clone()),
-            slow: AtomicUsize::new(0),
+            late: Arc::default(),
+            acknowledged: AtomicU64::new(0),
             stop: stop.clone(),
         };
         let mut serving = pin!(shared.rows.serve());
@@ -122,19 +126,16 @@ impl Drain {
             if self.lanes.take_hurry() {
                 (pause, not_before) = (PAUSE.0, Instant::now());
             }
-            let active = working.len().saturating_sub(shared.slow.load(Ordering::Relaxed));
+            changed |= self.book_late(&shared);
             let now = Instant::now();
-            let wanted = if now < not_before || working.len() >= SLOW_LANES {
-                0
-            } else {
-                LANES.saturating_sub(active)
-            };
-            for (lane, extent) in self.choose(wanted, &mut queue) {
+            let wanted = if now < not_before { 0 } else { LANES.saturating_sub(working.len()) };
+            let whole = if shared.late.is_full(self.bus.window()) { 0 } else { wanted };
+            for (lane, extent) in self.choose(wanted, whole, &mut queue) {
                 if self.lanes.begin_drain(&lane.key) {
                     working.push(self.lane(lane, extent, &shared));
                 }
             }
-            let wants = wanted > 0 && queue.is_empty() && changed && !self.lanes.is_breaker_open();
+            let wants = whole > 0 && queue.is_empty() && changed && !self.lanes.is_breaker_open();
             if wants && looking.is_none() && now >= look_at {
                 changed = false;
                 let lanes = Arc::clone(&self.lanes);
@@ -151,7 +152,7 @@ impl Drain {
                     changed = true;
                     match ended {
                         Ended::Done => pause = PAUSE.0,
-                        Ended::Refused => {}
+                        Ended::Refused | Ended::Late => {}
                         Ended::Failed => {
                             not_before = Instant::now() + pause;
                             pause = (pause * 2).min(PAUSE.1);
@@ -165,6 +166,7 @@ impl Drain {
                     changed |= !found.is_empty();
                     queue.extend(found);
                 }
+                () = shared.late.rung() => {}
                 () = self.lanes.ready.notified() => changed = true,
                 () = sleep_until(look_at.into()), if wants && looking.is_none() => {}
                 () = sleep_until(tick.into()) => {
@@ -174,20 +176,27 @@ impl Drain {
                 Some(()) = OptionFuture::from(delete_at.map(|due| sleep_until(due.into()))) => {}
             }
         }
-        let last = async { while working.next().await.is_some() {} };
+        let last = async {
+            while !working.is_empty() || shared.late.is_any() {
+                tokio::select! {
+                    Some(_) = working.next(), if !working.is_empty() => {}
+                    () = shared.late.rung() => {}
+                }
+                self.book_late(&shared);
+            }
+        };
         tokio::select! {
             () = last => {}
             never = serving => match never {},
             () = sleep(LAST) => {}
         }
+        self.book_late(&shared);
         shared.rows.delete();
     }
 
-    /// What to work on next.
-    fn choose(&self, wanted: usize, queue: &mut VecDeque<Ready>) -> Vec<(Ready, Extent)> {
-        if wanted == 0 {
-            return Vec::new();
-        }
+    /// What to work on next: so many lanes at most, and so many of them whole. The breaker's probe has pauses of its own, and
+    /// goes whatever else waits.
+    fn choose(&self, wanted: usize, whole: usize, queue: &mut VecDeque<Ready>) -> Vec<(Ready, Extent)> {
         if self.lanes.is_breaker_open() {
             queue.clear();
             if !self.lanes.is_probe_due() {
@@ -202,8 +211,11 @@ impl Drain {
                 }
             };
         }
+        if wanted == 0 {
+            return Vec::new();
+        }
         let probes = self.lanes.topic_probes().into_iter().map(|lane| (lane, Extent::Probe));
-        let whole = queue.drain(..wanted.min(queue.len()));
+        let whole = queue.drain(..whole.min(queue.len()));
         // A topic may have been refused since its lanes were looked for.
         let whole = whole
             .filter(|lane| !self.lanes.is_topic_refused(&lane.key.topic))
@@ -229,7 +241,9 @@ impl Drain {
                 self.lanes.end_drain(key);
                 return Ended::Done;
             };
-            let wanted = LaneRows { lane: key.clone(), after, rows: limit, bytes: CHUNK.1 };
+            // While anything hangs, a lane shows by one row that it does not: what it has with the bus may stay there.
+            let rows = if after.is_none() && shared.late.is_any() { 1 } else { limit };
+            let wanted = LaneRows { lane: key.clone(), after, rows, bytes: CHUNK.1 };
             let rows = match shared.rows.read(wanted).await {
                 Ok(rows) => rows,
                 Err(error) => {
@@ -260,6 +274,10 @@ impl Drain {
                     self.lanes.end_drain(key);
                     return Ended::Failed;
                 }
+                Chunk::Late => {
+                    self.lanes.drain_is_late(key);
+                    return Ended::Late;
+                }
             }
         }
     }
@@ -277,9 +295,9 @@ impl Drain {
             let (now, later) = rest.split_at(room);
             rest = later;
             let next = rest.first().map(Kept::<Parked>::seq);
-            let outcomes = self.send(key, now, shared).await;
-            match self.settle(key, now, &outcomes, next, shared) {
-                ended @ (Chunk::Stuck | Chunk::Refused) => return ended,
+            let Some(settled) = self.send(key, now, shared).await else { return Chunk::Late };
+            match self.settle(&settled, next, shared) {
+                ended @ (Chunk::Stuck | Chunk::Refused | Chunk::Late) => return ended,
                 Chunk::Live => live = true,
                 Chunk::More => live = false,
             }
@@ -287,8 +305,9 @@ impl Drain {
         if live { Chunk::Live } else { Chunk::More }
     }
 
-    async fn send(&self, key: &LaneKey, rows: &[Kept<Parked>], shared: &Shared) -> Vec<Option<Outcome>> {
-        let sent = Arc::new(Sent::new(rows.len()));
+    /// None where that is late: [`book_late`](Self::book_late) has it once nothing of it is open.
+    async fn send(&self, key: &LaneKey, rows: &[Kept<Parked>], shared: &Shared) -> Option<Settled> {
+        let sent = Arc::new(Sent::new(key, rows));
         let span = trace::publish(self.kind.as_str(), rows.len());
         trace::link(
             &span,
@@ -297,7 +316,7 @@ impl Drain {
                 Kept::Damaged(_) => None,
             }),
         );
-        let begun = Instant::now();
+        let before = shared.acknowledged.load(Ordering::Relaxed);
         for (place, row) in rows.iter().enumerate() {
             let to: Arc<dyn Awaiting> = Arc::clone(&sent) as Arc<dyn Awaiting>;
             let ticket = Ticket::new(to, place as u64);
@@ -328,36 +347,47 @@ impl Drain {
         // What is slow gives its places back, so that one partition that hangs does not close the window for all.
         shared.sending.give_back(rows.len());
         if slow {
-            self.lanes.record(Verdict::Failure);
-            shared.slow.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(account = %key.account, "drain.lane_waits");
-            sent.settled().await;
-            shared.slow.fetch_sub(1, Ordering::Relaxed);
+            // While others are acknowledged it is a partition that hangs, and not the bus.
+            if shared.acknowledged.load(Ordering::Relaxed) == before {
+                self.lanes.record(Verdict::Failure);
+            }
+            if sent.leave_to(&shared.late) {
+                tracing::debug!(account = %key.account, "drain.lane_waits");
+                return None;
+            }
         }
-        shared.sending.acknowledged(rows.len(), begun.elapsed(), self.lanes.came());
-        let outcomes = sent.outcomes();
-        let delivered = outcomes.iter().filter(|outcome| **outcome == Some(Outcome::Delivered)).count();
+        let settled = sent.take();
+        shared.sending.acknowledged(rows.len(), settled.begun.elapsed(), self.lanes.came());
+        let delivered =
+            settled.outcomes.iter().filter(|outcome| **outcome == Some(Outcome::Delivered)).count();
         span.record("fleetbus.delivered", trace::number(delivered));
-        outcomes
+        Some(settled)
+    }
+
+    /// Books what became of sends that were late: their lanes may be drained again. Whether there were any.
+    fn book_late(&self, shared: &Shared) -> bool {
+        let late = shared.late.take();
+        for settled in &late {
+            let took = settled.begun.elapsed();
+            shared.sending.acknowledged(settled.marks.len(), took, self.lanes.came());
+            if self.settle(settled, None, shared) != Chunk::Live {
+                self.lanes.end_drain(&settled.key);
+            }
+        }
+        !late.is_empty()
     }
 
     /// Books what became of each row, in order. A failure leaves the row where it is.
-    fn settle(
-        &self,
-        key: &LaneKey,
-        rows: &[Kept<Parked>],
-        outcomes: &[Option<Outcome>],
-        next: Option<Seq>,
-        shared: &Shared,
-    ) -> Chunk {
-        let mut delivered = Vec::with_capacity(rows.len());
+    fn settle(&self, settled: &Settled, next: Option<Seq>, shared: &Shared) -> Chunk {
+        let Settled { key, marks, outcomes, .. } = settled;
+        let mut delivered = Vec::with_capacity(marks.len());
         // Delivered one after the other, and not booked yet.
         let mut run = Run::default();
         let mut stuck = false;
         let mut refused = false;
         let mut live = false;
-        for (at, row) in rows.iter().enumerate() {
-            let follower = rows.get(at + 1).map(Kept::<Parked>::seq).or(next).filter(|_| !stuck);
+        for (at, row) in marks.iter().enumerate() {
+            let follower = marks.get(at + 1).map(|row| row.seq()).or(next).filter(|_| !stuck);
             match outcomes.get(at).and_then(Option::as_ref) {
                 Some(Outcome::Delivered) => {
                     delivered.push(row.seq());
@@ -366,18 +396,20 @@ impl Drain {
                 Some(Outcome::Failed(Failure::Unfit(why))) => {
                     self.book(key, std::mem::take(&mut run));
                     match row {
-                        Kept::Whole(row) => {
-                            self.lanes.note_unfit(&key.account, row.event_type, why);
-                            self.store.set_reason(vec![row.seq], Reason::Unfit, why.clone());
+                        Mark::Whole(seq, event_type) => {
+                            self.lanes.note_unfit(&key.account, *event_type, why);
+                            self.store.set_reason(vec![*seq], Reason::Unfit, why.clone());
                         }
-                        Kept::Damaged(seq) => self.store.set_damaged_aside(&key.account, *seq),
+                        Mark::Damaged(seq) => self.store.set_damaged_aside(&key.account, *seq),
                     }
                     live = self.lanes.drained(key, &Drained::SetAside, follower);
                 }
                 Some(Outcome::Failed(failure)) => {
                     if !stuck {
                         self.lanes.drain_failed(key, failure);
-                        self.store.attempted(row.seq(), failure.to_string());
+                        if !matches!(failure, Failure::Busy(_)) {
+                            self.store.attempted(row.seq(), failure.to_string());
+                        }
                         refused = matches!(failure, Failure::Refused(_));
                     }
                     stuck = true;
@@ -387,6 +419,7 @@ impl Drain {
         }
         if !delivered.is_empty() {
             faults::point(Point::InDrain);
+            shared.acknowledged.fetch_add(delivered.len() as u64, Ordering::Relaxed);
             shared.rows.delivered(&delivered);
         }
         live |= self.book(key, run);
@@ -435,4 +468,6 @@ enum Chunk {
     Refused,
     /// The bus failed.
     Stuck,
+    /// Its acknowledgement is late.
+    Late,
 }

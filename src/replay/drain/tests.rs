@@ -39,6 +39,14 @@ async fn store(dir: &std::path::Path) -> (Store, std::thread::JoinHandle<()>) {
     (store, std::thread::spawn(move || writer.run(|_| {})))
 }
 
+/// Lanes of one row each, in the books and in the store.
+fn park(lanes: &Arc<Lanes>, subjects: std::ops::Range<u64>, payload: impl Fn(Parked) -> Parked) {
+    for subject in subjects {
+        let lane = LaneKey { subject: subject.to_string().into(), ..lane() };
+        lanes.requeue(payload(Parked { lane, ..row(0) }), Box::new(|kept| assert!(kept.is_ok()))).unwrap();
+    }
+}
+
 /// How many rows of the lane wait for the bus.
 async fn waiting(store: &Store) -> usize {
     let wanted = LaneRows { lane: lane(), after: None, rows: 9, bytes: 1 << 20 };
@@ -110,6 +118,52 @@ async fn what_is_acknowledged_after_the_stop_is_booked_and_not_sent_again_by_the
     assert_eq!(bus.as_local().unwrap().read(None, 0, 9).unwrap().len(), 1);
     assert_eq!(counts.drained.load(Ordering::Relaxed), 1);
     assert_eq!(waiting(&store).await, 0);
+    store.close();
+    thread.join().unwrap();
+}
+
+/// More lanes than are drained at once, on a bus that does not answer; behind them others that need no answer.
+#[tokio::test]
+async fn lanes_that_hang_keep_no_others_from_being_drained_and_are_booked_when_the_bus_answers() {
+    const HANG: u64 = 1_100;
+    let dir = tempfile::tempdir().unwrap();
+    let (store, thread) = store(dir.path()).await;
+    let hour = Duration::from_secs(3_600);
+    let local = config::Bus::Local(config::Local { retention: hour, max_size: 1 << 30 });
+    let bus = Arc::new(Bus::open(&local, dir.path()).unwrap());
+    let counts = Arc::new(Counts::new([&lane().account]));
+    // It stays closed whatever fails.
+    let breaker = Breaker::new(config::Breaker { failure_rate: 1.0, window: hour });
+    let lanes = Lanes::new(Arc::clone(&bus), store.clone(), breaker, Arc::clone(&counts), 3, Vec::new());
+    park(&lanes, 0..HANG, |row| row);
+    park(&lanes, HANG..HANG + 10, |row| Parked { payload: "no event".into(), ..row });
+    let stop = CancellationToken::new();
+    let (lanes_of, store_of, bus_of) = (Arc::clone(&lanes), store.clone(), Arc::clone(&bus));
+    let rate = watch::channel(None).1;
+    let drain = Drain { lanes: lanes_of, store: store_of, bus: bus_of, kind: BusKind::Local, rate };
+    let behind = async |left: u64| {
+        while lanes.behind().0 > left {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let steps = async {
+        behind(HANG).await;
+        assert_eq!(counts.drained.load(Ordering::Relaxed), 0, "the bus has answered nothing");
+        // One of them has another row, which queues behind what is late.
+        park(&lanes, 7..8, |row| row);
+        let closing = CancellationToken::new();
+        let running = async {
+            behind(0).await;
+            bus.close(Duration::ZERO).await;
+            stop.cancel();
+        };
+        tokio::join!(bus.run(closing), running);
+    };
+    let all = async { tokio::join!(drain.run(stop.clone()), steps) };
+    timeout(Duration::from_secs(120), Box::pin(all)).await.expect("drained");
+    let log = bus.as_local().unwrap().read(None, 0, 2_000).unwrap();
+    assert_eq!(log.len() as u64, HANG + 1, "each once");
+    assert_eq!(counts.drained.load(Ordering::Relaxed), HANG + 1);
     store.close();
     thread.join().unwrap();
 }

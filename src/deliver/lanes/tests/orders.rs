@@ -14,6 +14,7 @@ async fn in_every_order(each: &[&[Step]]) -> usize {
         log: Vec::new(),
         unfit: Vec::new(),
         draining: None,
+        late: None,
     };
     let mut orders = Vec::new();
     collect(each, &mut vec![0; each.len()], &mut Vec::new(), &mut orders);
@@ -56,6 +57,16 @@ async fn an_event_that_fails_while_its_deadline_passes_and_the_drain_comes() {
         &[Step::Drain, Step::Drain],
     ];
     assert_eq!(in_every_order(&each).await, 630);
+}
+
+#[tokio::test]
+async fn a_drain_that_is_late_while_events_come_and_the_deadline_of_one_passes() {
+    let each: [&[Step]; 3] = [
+        &[Step::AdmitParked, Step::Drain, Step::Late, Step::LateComes],
+        &[Step::Admit, Step::Expire],
+        &[Step::Drain, Step::Drain],
+    ];
+    assert_eq!(in_every_order(&each).await, 420);
 }
 
 #[tokio::test]
