@@ -13,7 +13,6 @@ const LINES: usize = 16_384;
 static LOST: OnceLock<ErrorCounter> = OnceLock::new();
 
 /// Where lines are to be written, and what waits, as it is dropped, for those that are left: a second at most.
-#[must_use]
 pub fn to_stderr() -> (NonBlocking, WorkerGuard) {
     let builder = NonBlockingBuilder::default().buffered_lines_limit(LINES).lossy(true).thread_name("logs");
     let (lines, written) = builder.finish(std::io::stderr());

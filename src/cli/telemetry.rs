@@ -20,7 +20,6 @@ const FILTER: &str = "warn,fleetbus=info,librdkafka=error,async_nats=error,async
 
 /// Starts logging to standard error, and sending spans. `FLEETBUS_LOG` sets the filter of the logs; one that cannot be read is said, and the
 /// default taken. What is given back writes the last lines as it is dropped.
-#[must_use]
 pub fn start(spans: Option<&Exporter>) -> WorkerGuard {
     let said = std::env::var("FLEETBUS_LOG").ok().filter(|said| !said.is_empty());
     let read = EnvFilter::try_new(said.as_deref().unwrap_or(FILTER));
