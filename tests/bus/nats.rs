@@ -329,7 +329,9 @@ async fn a_nats_that_trusts_an_operator_takes_who_has_credentials_of_its_account
 async fn played<T>(nats: &Nats, root: &str, answers: &[&'static str], asks: impl Future<Output = T>) -> T {
     let client = nats.client().await;
     let mut copies = client.subscribe(format!("{root}.>")).await.expect("subscribed");
-    client.flush().await.expect("connected");
+    // The server has done what was asked before once it has answered this: nobody is there.
+    let done = async || drop(client.request(format!("nobody.{root}"), Bytes::new()).await.expect_err("nobody"));
+    done().await;
     let plays = async {
         for answer in answers {
             let copy = copies.next().await.expect("a copy");
@@ -345,8 +347,7 @@ async fn played<T>(nats: &Nats, root: &str, answers: &[&'static str], asks: impl
         () = plays => unreachable!("it waits"),
     };
     copies.unsubscribe().await.expect("connected");
-    // The server has done that once it has answered this: nobody is there.
-    client.request(format!("nobody.{root}"), Bytes::new()).await.expect_err("nobody");
+    done().await;
     told
 }
 
