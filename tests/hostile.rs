@@ -50,6 +50,7 @@ fn ids() -> Vec<(String, String)> {
         as_is("../../etc"),
         as_is("\u{feff}é\u{202e}漢\u{2028}z"),
         ("x\u{7f}\u{85}y".to_owned(), "xy".to_owned()),
+        ("7".repeat(256), "7".repeat(256)),
         as_is("350000000000018"),
     ]
 }
@@ -69,6 +70,12 @@ async fn send(bridge: &Bridge, id: &str) -> Value {
     let answer = sent.send().await.unwrap();
     assert_eq!(answer.status().as_u16(), 201, "{id:?}");
     answer.json().await.unwrap()
+}
+
+/// Longer than a server reads, and than any id: it stands aside, and takes nobody's connection away.
+async fn send_what_is_too_long(bridge: &Bridge) {
+    let answer = send(bridge, &"7".repeat(10_000)).await;
+    assert_eq!((&answer["events"], &answer["undecodable"]), (&json!(0), &json!(1)), "{answer}");
 }
 
 fn subject(consumed: &Consumed) -> String {
@@ -104,9 +111,7 @@ async fn nothing_is_injected_into_subjects_and_headers_of_nats() {
         nats.url
     );
     let bridge = Bridge::start(&configure(dir.path(), &bus, acme(), "delivery: { drain_delay: 0s }"));
-    // Longer than a server reads: it stands aside, and takes nobody's connection away.
-    let long = "7".repeat(10_000);
-    assert_eq!(send(&bridge, &long).await["parked"], 1);
+    send_what_is_too_long(&bridge).await;
     let mut last = Value::Null;
     for (id, _) in ids() {
         last = send(&bridge, &id).await;
@@ -132,7 +137,7 @@ async fn nothing_is_injected_into_subjects_and_headers_of_nats() {
         reqwest::get(format!("{}/v1/parked", bridge.admin)).await.unwrap().json().await.unwrap();
     let rows = parked["parked"].as_array().unwrap();
     assert_eq!(rows.len(), 1, "{parked}");
-    assert_eq!(rows[0]["reason"], "unfit", "{parked}");
+    assert_eq!(rows[0]["reason"], "undecodable", "{parked}");
     poison_holds_nothing_back(&bridge).await;
     assert!(!bridge.log_text().contains("nats.disconnected"), "{}", bridge.log_text());
 }
@@ -166,12 +171,11 @@ async fn nothing_is_injected_into_topics_and_headers_of_kafka() {
         kafka.brokers
     );
     let bridge = Bridge::start(&configure(dir.path(), &bus, acme(), "delivery: { drain_delay: 0s }"));
-    let long = "7".repeat(10_000);
-    send(&bridge, &long).await;
+    send_what_is_too_long(&bridge).await;
     for (id, _) in ids() {
         send(&bridge, &id).await;
     }
-    let expected = sorted(ids().into_iter().map(|(_, clean)| clean).chain([long]));
+    let expected = sorted(ids().into_iter().map(|(_, clean)| clean));
     let mut read = Vec::new();
     until("all is on the topic", Duration::from_secs(60), || {
         read = kafka.read(&format!("{prefix}.position"));
@@ -208,4 +212,45 @@ async fn poison_holds_nothing_back(bridge: &Bridge) {
     assert_eq!(rows.len(), 1, "{parked}");
     assert_eq!(rows[0]["reason"], "unfit", "{parked}");
     assert!(!rows[0]["error"].as_str().unwrap_or_default().is_empty(), "{parked}");
+}
+
+/// A broker refuses whole batches for one message that is too large, which says nothing about the bus: the breaker stays closed, and
+/// the others are delivered, whatever waits of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn poison_of_one_account_stops_no_other() {
+    let (kafka, dir, prefix) = (shared_kafka(), tempfile::tempdir().unwrap(), unique("poison"));
+    let topic = |account: &str| format!("{prefix}.{account}.position");
+    kafka.create(&topic("acme"), 2, 1, &[("max.message.bytes", "300")]).await;
+    kafka.create(&topic("beta"), 2, 1, &[]).await;
+    let bus = format!(
+        "bus: {{ kafka: {{ brokers: \"{}\", topic: \"{prefix}.{{account}}.{{type}}\" }} }}",
+        kafka.brokers
+    );
+    let account = |id: &str| {
+        format!("  - id: {id}\n    provider: linxup\n    webhook: {{ token: {{ env: TEST_TOKEN }} }}\n")
+    };
+    let accounts = format!("accounts:\n{}{}", account("acme"), account("beta"));
+    let bridge = Bridge::start(&configure(dir.path(), &bus, &accounts, "delivery: { drain_delay: 0s }"));
+    let at = jiff::Timestamp::now().as_millisecond() - 600_000;
+    let client = reqwest::Client::new();
+    let push = async |account: &str, vehicles: std::ops::Range<i64>, step: i64| -> Value {
+        let row = |vehicle: i64| {
+            let mut row = position(&format!("{:015}", 350_000_000_000_000 + vehicle));
+            row["date"] = json!(at + step * 1_000);
+            row
+        };
+        let rows: Vec<Value> = vehicles.map(row).collect();
+        let url = format!("{}/webhooks/{account}", bridge.webhook);
+        let answer = client.post(url).bearer_auth(TOKEN).json(&rows).send().await.unwrap();
+        assert_eq!(answer.status(), 201);
+        answer.json().await.unwrap()
+    };
+    for step in 0..10 {
+        assert_eq!(push("acme", 0..200, step).await["parked"], 200, "it is too large");
+        push("beta", 0..1, step).await;
+    }
+    // What was parked of beta while messages went one by one comes to the topic by itself.
+    until("all of beta is on its topic", Duration::from_secs(60), || kafka.read(&topic("beta")).len() == 10);
+    let log = bridge.log_text();
+    assert!(!log.contains("breaker.opened"), "{log}");
 }

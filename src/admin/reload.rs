@@ -52,6 +52,11 @@ pub enum ReloadError {
     /// What it says.
     #[error("the configuration has {} problems, and nothing was changed", .0.len())]
     Wrong(Vec<config::Problem>),
+    /// A file that is half written looks so.
+    #[error(
+        "the configuration has no account, where some are served, and nothing was changed: write the whole file, or stop the bridge to do without them"
+    )]
+    NoAccounts,
     /// An account lives elsewhere.
     #[error(
         "account {0} was moved to another instance, and nothing was changed: take it out of the configuration"
@@ -95,6 +100,7 @@ impl From<ReloadError> for Problem {
             ReloadError::NoFile => StatusCode::CONFLICT,
             ReloadError::Unreadable { .. }
             | ReloadError::Wrong(_)
+            | ReloadError::NoAccounts
             | ReloadError::MovedOut(_)
             | ReloadError::Secret(_) => StatusCode::UNPROCESSABLE_ENTITY,
             ReloadError::Store(_) | ReloadError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
@@ -105,6 +111,7 @@ impl From<ReloadError> for Problem {
             }
             ReloadError::NoFile
             | ReloadError::Unreadable { .. }
+            | ReloadError::NoAccounts
             | ReloadError::MovedOut(_)
             | ReloadError::Secret(_)
             | ReloadError::Store(_)

@@ -149,6 +149,14 @@ impl Snapshot {
         waiting.map(|(.., count)| count.bytes).sum()
     }
 
+    /// Messages that wait for the operator.
+    #[must_use]
+    pub fn rows_for_operator(&self) -> u64 {
+        use crate::replay::WaitsFor;
+        let aside = self.store.depths.iter().filter(|(_, kind, _)| kind.waits_for() == WaitsFor::Operator);
+        aside.map(|(.., count)| count.rows).sum()
+    }
+
     /// What the store keeps for the bus; the rest of `replay.max_size` is the operator's.
     #[must_use]
     pub const fn capacity_for_bus(&self) -> u64 {

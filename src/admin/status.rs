@@ -105,6 +105,13 @@ fn findings(snapshot: &Snapshot, accounts: &[Account]) -> Vec<Finding> {
         let (lanes, events) = (snapshot.lanes_behind, snapshot.events_behind);
         find("lanes-behind", format!("{events} parked events in {lanes} lanes wait for the bus"));
     }
+    let aside = snapshot.rows_for_operator();
+    if aside > 0 {
+        find(
+            "waits-for-operator",
+            format!("{aside} messages are set aside: nobody sends them but an operator"),
+        );
+    }
     let expiring = snapshot.store.expiring_for_bus + snapshot.store.expiring_for_operator;
     if expiring > 0 {
         find("parked-expires", format!("{expiring} parked messages are removed within a day"));
@@ -178,5 +185,10 @@ mod tests {
         check(&[|s| s.connections = vec![("webhooks", 5, 5)]], None, &["connections-full"]);
         check(&[|s| parked(s, 799)], None, &[]);
         check(&[|s| parked(s, 800)], None, &["quota-nearly-spent"]);
+        let aside: Change = |s| {
+            let count = Count { rows: 1, bytes: 9 };
+            s.store.depths = vec![(AccountId::new("acme"), Kind::Event(Reason::Unfit), count)];
+        };
+        check(&[aside], None, &["waits-for-operator"]);
     }
 }

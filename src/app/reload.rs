@@ -205,6 +205,9 @@ impl Reloader {
 
     async fn prepare(&self, running: &Config, read: Read) -> Result<Ready, ReloadError> {
         let Read { config, keys, admin } = read;
+        if config.accounts.is_empty() && !running.accounts.is_empty() {
+            return Err(ReloadError::NoAccounts);
+        }
         let cursors = if polled(running) == polled(&config) {
             None
         } else {

@@ -45,6 +45,9 @@ const COME_AGAIN: Duration = Duration::from_secs(5);
 /// What one parked event takes, about. A quota with less room than that is spent: else each request over the rate would be decoded
 /// and looked up, at everyone's cost, only to be told at the store that nothing fits.
 const ROW: u64 = 1 << 10;
+/// What gzip begins with, which no JSON does.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
 /// The one entrance to delivery. Cheap to clone.
 #[derive(Clone)]
 pub struct Acceptance {
@@ -272,7 +275,11 @@ impl Inner {
             Err(SplitError::NotJson { line, column }) => {
                 let permit = self.memory.take(&account.id, portion::weight(bytes, 1)).await;
                 let Some(_permit) = permit else { return Err(not_kept) };
-                let why = format!("not JSON: line {line}, column {column}");
+                let why = if pushed.body.starts_with(&GZIP) {
+                    "gzip that is broken or cut off".to_owned()
+                } else {
+                    format!("not JSON: line {line}, column {column}")
+                };
                 let raw = self.raw(account, &way, RawReason::NotJson, why, pushed.body);
                 self.park_raw(vec![raw]).await?;
                 return Err(Refusal::NotJson { line, column });

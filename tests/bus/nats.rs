@@ -330,7 +330,8 @@ async fn played<T>(nats: &Nats, root: &str, answers: &[&'static str], asks: impl
     let client = nats.client().await;
     let mut copies = client.subscribe(format!("{root}.>")).await.expect("subscribed");
     // The server has done what was asked before once it has answered this: nobody is there.
-    let done = async || drop(client.request(format!("nobody.{root}"), Bytes::new()).await.expect_err("nobody"));
+    let done =
+        async || drop(client.request(format!("nobody.{root}"), Bytes::new()).await.expect_err("nobody"));
     done().await;
     let plays = async {
         for answer in answers {

@@ -111,3 +111,16 @@ async fn a_reload_that_cannot_be_written_down_is_in_force_all_the_same() {
     more(&calls, 2).await;
     bridge.stop().await;
 }
+
+/// Who writes a file anew may have emptied it a moment ago.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_without_accounts_removes_none() {
+    let (base, calls) = provider().await;
+    let bridge = Bridge::start(tempfile::tempdir().unwrap(), &base).await;
+    more(&calls, 2).await;
+    std::fs::write(bridge.folder.path().join("fleetbus.yaml"), "").unwrap();
+    let failed = bridge.handle.reload("a test").await;
+    assert!(matches!(failed, Err(ReloadError::NoAccounts)), "{failed:?}");
+    more(&calls, 3).await;
+    bridge.stop().await;
+}

@@ -199,7 +199,8 @@ impl Shared {
         Outcome::Failed(match failure_of(error) {
             Failure::Unfit(why) if !alone => {
                 self.turns.lock().alone_until = Some(Instant::now() + ALONE);
-                Failure::Unavailable(format!("a batch was refused, its messages are sent one by one: {why}"))
+                // No sign that the bus is away.
+                Failure::Busy(format!("a batch was refused, its messages are sent one by one: {why}"))
             }
             Failure::Broken(why) => {
                 self.break_down();

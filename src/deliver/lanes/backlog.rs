@@ -220,7 +220,11 @@ impl Lanes {
                 self.succeed(&key.topic);
                 *rows
             }
-            Drained::SetAside => 1,
+            Drained::SetAside => {
+                // Poison says nothing about the bus: where it was the breaker's probe, the next one goes at once.
+                self.breaker.lock().probe_now(Instant::now());
+                1
+            }
         };
         lane.take_rows(rows);
         if lane.rows > 0 && next.is_some() {

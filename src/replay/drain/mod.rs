@@ -42,6 +42,8 @@ use window::{PATIENCE, Sending};
 const CHUNK: (usize, u64) = (128, 64 << 10);
 /// Lanes drained at once: some that read, some that send. One that waits for longer than `PATIENCE` is left with the bus.
 const LANES: usize = 256;
+/// Lanes of which one carries the breaker's probe.
+const PROBED: usize = 64;
 /// Lanes looked for at once.
 const QUEUE: usize = 1_024;
 /// How often lanes are looked for when nothing rang.
@@ -115,6 +117,7 @@ impl Drain {
         let mut serving = pin!(shared.rows.serve());
         let mut working = FuturesUnordered::new();
         let mut queue = VecDeque::new();
+        let mut probes = 0;
         let mut pause = PAUSE.0;
         let mut not_before = Instant::now();
         let mut looking: Option<JoinHandle<Looked>> = None;
@@ -130,7 +133,7 @@ impl Drain {
             let now = Instant::now();
             let wanted = if now < not_before { 0 } else { LANES.saturating_sub(working.len()) };
             let whole = if shared.late.is_full(self.bus.window()) { 0 } else { wanted };
-            for (lane, extent) in self.choose(wanted, whole, &mut queue) {
+            for (lane, extent) in self.choose(wanted, whole, &mut queue, &mut probes) {
                 if self.lanes.begin_drain(&lane.key) {
                     working.push(self.lane(lane, extent, &shared));
                 }
@@ -195,14 +198,22 @@ impl Drain {
     }
 
     /// What to work on next: so many lanes at most, and so many of them whole. The breaker's probe has pauses of its own, and
-    /// goes whatever else waits.
-    fn choose(&self, wanted: usize, whole: usize, queue: &mut VecDeque<Ready>) -> Vec<(Ready, Extent)> {
+    /// goes whatever else waits; of one lane after another, for what is at the head of one may say nothing about the bus.
+    fn choose(
+        &self,
+        wanted: usize,
+        whole: usize,
+        queue: &mut VecDeque<Ready>,
+        probes: &mut usize,
+    ) -> Vec<(Ready, Extent)> {
         if self.lanes.is_breaker_open() {
             queue.clear();
             if !self.lanes.is_probe_due() {
                 return Vec::new();
             }
-            return match self.lanes.ready(1).pop() {
+            let mut lanes = self.lanes.ready(PROBED);
+            *probes += 1;
+            return match (!lanes.is_empty()).then(|| lanes.swap_remove(*probes % lanes.len())) {
                 Some(lane) if self.lanes.take_probe() => vec![(lane, Extent::Probe)],
                 Some(_) => Vec::new(),
                 None => {

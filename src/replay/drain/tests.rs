@@ -40,10 +40,18 @@ async fn store(dir: &std::path::Path) -> (Store, std::thread::JoinHandle<()>) {
 }
 
 /// Lanes of one row each, in the books and in the store.
-fn park(lanes: &Arc<Lanes>, subjects: std::ops::Range<u64>, payload: impl Fn(Parked) -> Parked) {
+fn park(
+    lanes: &Arc<Lanes>,
+    store: &Store,
+    subjects: std::ops::Range<u64>,
+    payload: impl Fn(Parked) -> Parked,
+) {
     for subject in subjects {
         let lane = LaneKey { subject: subject.to_string().into(), ..lane() };
-        lanes.requeue(payload(Parked { lane, ..row(0) }), Box::new(|kept| assert!(kept.is_ok()))).unwrap();
+        let row = payload(Parked { lane, ..row(store.next_seq().0) });
+        let aside = Parked { reason: Reason::Unfit, ..row.clone() };
+        store.park(vec![aside], Box::new(|kept| assert!(kept.is_ok()))).unwrap();
+        lanes.requeue(row, Box::new(|kept| assert!(kept.is_ok()))).unwrap();
     }
 }
 
@@ -135,8 +143,8 @@ async fn lanes_that_hang_keep_no_others_from_being_drained_and_are_booked_when_t
     // It stays closed whatever fails.
     let breaker = Breaker::new(config::Breaker { failure_rate: 1.0, window: hour });
     let lanes = Lanes::new(Arc::clone(&bus), store.clone(), breaker, Arc::clone(&counts), 3, Vec::new());
-    park(&lanes, 0..HANG, |row| row);
-    park(&lanes, HANG..HANG + 10, |row| Parked { payload: "no event".into(), ..row });
+    park(&lanes, &store, 0..HANG, |row| row);
+    park(&lanes, &store, HANG..HANG + 10, |row| Parked { payload: "no event".into(), ..row });
     let stop = CancellationToken::new();
     let (lanes_of, store_of, bus_of) = (Arc::clone(&lanes), store.clone(), Arc::clone(&bus));
     let rate = watch::channel(None).1;
@@ -150,7 +158,7 @@ async fn lanes_that_hang_keep_no_others_from_being_drained_and_are_booked_when_t
         behind(HANG).await;
         assert_eq!(counts.drained.load(Ordering::Relaxed), 0, "the bus has answered nothing");
         // One of them has another row, which queues behind what is late.
-        park(&lanes, 7..8, |row| row);
+        park(&lanes, &store, 7..8, |row| row);
         let closing = CancellationToken::new();
         let running = async {
             behind(0).await;
