@@ -207,6 +207,7 @@ impl Shared {
             }
             failure @ (Failure::Unfit(_)
             | Failure::Refused(_)
+            | Failure::Full(_)
             | Failure::Unavailable(_)
             | Failure::Busy(_)) => failure,
         })
@@ -233,7 +234,7 @@ impl Shared {
                 Err((failure, ticket)) => {
                     let rest = match &failure {
                         Failure::Unfit(_) => None,
-                        Failure::Refused(_) => {
+                        Failure::Refused(_) | Failure::Full(_) => {
                             Some(Failure::Unavailable("one before it was refused".to_owned()))
                         }
                         Failure::Unavailable(_) | Failure::Busy(_) | Failure::Broken(_) => {
