@@ -61,6 +61,9 @@ pub enum Failure {
     /// The topic or stream is missing, or rights to it are: a state of the topic.
     #[error("the bus refuses the topic: {0}")]
     Refused(String),
+    /// The topic's stream has no room: a state of the topic, too, and one that may pass by itself.
+    #[error("the bus has no room for the topic: {0}")]
+    Full(String),
     /// This message can never be taken: too large, invalid.
     #[error("the bus cannot take this message: {0}")]
     Unfit(String),

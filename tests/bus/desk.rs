@@ -149,6 +149,7 @@ pub fn kind(outcome: &Outcome) -> &'static str {
         Outcome::Failed(Failure::Unavailable(_)) => "unavailable",
         Outcome::Failed(Failure::Busy(_)) => "busy",
         Outcome::Failed(Failure::Refused(_)) => "refused",
+        Outcome::Failed(Failure::Full(_)) => "full",
         Outcome::Failed(Failure::Unfit(_)) => "unfit",
         Outcome::Failed(Failure::Broken(_)) => "broken",
         Outcome::Unresolved => "unresolved",

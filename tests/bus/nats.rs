@@ -196,7 +196,7 @@ async fn a_full_stream_is_a_refusal_and_recovers() {
     let of = |number: u64| message(&format!("{root}.a"), "key", number);
     assert_eq!(desk.attempt(1, &of(1)).await, Outcome::Delivered);
     assert_eq!(desk.attempt(2, &of(2)).await, Outcome::Delivered);
-    assert_eq!(kind(&desk.attempt(3, &of(3)).await), "refused");
+    assert_eq!(kind(&desk.attempt(3, &of(3)).await), "full");
     let jetstream = async_nats::jetstream::new(nats.client().await);
     jetstream.get_stream(&name).await.expect("a stream").purge().await.expect("purged");
     assert_eq!(desk.attempt(4, &of(3)).await, Outcome::Delivered);
@@ -368,7 +368,7 @@ async fn what_a_stream_says_of_a_later_copy_proves_nothing_of_the_first() {
         (&["", PENDING, FULL], "unresolved"),
         (&["", FULL], "unresolved"),
         (&[AWAY], "unavailable"),
-        (&[FULL], "refused"),
+        (&[FULL], "full"),
     ];
     let all = cases.iter().enumerate().map(async |(number, (answers, expected))| {
         let root = unique("played");

@@ -208,6 +208,7 @@ impl Shared {
             }
             failure @ (Failure::Unfit(_)
             | Failure::Refused(_)
+            | Failure::Full(_)
             | Failure::Unavailable(_)
             | Failure::Busy(_)) => failure,
         })
@@ -234,7 +235,7 @@ impl Shared {
                 Err((failure, ticket)) => {
                     let rest = match &failure {
                         Failure::Unfit(_) => None,
-                        Failure::Refused(_) => {
+                        Failure::Refused(_) | Failure::Full(_) => {
                             Some(Failure::Unavailable("one before it was refused".to_owned()))
                         }
                         Failure::Unavailable(_) | Failure::Busy(_) | Failure::Broken(_) => {

@@ -37,9 +37,10 @@ pub(super) fn reaction(error: &PublishError, sending: Sending, stream: Stream) -
     match (failure_of(error, stream), sending) {
         (None, _) | (Some(Failure::Unavailable(_) | Failure::Busy(_)), Sending::Again) => Reaction::Again,
         (Some(failure), Sending::First) => Reaction::End(failure),
-        (Some(Failure::Refused(_) | Failure::Unfit(_) | Failure::Broken(_)), Sending::Again) => {
-            Reaction::Lose
-        }
+        (
+            Some(Failure::Refused(_) | Failure::Full(_) | Failure::Unfit(_) | Failure::Broken(_)),
+            Sending::Again,
+        ) => Reaction::Lose,
     }
 }
 
@@ -67,7 +68,9 @@ fn failure_of(error: &PublishError, stream: Stream) -> Option<Failure> {
                     Failure::Unfit(why)
                 }
                 code if is_unavailability(code) => Failure::Unavailable(why),
-                // E.g. a full stream that discards what is new: the stream's state, cured by its owner.
+                // A full stream that discards what is new; its readers or its age may make room.
+                ErrorCode::STREAM_STORE_FAILED | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED => Failure::Full(why),
+                // The stream's state, cured by its owner.
                 _ => Failure::Refused(why),
             }
         }
@@ -107,6 +110,7 @@ mod tests {
             Reaction::End(Failure::Unavailable(_)) => "unavailable",
             Reaction::End(Failure::Busy(_)) => "busy",
             Reaction::End(Failure::Refused(_)) => "refused",
+            Reaction::End(Failure::Full(_)) => "full",
             Reaction::End(Failure::Unfit(_)) => "unfit",
             Reaction::End(Failure::Broken(_)) => "broken",
             Reaction::Lose => "unresolved",
@@ -122,7 +126,8 @@ mod tests {
         check(&told(ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT), ["again", "again"]);
         check(&told(ErrorCode::CLUSTER_NOT_AVAILABLE), ["unavailable", "again"]);
         check(&told(ErrorCode::INSUFFICIENT_RESOURCES), ["unavailable", "again"]);
-        check(&told(ErrorCode::STREAM_STORE_FAILED), ["refused", "unresolved"]);
+        check(&told(ErrorCode::STREAM_STORE_FAILED), ["full", "unresolved"]);
+        check(&told(ErrorCode::STREAM_SEALED), ["refused", "unresolved"]);
         check(&told(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM), ["unfit", "unresolved"]);
         let of = |kind: PublishErrorKind| PublishError::new(kind);
         check(&of(PublishErrorKind::TimedOut), ["again", "again"]);

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use async_nats::connection::State;
 use async_nats::jetstream;
-use async_nats::jetstream::context::{ContextBuilder, GetStreamErrorKind, PublishError};
+use async_nats::jetstream::context::{ContextBuilder, GetStreamError, GetStreamErrorKind, PublishError};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::{
     Client, ClientError, ConnectErrorKind, ConnectOptions, Event, HeaderMap, HeaderName, ServerError,
@@ -385,8 +385,7 @@ impl NatsBus {
         let info = match timeout(ASK, context.get_stream(name)).await {
             Ok(Ok(stream)) => stream.cached_info().clone(),
             // Else one that has no leader would be made, or called missing.
-            Ok(Err(error)) if matches!(error.kind(), GetStreamErrorKind::JetStream(told) if is_unavailability(told.error_code())) =>
-            {
+            Ok(Err(error)) if cannot_be_asked(&error) => {
                 return unreachable(format!("stream {name} cannot be asked: {error}"));
             }
             Ok(Err(_)) if self.config.create == config::Create::Missing => {
@@ -448,6 +447,16 @@ impl NatsBus {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether the servers cannot say at the moment whether the stream is there.
+fn cannot_be_asked(error: &GetStreamError) -> bool {
+    match error.kind() {
+        GetStreamErrorKind::JetStream(told) => is_unavailability(told.error_code()),
+        GetStreamErrorKind::EmptyName
+        | GetStreamErrorKind::Request
+        | GetStreamErrorKind::InvalidStreamName => false,
+    }
 }
 
 fn publish(message: &Message) -> PublishMessage {

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::super::breaker::Verdict;
-use super::super::topics::Taken;
+use super::super::topics::{Cure, Taken};
 use super::{Came, Drained, Draining, Lane, Lanes, Ready};
 use crate::bus::Failure;
 use crate::event::Text;
@@ -308,7 +308,8 @@ impl Lanes {
     pub fn drain_failed(&self, key: &LaneKey, failure: &Failure) {
         match failure {
             Failure::Unavailable(_) | Failure::Broken(_) => self.record(Verdict::Failure),
-            Failure::Refused(why) => self.refuse(&key.topic, why),
+            Failure::Refused(why) => self.refuse(&key.topic, why, Cure::Owner),
+            Failure::Full(why) => self.refuse(&key.topic, why, Cure::Time),
             Failure::Busy(_) | Failure::Unfit(_) => {}
         }
     }

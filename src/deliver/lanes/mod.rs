@@ -23,7 +23,7 @@ use crate::bus::{Awaiting, Bus, Failure, Outcome, Ticket, Window};
 use crate::deliver::breaker::{Breaker, Change, Verdict};
 use crate::deliver::counts::Counts;
 use crate::deliver::slot::{Group, Outgoing, Slot, Stall};
-use crate::deliver::topics::{Taken, Topics};
+use crate::deliver::topics::{Cure, Taken, Topics};
 use crate::event::{AccountId, EventType, Text};
 use crate::replay::{LaneKey, ParkError, Parked, Reason, RecoveredLane, Seq, Store};
 use said::Said;
@@ -382,7 +382,11 @@ impl Lanes {
             }
             Failure::Busy(why) => self.stall(key, lane, at, Stall::Busy, &why),
             Failure::Refused(why) => {
-                self.refuse(&key.topic, &why);
+                self.refuse(&key.topic, &why, Cure::Owner);
+                self.free_or_park(key, lane, at, &why);
+            }
+            Failure::Full(why) => {
+                self.refuse(&key.topic, &why, Cure::Time);
                 self.free_or_park(key, lane, at, &why);
             }
             Failure::Unfit(why) => self.set_aside(key, lane, at, &why),
@@ -512,9 +516,9 @@ impl Lanes {
         }
     }
 
-    fn refuse(&self, topic: &Text, why: &str) {
+    fn refuse(&self, topic: &Text, why: &str, cure: Cure) {
         let named = self.bus.name_of(topic);
-        let is_news = self.topics.lock().refuse(topic, &named, Instant::now(), why);
+        let is_news = self.topics.lock().refuse(topic, &named, Instant::now(), why, cure);
         if is_news {
             self.said.topic_refused(&named, why);
         }

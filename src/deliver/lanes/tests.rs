@@ -511,7 +511,7 @@ async fn half_of_the_ready_lanes_are_the_busiest_then_come_the_oldest_and_refuse
         let mut shard = ground.lanes.shard(&key).lock();
         shard.entry(key).or_default().add_row(head, &ground.lanes.numbers);
     }
-    ground.lanes.refuse(&"refused".into(), "no rights");
+    ground.lanes.refuse(&"refused".into(), "no rights", Cure::Owner);
     let heads: Vec<u64> = ground.lanes.ready(4).iter().map(|lane| lane.head.0).collect();
     assert_eq!(heads, [63, 89, 1, 3], "those to which rows came last, then the oldest");
     assert_eq!(ground.lanes.ready(1).len(), 1);
@@ -531,8 +531,8 @@ async fn a_refused_topic_of_which_nothing_waits_any_more_is_not_called_refused()
     let (waits, gone) = (LaneKey { topic: "waits".into(), ..ground.key.clone() }, "gone".into());
     let lane = Lane { rows: 1, head: Some(Seq(1)), ..Lane::default() };
     ground.lanes.shard(&waits).lock().insert(waits.clone(), lane);
-    ground.lanes.refuse(&waits.topic, "full");
-    ground.lanes.refuse(&gone, "full");
+    ground.lanes.refuse(&waits.topic, "full", Cure::Owner);
+    ground.lanes.refuse(&gone, "full", Cure::Owner);
     assert_eq!(ground.lanes.topic_probes(), [], "no probe is due");
     assert_eq!(ground.lanes.refused_topics().len(), 2);
     ground.lanes.probe_topics_now();

@@ -421,7 +421,7 @@ impl Drain {
                         if !matches!(failure, Failure::Busy(_)) {
                             self.store.attempted(row.seq(), failure.to_string());
                         }
-                        refused = matches!(failure, Failure::Refused(_));
+                        refused = matches!(failure, Failure::Refused(_) | Failure::Full(_));
                     }
                     stuck = true;
                 }
