@@ -85,7 +85,7 @@ pub(super) fn position(message: &mut Message<'_>, time_keys: &Keys) -> Result<Ve
         breadcrumb: false,
         provider_status,
     };
-    let shared = shared(&message.parts);
+    let shared = (!crumbs.is_empty()).then(|| shared(&message.parts)).unwrap_or_default();
     let crumbs: Vec<Draft> =
         crumbs.into_iter().map(|crumb| breadcrumb(message, &shared, &subject, crumb)).collect();
     let fact = Fact {
