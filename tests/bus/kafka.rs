@@ -234,6 +234,26 @@ async fn what_is_too_large_is_unfit_and_holds_nothing_back() {
     assert_eq!(by_key(&kafka.read(&topic))["key"], [3]);
 }
 
+/// The topic's bounds against the clock say nothing of the message: the same one is taken once they allow it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_topic_finds_too_old_or_too_early_is_refused_and_recovers() {
+    let kafka = shared_kafka();
+    let topic = unique("clock");
+    kafka.create(&topic, 1, 1, &[("message.timestamp.before.max.ms", "0")]).await;
+    let desk = desk(config(&kafka.brokers, &[]));
+    let refused = async {
+        // One that comes within its millisecond is taken.
+        let mut number = 1;
+        while kind(&desk.attempt(number, &message(&topic, "key", 1)).await) != "refused" {
+            number += 1;
+        }
+    };
+    timeout(PATIENCE, refused).await.expect("refused, and not unfit");
+    kafka.configure(&topic, "message.timestamp.before.max.ms", "9223372036854775807").await;
+    desk.delivers(1_000, &message(&topic, "key", 2)).await;
+    desk.close().await;
+}
+
 /// Where one of a batch is too large for the topic, the broker refuses the batch: the others are not lost with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_large_takes_no_neighbour_with_it() {

@@ -171,9 +171,12 @@ impl Shared {
     /// broker refuses whole batches: which message it means is known once they are sent one by one.
     fn outcome_of(&self, error: &KafkaError, alone: bool) -> Outcome {
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::PurgeInflight | RDKafkaErrorCode::MessageTimedOut) => {
-                return Outcome::Unresolved;
-            }
+            // The last one: the broker's answer could not be read.
+            Some(
+                RDKafkaErrorCode::PurgeInflight
+                | RDKafkaErrorCode::MessageTimedOut
+                | RDKafkaErrorCode::BadMessage,
+            ) => return Outcome::Unresolved,
             Some(RDKafkaErrorCode::PurgeQueue) => {
                 return Outcome::Failed(Failure::Broken("the client was closed before it sent".to_owned()));
             }
