@@ -5,6 +5,7 @@
 
 mod errors;
 mod properties;
+mod moved;
 mod registry;
 mod topics;
 
@@ -340,7 +341,7 @@ impl KafkaBus {
                 registry.run(&stop).await;
             }
         };
-        tokio::join!(self.tend(&stop), looking_up);
+        tokio::join!(self.tend(&stop), looking_up, self.doubt(&stop));
     }
 
     /// Looks after the client.
