@@ -4,6 +4,7 @@
 //! One task owns all attempts. ADR 0008 has what async-nats reports on a disconnect in flight.
 
 mod errors;
+mod limit;
 mod login;
 mod subjects;
 
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use async_nats::connection::State;
 use async_nats::jetstream;
-use async_nats::jetstream::context::{ContextBuilder, GetStreamErrorKind, PublishError};
+use async_nats::jetstream::context::{ContextBuilder, GetStreamErrorKind, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::{
     Client, ClientError, ConnectErrorKind, ConnectOptions, Event, HeaderMap, HeaderName, ServerError,
@@ -32,6 +33,7 @@ use super::{Failure, Finding, Message, OpenError, Outcome, Ticket};
 use crate::config;
 use crate::event::Text;
 use errors::{Reaction, Sending, Stream, is_unavailability, reaction};
+use limit::{Limit, TooLarge};
 use login::Login;
 use subjects::{Seen, covers, everything, without_subject};
 
@@ -84,6 +86,9 @@ struct Shared {
     seen: Mutex<Seen>,
     /// There is a new connection, and nobody has asked for news of topics since.
     news: AtomicBool,
+    limit: Mutex<Limit>,
+    /// Why the last try to connect failed.
+    why_not: Mutex<Option<String>>,
 }
 
 impl Shared {
@@ -99,6 +104,8 @@ impl Shared {
             refusals: watch::Sender::new(0),
             seen: Mutex::default(),
             news: AtomicBool::new(false),
+            limit: Mutex::new(Limit::new(Instant::now())),
+            why_not: Mutex::default(),
         }
     }
 
@@ -114,6 +121,8 @@ impl Shared {
                 self.connected.store(true, Ordering::Relaxed);
                 self.turned_away.store(false, Ordering::Relaxed);
                 self.news.store(true, Ordering::Relaxed);
+                self.limit.lock().heard(Instant::now());
+                *self.why_not.lock() = None;
                 self.connections.send_modify(|count| *count += 1);
                 tracing::info!("nats.connected");
             }
@@ -281,6 +290,7 @@ impl NatsBus {
             let connection = self.shared.connection.load_full().filter(|_| self.is_available());
             let Some(connection) = connection else {
                 let pause = if sent { Some(AGAIN) } else { self.shared.begins() };
+        let mut asked = false;
                 let Some(pause) = pause else {
                     return ticket.resolve(failed_unavailable("NATS is not connected"));
                 };
@@ -317,10 +327,16 @@ impl NatsBus {
                 }
                 Ended::Forbidden => {
                     let why = "no permission to publish to this subject".to_owned();
-                    return ticket.resolve(match sending {
-                        Sending::First => Outcome::Failed(Failure::Refused(why)),
-                        Sending::Again => Outcome::Unresolved,
-                    });
+                    return ticket.resolve(refused(why, sending));
+                }
+                Ended::Told(Err(error))
+                    if !asked
+                        && error.kind() == PublishErrorKind::MaxPayloadExceeded
+                        && self.asks_for_limit(&connection.client).await =>
+                {
+                    // It was not sent.
+                    (asked, sent) = (true, sending == Sending::Again);
+                    timeout(ACK, connections.changed()).await.ok();
                 }
                 Ended::Told(Err(error)) => match reaction(&error, sending, self.stream_of(&message.topic)) {
                     Reaction::End(failure) => return ticket.resolve(Outcome::Failed(failure)),
@@ -349,6 +365,19 @@ impl NatsBus {
             timeout(patience, connection.client.drain())
                 .await
                 .map_or(Ok(()), |drained| drained)
+    /// Whether there will be a connection that knows the server's limit better.
+    async fn asks_for_limit(&self, client: &Client) -> bool {
+        let decided = self.shared.limit.lock().too_large(Instant::now());
+        match decided {
+            TooLarge::Ask => {
+                tracing::info!("nats.asks_for_limit");
+                client.force_reconnect().await.is_ok()
+            }
+            TooLarge::Wait => true,
+            TooLarge::Believe => false,
+        }
+    }
+
                 .unwrap_or_else(|error| {
                     tracing::debug!(error = %error, "nats.drain");
                 });
@@ -476,6 +505,14 @@ mod tests {
     #[test]
     fn a_connection_is_news_of_topics_once() {
         let bus = NatsBus::open(&config::Nats {
+/// The outcome where this copy was refused: one before it may have been stored.
+fn refused(why: String, sending: Sending) -> Outcome {
+    match sending {
+        Sending::First => Outcome::Failed(Failure::Refused(why)),
+        Sending::Again => Outcome::Unresolved,
+    }
+}
+
             url: "nats://127.0.0.1:1".to_owned(),
             subject: "fleet.{type}".to_owned(),
             stream: "FLEET".to_owned(),
