@@ -66,6 +66,9 @@ fn failure_of(error: &PublishError, stream: Stream) -> Option<Failure> {
                 ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => {
                     Failure::Unfit(why)
                 }
+                ErrorCode::STREAM_NOT_MATCH => {
+                    Failure::Refused("another stream than `bus.nats.stream` takes this subject".to_owned())
+                }
                 code if is_unavailability(code) => Failure::Unavailable(why),
                 // E.g. a full stream that discards what is new: the stream's state, cured by its owner.
                 _ => Failure::Refused(why),
@@ -122,6 +125,7 @@ mod tests {
         check(&told(ErrorCode::CLUSTER_NOT_AVAILABLE), ["unavailable", "again"]);
         check(&told(ErrorCode::INSUFFICIENT_RESOURCES), ["unavailable", "again"]);
         check(&told(ErrorCode::STREAM_STORE_FAILED), ["refused", "unresolved"]);
+        check(&told(ErrorCode::STREAM_NOT_MATCH), ["refused", "unresolved"]);
         check(&told(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM), ["unfit", "unresolved"]);
         let of = |kind: PublishErrorKind| PublishError::new(kind);
         check(&of(PublishErrorKind::TimedOut), ["again", "again"]);

@@ -306,7 +306,8 @@ impl NatsBus {
             connections.mark_unchanged();
             let acknowledged = async {
                 let subject = String::from(&*message.topic);
-                connection.jetstream.send_publish(subject, publish(&message)).await?.await
+                let message = publish(&message).expected_stream(&self.config.stream);
+                connection.jetstream.send_publish(subject, message).await?.await
             };
             tokio::pin!(acknowledged);
             let ended = loop {
@@ -326,6 +327,10 @@ impl NatsBus {
                     return ticket.resolve(Outcome::Delivered);
                 }
                 Ended::Forbidden => {
+                Ended::Told(Ok(taken)) if taken.stream != self.config.stream => {
+                    let why = format!("stream {} takes it, and not {}", taken.stream, self.config.stream);
+                    return ticket.resolve(refused(why, sending));
+                }
                     let why = "no permission to publish to this subject".to_owned();
                     return ticket.resolve(refused(why, sending));
                 }
