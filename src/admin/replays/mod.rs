@@ -148,7 +148,7 @@ struct Said {
     sent: u64,
     /// Events that came of raw ones, or were published again.
     events: u64,
-    /// Those that stay, for they are still not understood.
+    /// Those that stay, for they are still not understood, or were set aside anew.
     left: u64,
     /// Attempts that failed and were made again.
     errors: u64,
