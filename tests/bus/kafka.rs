@@ -424,6 +424,9 @@ async fn a_secured_kafka_takes_what_it_allows() {
     let wrong = secured(password("wrong"));
     wrong.submit(1, &message(&allowed, "key", 9)).expect("taken");
     until("the client has noticed", PATIENCE, || !wrong.bus.is_available());
+    let findings = wrong.bus.check(&[allowed.as_str().into()]).await;
+    let [Finding::Barred { what, fix }] = &findings[..] else { panic!("{findings:?}") };
+    assert!(what.contains("refuses the login") && fix.contains("sasl."), "{findings:?}");
     let outcomes = wrong.close().await;
     assert!(!matches!(outcomes.all()[&1][..], [Outcome::Delivered]), "{:?}", outcomes.all());
 }

@@ -3,9 +3,10 @@
 //! client; what is submitted first for a key is produced first, and nothing is taken after a message that failed until its
 //! lane knows. Batches form by themselves while requests are in flight. ADR 0008 and 0009 have what was tried.
 
+mod contact;
 mod errors;
-mod properties;
 mod moved;
+mod properties;
 mod registry;
 mod topics;
 
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Failure, Message, OpenError, Outcome, Ticket};
 use crate::config;
 use crate::event::Text;
+use contact::{Contact, Say, Trouble, Way};
 use errors::failure_of;
 use properties::Properties;
 use registry::SchemaRegistry;
@@ -69,6 +71,7 @@ struct Shared {
     /// A broker failed, and none has been seen up since.
     troubled: AtomicBool,
     down: AtomicBool,
+    contact: Mutex<Contact>,
 }
 
 /// Who is sent when. Normally everything, at once.
@@ -116,20 +119,22 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(error = %error, reason, "kafka.error");
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::Fatal) => self.shared.break_down(),
-            Some(_) | None => self.shared.troubled.store(true, Ordering::Relaxed),
+            code @ (Some(_) | None) => self.shared.is_in_trouble(Trouble::of(code), reason),
         }
-        tracing::debug!(error = %error, reason, "kafka.error");
     }
 
     /// `AllBrokersDown` is not said of brokers that never were up: the connections themselves are looked at.
     fn stats(&self, statistics: Statistics) {
-        let up = statistics.brokers.values().any(|broker| matches!(broker.state.as_str(), "UP" | "UPDATE"));
-        if up {
-            self.shared.is_up();
-        } else if self.shared.troubled.load(Ordering::Relaxed) {
-            self.shared.down.store(true, Ordering::Relaxed);
+        let states = statistics.brokers.values().map(|broker| broker.state.as_str());
+        let way = self.shared.contact.lock().way(states, Instant::now());
+        match way {
+            Way::Open => self.shared.is_up(),
+            Way::Vain => self.shared.went_down(),
+            Way::Quiet if self.shared.troubled.load(Ordering::Relaxed) => self.shared.went_down(),
+            Way::Quiet => {}
         }
     }
 }
@@ -157,9 +162,28 @@ impl ProducerContext for Context {
 }
 
 impl Shared {
+    /// Called for every acknowledgement.
     fn is_up(&self) {
-        self.troubled.store(false, Ordering::Relaxed);
+        if self.troubled.load(Ordering::Relaxed) {
+            self.contact.lock().is_up();
+            self.troubled.store(false, Ordering::Relaxed);
+        }
         self.down.store(false, Ordering::Relaxed);
+    }
+
+    fn went_down(&self) {
+        self.troubled.store(true, Ordering::Relaxed);
+        self.down.store(true, Ordering::Relaxed);
+    }
+
+    fn is_in_trouble(&self, trouble: Trouble, reason: &str) {
+        let say = self.contact.lock().failed(trouble, reason, Instant::now());
+        self.troubled.store(true, Ordering::Relaxed);
+        match (say, trouble) {
+            (Say::Now, Trouble::Login) => tracing::error!(reason, "kafka.login_refused"),
+            (Say::Now, Trouble::Tls) => tracing::error!(reason, "kafka.tls_failed"),
+            (Say::Now, Trouble::Name | Trouble::Away) | (Say::Nothing, _) => {}
+        }
     }
 
     fn break_down(&self) {
@@ -279,6 +303,7 @@ impl KafkaBus {
             broken: AtomicBool::new(false),
             troubled: AtomicBool::new(false),
             down: AtomicBool::new(false),
+            contact: Mutex::default(),
         });
         let properties = ArcSwap::from_pointee(properties);
         let registry = kafka.registry.as_ref().map(SchemaRegistry::open).transpose()?.map(Box::new);
@@ -350,11 +375,12 @@ impl KafkaBus {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut seen = self.properties.load_full();
+        let mut missed = 0;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.shared.ring.notified() => {}
-                _ = look.tick(), if seen.reads_files => seen = self.look_at_files(seen).await,
+                _ = look.tick(), if seen.reads_files => seen = self.look_at_files(seen, &mut missed).await,
             }
             if self.shared.broken.load(Ordering::Relaxed) {
                 self.rebuild().await;
@@ -385,11 +411,22 @@ impl KafkaBus {
     }
 
     /// A secret or certificate is another one: a client that has it takes the place of the one that has not. What was seen.
-    async fn look_at_files(&self, seen: Arc<Properties>) -> Arc<Properties> {
+    async fn look_at_files(&self, seen: Arc<Properties>, missed: &mut u32) -> Arc<Properties> {
         let kafka = self.kafka.clone();
         let read = tokio::task::spawn_blocking(move || Properties::read(&kafka)).await;
-        // One that is not there is about to be: files are exchanged in several steps.
-        let Ok(Ok(now)) = read else { return seen };
+        let now = match read {
+            Ok(Ok(now)) => now,
+            Ok(Err(error)) => {
+                *missed = missed.saturating_add(1);
+                // One that is not there once is about to be: files are exchanged in several steps.
+                if *missed == 2 {
+                    tracing::error!(error = %error, "kafka.secret_unreadable");
+                }
+                return seen;
+            }
+            Err(_) => return seen,
+        };
+        *missed = 0;
         if now == *seen {
             return seen;
         }

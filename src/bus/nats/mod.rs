@@ -148,7 +148,12 @@ impl Shared {
             // The one comes where rights are taken away, the other from each try to connect after that.
             Event::ServerError(ServerError::AuthorizationViolation) => self.turn_away(),
             Event::ClientError(ClientError::Other(text)) if is_no_login(text) => self.turn_away(),
-            other => tracing::debug!(event = %other, "nats.event"),
+            other => {
+                if let Event::ClientError(ClientError::Other(text)) = other {
+                    *self.why_not.lock() = Some(text.clone());
+                }
+                tracing::debug!(event = %other, "nats.event");
+            }
         }
     }
 
@@ -285,12 +290,12 @@ impl NatsBus {
         let mut refusals = self.shared.refusals.subscribe();
         let mut connections = self.shared.connections.subscribe();
         let mut sent = false;
+        let mut asked = false;
         let mut every = AGAIN;
         loop {
             let connection = self.shared.connection.load_full().filter(|_| self.is_available());
             let Some(connection) = connection else {
                 let pause = if sent { Some(AGAIN) } else { self.shared.begins() };
-        let mut asked = false;
                 let Some(pause) = pause else {
                     return ticket.resolve(failed_unavailable("NATS is not connected"));
                 };
@@ -322,15 +327,15 @@ impl NatsBus {
                 }
             };
             match ended {
+                Ended::Told(Ok(taken)) if taken.stream != self.config.stream => {
+                    let why = format!("stream {} takes it, and not {}", taken.stream, self.config.stream);
+                    return ticket.resolve(refused(why, sending));
+                }
                 Ended::Told(Ok(_)) => {
                     self.shared.seen.lock().took(&self.config.subject, &message.topic);
                     return ticket.resolve(Outcome::Delivered);
                 }
                 Ended::Forbidden => {
-                Ended::Told(Ok(taken)) if taken.stream != self.config.stream => {
-                    let why = format!("stream {} takes it, and not {}", taken.stream, self.config.stream);
-                    return ticket.resolve(refused(why, sending));
-                }
                     let why = "no permission to publish to this subject".to_owned();
                     return ticket.resolve(refused(why, sending));
                 }
@@ -360,16 +365,6 @@ impl NatsBus {
         }
     }
 
-    fn stream_of(&self, topic: &str) -> Stream {
-        let seen = self.shared.seen.lock().has(&self.config.subject, topic);
-        if seen { Stream::Seen } else { Stream::Unseen }
-    }
-
-    pub(super) async fn close(&self, patience: Duration) {
-        if let Some(connection) = self.shared.connection.swap(None) {
-            timeout(patience, connection.client.drain())
-                .await
-                .map_or(Ok(()), |drained| drained)
     /// Whether there will be a connection that knows the server's limit better.
     async fn asks_for_limit(&self, client: &Client) -> bool {
         let decided = self.shared.limit.lock().too_large(Instant::now());
@@ -383,6 +378,16 @@ impl NatsBus {
         }
     }
 
+    fn stream_of(&self, topic: &str) -> Stream {
+        let seen = self.shared.seen.lock().has(&self.config.subject, topic);
+        if seen { Stream::Seen } else { Stream::Unseen }
+    }
+
+    pub(super) async fn close(&self, patience: Duration) {
+        if let Some(connection) = self.shared.connection.swap(None) {
+            timeout(patience, connection.client.drain())
+                .await
+                .map_or(Ok(()), |drained| drained)
                 .unwrap_or_else(|error| {
                     tracing::debug!(error = %error, "nats.drain");
                 });
@@ -404,7 +409,14 @@ impl NatsBus {
             }
         });
         if connected.await.is_err() {
-            return unreachable("it does not answer".to_owned());
+            if self.shared.turned_away.load(Ordering::Relaxed) {
+                return vec![Finding::Barred {
+                    what: format!("NATS at {} refuses the login", self.config.url),
+                    fix: "look at the credentials, and at the user's rights on the server".to_owned(),
+                }];
+            }
+            let why = self.shared.why_not.lock().clone();
+            return unreachable(why.unwrap_or_else(|| "it does not answer".to_owned()));
         }
         self.shared.connected.store(true, Ordering::Relaxed);
         let context = ContextBuilder::new().timeout(ASK).build(client);
@@ -493,6 +505,14 @@ fn failed_unavailable(why: &str) -> Outcome {
     Outcome::Failed(Failure::Unavailable(why.to_owned()))
 }
 
+/// The outcome where this copy was refused: one before it may have been stored.
+fn refused(why: String, sending: Sending) -> Outcome {
+    match sending {
+        Sending::First => Outcome::Failed(Failure::Refused(why)),
+        Sending::Again => Outcome::Unresolved,
+    }
+}
+
 /// How one send ended.
 enum Ended {
     /// The stream's word, or none in time.
@@ -510,14 +530,6 @@ mod tests {
     #[test]
     fn a_connection_is_news_of_topics_once() {
         let bus = NatsBus::open(&config::Nats {
-/// The outcome where this copy was refused: one before it may have been stored.
-fn refused(why: String, sending: Sending) -> Outcome {
-    match sending {
-        Sending::First => Outcome::Failed(Failure::Refused(why)),
-        Sending::Again => Outcome::Unresolved,
-    }
-}
-
             url: "nats://127.0.0.1:1".to_owned(),
             subject: "fleet.{type}".to_owned(),
             stream: "FLEET".to_owned(),
