@@ -430,6 +430,26 @@ async fn states_are_answered_by_their_deadline_while_the_bus_hangs() {
     }
 }
 
+/// As many vehicles as one request may have are more than the client has room for at once: they wait for their turn, and nothing of that
+/// is a failure.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_request_is_delivered_by_a_bus_that_is_well_and_opens_no_breaker() {
+    let (nats, dir, prefix) =
+        (Nats::start(brokers::Guard::Open, ""), tempfile::tempdir().unwrap(), unique("largest"));
+    let mut bridge = Bridge::start(&nats_config(&nats, dir.path(), &prefix, ", publish_deadline: 30s"));
+    bridge.wait_for_log("bus.checked", Duration::from_secs(40));
+    let from = start();
+    let small = |vehicle: usize| serde_json::json!({ "pushType": "POSITION", "deviceNumber": imei(vehicle), "date": from, "latitude": 38.6, "longitude": -90.2 });
+    let body: Vec<_> = (0..10_000).map(small).collect();
+    let (url, client) = (format!("{}/webhooks/acme", bridge.webhook), reqwest::Client::new());
+    let answer = client.post(url).bearer_auth(TOKEN).json(&body).send().await.unwrap();
+    let counts: serde_json::Value = answer.json().await.unwrap();
+    let told = (&counts["delivered"], &counts["parked"]);
+    assert_eq!(told, (&10_000.into(), &0.into()), "{}", bridge.log_text());
+    assert!(!bridge.log_text().contains("breaker.opened"), "{}", bridge.log_text());
+    assert!(bridge.stop().success());
+}
+
 /// One of two brokers stays away with its partition, on which more vehicles wait than are drained at once: they hold up none of
 /// those on the other.
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -146,16 +146,19 @@ impl LocalBus {
         let door = match &*door {
             Door::Open(door) => door,
             Door::Fenced(_) => {
-                return Err((Failure::Unavailable("messages before it failed".to_owned()), ticket));
+                return Err((Failure::Busy("messages before it failed".to_owned()), ticket));
             }
             Door::Closed => {
                 return Err((Failure::Unavailable("the local bus is closed".to_owned()), ticket));
             }
         };
-        door.try_send((message.clone(), ticket)).map_err(|refused| {
-            let (std::sync::mpsc::TrySendError::Full((_, ticket))
-            | std::sync::mpsc::TrySendError::Disconnected((_, ticket))) = refused;
-            (Failure::Unavailable("the queue to the local bus is full".to_owned()), ticket)
+        door.try_send((message.clone(), ticket)).map_err(|refused| match refused {
+            TrySendError::Full((_, ticket)) => {
+                (Failure::Busy("the queue to the local bus is full".to_owned()), ticket)
+            }
+            TrySendError::Disconnected((_, ticket)) => {
+                (Failure::Unavailable("the local bus has ended".to_owned()), ticket)
+            }
         })
     }
 

@@ -52,12 +52,18 @@ pub enum Outcome {
 /// Why an attempt failed, named for what helps.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// The bus cannot be reached, or its client's queue is full: park, drained by itself.
+    /// The bus cannot be reached: park, drained by itself.
     #[error("the bus is unavailable: {0}")]
     Unavailable(String),
+    /// The client's own queue has no room at the moment: try again soon. It says nothing of the bus.
+    #[error("the bus client is busy: {0}")]
+    Busy(String),
     /// The topic or stream is missing, or rights to it are: a state of the topic.
     #[error("the bus refuses the topic: {0}")]
     Refused(String),
+    /// The topic's stream has no room: a state of the topic, too, and one that may pass by itself.
+    #[error("the bus has no room for the topic: {0}")]
+    Full(String),
     /// This message can never be taken: too large, invalid.
     #[error("the bus cannot take this message: {0}")]
     Unfit(String),

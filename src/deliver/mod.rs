@@ -13,7 +13,7 @@ pub(crate) mod seldom;
 pub mod slot;
 pub mod topics;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasher as _;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,13 +25,13 @@ use futures_util::StreamExt as _;
 use futures_util::future::{join, join_all};
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Mutex, OwnedMutexGuard};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use counts::{Counts, Fate};
 use dedup::{Candidate, Dedup, Settled, Shared, Verdict};
-use lanes::{Admission, Lanes};
+use lanes::{Admission, Lanes, Resumed};
 use retry::Pauses;
-use slot::{Group, Outgoing, Slot, Tally};
+use slot::{Group, Outgoing, Slot, Stall, Tally};
 
 use crate::config;
 use crate::event::AccountId;
@@ -47,6 +47,8 @@ const LEAST_SHARE: u32 = 4;
 const MOMENT: Duration = Duration::from_millis(50);
 /// How long the store may take to say what became of a park before its event counts as not kept.
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the bus's client is given to have room again.
+const ROOM: Duration = Duration::from_millis(20);
 /// How often an event may find that the copy which it waited for was not kept.
 const COPIES: u32 = 3;
 
@@ -290,14 +292,22 @@ impl Deliverer {
     }
 
     /// Until all of a group have met their fate: a lane that failed for sure is tried again after pauses of its own, and
-    /// parked where it has none left.
+    /// parked where it has none left. Those for which the client had no room go in turn, as far as it has.
     async fn retry(&self, lanes: &[LaneKey], group: &Arc<Group>) {
         // Mostly none fails, and nothing is to be paused for.
         let Some(mut stalled) = group.stalls().await else { return };
         let mut pauses: HashMap<usize, Pauses> = HashMap::default();
         let mut pausing = FuturesUnordered::new();
+        let (mut busy, mut room_at) = (VecDeque::new(), Instant::now());
         loop {
-            for at in stalled {
+            for (at, stall) in stalled {
+                if stall == Stall::Busy {
+                    if busy.is_empty() {
+                        room_at = Instant::now() + ROOM;
+                    }
+                    busy.push_back(at);
+                    continue;
+                }
                 match pauses.entry(at).or_insert_with(|| Pauses::new(self.settings.retries)).next() {
                     Some(pause) => pausing.push(async move {
                         sleep(pause).await;
@@ -310,8 +320,17 @@ impl Deliverer {
             stalled = tokio::select! {
                 biased;
                 Some(at) = pausing.next(), if !pausing.is_empty() => {
-                    lanes.get(at).into_iter().for_each(|lane| self.lanes.resume(lane));
-                    Vec::new()
+                    lanes.get(at).map(|lane| self.lanes.resume(lane));
+                    BTreeMap::new()
+                }
+                () = sleep_until(room_at), if !busy.is_empty() => {
+                    while let Some(lane) = busy.pop_front().and_then(|at| lanes.get(at)) {
+                        if self.lanes.resume(lane) == Resumed::Stalls {
+                            break;
+                        }
+                    }
+                    room_at = Instant::now() + ROOM;
+                    BTreeMap::new()
                 }
                 stalled = group.stalls() => match stalled {
                     Some(stalled) => stalled,

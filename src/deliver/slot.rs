@@ -2,6 +2,7 @@
 //! reservation is remembered before its sender can be answered, and is given back only when nothing is in flight. A slot is whom
 //! the bus tells what became of an attempt; what that means is decided in `lanes`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -47,24 +48,29 @@ pub struct Group {
     settled: Notify,
 }
 
-/// The places of lanes that failed for sure and may be tried again: each at most once until it is taken.
+/// Why a lane that may be tried again waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stall {
+    /// It failed for sure.
+    Failed,
+    /// The bus's client had no room for it.
+    Busy,
+}
+
+/// The places of lanes that may be tried again, and why they wait: each at most once until it is taken.
 #[derive(Debug, Default)]
 struct Stalls {
-    stalled: Mutex<Vec<usize>>,
+    stalled: Mutex<BTreeMap<usize, Stall>>,
     ring: Notify,
 }
 
 impl Stalls {
-    fn tell(&self, lane: usize) {
-        let mut stalled = self.stalled.lock();
-        if !stalled.contains(&lane) {
-            stalled.push(lane);
-        }
-        drop(stalled);
+    fn tell(&self, lane: usize, stall: Stall) {
+        self.stalled.lock().insert(lane, stall);
         self.ring.notify_one();
     }
 
-    async fn take(&self) -> Vec<usize> {
+    async fn take(&self) -> BTreeMap<usize, Stall> {
         loop {
             let stalled = std::mem::take(&mut *self.stalled.lock());
             if !stalled.is_empty() {
@@ -108,9 +114,9 @@ impl Group {
         }
     }
 
-    /// Until lanes failed for sure and may be tried again: their places; none once every event has met its fate. Cancel-safe: what
+    /// Until lanes wait to be tried again: their places, and why; none once every event has met its fate. Cancel-safe: what
     /// is not taken stays.
-    pub async fn stalls(&self) -> Option<Vec<usize>> {
+    pub async fn stalls(&self) -> Option<BTreeMap<usize, Stall>> {
         tokio::select! {
             biased;
             () = self.settled() => None,
@@ -200,9 +206,9 @@ impl Slot {
         self.state.lock().freed
     }
 
-    /// Its lane failed for sure and may be tried again.
-    pub fn stall(&self) {
-        self.group.stalls.tell(self.lane);
+    /// Its lane may be tried again, and waits for this reason.
+    pub fn stall(&self, stall: Stall) {
+        self.group.stalls.tell(self.lane, stall);
     }
 
     /// Whether it belongs to `group` and its sender still waits.
@@ -262,9 +268,9 @@ mod tests {
     #[tokio::test]
     async fn a_lane_that_stalls_is_told_once_until_it_is_taken() {
         let stalls = Stalls::default();
-        [2, 0, 2].into_iter().for_each(|lane| stalls.tell(lane));
-        assert_eq!(stalls.take().await, [2, 0]);
-        stalls.tell(2);
-        assert_eq!(stalls.take().await, [2]);
+        [2, 0, 2].into_iter().for_each(|lane| stalls.tell(lane, Stall::Failed));
+        assert_eq!(stalls.take().await, [(0, Stall::Failed), (2, Stall::Failed)].into());
+        stalls.tell(2, Stall::Busy);
+        assert_eq!(stalls.take().await, [(2, Stall::Busy)].into());
     }
 }

@@ -1,19 +1,41 @@
-//! Topics that the bus refuses (missing, or no rights): a state of the topic, so that nothing else stops. While a topic is
-//! refused its lanes are behind, and one parked event probes it, one second growing to five minutes. Pure: "now" comes
-//! in. Bound: the topics that the configuration's template can make of accounts and types, and on NATS of vehicles with events that
-//! wait; all vehicles' topics of one account and type have one name, and news is what happens to a name.
+//! Topics that the bus refuses (missing, no rights, or no room): a state of the topic, so that nothing else stops. While a topic is
+//! refused its lanes are behind, and one parked event probes it, one second growing to five minutes, or to 30 s where time alone
+//! may help. Pure: "now" comes in. Bound: the topics that the configuration's template can make of accounts and types, and on NATS
+//! of vehicles with events that wait; all vehicles' topics of one account and type have one name, and news is what happens to a name.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use crate::event::Text;
 
+/// First and last pause between probes.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// The last one where room may come by itself.
+const PASSES: Duration = Duration::from_secs(30);
+
+/// What helps a topic that is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cure {
+    /// Its owner must act.
+    Owner,
+    /// It may pass by itself.
+    Time,
+}
+
+impl Cure {
+    const fn longest_pause(self) -> Duration {
+        match self {
+            Self::Owner => PAUSE.1,
+            Self::Time => PASSES,
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Refused {
     next_probe: Instant,
     pause: Duration,
+    cure: Cure,
     why: String,
     named: Text,
 }
@@ -39,16 +61,17 @@ pub struct Topics {
 
 impl Topics {
     /// The bus refused it; true where that is news: no other topic of its name was refused.
-    pub fn refuse(&mut self, topic: &Text, named: &str, now: Instant, why: &str) -> bool {
+    pub fn refuse(&mut self, topic: &Text, named: &str, now: Instant, why: &str, cure: Cure) -> bool {
         if let Some(known) = self.refused.get_mut(topic) {
             why.clone_into(&mut known.why);
+            known.cure = cure;
             return false;
         }
         let named = Text::from(named);
         let of_name = self.names.entry(named.clone()).or_default();
         *of_name += 1;
         let is_first = *of_name == 1;
-        let refused = Refused { next_probe: now + PAUSE.0, pause: PAUSE.0, why: why.to_owned(), named };
+        let refused = Refused { next_probe: now + PAUSE.0, pause: PAUSE.0, cure, why: why.to_owned(), named };
         self.refused.insert(topic.clone(), refused);
         is_first
     }
@@ -79,7 +102,7 @@ impl Topics {
         if now < refused.next_probe {
             return false;
         }
-        refused.pause = (refused.pause * 2).min(PAUSE.1);
+        refused.pause = (refused.pause * 2).min(refused.cure.longest_pause());
         refused.next_probe = now + refused.pause;
         true
     }
@@ -122,8 +145,8 @@ mod tests {
         let start = Instant::now();
         let mut topics = Topics::default();
         let topic: Text = "fleet.trip".into();
-        assert!(topics.refuse(&topic, &topic, start, "no rights"));
-        assert!(!topics.refuse(&topic, &topic, start, "still none"));
+        assert!(topics.refuse(&topic, &topic, start, "no rights", Cure::Owner));
+        assert!(!topics.refuse(&topic, &topic, start, "still none", Cure::Owner));
         assert!(!topics.is_refused("fleet.stop"));
         let probes: Vec<u64> =
             (0..2_000).filter(|s| topics.take_probe(&topic, start + Duration::from_secs(*s))).collect();
@@ -138,11 +161,21 @@ mod tests {
     }
 
     #[test]
+    fn a_topic_without_room_is_probed_every_half_minute() {
+        let (start, mut topics, topic) = (Instant::now(), Topics::default(), Text::from("fleet.trip"));
+        topics.refuse(&topic, &topic, start, "full", Cure::Time);
+        let probes: Vec<u64> =
+            (0..200).filter(|s| topics.take_probe(&topic, start + Duration::from_secs(*s))).collect();
+        assert_eq!(probes, [1, 3, 7, 15, 31, 61, 91, 121, 151, 181]);
+    }
+
+    #[test]
     fn of_many_vehicles_topics_the_first_that_is_refused_and_the_last_that_is_taken_are_news() {
         let (start, mut topics, named) = (Instant::now(), Topics::default(), "fleet.trip.acme.*");
         let all: Vec<Text> = (0..100).map(|vehicle| format!("fleet.trip.acme.{vehicle}").into()).collect();
         for round in 0..2 {
-            let news = all.iter().filter(|topic| topics.refuse(topic, named, start, "full")).count();
+            let news =
+                all.iter().filter(|topic| topics.refuse(topic, named, start, "full", Cure::Time)).count();
             assert_eq!(news, 1, "round {round}");
             let (last, others) = all.split_last().expect("some");
             assert!(others.iter().all(|topic| topics.take(topic) == Taken::Again), "round {round}");

@@ -147,7 +147,9 @@ pub fn kind(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Delivered => "delivered",
         Outcome::Failed(Failure::Unavailable(_)) => "unavailable",
+        Outcome::Failed(Failure::Busy(_)) => "busy",
         Outcome::Failed(Failure::Refused(_)) => "refused",
+        Outcome::Failed(Failure::Full(_)) => "full",
         Outcome::Failed(Failure::Unfit(_)) => "unfit",
         Outcome::Failed(Failure::Broken(_)) => "broken",
         Outcome::Unresolved => "unresolved",

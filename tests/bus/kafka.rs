@@ -173,7 +173,7 @@ async fn a_partition_that_hangs_holds_only_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_queue_is_unavailability_and_what_was_taken_is_delivered_in_order() {
+async fn a_full_queue_is_a_busy_client_and_what_was_taken_is_delivered_in_order() {
     let kafka = shared_kafka();
     let topic = unique("full");
     kafka.create(&topic, 1, 1, &[]).await;
@@ -191,7 +191,7 @@ async fn a_full_queue_is_unavailability_and_what_was_taken_is_delivered_in_order
         match desk.submit(number, &sent) {
             Ok(()) => taken.push(number),
             Err(failure) => {
-                assert_eq!(kind(&Outcome::Failed(failure)), "unavailable");
+                assert_eq!(kind(&Outcome::Failed(failure)), "busy");
                 refusals += 1;
             }
         }

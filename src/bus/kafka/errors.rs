@@ -44,9 +44,9 @@ pub(super) fn failure_of(error: &KafkaError) -> Failure {
             | Code::GaplessGuarantee
             | Code::Inconsistent,
         ) => Failure::Broken(why),
+        Some(Code::QueueFull) => Failure::Busy(why),
         Some(
-            Code::QueueFull
-            | Code::BrokerTransportFailure
+            Code::BrokerTransportFailure
             | Code::AllBrokersDown
             | Code::Resolve
             | Code::SSL
@@ -92,7 +92,7 @@ mod tests {
                 "{code:?}"
             );
         };
-        check(RDKafkaErrorCode::QueueFull, Failure::Unavailable);
+        check(RDKafkaErrorCode::QueueFull, Failure::Busy);
         check(RDKafkaErrorCode::BrokerTransportFailure, Failure::Unavailable);
         check(RDKafkaErrorCode::NotEnoughReplicas, Failure::Unavailable);
         check(RDKafkaErrorCode::MessageSizeTooLarge, Failure::Unfit);

@@ -86,12 +86,18 @@ struct Turns {
     /// To be told outside of every lane's critical section. Until their lanes know, nothing more is taken: a later message
     /// must not overtake one that failed.
     failed: Vec<(Failure, Ticket)>,
-    fenced: bool,
+    /// Threads that tell some of them at the moment.
+    tellers: usize,
 }
 
 impl Turns {
     fn is_stale(&self) -> bool {
         self.sent_at.is_none_or(|at| at.elapsed() >= STALE)
+    }
+
+    /// Whether a lane does not know yet that a message of its failed.
+    fn is_fenced(&self) -> bool {
+        !self.failed.is_empty() || self.tellers > 0
     }
 
     fn sends_alone(&mut self) -> bool {
@@ -162,6 +168,18 @@ impl ProducerContext for Context {
 }
 
 impl Shared {
+    fn new() -> Self {
+        Self {
+            client: ArcSwapOption::empty(),
+            turns: Mutex::default(),
+            ring: Notify::new(),
+            broken: AtomicBool::new(false),
+            troubled: AtomicBool::new(false),
+            down: AtomicBool::new(false),
+            contact: Mutex::default(),
+        }
+    }
+
     /// Called for every acknowledgement.
     fn is_up(&self) {
         if self.troubled.load(Ordering::Relaxed) {
@@ -216,7 +234,11 @@ impl Shared {
                 self.break_down();
                 Failure::Broken(why)
             }
-            failure @ (Failure::Unfit(_) | Failure::Refused(_) | Failure::Unavailable(_)) => failure,
+            failure @ (Failure::Unfit(_)
+            | Failure::Refused(_)
+            | Failure::Full(_)
+            | Failure::Unavailable(_)
+            | Failure::Busy(_)) => failure,
         })
     }
 
@@ -233,13 +255,20 @@ impl Shared {
                         break;
                     }
                 }
+                // It waits on: whoever comes next, an acknowledgement or `STALE`, tries again.
+                Err((Failure::Busy(_), ticket)) => {
+                    turns.waiting.push_front((message, ticket));
+                    break;
+                }
                 Err((failure, ticket)) => {
                     let rest = match &failure {
                         Failure::Unfit(_) => None,
-                        Failure::Refused(_) => {
+                        Failure::Refused(_) | Failure::Full(_) => {
                             Some(Failure::Unavailable("one before it was refused".to_owned()))
                         }
-                        Failure::Unavailable(_) | Failure::Broken(_) => Some(failure.clone()),
+                        Failure::Unavailable(_) | Failure::Busy(_) | Failure::Broken(_) => {
+                            Some(failure.clone())
+                        }
                     };
                     turns.failed.push((failure, ticket));
                     if let Some(rest) = rest {
@@ -250,21 +279,25 @@ impl Shared {
             }
         }
         if !turns.failed.is_empty() {
-            turns.fenced = true;
             self.ring.notify_one();
         }
     }
 
-    /// Tells what failed before it was sent, and lifts the fence. Never called inside a lane's critical section.
+    /// Tells what failed before it was sent. The fence is lifted by the last who tells, for several threads may. Never called
+    /// inside a lane's critical section.
     fn tell_failed(&self) {
-        let failed = std::mem::take(&mut self.turns.lock().failed);
-        if failed.is_empty() {
-            return;
-        }
+        let failed = {
+            let mut turns = self.turns.lock();
+            if turns.failed.is_empty() {
+                return;
+            }
+            turns.tellers += 1;
+            std::mem::take(&mut turns.failed)
+        };
         for (failure, ticket) in failed {
             ticket.resolve(Outcome::Failed(failure));
         }
-        self.turns.lock().fenced = false;
+        self.turns.lock().tellers -= 1;
     }
 
     fn produce(&self, message: &Message, ticket: Ticket, alone: bool) -> Result<(), (Failure, Ticket)> {
@@ -296,15 +329,7 @@ impl KafkaBus {
     /// Makes the client; brokers need not be up.
     pub(super) fn open(kafka: &config::Kafka) -> Result<Self, OpenError> {
         let properties = Properties::read(kafka)?;
-        let shared = Arc::new(Shared {
-            client: ArcSwapOption::empty(),
-            turns: Mutex::default(),
-            ring: Notify::new(),
-            broken: AtomicBool::new(false),
-            troubled: AtomicBool::new(false),
-            down: AtomicBool::new(false),
-            contact: Mutex::default(),
-        });
+        let shared = Arc::new(Shared::new());
         let properties = ArcSwap::from_pointee(properties);
         let registry = kafka.registry.as_ref().map(SchemaRegistry::open).transpose()?.map(Box::new);
         let bus = Self { kafka: kafka.clone(), properties, registry, shared };
@@ -326,8 +351,8 @@ impl KafkaBus {
 
     fn hand_over(&self, message: &Message, ticket: Ticket) -> Result<(), (Failure, Ticket)> {
         let mut turns = self.shared.turns.lock();
-        if turns.fenced {
-            return Err((Failure::Unavailable("messages before it failed".to_owned()), ticket));
+        if turns.is_fenced() {
+            return Err((Failure::Busy("messages before it failed".to_owned()), ticket));
         }
         let alone = turns.sends_alone();
         if turns.waiting.is_empty() && (!alone || turns.in_flight == 0) {
@@ -337,7 +362,7 @@ impl KafkaBus {
             return Ok(());
         }
         if turns.waiting.len() >= WAITING {
-            return Err((Failure::Unavailable("too many messages wait for their turn".to_owned()), ticket));
+            return Err((Failure::Busy("too many messages wait for their turn".to_owned()), ticket));
         }
         turns.waiting.push_back((message.clone(), ticket));
         if turns.waiting.len() == 1 {
@@ -509,4 +534,39 @@ async fn let_end(client: Option<Arc<Client>>, patience: Duration, reports: Durat
         }
     });
     ended.await.unwrap_or_default();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::Awaiting;
+
+    /// While it is told, another thread tells what failed meanwhile, and comes to its end first.
+    struct Slow(Arc<Shared>);
+
+    impl Awaiting for Slow {
+        fn resolve(&self, entry: u64, _: Outcome) {
+            if entry == 0 {
+                fail(&self.0, 1);
+                self.0.tell_failed();
+                assert!(self.0.turns.lock().is_fenced(), "this one is not told yet");
+                fail(&self.0, 2);
+            }
+        }
+    }
+
+    fn fail(shared: &Arc<Shared>, entry: u64) {
+        let ticket = Ticket::new(Arc::new(Slow(Arc::clone(shared))), entry);
+        shared.turns.lock().failed.push((Failure::Busy("full".to_owned()), ticket));
+    }
+
+    #[test]
+    fn the_fence_is_lifted_once_every_lane_whose_message_failed_was_told() {
+        let shared = Arc::new(Shared::new());
+        fail(&shared, 0);
+        shared.tell_failed();
+        assert!(shared.turns.lock().is_fenced(), "one failed meanwhile");
+        shared.tell_failed();
+        assert!(!shared.turns.lock().is_fenced());
+    }
 }

@@ -35,11 +35,12 @@ pub(super) enum Reaction {
 
 pub(super) fn reaction(error: &PublishError, sending: Sending, stream: Stream) -> Reaction {
     match (failure_of(error, stream), sending) {
-        (None, _) | (Some(Failure::Unavailable(_)), Sending::Again) => Reaction::Again,
+        (None, _) | (Some(Failure::Unavailable(_) | Failure::Busy(_)), Sending::Again) => Reaction::Again,
         (Some(failure), Sending::First) => Reaction::End(failure),
-        (Some(Failure::Refused(_) | Failure::Unfit(_) | Failure::Broken(_)), Sending::Again) => {
-            Reaction::Lose
-        }
+        (
+            Some(Failure::Refused(_) | Failure::Full(_) | Failure::Unfit(_) | Failure::Broken(_)),
+            Sending::Again,
+        ) => Reaction::Lose,
     }
 }
 
@@ -48,7 +49,7 @@ fn failure_of(error: &PublishError, stream: Stream) -> Option<Failure> {
     let why = error.to_string();
     Some(match error.kind() {
         PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => return None,
-        PublishErrorKind::MaxAckPending => Failure::Unavailable(why),
+        PublishErrorKind::MaxAckPending => Failure::Busy(why),
         PublishErrorKind::StreamNotFound => match stream {
             Stream::Seen => Failure::Unavailable("nobody answers for the stream".to_owned()),
             Stream::Unseen => Failure::Refused("no stream takes this subject".to_owned()),
@@ -70,7 +71,9 @@ fn failure_of(error: &PublishError, stream: Stream) -> Option<Failure> {
                     Failure::Refused("another stream than `bus.nats.stream` takes this subject".to_owned())
                 }
                 code if is_unavailability(code) => Failure::Unavailable(why),
-                // E.g. a full stream that discards what is new: the stream's state, cured by its owner.
+                // A full stream that discards what is new; its readers or its age may make room.
+                ErrorCode::STREAM_STORE_FAILED | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED => Failure::Full(why),
+                // The stream's state, cured by its owner.
                 _ => Failure::Refused(why),
             }
         }
@@ -108,7 +111,9 @@ mod tests {
     fn reactions(error: &PublishError, stream: Stream) -> [&'static str; 2] {
         [Sending::First, Sending::Again].map(|sending| match reaction(error, sending, stream) {
             Reaction::End(Failure::Unavailable(_)) => "unavailable",
+            Reaction::End(Failure::Busy(_)) => "busy",
             Reaction::End(Failure::Refused(_)) => "refused",
+            Reaction::End(Failure::Full(_)) => "full",
             Reaction::End(Failure::Unfit(_)) => "unfit",
             Reaction::End(Failure::Broken(_)) => "broken",
             Reaction::Lose => "unresolved",
@@ -124,11 +129,13 @@ mod tests {
         check(&told(ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT), ["again", "again"]);
         check(&told(ErrorCode::CLUSTER_NOT_AVAILABLE), ["unavailable", "again"]);
         check(&told(ErrorCode::INSUFFICIENT_RESOURCES), ["unavailable", "again"]);
-        check(&told(ErrorCode::STREAM_STORE_FAILED), ["refused", "unresolved"]);
+        check(&told(ErrorCode::STREAM_STORE_FAILED), ["full", "unresolved"]);
+        check(&told(ErrorCode::STREAM_SEALED), ["refused", "unresolved"]);
         check(&told(ErrorCode::STREAM_NOT_MATCH), ["refused", "unresolved"]);
         check(&told(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM), ["unfit", "unresolved"]);
         let of = |kind: PublishErrorKind| PublishError::new(kind);
         check(&of(PublishErrorKind::TimedOut), ["again", "again"]);
+        check(&of(PublishErrorKind::MaxAckPending), ["busy", "again"]);
         check(&of(PublishErrorKind::MaxPayloadExceeded), ["unfit", "unresolved"]);
     }
 

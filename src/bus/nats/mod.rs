@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use async_nats::connection::State;
 use async_nats::jetstream;
-use async_nats::jetstream::context::{ContextBuilder, GetStreamErrorKind, PublishError, PublishErrorKind};
+use async_nats::jetstream::context::{
+    ContextBuilder, GetStreamError, GetStreamErrorKind, PublishError, PublishErrorKind,
+};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::{
     Client, ClientError, ConnectErrorKind, ConnectOptions, Event, HeaderMap, HeaderName, ServerError,
@@ -24,6 +26,7 @@ use async_nats::{
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -37,7 +40,7 @@ use limit::{Limit, TooLarge};
 use login::Login;
 use subjects::{Seen, covers, everything, without_subject};
 
-/// Messages handed over and not yet taken by the task, and attempts under way: beyond it the bus is unavailable.
+/// Messages handed over and not yet taken by the task, and attempts under way: beyond it the client is busy.
 const QUEUE: usize = 4_096;
 /// How long one acknowledgement is waited for before the message is sent again.
 const ACK: Duration = Duration::from_secs(5);
@@ -226,7 +229,12 @@ impl NatsBus {
                 place.send((message.clone(), ticket));
                 Ok(())
             }
-            Err(_) => Err((Failure::Unavailable("the queue to NATS is full".to_owned()), ticket)),
+            Err(TrySendError::Full(())) => {
+                Err((Failure::Busy("the queue to NATS is full".to_owned()), ticket))
+            }
+            Err(TrySendError::Closed(())) => {
+                Err((Failure::Unavailable("the client has ended".to_owned()), ticket))
+            }
         }
     }
 
@@ -425,8 +433,7 @@ impl NatsBus {
         let info = match timeout(ASK, context.get_stream(name)).await {
             Ok(Ok(stream)) => stream.cached_info().clone(),
             // Else one that has no leader would be made, or called missing.
-            Ok(Err(error)) if matches!(error.kind(), GetStreamErrorKind::JetStream(told) if is_unavailability(told.error_code())) =>
-            {
+            Ok(Err(error)) if cannot_be_asked(&error) => {
                 return unreachable(format!("stream {name} cannot be asked: {error}"));
             }
             Ok(Err(_)) if self.config.create == config::Create::Missing => {
@@ -488,6 +495,16 @@ impl NatsBus {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether the servers cannot say at the moment whether the stream is there.
+fn cannot_be_asked(error: &GetStreamError) -> bool {
+    match error.kind() {
+        GetStreamErrorKind::JetStream(told) => is_unavailability(told.error_code()),
+        GetStreamErrorKind::EmptyName
+        | GetStreamErrorKind::Request
+        | GetStreamErrorKind::InvalidStreamName => false,
+    }
 }
 
 fn publish(message: &Message) -> PublishMessage {

@@ -8,9 +8,10 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::super::breaker::Verdict;
-use super::super::topics::Taken;
+use super::super::topics::{Cure, Taken};
 use super::{Came, Drained, Draining, Lane, Lanes, Ready};
 use crate::bus::Failure;
+use crate::event::Text;
 use crate::replay::{Done, LaneKey, ParkError, Parked, Reason, Seq};
 
 /// Refused topics that are probed at once.
@@ -46,6 +47,26 @@ impl<By: Ord> Least<By> {
 }
 
 impl Lanes {
+    /// Topics that the bus refuses, with its words.
+    #[must_use]
+    pub fn refused_topics(&self) -> Vec<(Text, String)> {
+        self.topics.lock().list()
+    }
+
+    /// Lanes with parked events, and those events.
+    #[must_use]
+    pub fn behind(&self) -> (u64, u64) {
+        self.shards.iter().fold((0, 0), |(lanes, rows), shard| {
+            shard.lock().values().filter(|lane| lane.is_behind()).fold(
+                (lanes, rows),
+                |(lanes, rows), lane| {
+                    let unresolved = lane.entries.iter().filter(|entry| entry.row.is_some()).count() as u64;
+                    (lanes + 1, rows + lane.rows + unresolved)
+                },
+            )
+        })
+    }
+
     /// Lanes that wait for the bus with nothing unresolved, at most `limit`: first, half of them, those to which rows came
     /// last, for they have live traffic, which waits in the store until they are live; then those with the oldest heads,
     /// oldest first. Looks at every lane, and keeps only those that it will hand out: a recovery has many.
@@ -282,8 +303,9 @@ impl Lanes {
     pub fn drain_failed(&self, key: &LaneKey, failure: &Failure) {
         match failure {
             Failure::Unavailable(_) | Failure::Broken(_) => self.record(Verdict::Failure),
-            Failure::Refused(why) => self.refuse(&key.topic, why),
-            Failure::Unfit(_) => {}
+            Failure::Refused(why) => self.refuse(&key.topic, why, Cure::Owner),
+            Failure::Full(why) => self.refuse(&key.topic, why, Cure::Time),
+            Failure::Busy(_) | Failure::Unfit(_) => {}
         }
     }
 }

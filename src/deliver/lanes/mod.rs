@@ -22,8 +22,8 @@ use tokio::sync::Notify;
 use crate::bus::{Awaiting, Bus, Failure, Outcome, Ticket, Window};
 use crate::deliver::breaker::{Breaker, Change, Verdict};
 use crate::deliver::counts::Counts;
-use crate::deliver::slot::{Group, Outgoing, Slot};
-use crate::deliver::topics::{Taken, Topics};
+use crate::deliver::slot::{Group, Outgoing, Slot, Stall};
+use crate::deliver::topics::{Cure, Taken, Topics};
 use crate::event::{AccountId, EventType, Text};
 use crate::replay::{LaneKey, ParkError, Parked, Reason, RecoveredLane, Seq, Store};
 use said::Said;
@@ -38,6 +38,15 @@ pub enum Admission {
     Normal,
     /// To the store: the account's rate is spent.
     Park,
+}
+
+/// How a lane that stalled took it to be tried again.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Resumed {
+    /// It goes on, or has nothing to send.
+    Goes,
+    /// It stalls again.
+    Stalls,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -234,14 +243,19 @@ impl Lanes {
         &self.counts
     }
 
-    /// Tries again what failed for sure.
-    pub fn resume(self: &Arc<Self>, key: &LaneKey) {
+    /// Tries again what stalled.
+    pub fn resume(self: &Arc<Self>, key: &LaneKey) -> Resumed {
         let mut shard = self.shard(key).lock();
+        let mut resumed = Resumed::Goes;
         if let Some(lane) = shard.get_mut(key) {
             lane.stalled = false;
             self.send(key, lane);
+            if lane.stalled {
+                resumed = Resumed::Stalls;
+            }
         }
         self.tidy(&mut shard, key);
+        resumed
     }
 
     /// The deadline of `group` is over: what the bus has not acknowledged is parked, with all that came after it.
@@ -264,26 +278,6 @@ impl Lanes {
     #[must_use]
     pub fn is_breaker_open(&self) -> bool {
         self.breaker.lock().is_open()
-    }
-
-    /// Topics that the bus refuses, with its words.
-    #[must_use]
-    pub fn refused_topics(&self) -> Vec<(Text, String)> {
-        self.topics.lock().list()
-    }
-
-    /// Lanes with parked events, and those events.
-    #[must_use]
-    pub fn behind(&self) -> (u64, u64) {
-        self.shards.iter().fold((0, 0), |(lanes, rows), shard| {
-            shard.lock().values().filter(|lane| lane.is_behind()).fold(
-                (lanes, rows),
-                |(lanes, rows), lane| {
-                    let unresolved = lane.entries.iter().filter(|entry| entry.row.is_some()).count() as u64;
-                    (lanes + 1, rows + lane.rows + unresolved)
-                },
-            )
-        })
     }
 
     fn shard(&self, key: &LaneKey) -> &Mutex<HashMap<LaneKey, Lane>> {
@@ -380,20 +374,33 @@ impl Lanes {
                     self.record(Verdict::Failure);
                 }
                 entry.tries += 1;
-                let retry = entry.row.is_none() && entry.tries <= self.retries;
-                let followed = lane.entries.iter().skip(at + 1).any(|e| e.attempt == Attempt::Sent);
-                if retry && !followed {
-                    lane.stalled = true;
-                    lane.entries[at].slot.stall();
+                if entry.tries <= self.retries {
+                    self.stall(key, lane, at, Stall::Failed, &why);
                 } else {
                     self.free_or_park(key, lane, at, &why);
                 }
             }
+            Failure::Busy(why) => self.stall(key, lane, at, Stall::Busy, &why),
             Failure::Refused(why) => {
-                self.refuse(&key.topic, &why);
+                self.refuse(&key.topic, &why, Cure::Owner);
+                self.free_or_park(key, lane, at, &why);
+            }
+            Failure::Full(why) => {
+                self.refuse(&key.topic, &why, Cure::Time);
                 self.free_or_park(key, lane, at, &why);
             }
             Failure::Unfit(why) => self.set_aside(key, lane, at, &why),
+        }
+    }
+
+    /// An entry is tried again, where its sender waits for it and nothing after it is in flight.
+    fn stall(self: &Arc<Self>, key: &LaneKey, lane: &mut Lane, at: usize, stall: Stall, why: &str) {
+        let followed = lane.entries.iter().skip(at + 1).any(|e| e.attempt == Attempt::Sent);
+        if lane.entries[at].row.is_some() || followed {
+            self.free_or_park(key, lane, at, why);
+        } else {
+            lane.stalled = true;
+            lane.entries[at].slot.stall(stall);
         }
     }
 
@@ -509,9 +516,9 @@ impl Lanes {
         }
     }
 
-    fn refuse(&self, topic: &Text, why: &str) {
+    fn refuse(&self, topic: &Text, why: &str, cure: Cure) {
         let named = self.bus.name_of(topic);
-        let is_news = self.topics.lock().refuse(topic, &named, Instant::now(), why);
+        let is_news = self.topics.lock().refuse(topic, &named, Instant::now(), why, cure);
         if is_news {
             self.said.topic_refused(&named, why);
         }

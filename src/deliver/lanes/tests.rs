@@ -2,6 +2,7 @@
 //! acknowledgement, failure and deadline is a step that the test takes by hand, between those of the drain; the store is a
 //! real one. Whatever the order of the steps: what was kept is published once, and in the order of acceptance.
 
+mod breaker;
 mod orders;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -259,7 +260,7 @@ impl Model {
                     lanes.resolve(&key, *number, Outcome::Failed(unfit));
                 }
             }
-            Step::Resume => lanes.resume(&key),
+            Step::Resume => drop(lanes.resume(&key)),
             Step::Expire => {
                 let waits = self.events.values().find(|(_, group)| group.tally().rejected > 0);
                 if let Some((_, group)) = waits {
@@ -486,57 +487,6 @@ async fn a_requeued_row_that_the_store_loses_leaves_the_books() {
 }
 
 #[tokio::test]
-async fn the_breaker_does_not_stay_open_where_nothing_can_carry_its_probe() {
-    let ground = Ground::new(0).await;
-    let half = config::Breaker { failure_rate: 0.5, window: HOUR };
-    *ground.lanes.breaker.lock() = Breaker::new(half);
-    let (number, group) = ground.admit(1, Admission::Normal).await;
-    (0..20).for_each(|_| ground.lanes.record(Verdict::Failure));
-    assert!(ground.lanes.is_breaker_open());
-    ground.lanes.close_breaker_for_want_of_probes();
-    assert!(ground.lanes.is_breaker_open(), "what is in flight may still close it");
-    ground.lanes.expire(&ground.key, &group);
-    ground.lanes.resolve(&ground.key, number, unavailable());
-    assert!(ground.is_gone());
-    ground.lanes.close_breaker_for_want_of_probes();
-    assert!(!ground.lanes.is_breaker_open());
-}
-
-#[tokio::test]
-async fn what_hangs_with_its_partition_does_not_hold_the_breaker_open_for_ever() {
-    let ground = Ground::new(1 << 30).await;
-    let open_since = |ago: u64| {
-        let mut breaker = Breaker::new(config::Breaker { failure_rate: 0.5, window: HOUR });
-        let then = Instant::now().checked_sub(Duration::from_secs(ago)).unwrap();
-        let opened = (0..20).filter_map(|_| breaker.record(then, Verdict::Failure)).count();
-        assert_eq!(opened, 1);
-        *ground.lanes.breaker.lock() = breaker;
-    };
-    let closes = || {
-        ground.lanes.close_breaker_for_want_of_probes();
-        !ground.lanes.is_breaker_open()
-    };
-    // A sender's event: with its deadline before it, and behind it.
-    let (number, group) = ground.admit(1, Admission::Normal).await;
-    open_since(60);
-    assert!(!closes(), "it may be acknowledged any moment");
-    ground.lanes.expire(&ground.key, &group);
-    assert!(closes());
-    open_since(1);
-    assert!(!closes(), "the bus may come back whole");
-    ground.lanes.resolve(&ground.key, number, unavailable());
-    // The drain's.
-    assert!(ground.lanes.begin_drain(&ground.key));
-    open_since(60);
-    assert!(!closes());
-    ground.lanes.drain_is_late(&ground.key);
-    assert!(closes());
-    open_since(1);
-    assert!(!closes());
-    assert!(!ground.lanes.begin_drain(&ground.key), "one attempt of a lane at a time");
-}
-
-#[tokio::test]
 async fn half_of_the_ready_lanes_are_the_busiest_then_come_the_oldest_and_refused_topics_are_probed_by_one_lane_each()
  {
     let ground = Ground::new(1 << 30).await;
@@ -551,7 +501,7 @@ async fn half_of_the_ready_lanes_are_the_busiest_then_come_the_oldest_and_refuse
         let mut shard = ground.lanes.shard(&key).lock();
         shard.entry(key).or_default().add_row(head, &ground.lanes.numbers);
     }
-    ground.lanes.refuse(&"refused".into(), "no rights");
+    ground.lanes.refuse(&"refused".into(), "no rights", Cure::Owner);
     let heads: Vec<u64> = ground.lanes.ready(4).iter().map(|lane| lane.head.0).collect();
     assert_eq!(heads, [63, 89, 1, 3], "those to which rows came last, then the oldest");
     assert_eq!(ground.lanes.ready(1).len(), 1);
@@ -571,8 +521,8 @@ async fn a_refused_topic_of_which_nothing_waits_any_more_is_not_called_refused()
     let (waits, gone) = (LaneKey { topic: "waits".into(), ..ground.key.clone() }, "gone".into());
     let lane = Lane { rows: 1, head: Some(Seq(1)), ..Lane::default() };
     ground.lanes.shard(&waits).lock().insert(waits.clone(), lane);
-    ground.lanes.refuse(&waits.topic, "full");
-    ground.lanes.refuse(&gone, "full");
+    ground.lanes.refuse(&waits.topic, "full", Cure::Owner);
+    ground.lanes.refuse(&gone, "full", Cure::Owner);
     assert_eq!(ground.lanes.topic_probes(), [], "no probe is due");
     assert_eq!(ground.lanes.refused_topics().len(), 2);
     ground.lanes.probe_topics_now();

@@ -190,6 +190,7 @@ impl Drain {
             never = serving => match never {},
             () = sleep(LAST) => {}
         }
+        self.book_late(&shared);
         shared.rows.delete();
     }
 
@@ -406,8 +407,10 @@ impl Drain {
                 Some(Outcome::Failed(failure)) => {
                     if !stuck {
                         self.lanes.drain_failed(key, failure);
-                        self.store.attempted(row.seq(), failure.to_string());
-                        refused = matches!(failure, Failure::Refused(_));
+                        if !matches!(failure, Failure::Busy(_)) {
+                            self.store.attempted(row.seq(), failure.to_string());
+                        }
+                        refused = matches!(failure, Failure::Refused(_) | Failure::Full(_));
                     }
                     stuck = true;
                 }

@@ -161,9 +161,11 @@ pub(super) struct Late {
 
 impl Late {
     fn came(&self, settled: Settled, bytes: u64) {
-        self.events.fetch_sub(settled.marks.len(), Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let events = settled.marks.len();
+        // First: who sees none open finds them all.
         self.settled.lock().push(settled);
+        self.events.fetch_sub(events, Ordering::Release);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.rung.notify_one();
     }
 
@@ -179,7 +181,7 @@ impl Late {
 
     /// Whether any is open.
     pub(super) fn is_any(&self) -> bool {
-        self.events.load(Ordering::Relaxed) > 0
+        self.events.load(Ordering::Acquire) > 0
     }
 
     /// Whether no more should become late.

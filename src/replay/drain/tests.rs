@@ -158,7 +158,7 @@ async fn lanes_that_hang_keep_no_others_from_being_drained_and_are_booked_when_t
         tokio::join!(bus.run(closing), running);
     };
     let all = async { tokio::join!(drain.run(stop.clone()), steps) };
-    timeout(Duration::from_secs(120), all).await.expect("drained");
+    timeout(Duration::from_secs(120), Box::pin(all)).await.expect("drained");
     let log = bus.as_local().unwrap().read(None, 0, 2_000).unwrap();
     assert_eq!(log.len() as u64, HANG + 1, "each once");
     assert_eq!(counts.drained.load(Ordering::Relaxed), HANG + 1);
