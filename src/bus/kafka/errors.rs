@@ -27,7 +27,7 @@ pub(super) fn failure_of(error: &KafkaError) -> Failure {
             | Code::TopicDeletionDisabled
             // Our clock or the broker's, against the topic's bounds: a message is sent with the time of its sending.
             | Code::InvalidTimestamp
-            // What the topic demands of all its records: all of ours are of one kind.
+            // What the topic demands of all its records: all of ours are of one kind. A broker calls one of a wrong time so, too.
             | Code::InvalidRecord
             | Code::PolicyViolation
             | Code::UnsupportedForMessageFormat
