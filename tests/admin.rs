@@ -119,12 +119,17 @@ impl Bridge {
 
     /// An event that the bus once called unfit: parked for the operator.
     async fn park_unfit(&self) -> u64 {
-        let seq = self.handle.store.next_seq();
         let event = fleetbus::event::pb::FleetEvent {
             id: "8a1b7959-ffe7-5f92-b699-bc2107218705".to_owned(),
             subject: "350000000000017".to_owned(),
             ..Default::default()
         };
+        self.park_unfit_bytes(Bytes::from(event.encode_to_vec())).await
+    }
+
+    /// One of these bytes.
+    async fn park_unfit_bytes(&self, payload: Bytes) -> u64 {
+        let seq = self.handle.store.next_seq();
         let parked = Parked {
             seq,
             lane: LaneKey {
@@ -133,9 +138,9 @@ impl Bridge {
                 subject: "350000000000017".into(),
             },
             event_type: EventType::Position,
-            id: Uuid::parse_str(&event.id).unwrap(),
+            id: Uuid::parse_str("8a1b7959-ffe7-5f92-b699-bc2107218705").unwrap(),
             enters: Vec::new(),
-            payload: Bytes::from(event.encode_to_vec()),
+            payload,
             trace: None,
             reason: Reason::Unfit,
             error: "the message is too large".to_owned(),
@@ -442,6 +447,20 @@ async fn a_replay_sends_an_unfit_event_again_and_leaves_what_is_still_not_unders
     );
     let (_, out, _) = bridge.cli(&["replay", "--dry-run"]).await;
     assert!(out.starts_with("would replay 2 messages"), "{out}");
+    bridge.stop().await;
+}
+
+/// What made it unfit may be there still: then it did not leave, though it was sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_set_aside_anew_was_not_replayed() {
+    let bridge = Bridge::start().await;
+    bridge.park_unfit_bytes(Bytes::from_static(b"\xff")).await;
+    bridge.park_unfit().await;
+    let (status, out, _) = bridge.cli(&["replay", "--reason", "unfit"]).await;
+    assert_eq!(
+        (status, out.as_str()),
+        (0, "replayed 1 messages; 0 events came of raw ones; 1 stay parked\n")
+    );
     bridge.stop().await;
 }
 

@@ -5,6 +5,8 @@
 mod brokers;
 #[path = "bus/desk.rs"]
 mod desk;
+#[path = "bus/door.rs"]
+mod door;
 #[path = "bus/kafka.rs"]
 mod kafka;
 #[path = "bus/local.rs"]

@@ -246,6 +246,11 @@ fn properties_that_the_promises_rest_on_are_refused_with_the_reason() {
         "max.in.flight.requests.per.connection",
         "delivery.report.only.error",
         "queuing.strategy",
+        "statistics.interval.ms",
+        "reconnect.backoff.ms",
+        "reconnect.backoff.max.ms",
+        "topic.metadata.propagation.max.ms",
+        "log.connection.close",
         "bootstrap.servers",
     ] {
         assert!(why(name).starts_with("is not yours to set: "), "{name}: {}", why(name));

@@ -150,6 +150,10 @@ pub(super) async fn ask_for_topics(bus: Arc<Bus>, lanes: Arc<Lanes>, topics: Vec
                     tracing::warn!(what, "bus.unreachable");
                     reached = false;
                 }
+                Finding::Barred { what, fix } => {
+                    tracing::warn!(what, fix, "bus.unreachable");
+                    reached = false;
+                }
             }
         }
         if reached {

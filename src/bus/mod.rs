@@ -146,6 +146,13 @@ pub enum Finding {
     },
     /// The bus could not be asked.
     Unreachable(String),
+    /// The same, and waiting does not help: why, and what to do.
+    Barred {
+        /// What, and why.
+        what: String,
+        /// What to do.
+        fix: String,
+    },
 }
 
 /// A bus could not even be configured.

@@ -120,7 +120,9 @@ async fn bus(config: &Config) -> Vec<Row> {
         Finding::Missing { what, command } => {
             fails("bus".to_owned(), format!("missing: {what}"), &format!("make it with: {command}"))
         }
-        Finding::Unusable { what, fix } => fails("bus".to_owned(), what, &fix),
+        Finding::Unusable { what, fix } | Finding::Barred { what, fix } => {
+            fails("bus".to_owned(), what, &fix)
+        }
         Finding::Unreachable(found) => {
             fails("bus".to_owned(), format!("unreachable: {found}"), "start it, or name it rightly")
         }

@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::brokers::{Guard, Kafka, USER, shared_kafka, unique, until};
 use crate::desk::{Desk, PATIENCE, by_key, kind, message};
+use crate::door::Door;
 
 fn config(brokers: &str, properties: &[(&str, &str)]) -> config::Kafka {
     config::Kafka {
@@ -234,6 +235,26 @@ async fn what_is_too_large_is_unfit_and_holds_nothing_back() {
     assert_eq!(by_key(&kafka.read(&topic))["key"], [3]);
 }
 
+/// The topic's bounds against the clock say nothing of the message: the same one is taken once they allow it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_topic_finds_too_old_or_too_early_is_refused_and_recovers() {
+    let kafka = shared_kafka();
+    let topic = unique("clock");
+    kafka.create(&topic, 1, 1, &[("message.timestamp.before.max.ms", "0")]).await;
+    let desk = desk(config(&kafka.brokers, &[]));
+    let refused = async {
+        // One that comes within its millisecond is taken.
+        let mut number = 1;
+        while kind(&desk.attempt(number, &message(&topic, "key", 1)).await) != "refused" {
+            number += 1;
+        }
+    };
+    timeout(PATIENCE, refused).await.expect("refused, and not unfit");
+    kafka.configure(&topic, "message.timestamp.before.max.ms", "9223372036854775807").await;
+    desk.delivers(1_000, &message(&topic, "key", 2)).await;
+    desk.close().await;
+}
+
 /// Where one of a batch is too large for the topic, the broker refuses the batch: the others are not lost with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_large_takes_no_neighbour_with_it() {
@@ -289,6 +310,39 @@ async fn a_broker_that_is_not_there_leaves_attempts_open_and_closing_resolves_th
     let all = outcomes.all();
     assert_eq!(all[&1].len(), 1);
     assert_ne!(all[&1][0], Outcome::Delivered);
+}
+
+/// Its kernel does: it takes connections, and nobody reads.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_takes_connections_and_never_answers_is_noticed() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = silent.local_addr().expect("an address").to_string();
+    let desk = desk(config(&address, &[]));
+    until("the client has noticed", PATIENCE, || !desk.bus.is_available());
+    desk.close().await;
+}
+
+/// The bootstrap address leads to other brokers, and those before are gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn brokers_that_are_back_under_other_addresses_are_found() {
+    let topic = unique("moved");
+    let before = Kafka::start(1, Guard::Open, "");
+    before.create(&topic, 1, 1, &[]).await;
+    let after = shared_kafka();
+    after.create(&topic, 1, 1, &[]).await;
+    let door = Door::open(&before.brokers).await;
+    let desk = desk(config(&door.address, &[]));
+    assert_eq!(desk.attempt(1, &message(&topic, "key", 1)).await, Outcome::Delivered);
+    before.kill9(0);
+    desk.submit(2, &message(&topic, "key", 2)).expect("taken");
+    until("the client has noticed", PATIENCE, || !desk.bus.is_available());
+    door.lead(&after.brokers);
+    // It is in the hands of a client that will never reach anybody.
+    desk.ended(2).await;
+    assert_ne!(desk.outcome(2).await, Outcome::Delivered);
+    desk.delivers(100, &message(&topic, "key", 3)).await;
+    desk.close().await;
+    assert_eq!(by_key(&after.read(&topic))["key"], [3]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -370,6 +424,9 @@ async fn a_secured_kafka_takes_what_it_allows() {
     let wrong = secured(password("wrong"));
     wrong.submit(1, &message(&allowed, "key", 9)).expect("taken");
     until("the client has noticed", PATIENCE, || !wrong.bus.is_available());
+    let findings = wrong.bus.check(&[allowed.as_str().into()]).await;
+    let [Finding::Barred { what, fix }] = &findings[..] else { panic!("{findings:?}") };
+    assert!(what.contains("refuses the login") && fix.contains("sasl."), "{findings:?}");
     let outcomes = wrong.close().await;
     assert!(!matches!(outcomes.all()[&1][..], [Outcome::Delivered]), "{:?}", outcomes.all());
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::stream::{Config as Stream, DiscardPolicy};
 use bytes::Bytes;
-use fleetbus::bus::{Finding, Message, Outcome};
+use fleetbus::bus::{Failure, Finding, Message, Outcome};
 use fleetbus::config::{self, Create, SecretSource};
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
@@ -161,11 +161,31 @@ async fn nothing_is_buffered_in_the_client_while_it_is_not_connected() {
 async fn a_missing_stream_is_a_refusal_and_recovers_once_it_is_made() {
     let nats = shared_nats();
     let root = unique("late");
-    let desk = desk(config(nats, "LATE")).await;
+    let name = root.to_uppercase();
+    let desk = desk(config(nats, &name)).await;
     let sent = message(&format!("{root}.a"), "key", 1);
     assert_eq!(kind(&desk.attempt(1, &sent).await), "refused");
-    stream(nats, &root, Stream::default()).await;
+    assert_eq!(stream(nats, &root, Stream::default()).await, name);
     assert_eq!(desk.attempt(2, &sent).await, Outcome::Delivered);
+    desk.close().await;
+}
+
+/// A stream of another name has its own rules: what it stores is not delivered.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_stream_on_the_subject_is_a_refusal_and_stores_nothing() {
+    let nats = shared_nats();
+    let root = unique("other");
+    let other = stream(nats, &root, Stream::default()).await;
+    let desk = desk(config(nats, "MINE")).await;
+    let of = |number: u64| message(&format!("{root}.a"), "key", number);
+    let Outcome::Failed(Failure::Refused(why)) = desk.attempt(1, &of(1)).await else { panic!("refused") };
+    assert!(why.contains("another stream"), "{why}");
+    assert_eq!(nats.read(&other).await, []);
+    // Whoever answers, and whatever it looks at.
+    let told = unique("told");
+    let sent = message(&format!("{told}.a"), "key", 2);
+    let outcome = played(nats, &told, &[STORED], desk.attempt(2, &sent)).await;
+    assert_eq!(kind(&outcome), "refused");
     desk.close().await;
 }
 
@@ -261,7 +281,10 @@ async fn a_secured_nats_takes_what_it_allows() {
     allowed.close().await;
     let stranger = Desk::open(&config::Bus::Nats(secured(wrong)), dir.path());
     let findings = stranger.bus.check(&["ok.a".into()]).await;
-    assert!(matches!(findings[..], [Finding::Unreachable(_)]), "{findings:?}");
+    assert!(
+        matches!(&findings[..], [Finding::Barred { what, .. }] if what.contains("login")),
+        "{findings:?}"
+    );
     assert_eq!(kind(&stranger.attempt(1, &message("ok.a", "key", 9)).await), "unavailable");
     stranger.close().await;
 }
@@ -288,7 +311,7 @@ async fn a_nats_that_asks_for_a_token_takes_who_has_it() {
     allowed.close().await;
     let stranger = Desk::open(&config::Bus::Nats(with(None)), dir.path());
     let findings = stranger.bus.check(&["token.a".into()]).await;
-    assert!(matches!(findings[..], [Finding::Unreachable(_)]), "{findings:?}");
+    assert!(matches!(findings[..], [Finding::Barred { .. }]), "{findings:?}");
     stranger.close().await;
 }
 
@@ -319,7 +342,7 @@ async fn a_nats_that_trusts_an_operator_takes_who_has_credentials_of_its_account
     for stranger in [Some(file("other", Trust::stranger())), None] {
         let stranger = Desk::open(&config::Bus::Nats(with(stranger)), dir.path());
         let findings = stranger.bus.check(&["credentials.a".into()]).await;
-        assert!(matches!(findings[..], [Finding::Unreachable(_)]), "{findings:?}");
+        assert!(matches!(findings[..], [Finding::Barred { .. }]), "{findings:?}");
         stranger.close().await;
     }
 }
@@ -384,15 +407,23 @@ async fn what_a_stream_says_of_a_later_copy_proves_nothing_of_the_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_was_seen_and_does_not_answer_is_unavailable() {
     let nats = shared_nats();
-    let (root, held) = (unique("played"), unique("held"));
-    let name = stream(nats, &held, Stream::default()).await;
-    let desk = desk(config(nats, &name)).await;
+    let root = unique("played");
+    let desk = desk(config(nats, "PLAYED")).await;
     // As its template has it: of another vehicle, too.
     let of = |vehicle: u64| message(&format!("{root}.trip.acme.{vehicle}"), "key", vehicle);
     assert_eq!(kind(&desk.attempt(1, &of(1)).await), "refused", "nobody was there yet");
     assert_eq!(played(nats, &root, &[STORED], desk.attempt(2, &of(2))).await, Outcome::Delivered);
     assert_eq!(kind(&desk.attempt(3, &of(3)).await), "unavailable");
-    // One that the check found, before anything was sent.
+    desk.close().await;
+}
+
+/// So is one that the check found, before anything was sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_a_check_found_and_does_not_answer_is_unavailable() {
+    let nats = shared_nats();
+    let held = unique("held");
+    let name = stream(nats, &held, Stream::default()).await;
+    let desk = desk(config(nats, &name)).await;
     assert!(
         desk.bus
             .check(&[format!("{held}.a").into()])

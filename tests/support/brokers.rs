@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{Headers as _, Message as _};
 use tempfile::TempDir;
@@ -472,6 +472,14 @@ impl Kafka {
         socket.read_exact(&mut answer).expect("an answer");
         // Correlation, throttle time, one result: its error code.
         assert_eq!(answer[12..14], [0, 0], "the right was not changed: {answer:?}");
+    }
+
+    /// Gives a topic this setting, and no other.
+    pub async fn configure(&self, topic: &str, key: &str, value: &str) {
+        let admin: AdminClient<_> = self.client().create().expect("a client");
+        let wanted = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(key, value);
+        let done = admin.alter_configs([&wanted], &AdminOptions::new()).await.expect("an answer");
+        assert!(done.iter().all(Result::is_ok), "{done:?}");
     }
 
     /// Deletes a topic, and waits until it is gone.

@@ -156,7 +156,7 @@ struct Said {
     sent: u64,
     /// Events that came of raw ones, or were published again.
     events: u64,
-    /// Those that stay, for they are still not understood.
+    /// Those that stay, for they are still not understood, or were set aside anew.
     left: u64,
     /// Those that were discarded, or sent by another replay, before their turn came.
     gone: u64,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::Instrument as _;
 
 use super::{Replay, Replays, Source, for_operator};
@@ -15,7 +15,7 @@ use crate::admin::problem::Problem;
 use crate::deliver::lanes::Admission;
 use crate::event::{EventType, pb::FleetEvent};
 use crate::intake::accept::{Encoded, Receipt, Refusal, Republish};
-use crate::replay::{Filter, Kept, Parked, ParkedRaw, Seq, Stored};
+use crate::replay::{Filter, Kept, Kind, Parked, ParkedRaw, Reason, Seq, Stored, WaitsFor};
 use crate::trace;
 
 /// Messages read at once.
@@ -24,6 +24,8 @@ const PAGE: usize = 500;
 const FAILURES: (u32, Duration) = (30, Duration::from_secs(2));
 /// How often one that waits for the bus looks again.
 const LOOK: Duration = Duration::from_millis(250);
+/// How long the lanes may take for what was put back into them, before a replay ends without knowing what came of it.
+const SETTLE: Duration = Duration::from_secs(5);
 
 /// One replay at work.
 pub(super) struct Run {
@@ -161,12 +163,49 @@ impl Run {
             }
             if rest.is_empty() {
                 if is_last {
+                    if source == Source::Parked {
+                        self.settle(&filter, before).await;
+                    }
                     return Ok(Phase::Done);
                 }
                 self.replay.job.lock().work.after = next;
             }
             after = self.replay.job.lock().work.after;
             self.replays.book.save(&self.replay).await;
+        }
+    }
+
+    /// What went back into its lane may be set aside anew: then it did not leave. All of it was parked from `first` on.
+    async fn settle(&self, filter: &Filter, first: u64) {
+        let end = self.replays.again.store.next_seq().0;
+        let narrowed = |kinds| Filter { kinds, from: None, until: None, error: None, ..filter.clone() };
+        let waits =
+            narrowed(Kind::ALL.into_iter().filter(|kind| kind.waits_for() == WaitsFor::Bus).collect());
+        let settles = async {
+            while self.parked_in(&waits, first..end).await > 0 {
+                sleep(LOOK).await;
+            }
+        };
+        self.replay.cancelled.run_until_cancelled(timeout(SETTLE, settles)).await;
+        let anew = self.parked_in(&narrowed(vec![Kind::Event(Reason::Unfit)]), first..end).await;
+        let work = &mut self.replay.job.lock().work;
+        let anew = anew.min(work.sent);
+        work.sent -= anew;
+        work.left += anew;
+    }
+
+    /// How many rows of these places are parked. None where the store cannot say.
+    async fn parked_in(&self, filter: &Filter, places: std::ops::Range<u64>) -> u64 {
+        let (mut rows, mut after) = (0, places.start.checked_sub(1).map(Seq));
+        loop {
+            let Ok(page) = self.replays.again.store.list(filter, after, PAGE).await else { return rows };
+            let all = page.rows.len();
+            let within = page.rows.iter().filter(|row| row.seq.0 < places.end).count();
+            rows += within as u64;
+            after = page.next;
+            if within < all || after.is_none() {
+                return rows;
+            }
         }
     }
 

@@ -5,23 +5,16 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use crate::bus::Failure;
 
 /// What helps against an error of the client. Every code that a producer of this kind can see is named; codes that are not
-/// (consumers', administrators', transactions') count as unavailability, which parks and tries again.
+/// (consumers', administrators', transactions') count as unavailability, which parks and tries again. Unfit is only what is
+/// wrong with this one message, and would be with any clock, topic and broker: it is set aside, and holds nothing back.
 pub(super) fn failure_of(error: &KafkaError) -> Failure {
     use RDKafkaErrorCode as Code;
     let why = error.to_string();
     match error.rdkafka_error_code() {
         Some(
             Code::MessageSizeTooLarge
-            | Code::InvalidMessage
             | Code::InvalidMessageSize
-            | Code::InvalidRecord
-            | Code::InvalidTimestamp
-            | Code::UnsupportedForMessageFormat
-            | Code::BadMessage
-            | Code::BadCompression
-            | Code::UnsupportedCompressionType
-            | Code::MessageBatchTooLarge
-            | Code::PolicyViolation,
+            | Code::MessageBatchTooLarge,
         ) => Failure::Unfit(why),
         Some(
             Code::UnknownTopicOrPartition
@@ -31,7 +24,15 @@ pub(super) fn failure_of(error: &KafkaError) -> Failure {
             | Code::TopicAuthorizationFailed
             | Code::ClusterAuthorizationFailed
             | Code::InvalidRequiredAcks
-            | Code::TopicDeletionDisabled,
+            | Code::TopicDeletionDisabled
+            // Our clock or the broker's, against the topic's bounds: a message is sent with the time of its sending.
+            | Code::InvalidTimestamp
+            // What the topic demands of all its records: all of ours are of one kind. A broker calls one of a wrong time so, too.
+            | Code::InvalidRecord
+            | Code::PolicyViolation
+            | Code::UnsupportedForMessageFormat
+            | Code::UnsupportedCompressionType
+            | Code::BadCompression,
         ) => Failure::Refused(why),
         Some(
             Code::Fatal
@@ -66,7 +67,10 @@ pub(super) fn failure_of(error: &KafkaError) -> Failure {
             | Code::Retry
             | Code::State
             | Code::KafkaStorageError
-            | Code::SaslAuthenticationFailed,
+            | Code::SaslAuthenticationFailed
+            // Damaged on the way; an answer that cannot be read.
+            | Code::InvalidMessage
+            | Code::BadMessage,
         )
         // Not a producer's, by all that is known.
         | Some(_)
@@ -92,6 +96,11 @@ mod tests {
         check(RDKafkaErrorCode::BrokerTransportFailure, Failure::Unavailable);
         check(RDKafkaErrorCode::NotEnoughReplicas, Failure::Unavailable);
         check(RDKafkaErrorCode::MessageSizeTooLarge, Failure::Unfit);
+        check(RDKafkaErrorCode::InvalidMessage, Failure::Unavailable);
+        check(RDKafkaErrorCode::InvalidTimestamp, Failure::Refused);
+        check(RDKafkaErrorCode::InvalidRecord, Failure::Refused);
+        check(RDKafkaErrorCode::UnsupportedForMessageFormat, Failure::Refused);
+        check(RDKafkaErrorCode::UnsupportedCompressionType, Failure::Refused);
         check(RDKafkaErrorCode::TopicAuthorizationFailed, Failure::Refused);
         check(RDKafkaErrorCode::UnknownTopic, Failure::Refused);
         check(RDKafkaErrorCode::Fatal, Failure::Broken);

@@ -3,7 +3,9 @@
 //! client; what is submitted first for a key is produced first, and nothing is taken after a message that failed until its
 //! lane knows. Batches form by themselves while requests are in flight. ADR 0008 and 0009 have what was tried.
 
+mod contact;
 mod errors;
+mod moved;
 mod properties;
 mod registry;
 mod topics;
@@ -27,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Failure, Message, OpenError, Outcome, Ticket};
 use crate::config;
 use crate::event::Text;
+use contact::{Contact, Say, Trouble, Way};
 use errors::failure_of;
 use properties::Properties;
 use registry::SchemaRegistry;
@@ -68,6 +71,7 @@ struct Shared {
     /// A broker failed, and none has been seen up since.
     troubled: AtomicBool,
     down: AtomicBool,
+    contact: Mutex<Contact>,
 }
 
 /// Who is sent when. Normally everything, at once.
@@ -121,20 +125,22 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(error = %error, reason, "kafka.error");
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::Fatal) => self.shared.break_down(),
-            Some(_) | None => self.shared.troubled.store(true, Ordering::Relaxed),
+            code @ (Some(_) | None) => self.shared.is_in_trouble(Trouble::of(code), reason),
         }
-        tracing::debug!(error = %error, reason, "kafka.error");
     }
 
     /// `AllBrokersDown` is not said of brokers that never were up: the connections themselves are looked at.
     fn stats(&self, statistics: Statistics) {
-        let up = statistics.brokers.values().any(|broker| matches!(broker.state.as_str(), "UP" | "UPDATE"));
-        if up {
-            self.shared.is_up();
-        } else if self.shared.troubled.load(Ordering::Relaxed) {
-            self.shared.down.store(true, Ordering::Relaxed);
+        let states = statistics.brokers.values().map(|broker| broker.state.as_str());
+        let way = self.shared.contact.lock().way(states, Instant::now());
+        match way {
+            Way::Open => self.shared.is_up(),
+            Way::Vain => self.shared.went_down(),
+            Way::Quiet if self.shared.troubled.load(Ordering::Relaxed) => self.shared.went_down(),
+            Way::Quiet => {}
         }
     }
 }
@@ -170,12 +176,32 @@ impl Shared {
             broken: AtomicBool::new(false),
             troubled: AtomicBool::new(false),
             down: AtomicBool::new(false),
+            contact: Mutex::default(),
         }
     }
 
+    /// Called for every acknowledgement.
     fn is_up(&self) {
-        self.troubled.store(false, Ordering::Relaxed);
+        if self.troubled.load(Ordering::Relaxed) {
+            self.contact.lock().is_up();
+            self.troubled.store(false, Ordering::Relaxed);
+        }
         self.down.store(false, Ordering::Relaxed);
+    }
+
+    fn went_down(&self) {
+        self.troubled.store(true, Ordering::Relaxed);
+        self.down.store(true, Ordering::Relaxed);
+    }
+
+    fn is_in_trouble(&self, trouble: Trouble, reason: &str) {
+        let say = self.contact.lock().failed(trouble, reason, Instant::now());
+        self.troubled.store(true, Ordering::Relaxed);
+        match (say, trouble) {
+            (Say::Now, Trouble::Login) => tracing::error!(reason, "kafka.login_refused"),
+            (Say::Now, Trouble::Tls) => tracing::error!(reason, "kafka.tls_failed"),
+            (Say::Now, Trouble::Name | Trouble::Away) | (Say::Nothing, _) => {}
+        }
     }
 
     fn break_down(&self) {
@@ -188,9 +214,12 @@ impl Shared {
     /// broker refuses whole batches: which message it means is known once they are sent one by one.
     fn outcome_of(&self, error: &KafkaError, alone: bool) -> Outcome {
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::PurgeInflight | RDKafkaErrorCode::MessageTimedOut) => {
-                return Outcome::Unresolved;
-            }
+            // The last one: the broker's answer could not be read.
+            Some(
+                RDKafkaErrorCode::PurgeInflight
+                | RDKafkaErrorCode::MessageTimedOut
+                | RDKafkaErrorCode::BadMessage,
+            ) => return Outcome::Unresolved,
             Some(RDKafkaErrorCode::PurgeQueue) => {
                 return Outcome::Failed(Failure::Broken("the client was closed before it sent".to_owned()));
             }
@@ -363,7 +392,7 @@ impl KafkaBus {
                 registry.run(&stop).await;
             }
         };
-        tokio::join!(self.tend(&stop), looking_up);
+        tokio::join!(self.tend(&stop), looking_up, self.doubt(&stop));
     }
 
     /// Looks after the client.
@@ -372,11 +401,12 @@ impl KafkaBus {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut seen = self.properties.load_full();
+        let mut missed = 0;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.shared.ring.notified() => {}
-                _ = look.tick(), if seen.reads_files => seen = self.look_at_files(seen).await,
+                _ = look.tick(), if seen.reads_files => seen = self.look_at_files(seen, &mut missed).await,
             }
             if self.shared.broken.load(Ordering::Relaxed) {
                 self.rebuild().await;
@@ -407,11 +437,22 @@ impl KafkaBus {
     }
 
     /// A secret or certificate is another one: a client that has it takes the place of the one that has not. What was seen.
-    async fn look_at_files(&self, seen: Arc<Properties>) -> Arc<Properties> {
+    async fn look_at_files(&self, seen: Arc<Properties>, missed: &mut u32) -> Arc<Properties> {
         let kafka = self.kafka.clone();
         let read = tokio::task::spawn_blocking(move || Properties::read(&kafka)).await;
-        // One that is not there is about to be: files are exchanged in several steps.
-        let Ok(Ok(now)) = read else { return seen };
+        let now = match read {
+            Ok(Ok(now)) => now,
+            Ok(Err(error)) => {
+                *missed = missed.saturating_add(1);
+                // One that is not there once is about to be: files are exchanged in several steps.
+                if *missed == 2 {
+                    tracing::error!(error = %error, "kafka.secret_unreadable");
+                }
+                return seen;
+            }
+            Err(_) => return seen,
+        };
+        *missed = 0;
         if now == *seen {
             return seen;
         }

@@ -29,8 +29,8 @@ impl KafkaBus {
         let metadata = match asked {
             Ok(Ok(metadata)) => metadata,
             Ok(Err(error)) => {
-                let what = format!("Kafka at {} cannot be reached: {error}", self.kafka.brokers);
-                return vec![Finding::Unreachable(what)];
+                let contact = self.shared.contact.lock();
+                return vec![contact.finding(&self.kafka.brokers, &error.to_string())];
             }
             Err(_) => return vec![Finding::Unreachable("Kafka could not be asked".to_owned())],
         };

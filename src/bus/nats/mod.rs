@@ -4,6 +4,7 @@
 //! One task owns all attempts. ADR 0008 has what async-nats reports on a disconnect in flight.
 
 mod errors;
+mod limit;
 mod login;
 mod subjects;
 
@@ -15,7 +16,9 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use async_nats::connection::State;
 use async_nats::jetstream;
-use async_nats::jetstream::context::{ContextBuilder, GetStreamError, GetStreamErrorKind, PublishError};
+use async_nats::jetstream::context::{
+    ContextBuilder, GetStreamError, GetStreamErrorKind, PublishError, PublishErrorKind,
+};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::{
     Client, ClientError, ConnectErrorKind, ConnectOptions, Event, HeaderMap, HeaderName, ServerError,
@@ -33,6 +36,7 @@ use super::{Failure, Finding, Message, OpenError, Outcome, Ticket};
 use crate::config;
 use crate::event::Text;
 use errors::{Reaction, Sending, Stream, is_unavailability, reaction};
+use limit::{Limit, TooLarge};
 use login::Login;
 use subjects::{Seen, covers, everything, without_subject};
 
@@ -85,6 +89,9 @@ struct Shared {
     seen: Mutex<Seen>,
     /// There is a new connection, and nobody has asked for news of topics since.
     news: AtomicBool,
+    limit: Mutex<Limit>,
+    /// Why the last try to connect failed.
+    why_not: Mutex<Option<String>>,
 }
 
 impl Shared {
@@ -100,6 +107,8 @@ impl Shared {
             refusals: watch::Sender::new(0),
             seen: Mutex::default(),
             news: AtomicBool::new(false),
+            limit: Mutex::new(Limit::new(Instant::now())),
+            why_not: Mutex::default(),
         }
     }
 
@@ -115,6 +124,8 @@ impl Shared {
                 self.connected.store(true, Ordering::Relaxed);
                 self.turned_away.store(false, Ordering::Relaxed);
                 self.news.store(true, Ordering::Relaxed);
+                self.limit.lock().heard(Instant::now());
+                *self.why_not.lock() = None;
                 self.connections.send_modify(|count| *count += 1);
                 tracing::info!("nats.connected");
             }
@@ -140,7 +151,12 @@ impl Shared {
             // The one comes where rights are taken away, the other from each try to connect after that.
             Event::ServerError(ServerError::AuthorizationViolation) => self.turn_away(),
             Event::ClientError(ClientError::Other(text)) if is_no_login(text) => self.turn_away(),
-            other => tracing::debug!(event = %other, "nats.event"),
+            other => {
+                if let Event::ClientError(ClientError::Other(text)) = other {
+                    *self.why_not.lock() = Some(text.clone());
+                }
+                tracing::debug!(event = %other, "nats.event");
+            }
         }
     }
 
@@ -282,6 +298,7 @@ impl NatsBus {
         let mut refusals = self.shared.refusals.subscribe();
         let mut connections = self.shared.connections.subscribe();
         let mut sent = false;
+        let mut asked = false;
         let mut every = AGAIN;
         loop {
             let connection = self.shared.connection.load_full().filter(|_| self.is_available());
@@ -302,7 +319,8 @@ impl NatsBus {
             connections.mark_unchanged();
             let acknowledged = async {
                 let subject = String::from(&*message.topic);
-                connection.jetstream.send_publish(subject, publish(&message)).await?.await
+                let message = publish(&message).expected_stream(&self.config.stream);
+                connection.jetstream.send_publish(subject, message).await?.await
             };
             tokio::pin!(acknowledged);
             let ended = loop {
@@ -317,16 +335,26 @@ impl NatsBus {
                 }
             };
             match ended {
+                Ended::Told(Ok(taken)) if taken.stream != self.config.stream => {
+                    let why = format!("stream {} takes it, and not {}", taken.stream, self.config.stream);
+                    return ticket.resolve(refused(why, sending));
+                }
                 Ended::Told(Ok(_)) => {
                     self.shared.seen.lock().took(&self.config.subject, &message.topic);
                     return ticket.resolve(Outcome::Delivered);
                 }
                 Ended::Forbidden => {
                     let why = "no permission to publish to this subject".to_owned();
-                    return ticket.resolve(match sending {
-                        Sending::First => Outcome::Failed(Failure::Refused(why)),
-                        Sending::Again => Outcome::Unresolved,
-                    });
+                    return ticket.resolve(refused(why, sending));
+                }
+                Ended::Told(Err(error))
+                    if !asked
+                        && error.kind() == PublishErrorKind::MaxPayloadExceeded
+                        && self.asks_for_limit(&connection.client).await =>
+                {
+                    // It was not sent.
+                    (asked, sent) = (true, sending == Sending::Again);
+                    timeout(ACK, connections.changed()).await.ok();
                 }
                 Ended::Told(Err(error)) => match reaction(&error, sending, self.stream_of(&message.topic)) {
                     Reaction::End(failure) => return ticket.resolve(Outcome::Failed(failure)),
@@ -342,6 +370,19 @@ impl NatsBus {
                 },
                 Ended::Disconnected => {}
             }
+        }
+    }
+
+    /// Whether there will be a connection that knows the server's limit better.
+    async fn asks_for_limit(&self, client: &Client) -> bool {
+        let decided = self.shared.limit.lock().too_large(Instant::now());
+        match decided {
+            TooLarge::Ask => {
+                tracing::info!("nats.asks_for_limit");
+                client.force_reconnect().await.is_ok()
+            }
+            TooLarge::Wait => true,
+            TooLarge::Believe => false,
         }
     }
 
@@ -376,7 +417,14 @@ impl NatsBus {
             }
         });
         if connected.await.is_err() {
-            return unreachable("it does not answer".to_owned());
+            if self.shared.turned_away.load(Ordering::Relaxed) {
+                return vec![Finding::Barred {
+                    what: format!("NATS at {} refuses the login", self.config.url),
+                    fix: "look at the credentials, and at the user's rights on the server".to_owned(),
+                }];
+            }
+            let why = self.shared.why_not.lock().clone();
+            return unreachable(why.unwrap_or_else(|| "it does not answer".to_owned()));
         }
         self.shared.connected.store(true, Ordering::Relaxed);
         let context = ContextBuilder::new().timeout(ASK).build(client);
@@ -472,6 +520,14 @@ fn publish(message: &Message) -> PublishMessage {
 
 fn failed_unavailable(why: &str) -> Outcome {
     Outcome::Failed(Failure::Unavailable(why.to_owned()))
+}
+
+/// The outcome where this copy was refused: one before it may have been stored.
+fn refused(why: String, sending: Sending) -> Outcome {
+    match sending {
+        Sending::First => Outcome::Failed(Failure::Refused(why)),
+        Sending::Again => Outcome::Unresolved,
+    }
 }
 
 /// How one send ended.

@@ -36,6 +36,16 @@ const OURS: &[(&[&str], &str)] = &[
     (&["queuing.strategy"], "order is first in, first out"),
     (&["queue.buffering.max.kbytes", "queue.buffering.max.messages"], "it bounds the process's memory"),
     (&["delivery.report.only.error", "dr_cb", "dr_msg_cb"], "acknowledgements are what senders wait for"),
+    (&["statistics.interval.ms"], "whether a broker is there is read from them, each second"),
+    (
+        &["reconnect.backoff.ms", "reconnect.backoff.max.ms"],
+        "how soon a broker that is back is found is decided here: within a second",
+    ),
+    (
+        &["topic.metadata.propagation.max.ms"],
+        "how long a topic may be unknown before its events are parked is decided here",
+    ),
+    (&["log.connection.close"], "connections are looked at, not logged"),
     (&["bootstrap.servers", "metadata.broker.list"], "brokers stand in `bus.kafka.brokers`"),
 ];
 

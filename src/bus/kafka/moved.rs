@@ -1,0 +1,125 @@
+//! Whether the brokers are elsewhere: librdkafka dials what they last called themselves, for ever, also where they came back
+//! under other addresses. Invariant: a client is given up only where another one, made of the same properties, reaches brokers and it
+//! still does not; an outage as such costs nothing of what is in flight. ADR 0008.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::admin::AdminClient;
+use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::KafkaBus;
+
+/// How long a client is without a connection before another one is tried, and the longest pause between two.
+const DOUBT: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(120));
+/// How long the other one may take.
+const TRIAL: Duration = Duration::from_secs(5);
+/// How long the client in use still has, once the other one was answered: it connects again each second.
+const SETTLE: Duration = Duration::from_secs(5);
+/// How often it is looked whether there is a connection.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// When another client is tried.
+struct Doubt {
+    since: Option<Instant>,
+    pause: Duration,
+}
+
+impl Doubt {
+    const fn none() -> Self {
+        Self { since: None, pause: DOUBT.0 }
+    }
+
+    fn is_due(&mut self, is_down: bool, now: Instant) -> bool {
+        if !is_down {
+            *self = Self::none();
+            return false;
+        }
+        let since = *self.since.get_or_insert(now);
+        if now.saturating_duration_since(since) < self.pause {
+            return false;
+        }
+        *self = Self { since: Some(now), pause: (self.pause * 2).min(DOUBT.1) };
+        true
+    }
+}
+
+/// What it says is the other client's to say.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(level = ?level, facility, message, "kafka.client");
+    }
+
+    fn stats_raw(&self, _: &[u8]) {}
+}
+
+impl KafkaBus {
+    /// Gives a client up that dials addresses which the brokers no longer have.
+    pub(super) async fn doubt(&self, stop: &CancellationToken) {
+        let mut doubt = Doubt::none();
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let doubting = async {
+            loop {
+                look.tick().await;
+                if doubt.is_due(self.is_down(), Instant::now())
+                    && self.another_connects().await
+                    && self.stays_down().await
+                {
+                    tracing::warn!("kafka.brokers_moved");
+                    self.shared.break_down();
+                }
+            }
+        };
+        stop.run_until_cancelled(doubting).await;
+    }
+
+    fn is_down(&self) -> bool {
+        self.shared.down.load(Ordering::Relaxed)
+    }
+
+    async fn another_connects(&self) -> bool {
+        let properties = self.properties.load_full();
+        let asked = tokio::task::spawn_blocking(move || {
+            let other = AdminClient::from_config_and_context(&properties.administrator(), Quiet);
+            other.is_ok_and(|other| other.inner().fetch_metadata(None, TRIAL).is_ok())
+        });
+        asked.await.unwrap_or(false)
+    }
+
+    async fn stays_down(&self) -> bool {
+        let comes = async {
+            while self.is_down() {
+                sleep(LOOK).await;
+            }
+        };
+        timeout(SETTLE, comes).await.is_err()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEVER: [u64; 0] = [];
+
+    #[test]
+    fn another_client_is_tried_once_there_is_no_connection_for_long_and_ever_more_seldom() {
+        let (mut doubt, begin) = (Doubt::none(), Instant::now());
+        let mut due = |seconds: std::ops::Range<u64>, is_down: bool| {
+            seconds
+                .filter(|second| doubt.is_due(is_down, begin + Duration::from_secs(*second)))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(due(0..20, true), NEVER);
+        assert_eq!(due(20..21, false), NEVER, "it came back by itself");
+        assert_eq!(due(21..500, true), [51, 111, 231, 351, 471]);
+        assert_eq!(due(500..501, false), NEVER);
+        assert_eq!(due(501..540, true), [531]);
+    }
+}
