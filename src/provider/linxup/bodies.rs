@@ -85,7 +85,7 @@ pub(super) fn position(message: &mut Message<'_>, time_keys: &Keys) -> Result<Ve
         breadcrumb: false,
         provider_status,
     };
-    let shared = (!crumbs.is_empty()).then(|| shared(&message.parts)).unwrap_or_default();
+    let shared = if crumbs.is_empty() { Parts::default() } else { shared(&message.parts) };
     let crumbs: Vec<Draft> =
         crumbs.into_iter().map(|crumb| breadcrumb(message, &shared, &subject, crumb)).collect();
     let fact = Fact {
