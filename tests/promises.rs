@@ -525,3 +525,28 @@ async fn metric(admin: &str, name: &str) -> usize {
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} "))).expect(name);
     line.parse::<f64>().expect("a number") as usize
 }
+
+/// Types may have streams of their own: what one of them stored is stored, and it is said that nobody looked how.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_stream_that_takes_the_subjects_counts_and_is_said() {
+    let (nats, dir, prefix) =
+        (Nats::start(brokers::Guard::Open, ""), tempfile::tempdir().unwrap(), unique("other"));
+    let of = |subject: &str| async_nats::jetstream::stream::Config {
+        name: format!("{prefix}-{subject}"),
+        subjects: vec![format!("{prefix}.{subject}.>")],
+        ..Default::default()
+    };
+    for subject in ["position", "trip"] {
+        nats.create(of(subject)).await;
+    }
+    let bus = format!(
+        "bus: {{ nats: {{ url: \"{}\", subject: \"{prefix}.{{type}}.{{account}}.{{subject}}\", stream: \"{prefix}-trip\" }} }}",
+        nats.url
+    );
+    let mut bridge = Bridge::start(&configure(dir.path(), &bus, acme(), "delivery: { drain_delay: 0s }"));
+    let url = format!("{}/webhooks/acme", bridge.webhook);
+    let answer = client().post(url).bearer_auth(TOKEN).json(&flat(1, start())).send().await.unwrap();
+    assert_eq!(answer.json::<serde_json::Value>().await.unwrap()["delivered"], 1);
+    bridge.wait_for_log("nats.other_stream", Duration::from_secs(20));
+    assert_eq!(read_stream(&nats.url, &format!("{prefix}-position")).await.len(), 1);
+}

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::stream::{Config as Stream, DiscardPolicy};
 use bytes::Bytes;
-use fleetbus::bus::{Failure, Finding, Message, Outcome};
+use fleetbus::bus::{Finding, Message, Outcome};
 use fleetbus::config::{self, Create, SecretSource};
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
@@ -167,25 +167,6 @@ async fn a_missing_stream_is_a_refusal_and_recovers_once_it_is_made() {
     assert_eq!(kind(&desk.attempt(1, &sent).await), "refused");
     assert_eq!(stream(nats, &root, Stream::default()).await, name);
     assert_eq!(desk.attempt(2, &sent).await, Outcome::Delivered);
-    desk.close().await;
-}
-
-/// A stream of another name has its own rules: what it stores is not delivered.
-#[tokio::test(flavor = "multi_thread")]
-async fn another_stream_on_the_subject_is_a_refusal_and_stores_nothing() {
-    let nats = shared_nats();
-    let root = unique("other");
-    let other = stream(nats, &root, Stream::default()).await;
-    let desk = desk(config(nats, "MINE")).await;
-    let of = |number: u64| message(&format!("{root}.a"), "key", number);
-    let Outcome::Failed(Failure::Refused(why)) = desk.attempt(1, &of(1)).await else { panic!("refused") };
-    assert!(why.contains("another stream"), "{why}");
-    assert_eq!(nats.read(&other).await, []);
-    // Whoever answers, and whatever it looks at.
-    let told = unique("told");
-    let sent = message(&format!("{told}.a"), "key", 2);
-    let outcome = played(nats, &told, &[STORED], desk.attempt(2, &sent)).await;
-    assert_eq!(kind(&outcome), "refused");
     desk.close().await;
 }
 

@@ -67,9 +67,6 @@ fn failure_of(error: &PublishError, stream: Stream) -> Option<Failure> {
                 ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => {
                     Failure::Unfit(why)
                 }
-                ErrorCode::STREAM_NOT_MATCH => {
-                    Failure::Refused("another stream than `bus.nats.stream` takes this subject".to_owned())
-                }
                 code if is_unavailability(code) => Failure::Unavailable(why),
                 // A full stream that discards what is new; its readers or its age may make room.
                 ErrorCode::STREAM_STORE_FAILED | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED => Failure::Full(why),
@@ -131,7 +128,6 @@ mod tests {
         check(&told(ErrorCode::INSUFFICIENT_RESOURCES), ["unavailable", "again"]);
         check(&told(ErrorCode::STREAM_STORE_FAILED), ["full", "unresolved"]);
         check(&told(ErrorCode::STREAM_SEALED), ["refused", "unresolved"]);
-        check(&told(ErrorCode::STREAM_NOT_MATCH), ["refused", "unresolved"]);
         check(&told(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM), ["unfit", "unresolved"]);
         let of = |kind: PublishErrorKind| PublishError::new(kind);
         check(&of(PublishErrorKind::TimedOut), ["again", "again"]);

@@ -34,6 +34,7 @@ use uuid::Uuid;
 
 use super::{Failure, Finding, Message, OpenError, Outcome, Ticket};
 use crate::config;
+use crate::deliver::seldom::Seldom;
 use crate::event::Text;
 use errors::{Reaction, Sending, Stream, is_unavailability, reaction};
 use limit::{Limit, TooLarge};
@@ -55,6 +56,8 @@ const ASK: Duration = Duration::from_secs(5);
 /// The longest subject that is published. A server reads 4,096 bytes (`max_control_line`) of subject, inbox and lengths, and
 /// ends the connection of who sends more: one message would take everyone's connection away, again and again.
 const SUBJECT: usize = 3_072;
+/// Between two lines about another stream than the configured one.
+const OTHER_STREAM: Duration = Duration::from_secs(60);
 /// Subjects that the server refused lately, at most.
 const REFUSED: usize = 1_024;
 
@@ -77,6 +80,8 @@ struct Shared {
     opened: Instant,
     connection: ArcSwapOption<Connection>,
     connected: AtomicBool,
+    /// Another stream than the configured one took messages.
+    saying_other: Seldom,
     /// The server does not let this client in, and that was said.
     turned_away: AtomicBool,
     /// Rises with every connection that is made: what was in flight on the one before is sent again.
@@ -100,6 +105,7 @@ impl Shared {
             opened: Instant::now(),
             connection: ArcSwapOption::empty(),
             connected: AtomicBool::new(false),
+            saying_other: Seldom::of(1, OTHER_STREAM),
             turned_away: AtomicBool::new(false),
             connections: watch::Sender::new(0),
             window_ms: AtomicU64::new(millis(WINDOW)),
@@ -319,8 +325,7 @@ impl NatsBus {
             connections.mark_unchanged();
             let acknowledged = async {
                 let subject = String::from(&*message.topic);
-                let message = publish(&message).expected_stream(&self.config.stream);
-                connection.jetstream.send_publish(subject, message).await?.await
+                connection.jetstream.send_publish(subject, publish(&message)).await?.await
             };
             tokio::pin!(acknowledged);
             let ended = loop {
@@ -335,11 +340,13 @@ impl NatsBus {
                 }
             };
             match ended {
-                Ended::Told(Ok(taken)) if taken.stream != self.config.stream => {
-                    let why = format!("stream {} takes it, and not {}", taken.stream, self.config.stream);
-                    return ticket.resolve(refused(why, sending));
-                }
-                Ended::Told(Ok(_)) => {
+                Ended::Told(Ok(taken)) => {
+                    // It is stored, but nobody has looked how: types may have streams of their own, or one has taken another's place.
+                    if taken.stream != self.config.stream
+                        && let Some(times) = self.shared.saying_other.happened()
+                    {
+                        tracing::warn!(stream = taken.stream, times, "nats.other_stream");
+                    }
                     self.shared.seen.lock().took(&self.config.subject, &message.topic);
                     return ticket.resolve(Outcome::Delivered);
                 }
