@@ -1,5 +1,5 @@
 //! The way of log lines to standard error: a thread of their own writes them, so that a reader that hangs (a full pipe) holds nobody
-//! up, not even a stop. Invariant: no more lines wait than [`LINES`]; what comes beyond is lost, and counted. Neighbours: `cli::telemetry`
+//! up, not even a stop. Invariant: no more lines wait than a bound; what comes beyond is lost, and counted. Neighbours: `cli::telemetry`
 //! makes the lines, `admin` shows the count.
 
 use std::sync::OnceLock;
