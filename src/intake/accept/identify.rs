@@ -64,11 +64,14 @@ impl Inner {
         elements: &'a [Element],
     ) -> (Decoded, &'a [Element]) {
         let mut all = Decoded::default();
-        let (mut rest, mut breath) = (elements, 0);
+        // Elements since the last chance for others, and the drafts that they became.
+        let (mut rest, mut done, mut drafts) = (elements, 0, 0);
         while let Some((element, later)) = rest.split_first().filter(|_| all.drafts.len() < portion::EVENTS) {
             rest = later;
-            breath += 1 + all.drafts.len().saturating_sub(breath);
-            if breath % BREATH == 0 {
+            done += 1 + all.drafts.len() - drafts;
+            drafts = all.drafts.len();
+            if done >= BREATH {
+                done = 0;
                 tokio::task::yield_now().await;
             }
             let decoded = {

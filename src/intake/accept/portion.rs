@@ -14,13 +14,21 @@ const EVENT: u64 = 2 << 10;
 /// What a decoded event takes, against its bytes on the wire.
 pub(super) const WEIGHT: u64 = 2;
 
-/// How many events elements become, at most but for those that one row is several of. (Breadcrumbs stand between semicolons.)
+/// What has breadcrumbs, between semicolons.
+const CRUMBS: &[u8] = b"batchedPositions";
+
+/// How many events elements become, at most but for those that one row is several of.
 pub(super) fn events(elements: &[Element]) -> usize {
     elements.iter().map(events_of).sum()
 }
 
 fn events_of(element: &Element) -> usize {
-    1 + element.bytes().iter().filter(|byte| **byte == b';').count().min(OF_ELEMENT)
+    let bytes = element.bytes();
+    match bytes.iter().filter(|byte| **byte == b';').count() {
+        0 => 1,
+        crumbs if bytes.windows(CRUMBS.len()).any(|part| part == CRUMBS) => 1 + crumbs.min(OF_ELEMENT),
+        _ => 1,
+    }
 }
 
 /// What so many bytes that become so many events count for: no more events are in work than a portion has.
@@ -50,6 +58,8 @@ mod tests {
         let crumbs =
             |count: usize| element(format!(r#"{{"batchedPositions":"{}"}}"#, "1,2,3;".repeat(count)));
         assert_eq!(events(&[crumbs(0), crumbs(3)]), 5);
+        let address = element(r#"{"address":"Main St &amp; 1st; St. Louis; MO"}"#.to_owned());
+        assert_eq!(events(&[address]), 1, "semicolons of other texts are none");
         assert_eq!(events(&[crumbs(100_000)]), 1 + OF_ELEMENT, "no more of them are taken");
         assert_eq!(weight(200, 1), 400 + EVENT);
         assert_eq!(weight(1_000_000, 70_000), 2_000_000 + (EVENTS + OF_ELEMENT) as u64 * EVENT);
