@@ -289,7 +289,7 @@ impl Inner {
         let permit = self.memory.take(&account.id, portion::weight(bytes, events)).await;
         let Some(_permit) = permit else { return Err(not_kept) };
         let admission = self.admission(account, events)?;
-        self.take(account, &way, &mut elements, admission).await
+        self.take(account, &way, (&mut elements, events), admission).await
     }
 
     async fn pull(&self, pulled: Pulled) -> Result<Receipt, Refusal> {
@@ -314,9 +314,10 @@ impl Inner {
             rest = later;
             let bytes: usize = slice.iter().map(Bytes::len).sum();
             let mut elements: Vec<Element> = slice.iter().cloned().map(Element::from).collect();
-            let weight = portion::weight(bytes, portion::events(&elements));
-            let Some(_permit) = self.memory.take(&account.id, weight).await else { return Err(not_kept) };
-            let receipt = self.take(account, &way, &mut elements, Admission::Normal).await?;
+            let events = portion::events(&elements);
+            let permit = self.memory.take(&account.id, portion::weight(bytes, events)).await;
+            let Some(_permit) = permit else { return Err(not_kept) };
+            let receipt = self.take(account, &way, (&mut elements, events), Admission::Normal).await?;
             sum = sum.plus(&receipt);
         }
         Ok(sum)
@@ -339,9 +340,10 @@ impl Inner {
             Err(SplitError::TooMany) => return Err(Refusal::TooMany(provider::MAX_ELEMENTS)),
             Err(SplitError::NotJson { line, column }) => return Err(Refusal::NotJson { line, column }),
         };
-        let weight = portion::weight(raw.body.len(), portion::events(&elements));
-        let Some(_permit) = self.memory.take(&account.id, weight).await else { return Err(not_kept) };
-        self.take(account, &way, &mut elements, Admission::Normal).await
+        let events = portion::events(&elements);
+        let permit = self.memory.take(&account.id, portion::weight(raw.body.len(), events)).await;
+        let Some(_permit) = permit else { return Err(not_kept) };
+        self.take(account, &way, (&mut elements, events), Admission::Normal).await
     }
 
     /// Over its rate, an account's events wait in the store, as long as its quota there lasts.
@@ -362,11 +364,11 @@ impl Inner {
         &self,
         account: &Account,
         way: &Way,
-        elements: &mut [Element],
+        (elements, events): (&mut [Element], usize),
         admission: Admission,
     ) -> Result<Receipt, Refusal> {
         let deadline = self.deliverer.deadline();
-        portion::in_order(elements);
+        portion::in_order(elements, events);
         let mut sum = Receipt::default();
         let mut rest = &*elements;
         while !rest.is_empty() {
