@@ -2,6 +2,7 @@
 //! configured accounts, types, reasons, feeds, ports; never a subject or a topic. `docs/operate.md` says what to do about
 //! each. Invariant: received = delivered + parked + duplicate + rejected + in flight, for every account and type.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::hash::Hash;
 use std::sync::atomic::AtomicU64;
@@ -12,7 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::snapshot::{BusState, FeedReading, Snapshot, WebhookReading};
+use super::snapshot::{BusState, FeedReading, Snapshot};
 use super::status::Readiness;
 use crate::config;
 use crate::deliver::counts::Reading;
@@ -177,11 +178,10 @@ fn webhooks(page: &mut Page, snapshot: &Snapshot, accounts: &[config::Account]) 
         hang_ups,
     );
     // One of which nothing ever comes is silent, too.
-    let is_awaited = |reading: &WebhookReading| {
-        accounts.iter().any(|account| account.webhook.is_some() && account.id.as_str() == reading.account)
-    };
+    let pushes = accounts.iter().filter(|account| account.webhook.is_some());
+    let awaited: HashSet<&str> = pushes.map(|account| account.id.as_str()).collect();
     let last = of()
-        .filter(|(_, reading)| is_awaited(reading))
+        .filter(|(_, reading)| awaited.contains(&*reading.account))
         .map(|(account, reading)| (account, reading.last_taken.unwrap_or(reading.since)));
     let taken = "when a request was last answered 201; before the first, since when it may come";
     page.times("webhook_last_taken_timestamp_seconds", taken, last);
@@ -382,7 +382,7 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::snapshot;
+    use crate::admin::snapshot::{self, WebhookReading};
     use crate::event::{AccountId, EventType};
     use crate::provider::{Feed, PullApi};
 
@@ -438,7 +438,7 @@ mod tests {
         }
         assert!(!page.contains("last_taken_timestamp_seconds{account=\"_unknown\"}"), "nobody waits for it");
         let families = page.lines().filter(|line| line.starts_with("# TYPE ")).collect::<Vec<_>>();
-        let distinct: std::collections::HashSet<_> = families.iter().collect();
+        let distinct: HashSet<_> = families.iter().collect();
         assert_eq!(families.len(), distinct.len(), "a metric is written twice");
     }
 }
