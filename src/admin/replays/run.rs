@@ -182,28 +182,31 @@ impl Run {
         let waits =
             narrowed(Kind::ALL.into_iter().filter(|kind| kind.waits_for() == WaitsFor::Bus).collect());
         let settles = async {
-            while self.parked_in(&waits, first..end).await > 0 {
+            while self.parked_in(&waits, first..end, 1).await > 0 {
                 sleep(LOOK).await;
             }
         };
         self.replay.cancelled.run_until_cancelled(timeout(SETTLE, settles)).await;
-        let anew = self.parked_in(&narrowed(vec![Kind::Event(Reason::Unfit)]), first..end).await;
+        let unfit = narrowed(vec![Kind::Event(Reason::Unfit)]);
+        let sent = self.replay.job.lock().work.sent;
+        let anew = self.parked_in(&unfit, first..end, sent).await;
         let work = &mut self.replay.job.lock().work;
         let anew = anew.min(work.sent);
         work.sent -= anew;
         work.left += anew;
     }
 
-    /// How many rows of these places are parked. None where the store cannot say.
-    async fn parked_in(&self, filter: &Filter, places: std::ops::Range<u64>) -> u64 {
+    /// How many rows of these places are parked, counted up to `most`. None where the store cannot say.
+    async fn parked_in(&self, filter: &Filter, places: std::ops::Range<u64>, most: u64) -> u64 {
+        let limit = usize::try_from(most).map_or(PAGE, |most| most.min(PAGE));
         let (mut rows, mut after) = (0, places.start.checked_sub(1).map(Seq));
         loop {
-            let Ok(page) = self.replays.again.store.list(filter, after, PAGE).await else { return rows };
+            let Ok(page) = self.replays.again.store.list(filter, after, limit).await else { return rows };
             let all = page.rows.len();
             let within = page.rows.iter().filter(|row| row.seq.0 < places.end).count();
             rows += within as u64;
             after = page.next;
-            if within < all || after.is_none() {
+            if rows >= most || within < all || after.is_none() {
                 return rows;
             }
         }
