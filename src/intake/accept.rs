@@ -25,7 +25,7 @@ use super::limit::Bucket;
 pub use super::receipt::{Errand, Pulled, Pushed, Receipt, Refusal};
 use crate::config;
 use crate::deliver::lanes::Admission;
-use crate::deliver::memory::Memory;
+use crate::deliver::memory::{Memory, Permit};
 use crate::deliver::{Deliverer, Sums};
 use crate::enrich::Shelf;
 use crate::event::{AccountId, Millis, pb};
@@ -285,9 +285,7 @@ impl Inner {
                 return Err(Refusal::NotJson { line, column });
             }
         };
-        let events = portion::events(&elements);
-        let permit = self.memory.take(&account.id, portion::weight(bytes, events)).await;
-        let Some(_permit) = permit else { return Err(not_kept) };
+        let (_permit, events) = self.permit(account, bytes, &elements).await?;
         let admission = self.admission(account, events)?;
         self.take(account, &way, (&mut elements, events), admission).await
     }
@@ -314,9 +312,7 @@ impl Inner {
             rest = later;
             let bytes: usize = slice.iter().map(Bytes::len).sum();
             let mut elements: Vec<Element> = slice.iter().cloned().map(Element::from).collect();
-            let events = portion::events(&elements);
-            let permit = self.memory.take(&account.id, portion::weight(bytes, events)).await;
-            let Some(_permit) = permit else { return Err(not_kept) };
+            let (_permit, events) = self.permit(account, bytes, &elements).await?;
             let receipt = self.take(account, &way, (&mut elements, events), Admission::Normal).await?;
             sum = sum.plus(&receipt);
         }
@@ -340,10 +336,20 @@ impl Inner {
             Err(SplitError::TooMany) => return Err(Refusal::TooMany(provider::MAX_ELEMENTS)),
             Err(SplitError::NotJson { line, column }) => return Err(Refusal::NotJson { line, column }),
         };
-        let events = portion::events(&elements);
-        let permit = self.memory.take(&account.id, portion::weight(raw.body.len(), events)).await;
-        let Some(_permit) = permit else { return Err(not_kept) };
+        let (_permit, events) = self.permit(account, raw.body.len(), &elements).await?;
         self.take(account, &way, (&mut elements, events), Admission::Normal).await
+    }
+
+    /// The right to work on elements of so many bytes, and how many events they become.
+    async fn permit(
+        &self,
+        account: &Account,
+        bytes: usize,
+        elements: &[Element],
+    ) -> Result<(Permit, usize), Refusal> {
+        let events = portion::events(elements);
+        let permit = self.memory.take(&account.id, portion::weight(bytes, events)).await;
+        Ok((permit.ok_or(Refusal::NotKept { retry_after: COME_AGAIN })?, events))
     }
 
     /// Over its rate, an account's events wait in the store, as long as its quota there lasts.

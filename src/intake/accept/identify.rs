@@ -9,7 +9,6 @@ use std::time::Duration;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, timeout_at};
 
-use super::states::Last;
 use super::{Account, COME_AGAIN, Errand, Inner, Refusal, Way, portion};
 use crate::deliver::Arrival;
 use crate::deliver::counts::Fate;
@@ -145,31 +144,25 @@ impl Inner {
             Identity::Fact { key_time, .. } => (None, *key_time),
             Identity::State(state) => (Some(state.key.clone()), None),
         };
-        let mut states = key.is_some().then(|| account.states.lock());
-        let last = states.as_ref().zip(key.as_ref()).and_then(|(states, key)| states.last(key));
-        let pending = match last {
-            Some(Last::Pending(state)) => Some(state.clone()),
-            Some(Last::Kept(_)) | None => None,
+        let (resolved, unsettled) = match key {
+            None => (provider::resolve_state(draft, None), None),
+            Some(key) => {
+                let (resolved, unsettled) = account.states.lock().resolve(&key, draft);
+                (resolved, unsettled.map(|state| (key, state)))
+            }
         };
-        let (event, checks, enters) = match provider::resolve_state(draft, last.map(Last::state)) {
-            Resolved::Event { event, checks, enters, new_last } => {
-                if let (Some(states), Some(key), Some(last)) = (states.as_mut(), key, new_last) {
-                    states.decide(&key, last.clone());
-                    identified.decided.push((key, last));
-                }
+        let (event, checks, enters) = match resolved {
+            Resolved::Event { event, checks, enters, .. } => {
+                identified.decided.extend(unsettled);
                 (event, checks, enters)
             }
-            Resolved::Duplicate { event, new_last } => {
-                if let (Some(states), Some(key), Some(last)) = (states.as_mut(), &key, new_last) {
-                    states.seen(key, last);
-                }
-                let id = event.id.parse().unwrap_or_default();
-                match (way.errand, key.zip(pending)) {
-                    (Errand::Republish, _) => (event, Ids::new(), Ids::from_slice(&[id])),
-                    // What the event under way comes to is this one's fate, too.
-                    (Errand::Poll | Errand::Backfill, Some(same)) => {
-                        identified.decided.push(same);
-                        (event, Ids::from_slice(&[id]), Ids::from_slice(&[id]))
+            Resolved::Duplicate { event, .. } => {
+                let id = Ids::from_slice(&[event.id.parse().unwrap_or_default()]);
+                match (way.errand, unsettled) {
+                    (Errand::Republish, _) => (event, Ids::new(), id),
+                    (Errand::Poll | Errand::Backfill, Some(under_way)) => {
+                        identified.decided.push(under_way);
+                        (event, id.clone(), id)
                     }
                     (Errand::Poll | Errand::Backfill, None) => {
                         identified.same += 1;
@@ -181,14 +174,8 @@ impl Inner {
                     }
                 }
             }
-            Resolved::Silent { new_last } => {
-                if let (Some(states), Some(key), Some(last)) = (states.as_mut(), &key, new_last) {
-                    states.seen(key, last);
-                }
-                return 0;
-            }
+            Resolved::Silent { .. } => return 0,
         };
-        drop(states);
         let event = enrich::enrich(event, &account.id, &self.shelf, self.largest);
         if faults::bug(Bug::OtherId) {
             let other = uuid::Uuid::now_v7();

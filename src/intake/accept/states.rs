@@ -1,11 +1,11 @@
 //! An account's last states, from which news are told. Invariants: a state counts from the moment that it is decided, so that the
 //! next one is compared with it, and is taken back where its event was neither delivered nor kept; no more are held than
-//! [`MOST`], beyond which each looks like the first of its key. Neighbours: `identify` decides, `provider::state` compares.
+//! [`MOST`], beyond which each looks like the first of its key. Neighbours: `identify` asks, `provider::state` compares.
 
 use foldhash::{HashMap, HashSet};
 use uuid::Uuid;
 
-use crate::provider::{LastState, StateKey};
+use crate::provider::{self, Draft, LastState, Resolved, StateKey};
 
 /// States of an account: some of each of 50,000 trackers and geofences, a kilobyte each with their row.
 const MOST: usize = 200_000;
@@ -28,37 +28,37 @@ enum Fate {
     Pending(Option<LastState>),
 }
 
-/// The last state, for the next one to be compared with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Last<'a> {
-    /// Its event is durable.
-    Kept(&'a LastState),
-    /// Its event is under way: who says the same must wait for what becomes of it.
-    Pending(&'a LastState),
-}
-
-impl<'a> Last<'a> {
-    pub(super) const fn state(self) -> &'a LastState {
-        match self {
-            Self::Kept(state) | Self::Pending(state) => state,
-        }
-    }
-}
-
 impl States {
     pub(super) fn new(kept: impl IntoIterator<Item = (StateKey, LastState)>) -> Self {
         Self(kept.into_iter().map(|(key, last)| (key, Held { last, fate: Fate::Kept })).collect())
     }
 
-    pub(super) fn last(&self, key: &StateKey) -> Option<Last<'_>> {
-        self.0.get(key).map(|held| match held.fate {
-            Fate::Kept => Last::Kept(&held.last),
-            Fate::Pending(_) => Last::Pending(&held.last),
-        })
+    /// What a draft is, compared with the last state of its key, and the state that is to be [`kept`](Self::kept) or
+    /// [`rejected`](Self::rejected) with its event: one that is news, or the same as another request has under way, whose fate is
+    /// this one's, too.
+    pub(super) fn resolve(&mut self, key: &StateKey, draft: Draft) -> (Resolved, Option<LastState>) {
+        let held = self.0.get(key);
+        let resolved = provider::resolve_state(draft, held.map(|held| &held.last));
+        let under_way = held.filter(|held| held.fate != Fate::Kept).map(|held| held.last.clone());
+        let unsettled = match &resolved {
+            Resolved::Event { new_last, .. } => {
+                new_last.iter().for_each(|news| self.decide(key, news.clone()));
+                new_last.clone()
+            }
+            Resolved::Duplicate { new_last, .. } => {
+                new_last.iter().for_each(|again| self.seen(key, again.clone()));
+                under_way
+            }
+            Resolved::Silent { new_last } => {
+                new_last.iter().for_each(|again| self.seen(key, again.clone()));
+                None
+            }
+        };
+        (resolved, unsettled)
     }
 
     /// It was decided that this is news.
-    pub(super) fn decide(&mut self, key: &StateKey, last: LastState) {
+    fn decide(&mut self, key: &StateKey, last: LastState) {
         let full = self.0.len() >= MOST;
         match self.0.get_mut(key) {
             Some(held) => {
@@ -80,7 +80,7 @@ impl States {
 
     /// The last state was told again, later: what was received before that does not replace it. (Not written down: after a restart
     /// it was told when it was told first.)
-    pub(super) fn seen(&mut self, key: &StateKey, again: LastState) {
+    fn seen(&mut self, key: &StateKey, again: LastState) {
         if let Some(held) = self.0.get_mut(key).filter(|held| held.last.id == again.id) {
             held.last = again;
         }
@@ -163,6 +163,22 @@ mod tests {
     fn state(number: u128) -> LastState {
         let received_at = Millis(i64::try_from(number).unwrap());
         LastState { id: Uuid::from_u128(number), compared: number.to_string(), received_at }
+    }
+
+    /// The last state, and whether its event is under way.
+    #[derive(Debug, PartialEq, Eq)]
+    enum Last<'a> {
+        Kept(&'a LastState),
+        Pending(&'a LastState),
+    }
+
+    impl States {
+        fn last(&self, key: &StateKey) -> Option<Last<'_>> {
+            self.0.get(key).map(|held| match held.fate {
+                Fate::Kept => Last::Kept(&held.last),
+                Fate::Pending(_) => Last::Pending(&held.last),
+            })
+        }
     }
 
     fn pending(state: &LastState) -> Option<Last<'_>> {
