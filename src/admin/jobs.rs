@@ -265,17 +265,8 @@ fn nobody() -> AccountId {
 
 #[cfg(test)]
 mod tests {
-    use std::thread::JoinHandle;
-
     use super::*;
-    use crate::replay::{DataDir, StoreLimits};
-
-    async fn store(dir: &std::path::Path) -> (Store, JoinHandle<()>) {
-        let dir = DataDir::lock(dir).await.unwrap();
-        let limits = StoreLimits { reserve: 4_096, ..StoreLimits::default() };
-        let (store, writer, _) = Store::open(&dir, limits, None).unwrap();
-        (store, std::thread::spawn(move || writer.run(|_| {})))
-    }
+    use crate::replay::testing::store;
 
     fn doing(caller: &Caller) -> Doing<'_> {
         Doing { caller, act: "replay.cancel", account: None, told: "{}".to_owned() }

@@ -27,6 +27,8 @@ mod staged;
 mod still;
 mod store;
 mod tally;
+#[cfg(test)]
+pub(crate) mod testing;
 mod upkeep;
 mod view;
 mod whole;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::bridge::{Bridge, TOKEN};
 use crate::fleet::{client, flat, start};
-use crate::support::away;
+use crate::support::{away, discard_all};
 
 /// How many of its events were parked, and how many were known.
 async fn push(bridge: &Bridge, body: &Value) -> (Value, Value) {
@@ -14,18 +14,6 @@ async fn push(bridge: &Bridge, body: &Value) -> (Value, Value) {
     assert_eq!(answer.status(), 201);
     let counts: Value = answer.json().await.unwrap();
     (counts["parked"].clone(), counts["duplicates"].clone())
-}
-
-async fn discard_all(bridge: &Bridge) -> Value {
-    let answer = client()
-        .delete(format!("{}/v1/parked?all=true", bridge.admin))
-        .json(&json!({}))
-        .send()
-        .await
-        .unwrap();
-    let said: Value = answer.json().await.unwrap();
-    assert!(said["discarded"].is_u64(), "{said}");
-    said["discarded"].clone()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::bridge::{Bridge, TOKEN, acme};
 use crate::fleet::{client, flat, imei, start};
-use crate::support::{away, drained, export, fleetbus, local, metric, published};
+use crate::support::{away, discard_all, drained, export, fleetbus, local, metric, published};
 
 const STEPS: i64 = 10;
 const VEHICLES: usize = 3;
@@ -129,13 +129,7 @@ async fn a_bit_that_turned_in_a_parked_payload_costs_its_event_alone_and_is_said
 
     // Thrown away, they are forgotten: who brings the fact again heals it, under its id.
     assert_eq!(push(&bridge, &flat(1, from + 4_000)).await["duplicates"], 1);
-    let discarded = client()
-        .delete(format!("{}/v1/parked?all=true", bridge.admin))
-        .json(&json!({}))
-        .send()
-        .await
-        .unwrap();
-    assert!(discarded.status().is_success());
+    discard_all(&bridge).await;
     assert_eq!(push(&bridge, &flat(1, from + 4_000)).await["delivered"], 1);
     assert_eq!(published(&bridge).await.last().unwrap().id, lost);
     assert!(bridge.stop().success());

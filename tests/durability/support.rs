@@ -162,3 +162,14 @@ pub(crate) fn shim(dir: &Path, name: &str) -> PathBuf {
     assert!(compiled.expect("a C compiler").success());
     library
 }
+
+/// An operator throws away all that is parked; how many rows that was.
+pub(crate) async fn discard_all(bridge: &Bridge) -> Value {
+    let sent =
+        client().delete(format!("{}/v1/parked?all=true", bridge.admin)).json(&serde_json::json!({})).send();
+    let answer = sent.await.expect("an answer");
+    assert!(answer.status().is_success());
+    let said: Value = answer.json().await.expect("JSON");
+    assert!(said["discarded"].is_u64(), "{said}");
+    said["discarded"].clone()
+}

@@ -234,6 +234,20 @@ struct Model {
 }
 
 impl Model {
+    async fn new(parked: u64) -> Self {
+        let mut ground = Ground::new(parked).await;
+        ground.run_store();
+        Self {
+            ground,
+            events: BTreeMap::new(),
+            next: 0,
+            log: Vec::new(),
+            unfit: Vec::new(),
+            draining: None,
+            late: None,
+        }
+    }
+
     async fn take(&mut self, step: Step) {
         let lanes = Arc::clone(&self.ground.lanes);
         let key = self.ground.key.clone();
@@ -386,17 +400,7 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut ground = Ground::new(parked).await;
-            ground.run_store();
-            let mut model = Model {
-                ground,
-                events: BTreeMap::new(),
-                next: 0,
-                log: Vec::new(),
-                unfit: Vec::new(),
-                draining: None,
-                late: None,
-            };
+            let mut model = Model::new(parked).await;
             for step in steps {
                 model.take(step).await;
             }

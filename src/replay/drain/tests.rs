@@ -7,7 +7,7 @@ use crate::config;
 use crate::deliver::breaker::Breaker;
 use crate::deliver::counts::Counts;
 use crate::event::{AccountId, EventType, pb};
-use crate::replay::{DataDir, StoreLimits};
+use crate::replay::testing::store;
 
 fn lane() -> LaneKey {
     LaneKey { account: AccountId::new("acme"), topic: "fleet.position".into(), subject: "vehicle".into() }
@@ -31,12 +31,15 @@ fn row(seq: u64) -> Parked {
     }
 }
 
-/// A store whose thread runs.
-async fn store(dir: &std::path::Path) -> (Store, std::thread::JoinHandle<()>) {
-    let data_dir = DataDir::lock(dir).await.unwrap();
-    let limits = StoreLimits { reserve: 4_096, ..StoreLimits::default() };
-    let (store, writer, _) = Store::open(&data_dir, limits, None).unwrap();
-    (store, std::thread::spawn(move || writer.run(|_| {})))
+/// A local bus that does not run yet, the lanes to it, and what they count.
+fn lanes(dir: &std::path::Path, store: &Store, failure_rate: f64) -> (Arc<Bus>, Arc<Lanes>, Arc<Counts>) {
+    let hour = Duration::from_secs(3_600);
+    let local = config::Bus::Local(config::Local { retention: hour, max_size: 1 << 30 });
+    let bus = Arc::new(Bus::open(&local, dir).unwrap());
+    let counts = Arc::new(Counts::new([&lane().account]));
+    let breaker = Breaker::new(config::Breaker { failure_rate, window: hour });
+    let lanes = Lanes::new(Arc::clone(&bus), store.clone(), breaker, Arc::clone(&counts), 3, Vec::new());
+    (bus, lanes, counts)
 }
 
 /// Lanes of one row each, in the books and in the store.
@@ -92,12 +95,7 @@ async fn no_lane_reads_a_row_that_it_has_delivered() {
 async fn what_is_acknowledged_after_the_stop_is_booked_and_not_sent_again_by_the_next_run() {
     let dir = tempfile::tempdir().unwrap();
     let (store, thread) = store(dir.path()).await;
-    let hour = Duration::from_secs(3_600);
-    let local = config::Bus::Local(config::Local { retention: hour, max_size: 1 << 30 });
-    let bus = Arc::new(Bus::open(&local, dir.path()).unwrap());
-    let counts = Arc::new(Counts::new([&lane().account]));
-    let breaker = Breaker::new(config::Breaker { failure_rate: 0.5, window: hour });
-    let lanes = Lanes::new(Arc::clone(&bus), store.clone(), breaker, Arc::clone(&counts), 3, Vec::new());
+    let (bus, lanes, counts) = lanes(dir.path(), &store, 0.5);
     let unfit = Parked { reason: Reason::Unfit, ..row(0) };
     store.park(vec![unfit], Box::new(|kept| assert!(kept.is_ok()))).unwrap();
     lanes.requeue(row(0), Box::new(|kept| assert!(kept.is_ok()))).unwrap();
@@ -136,13 +134,8 @@ async fn lanes_that_hang_keep_no_others_from_being_drained_and_are_booked_when_t
     const HANG: u64 = 1_100;
     let dir = tempfile::tempdir().unwrap();
     let (store, thread) = store(dir.path()).await;
-    let hour = Duration::from_secs(3_600);
-    let local = config::Bus::Local(config::Local { retention: hour, max_size: 1 << 30 });
-    let bus = Arc::new(Bus::open(&local, dir.path()).unwrap());
-    let counts = Arc::new(Counts::new([&lane().account]));
-    // It stays closed whatever fails.
-    let breaker = Breaker::new(config::Breaker { failure_rate: 1.0, window: hour });
-    let lanes = Lanes::new(Arc::clone(&bus), store.clone(), breaker, Arc::clone(&counts), 3, Vec::new());
+    // The breaker stays closed whatever fails.
+    let (bus, lanes, counts) = lanes(dir.path(), &store, 1.0);
     park(&lanes, &store, 0..HANG, |row| row);
     park(&lanes, &store, HANG..HANG + 10, |row| Parked { payload: "no event".into(), ..row });
     let stop = CancellationToken::new();

@@ -5,17 +5,7 @@ use super::*;
 
 /// Plays every order of what each does, in which each does it in its own order; how many there were.
 async fn in_every_order(each: &[&[Step]]) -> usize {
-    let mut ground = Ground::new(1 << 30).await;
-    ground.run_store();
-    let mut model = Model {
-        ground,
-        events: BTreeMap::new(),
-        next: 0,
-        log: Vec::new(),
-        unfit: Vec::new(),
-        draining: None,
-        late: None,
-    };
+    let mut model = Model::new(1 << 30).await;
     let mut orders = Vec::new();
     collect(each, &mut vec![0; each.len()], &mut Vec::new(), &mut orders);
     for (run, order) in orders.iter().enumerate() {
