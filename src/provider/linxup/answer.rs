@@ -73,8 +73,8 @@ const ROW_KEYS: [&str; 14] = [
 
 /// The rows of an answer, each the JSON text of one row, slices of `body`.
 ///
-/// V2: `data.<plural>`, else `data` itself, else the bare array, else the first array. V3: the bare array, else `content`,
-/// `records`, `items` or `data`.
+/// V2: `data.<plural>`, else `data` itself, else the bare array, else the first array of objects, else the first array. V3: the
+/// bare array, else `content`, `records`, `items` or `data`.
 ///
 /// # Errors
 /// See [`AnswerError`].
@@ -214,7 +214,6 @@ fn document(body: &[u8]) -> Result<&str, AnswerError> {
 fn v2_list<'a>(members: &[(Cow<'_, str>, &'a str)], plurals: &[&str]) -> Option<&'a str> {
     let listed =
         |members: &[(Cow<'_, str>, &'a str)]| plurals.iter().find_map(|key| array(member(members, key)?));
-    let first = |members: &[(Cow<'_, str>, &'a str)]| members.iter().find_map(|(_, value)| array(value));
     if let Some(data) = member(members, "data") {
         if let Some(list) = array(data) {
             return Some(list);
@@ -224,10 +223,22 @@ fn v2_list<'a>(members: &[(Cow<'_, str>, &'a str)], plurals: &[&str]) -> Option<
             return Some(list);
         }
         // A list under the expected key that is null is a failure, even where another list stands beside it.
-        return if plurals.iter().any(|key| member(&inner, key).is_some()) { None } else { first(&inner) };
+        return if plurals.iter().any(|key| member(&inner, key).is_some()) {
+            None
+        } else {
+            first_list(&inner)
+        };
     }
     let is_row = members.iter().any(|(key, _)| ROW_KEYS.contains(&&**key));
-    listed(members).or_else(|| if is_row { None } else { first(members) })
+    listed(members).or_else(|| if is_row { None } else { first_list(members) })
+}
+
+/// The first list of objects, else the first list: one that is empty, or of words, may stand before the rows.
+fn first_list<'a>(members: &[(Cow<'_, str>, &'a str)]) -> Option<&'a str> {
+    let lists = || members.iter().filter_map(|(_, value)| array(value));
+    let of_objects =
+        |list: &&str| Walk::of(list).first_elements(1).iter().any(|element| element.starts_with('{'));
+    lists().find(of_objects).or_else(|| lists().next())
 }
 
 /// Of two keys of one name the last wins.
@@ -329,6 +340,9 @@ mod tests {
         v2(Trips, "\u{feff}[1]", Ok(&["1"]));
         v2(Trips, r#"{"data":{"n":1,"zeta":[1],"alpha":[2]}}"#, Ok(&["1"]));
         v2(GeofenceActivity, r#"{"whatever":[1]}"#, Ok(&["1"]));
+        v2(GeofenceActivity, r#"{"data":{"warnings":[],"notes":["x"],"visits":[{}]}}"#, Ok(&["{}"]));
+        v2(GeofenceActivity, r#"{"warnings":[],"visits":[{}]}"#, Ok(&["{}"]));
+        v2(GeofenceActivity, r#"{"data":{"warnings":[],"visits":[]}}"#, Ok(&[]));
         v2(Locations, r#"{"data":{"locations":[]}}"#, Ok(&[]));
         v2(Locations, r#"{"imei":"1","sensorData":[]}"#, Err(AnswerError::NoList));
         v2(
