@@ -153,10 +153,10 @@ pub fn single_row(answer: &str) -> Option<&str> {
 /// The key under which an enveloped V2 answer holds its list.
 fn feed_of_envelope(body: &[u8]) -> Option<Feed> {
     let members = Walk::of(document(body).ok()?).members();
-    let outer = members.iter().map(|(key, value)| (&**key, *value));
     let data = member(&members, "data").map(|data| Walk::of(data).members()).unwrap_or_default();
     // A geofence has lists that are called like feeds.
-    let outer = outer.filter(|_| !members.iter().any(|(key, _)| ROW_KEYS.contains(&&**key)));
+    let is_row = members.iter().any(|(key, _)| ROW_KEYS.contains(&&**key));
+    let outer = members.iter().filter(|_| !is_row).map(|(key, value)| (&**key, *value));
     let inner = data.iter().map(|(key, value)| (&**key, *value));
     inner
         .chain(outer)
@@ -385,6 +385,13 @@ mod tests {
         }
         v3(r#"{"error":"nope"}"#, says("nope"));
         v3(r#"{"tracker":{},"sensorData":[]}"#, Err(AnswerError::NoList));
+    }
+
+    #[test]
+    fn the_keys_of_an_answer_are_gone_through_once() {
+        let many: Vec<String> = (0..100_000).map(|key| format!(r#""{key}":0"#)).collect();
+        let answer = format!("{{{}}}", many.join(","));
+        assert_eq!(feed_of(PullApi::V2, answer.as_bytes()), None);
     }
 
     #[test]
