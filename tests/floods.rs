@@ -94,3 +94,39 @@ async fn a_request_full_of_breadcrumbs_takes_no_more_memory_than_is_stated() {
     println!("peak: {mib} MiB");
     assert!(mib < BOUND_MIB, "{mib} MiB");
 }
+
+/// With what operators say of a vehicle, its breadcrumbs may be more bytes than are delivered together: they are older than their
+/// carrier, and are published before it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vehicles_events_are_published_in_order_although_they_are_too_many_bytes_for_one_portion() {
+    const CRUMBS: i64 = 700;
+    let dir = tempfile::tempdir().unwrap();
+    let rest = "delivery: { drain_delay: 0s }";
+    let bridge = Bridge::start(&configure(dir.path(), "bus: { local: {} }", acme(), rest));
+    let client = reqwest::Client::new();
+    let said = format!("{}/v1/accounts/acme/custom-data/tracker/350000000000017", bridge.admin);
+    let said = client.put(said).json(&json!({ "note": "n".repeat(15_000) })).send().await.unwrap();
+    assert_eq!(said.status(), 200);
+    let at = jiff::Timestamp::now().as_millisecond() - 60_000_000;
+    let crumbs: String = (0..CRUMBS).map(|n| format!("{},38.6,-90.2;", at + n * 1_000)).collect();
+    let carrier = json!({
+        "pushType": "POSITION", "deviceNumber": "350000000000017", "date": at + CRUMBS * 1_000,
+        "latitude": 38.6, "longitude": -90.2, "batchedPositions": crumbs,
+    });
+    let url = format!("{}/webhooks/acme", bridge.webhook);
+    let answer = client.post(url).bearer_auth(TOKEN).json(&carrier).send().await.unwrap();
+    assert_eq!(answer.status(), 201, "{}", bridge.log_text());
+    let url = format!("{}/v1/events?after=0&follow=false&topic=fleet.position", bridge.admin);
+    let text = client.get(url).send().await.unwrap().text().await.unwrap();
+    let time = |line: &str| -> String {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line["event"]["occurTime"].as_str().unwrap().to_owned()
+    };
+    let times: Vec<String> = text.lines().map(time).collect();
+    assert_eq!(times.len() as i64, CRUMBS + 1);
+    assert!(
+        times.is_sorted(),
+        "the carrier is event {:?}",
+        times.iter().position(|time| Some(time) == times.iter().max())
+    );
+}

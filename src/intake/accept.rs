@@ -401,7 +401,7 @@ impl Inner {
         // Whoever reads a message becomes a child of the span that published it.
         let traced = trace::traceparent(&span).map(|trace| Way { trace: Some(trace), ..way.clone() });
         let way = traced.as_ref().unwrap_or(way);
-        let mut drafts = drafts.into_iter();
+        let mut drafts = portion::oldest_first(drafts, way.received_at).into_iter();
         let mut sums = Sums::default();
         let publishing = async {
             while drafts.len() > 0 && sums.rejected == 0 {

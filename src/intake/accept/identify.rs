@@ -218,9 +218,7 @@ impl Inner {
             encode::encode(event, id, event_type, topic.clone(), self.router.kind(), way.trace.as_deref());
         let subject = message.key.clone();
         let lane = LaneKey { account: account.id.clone(), topic, subject: subject.clone() };
-        let occur_ms = event.occur_time.map_or(way.received_at.0, |time| {
-            time.seconds.saturating_mul(1_000).saturating_add(i64::from(time.nanos) / 1_000_000)
-        });
+        let occur_ms = portion::occurred(event, way.received_at);
         let (checks, key_time) = self.asked_of_dedup(way, event_type, checks, key_time);
         let candidate = Candidate {
             account: account.id.clone(),

@@ -1,7 +1,8 @@
 //! How much of a request is in work at once, and what it counts for. A small element can become many events, each with the parts of
 //! its carrier: what is decoded, encoded and delivered together is bounded by events and by bytes, whatever stands in a body. Pure.
 
-use crate::provider::{Element, time_of_row};
+use crate::event::{Millis, pb};
+use crate::provider::{Draft, Element, time_of_row};
 
 /// Events of one portion, about: elements are decoded until there are so many.
 pub(super) const EVENTS: usize = 4_096;
@@ -41,6 +42,23 @@ pub(super) fn in_order(elements: &mut [Element], events: usize) {
     if events > EVENTS {
         elements.sort_by_cached_key(|element| time_of_row(element.bytes()));
     }
+}
+
+/// When an event happened, in ms, else when it was received: the order within one request.
+pub(super) fn occurred(event: &pb::FleetEvent, received_at: Millis) -> i64 {
+    event.occur_time.map_or(received_at.0, |time| {
+        time.seconds.saturating_mul(1_000).saturating_add(i64::from(time.nanos) / 1_000_000)
+    })
+}
+
+/// Drafts of one portion, the oldest first: a breadcrumb is older than its carrier, after which it stands, and where they are too many
+/// bytes to be delivered together, what comes first goes first.
+pub(super) fn oldest_first(mut drafts: Vec<Draft>, received_at: Millis) -> Vec<Draft> {
+    let time = |draft: &Draft| occurred(&draft.event, received_at);
+    if !drafts.is_sorted_by_key(time) {
+        drafts.sort_by_key(time);
+    }
+    drafts
 }
 
 #[cfg(test)]
