@@ -295,7 +295,6 @@ fn store_thread(
 ) -> Result<JoinHandle<()>, StartError> {
     let removed = Seldom::of(REMOVED.0, REMOVED.1);
     let gone = move |gone: Vec<Gone>| {
-        acceptance.forget(&gone);
         for row in &gone {
             dedup.forget(&row.enters);
             match row.why {
@@ -308,6 +307,8 @@ fn store_thread(
                 Why::Discarded => {}
             }
         }
+        // Only now: else a state that comes meanwhile is news, and known by its id all the same, and kept as the last one for good.
+        acceptance.forget(&gone);
     };
     let thread = std::thread::Builder::new().name("store".to_owned());
     thread.spawn(move || writer.run(gone)).map_err(StartError::Thread)

@@ -26,6 +26,8 @@ enum Fate {
     Kept,
     /// Its event is under way; and what was kept before.
     Pending(Option<LastState>),
+    /// The same, but its event has left the store undelivered meanwhile: its request does not make it durable.
+    Gone(Option<LastState>),
 }
 
 impl States {
@@ -64,7 +66,7 @@ impl States {
             Some(held) => {
                 let before = match std::mem::replace(&mut held.fate, Fate::Kept) {
                     Fate::Kept => Some(std::mem::replace(&mut held.last, last)),
-                    Fate::Pending(before) => {
+                    Fate::Pending(before) | Fate::Gone(before) => {
                         held.last = last;
                         before
                     }
@@ -89,6 +91,10 @@ impl States {
     /// The event of a state that was decided is durable. What is to be written down of its key, where it is the newest.
     pub(super) fn kept(&mut self, key: &StateKey, state: &LastState) -> Option<LastState> {
         let full = self.0.len() >= MOST;
+        let is_gone = |held: &Held| held.last.id == state.id && matches!(held.fate, Fate::Gone(_));
+        if self.0.get(key).is_some_and(is_gone) {
+            return self.rejected(key, state);
+        }
         let Some(held) = self.0.get_mut(key) else {
             // Another one that said the same was rejected, and took it back.
             if !full {
@@ -99,7 +105,7 @@ impl States {
         match &mut held.fate {
             Fate::Pending(_) | Fate::Kept if held.last.id == state.id => held.fate = Fate::Kept,
             // Another one came after it, and is under way.
-            Fate::Pending(before) => {
+            Fate::Pending(before) | Fate::Gone(before) => {
                 *before = Some(state.clone());
                 return None;
             }
@@ -116,11 +122,11 @@ impl States {
         let held = self.0.get_mut(key).filter(|held| held.last.id == state.id)?;
         match std::mem::replace(&mut held.fate, Fate::Kept) {
             Fate::Kept => None,
-            Fate::Pending(Some(before)) => {
+            Fate::Pending(Some(before)) | Fate::Gone(Some(before)) => {
                 held.last = before;
                 Some(held.last.clone())
             }
-            Fate::Pending(None) => {
+            Fate::Pending(None) | Fate::Gone(None) => {
                 self.0.remove(key);
                 None
             }
@@ -131,15 +137,25 @@ impl States {
     pub(super) fn forget(&mut self, ids: &HashSet<Uuid>) -> Vec<StateKey> {
         let mut forgotten = Vec::new();
         self.0.retain(|key, held| {
-            if let Fate::Pending(before) = &mut held.fate {
-                before.take_if(|before| ids.contains(&before.id));
-                return true;
-            }
             let goes = ids.contains(&held.last.id);
-            if goes {
-                forgotten.push(key.clone());
+            match &mut held.fate {
+                Fate::Kept => {
+                    if goes {
+                        forgotten.push(key.clone());
+                    }
+                    return !goes;
+                }
+                Fate::Pending(before) | Fate::Gone(before) => {
+                    // It is what is on disk, until the one under way is durable.
+                    if before.take_if(|before| ids.contains(&before.id)).is_some() {
+                        forgotten.push(key.clone());
+                    }
+                }
             }
-            !goes
+            if goes && let Fate::Pending(before) = &mut held.fate {
+                held.fate = Fate::Gone(before.take());
+            }
+            true
         });
         forgotten
     }
@@ -176,7 +192,7 @@ mod tests {
         fn last(&self, key: &StateKey) -> Option<Last<'_>> {
             self.0.get(key).map(|held| match held.fate {
                 Fate::Kept => Last::Kept(&held.last),
-                Fate::Pending(_) => Last::Pending(&held.last),
+                Fate::Pending(_) | Fate::Gone(_) => Last::Pending(&held.last),
             })
         }
     }
@@ -261,9 +277,24 @@ mod tests {
 
         let mut states = States::new([(key(), state(1))]);
         states.decide(&key(), state(2));
-        assert!(states.forget(&gone(1)).is_empty());
+        assert_eq!(states.forget(&gone(1)), [key()], "it is on disk");
         states.rejected(&key(), &state(2));
         assert_eq!(states.last(&key()), None, "what was before is not gone back to");
+    }
+
+    #[test]
+    fn what_left_the_store_before_its_request_had_ended_is_news_again() {
+        let gone = || HashSet::from_iter([Uuid::from_u128(2)]);
+        for before in [None, Some(state(1))] {
+            let mut states = States::new(before.clone().map(|before| (key(), before)));
+            states.decide(&key(), state(2));
+            assert!(states.forget(&gone()).is_empty(), "it is not on disk");
+            assert_eq!(states.kept(&key(), &state(2)), before);
+            assert_eq!(states.last(&key()), before.as_ref().map(Last::Kept));
+            // A copy that came meanwhile, and was published.
+            assert_eq!(states.kept(&key(), &state(2)), Some(state(2)));
+            assert_eq!(states.last(&key()), Some(Last::Kept(&state(2))));
+        }
     }
 
     #[test]
