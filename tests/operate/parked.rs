@@ -170,6 +170,26 @@ async fn raw_bytes_are_edited_and_sent_again_and_the_original_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn raw_bytes_that_an_edit_leaves_as_they_were_stay_parked() {
+    let desk = Desk::open("").await;
+    let broken = json!({"pushType": "POSITON", "imei": "350000000000017"});
+    desk.push(&broken).await;
+    let seq = seqs(&desk, "").await[0];
+    let edit = format!("/v1/parked/{seq}/edit");
+    for (body, events) in [(broken.clone(), 0), (json!([position("350000000000017", 1), broken]), 1)] {
+        let (status, edited) = desk.json(Method::POST, &edit, &json!({"body": body.to_string()})).await;
+        assert_eq!(
+            (status, &edited["events"], &edited["left"]),
+            (200, &json!(events), &json!(1)),
+            "{edited}"
+        );
+        // A delete would have been done before this.
+        assert_eq!(desk.json(Method::PUT, "/v1/accounts/acme/custom-data/item/a", &json!({})).await.0, 200);
+        assert_eq!(seqs(&desk, "").await, [seq]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_waits_for_the_bus_is_not_edited() {
     let desk = Desk::on(NOBODY, acme(), "").await;
     desk.push(&position("350000000000017", 0)).await;

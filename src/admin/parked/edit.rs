@@ -16,6 +16,7 @@ use crate::admin::AdminState;
 use crate::clock;
 use crate::event::Text;
 use crate::intake::accept::{Receipt, Refusal};
+use crate::provider::Element;
 use crate::replay::{Act, LaneKey, Original, Parked, ParkedRaw, Reason, Seq, Stored};
 use crate::route;
 
@@ -43,7 +44,7 @@ pub(super) struct Edited {
     seq: u64,
     /// Events that came of it: one where a topic was changed.
     events: u64,
-    /// Elements that are still not understood: parked under numbers of their own.
+    /// Elements that are still not understood: parked under numbers of their own; one that is what the message was, under that one's.
     left: u64,
 }
 
@@ -122,11 +123,17 @@ async fn make(state: &AdminState, caller: &Caller, edit: Edit) -> Result<Edited,
             };
             let text = |body: &[u8]| serde_json::json!({"bytes": body.len()}).to_string();
             let texts = (text(&original.body), text(&raw.body));
+            // What is left of it may be what it was: that is known as the row which is there, and parked no second time.
+            let holds_it = Element::all_of(&raw.body)
+                .is_ok_and(|elements| elements.iter().any(|one| *one.bytes() == original.body));
             keep(state, caller, seq, (&raw.account, "", original.body), texts).await?;
             match state.inner.again.raw(raw).await {
                 Ok(Receipt { events, unrecognized, undecodable, .. }) => {
-                    state.inner.store.delete(vec![seq]);
-                    Ok(Edited { seq: seq.0, events, left: unrecognized + undecodable })
+                    let left = unrecognized + undecodable;
+                    if left == 0 || !holds_it {
+                        state.inner.store.delete(vec![seq]);
+                    }
+                    Ok(Edited { seq: seq.0, events, left })
                 }
                 Err(error @ (Refusal::NotJson { .. } | Refusal::Empty | Refusal::TooMany(_))) => {
                     Err(Problem::unprocessable(format!("it stays parked as it was: {error}")))
