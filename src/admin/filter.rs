@@ -96,7 +96,8 @@ impl Written {
             kinds: kinds.transpose()?.unwrap_or_default(),
             from: self.from.as_deref().map(|text| time("from", text)).transpose()?,
             until: self.until.as_deref().map(|text| time("until", text)).transpose()?,
-            error: self.error.clone(),
+            // Every text has an empty one in it: who asks for that has asked for nothing, and a discard is to know it.
+            error: self.error.clone().filter(|text| !text.is_empty()),
         })
     }
 }
@@ -150,6 +151,12 @@ mod tests {
         };
         assert_eq!(written.meaning(), Ok(expected));
         assert!(Written::default().meaning().unwrap().is_everything());
+    }
+
+    #[test]
+    fn an_empty_text_of_the_error_is_no_filter() {
+        let empty = Written { error: Some(String::new()), ..Written::default() };
+        assert!(empty.meaning().unwrap().is_everything());
     }
 
     #[test]
