@@ -164,6 +164,8 @@ impl Sending {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::future::{join, join_all};
+
     use super::*;
 
     const QUICK: Duration = Duration::from_millis(2);
@@ -202,6 +204,21 @@ mod tests {
         assert_eq!(opening.size, SIZE.0 + 16);
     }
 
+    #[tokio::test]
+    async fn who_waits_for_a_turn_has_it_by_the_new_rate_once_that_is_another() {
+        for new in [Some(10_000), None] {
+            let (rate, is_rate) = watch::channel(Some(1));
+            let sending = Sending::new(Window::One, is_rate, Seen::default());
+            let waiting = join_all((0..50).map(|_| sending.room(1)));
+            let raising = async {
+                tokio::task::yield_now().await;
+                rate.send_replace(new);
+            };
+            let waited = timeout(SECOND * 10, join(waiting, raising)).await;
+            assert!(waited.is_ok(), "by the old one it were 50 seconds");
+        }
+    }
+
     #[test]
     fn what_is_quick_is_learnt_anew_where_the_bus_is_further_away() {
         let mut now = Instant::now();
@@ -226,7 +243,7 @@ mod tests {
         assert_eq!(sending.look(Seen::default()), 0, "it is not live traffic that decides");
         let begun = Instant::now();
         let lanes = (0..20).map(|_| sending.room(128));
-        let taken: usize = futures_util::future::join_all(lanes).await.iter().sum();
+        let taken: usize = join_all(lanes).await.iter().sum();
         assert_eq!(taken, 200);
         assert!(begun.elapsed() >= Duration::from_millis(180), "{taken} in {:?}", begun.elapsed());
         operator.send_replace(None);
