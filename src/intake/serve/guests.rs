@@ -100,7 +100,7 @@ mod tests {
 
     fn pace() -> Pace {
         let second = Duration::from_secs(1);
-        Pace::new(Times { head: second, idle: second, answer: second })
+        Pace::new(Times { head: second, idle: second, answer: second, piece: second })
     }
 
     #[tokio::test(start_paused = true)]

@@ -75,8 +75,10 @@ pub struct Bounds {
     pub head: Duration,
     /// Between two requests.
     pub idle: Duration,
-    /// For the peer to take an answer that is there; what is streamed without an end has none.
+    /// For the peer to take an answer that is there.
     pub answer: Duration,
+    /// For the peer to take a piece of an answer that is streamed: a person may look at one for a while.
+    pub piece: Duration,
     /// For what is in flight when the port stops.
     pub grace: Duration,
 }
@@ -90,6 +92,7 @@ impl Bounds {
         head: Duration::from_secs(5),
         idle: Duration::from_secs(75),
         answer: Duration::from_secs(30),
+        piece: Duration::from_secs(900),
         grace: Duration::from_secs(30),
     };
     /// The operator's port.
@@ -246,7 +249,7 @@ fn protocols(tracker: &TaskTracker) -> Builder<OnTracker> {
 
 impl Server {
     async fn accept(self: Arc<Self>, listener: TcpListener) {
-        let Bounds { head, idle, answer, .. } = self.bounds;
+        let Bounds { head, idle, answer, piece, .. } = self.bounds;
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -258,7 +261,7 @@ impl Server {
                     let guest = tokio::select! {
                         biased;
                         () = self.stop.cancelled() => return,
-                        guest = self.guests.admit(|| Pace::new(Times { head, idle, answer })) => guest,
+                        guest = self.guests.admit(|| Pace::new(Times { head, idle, answer, piece })) => guest,
                     };
                     self.tracker.spawn(Arc::clone(&self).connection(stream, peer, guest));
                 }
@@ -494,15 +497,18 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
 /// An answer's body that counts as in flight until it was sent.
 struct Counted {
     body: Body,
-    _in_flight: InFlight,
+    in_flight: InFlight,
+    /// Nobody knows how long it will be.
+    is_streamed: bool,
 }
 
 impl Counted {
     fn new(body: Body, in_flight: InFlight) -> Self {
-        if body.size_hint().exact().is_some() {
+        let is_streamed = body.size_hint().exact().is_none();
+        if !is_streamed {
             in_flight.answered();
         }
-        Self { body, _in_flight: in_flight }
+        Self { body, in_flight, is_streamed }
     }
 }
 
@@ -514,7 +520,15 @@ impl HttpBody for Counted {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        if !self.is_streamed {
+            return Pin::new(&mut self.body).poll_frame(cx);
+        }
+        self.in_flight.wants_piece();
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(polled, Poll::Ready(Some(Ok(_)))) {
+            self.in_flight.has_piece();
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -2,7 +2,6 @@
 //! service when a request begins and ends; `serve` asks for what is due after every poll. Pure but for its clock. Neither a
 //! peer that sends nothing nor one that reads nothing holds a connection for longer than its bounds.
 
-use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,8 +25,8 @@ struct State {
     in_flight: usize,
     /// Whether it has had a request.
     proven: bool,
-    /// Until when answers must have been taken, in their order: as many as there are requests in flight.
-    answers: VecDeque<(u64, Instant)>,
+    /// Until when answers, or pieces of them, must have been taken: at most as many as there are requests in flight.
+    answers: Vec<(u64, Instant)>,
     next: u64,
 }
 
@@ -40,6 +39,8 @@ pub(super) struct Times {
     pub(super) idle: Duration,
     /// For the peer to take an answer whose length is known.
     pub(super) answer: Duration,
+    /// For the peer to take a piece of one that is streamed.
+    pub(super) piece: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +80,7 @@ impl Pace {
             since: Instant::now(),
             in_flight: 0,
             proven: false,
-            answers: VecDeque::new(),
+            answers: Vec::new(),
             next: 0,
         };
         Self(Arc::new(Mutex::new(state)))
@@ -94,7 +95,7 @@ impl Pace {
     pub(super) fn due(&self) -> Option<Due> {
         let state = self.0.lock();
         if state.in_flight > 0 {
-            return state.answers.front().map(|(_, at)| Due { at: *at, idle: false });
+            return state.answers.iter().map(|(_, at)| Due { at: *at, idle: false }).min_by_key(|due| due.at);
         }
         match state.waiting {
             Waiting::Head => Some(Due { at: state.since + state.times.head, idle: false }),
@@ -147,7 +148,19 @@ impl InFlight {
     pub(super) fn answered(&self) {
         let mut state = self.pace.0.lock();
         let until = Instant::now() + state.times.answer;
-        state.answers.push_back((self.number, until));
+        state.answers.push((self.number, until));
+    }
+
+    /// A piece of the answer is there: only the peer holds up that the next one is wanted.
+    pub(super) fn has_piece(&self) {
+        let mut state = self.pace.0.lock();
+        let until = Instant::now() + state.times.piece;
+        state.answers.push((self.number, until));
+    }
+
+    /// The peer has taken what was there.
+    pub(super) fn wants_piece(&self) {
+        self.pace.0.lock().answers.retain(|(number, _)| *number != self.number);
     }
 }
 
@@ -249,7 +262,8 @@ mod tests {
 
     const HEAD: Duration = Duration::from_secs(5);
     const IDLE: Duration = Duration::from_secs(75);
-    const TIMES: Times = Times { head: HEAD, idle: IDLE, answer: Duration::from_secs(30) };
+    const PIECE: Duration = Duration::from_secs(900);
+    const TIMES: Times = Times { head: HEAD, idle: IDLE, answer: Duration::from_secs(30), piece: PIECE };
 
     fn left(pace: &Pace) -> Option<(Duration, bool)> {
         pace.due().map(|due| (due.at - Instant::now(), due.idle))
@@ -302,6 +316,21 @@ mod tests {
         assert_eq!(left(&pace), Some((Duration::from_secs(20), false)));
         drop(second);
         assert_eq!(left(&pace), Some((Duration::from_secs(30), false)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_waits_for_its_next_piece_without_end_and_for_its_peer_to_take_one_no_longer_than_its_bound()
+     {
+        let pace = Pace::new(TIMES);
+        let (stream, other) = (pace.begin(Protocol::Http2), pace.begin(Protocol::Http2));
+        assert_eq!(left(&pace), None, "nothing has come yet");
+        stream.has_piece();
+        assert_eq!(left(&pace), Some((PIECE, false)));
+        other.answered();
+        assert_eq!(left(&pace), Some((Duration::from_secs(30), false)), "whatever is due first");
+        drop(other);
+        stream.wants_piece();
+        assert_eq!(left(&pace), None);
     }
 
     #[tokio::test(start_paused = true)]
