@@ -1,7 +1,7 @@
 //! The command line: one file a subcommand, each with its `Args` and a `run` that ends in an [`Exit`]. Invariant: no
 //! subcommand exits by itself, and what it says to people goes to standard error, what it yields to standard output.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 
 use clap::{Parser, Subcommand};
 
@@ -140,8 +140,16 @@ pub fn main() -> ! {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(problem) => {
-            let exit = if problem.use_stderr() { Exit::Usage } else { Exit::Done };
-            if problem.print().is_ok() { exit.leave() } else { Exit::Failed.leave() }
+            let unread = problem.print().err().filter(|error| error.kind() != ErrorKind::BrokenPipe);
+            match (problem.use_stderr(), unread) {
+                (true, _) => Exit::Usage.leave(),
+                // Who reads has enough.
+                (false, None) => Exit::Done.leave(),
+                (false, Some(error)) => {
+                    complain(&format!("cannot write to standard output: {error}"));
+                    Exit::Failed.leave()
+                }
+            }
         }
     };
     let ended = match cli.command {
@@ -174,8 +182,7 @@ pub fn main() -> ! {
     }
 }
 
-/// Says a sentence to the person at the terminal.
-#[expect(clippy::print_stderr, reason = "the command line's one way to speak to people")]
+/// Says a sentence to the person at the terminal. Where nobody reads, the exit code still tells.
 pub fn complain(sentence: &str) {
-    eprintln!("fleetbus: {sentence}");
+    writeln!(std::io::stderr(), "fleetbus: {sentence}").unwrap_or_default();
 }

@@ -24,6 +24,29 @@ async fn a_reader_that_leaves_an_export_is_no_failure() {
     assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (Some(0), String::new()));
 }
 
+/// How the command line ends where nobody reads what it says.
+fn unread(args: &[&str], from: fn(&mut Command, std::io::PipeWriter) -> &mut Command) -> Option<i32> {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fleetbus"));
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    from(&mut command, writer).status().unwrap().code()
+}
+
+#[test]
+fn a_reader_that_leaves_changes_no_exit_code() {
+    for (args, expected) in [
+        (&["check", "--config", "/no/such/file"][..], 64),
+        (&["convert", "--provider", "linxup", "/no/such/file"], 66),
+        (&["nonsense"], 64),
+    ] {
+        assert_eq!(unread(args, |command, writer| command.stderr(writer)), Some(expected), "{args:?}");
+    }
+    for args in [&["--version"][..], &["--help"], &["convert", "--help"], &["licenses"]] {
+        assert_eq!(unread(args, |command, writer| command.stdout(writer)), Some(0), "{args:?}");
+    }
+}
+
 /// What `fleetbus tail --no-follow` makes of an answer with these bytes after its head.
 async fn tailed(body: &'static str) -> (Option<i32>, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
