@@ -127,6 +127,9 @@ async fn an_account_moves_with_all_that_is_its_and_nothing_is_lost_or_doubled() 
     assert_eq!(refused.status.code(), Some(64), "{}", said(&refused));
     assert!(said(&refused).contains("account acme was moved to another instance"), "{}", said(&refused));
 
+    let nowhere = new.path().join("nowhere");
+    let output = account(&["import", "/no/such/file", "--data-dir", nowhere.to_str().unwrap()]);
+    assert_eq!((output.status.code(), nowhere.exists()), (Some(66), false), "{}", said(&output));
     let output = account(&["import", file, "--data-dir", new_data]);
     assert!(output.status.success(), "{}", said(&output));
     let output = account(&["import", file, "--data-dir", new_data]);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Subcommand;
 
+use super::input::unreadable;
 use super::{Exit, complain};
 use crate::clock;
 use crate::event::AccountId;
@@ -53,6 +54,12 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     if !data_dir.join("store.db").exists() && matches!(args.command, Command::Export { .. }) {
         complain(&format!("{} is no data_dir of fleetbus: it has no store.db", data_dir.display()));
         return Ok(Exit::NoInput);
+    }
+    // Before a folder is made for it.
+    if let Command::Import { file, .. } = &args.command
+        && let Err(error) = std::fs::File::open(file)
+    {
+        return Ok(unreadable(file, &error));
     }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("the runtime")?;
