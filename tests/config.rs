@@ -25,6 +25,7 @@ impl World for Given {
             "EMPTY" => Some("\n".to_owned()),
             "UNSET" | "fbw_3fa9c1" => None,
             "ONE" | "TWIN" => Some("hunter2".to_owned()),
+            "LINES" => Some("hunter2\nhunter3\n".to_owned()),
             _ => Some(format!("s3cret of {name}")),
         }
     }
@@ -140,6 +141,19 @@ fn an_empty_file_is_the_local_bus_and_says_so() {
 fn an_open_operator_port_without_a_token_is_said() {
     let loaded = meaning("bus: { local: {} }\nadmin: { address: 0.0.0.0:9090 }\n");
     assert!(loaded.notes[0].starts_with("admin.token is not set"), "{:?}", loaded.notes);
+}
+
+#[test]
+fn a_secret_that_no_header_carries_is_said() {
+    let text = |name: &str| {
+        let account = format!("{{ id: acme, provider: linxup, webhook: {{ token: {{ env: {name} }} }} }}");
+        format!("bus: {{ local: {{}} }}\nadmin: {{ token: {{ env: {name} }} }}\naccounts: [ {account} ]\n")
+    };
+    assert_eq!(meaning(&text("ONE_LINE")).notes, Vec::<String>::new());
+    let notes = meaning(&text("LINES")).notes;
+    let said = ["admin.token: ", "accounts[0].webhook.token: "]
+        .map(|path| notes.iter().any(|note| note.starts_with(path) && note.contains("nobody can send it")));
+    assert_eq!(said, [true, true], "{notes:?}");
 }
 
 #[test]

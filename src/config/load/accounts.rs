@@ -63,9 +63,10 @@ impl Walk<'_> {
         let provider = self.provider(&mut map);
         let reached = map.has("webhook") || map.has("poll");
         let webhook = self.map(&mut map, "webhook").and_then(|mut webhook| {
+            let at = At::in_map(&webhook, "token");
             let token = self.required_secret(&mut webhook, "token");
             webhook.finish(&mut self.problems);
-            token
+            token.inspect(|token| self.comes_in_a_header(token, &at))
         });
         let poll = self.polls(&mut map);
         let limits = self.limits(&mut map, replay);

@@ -21,8 +21,10 @@ impl Walk<'_> {
             admin.address = address;
             at
         });
+        let at_token = At::in_map(&map, "token");
         let one = self.secret(&mut map, "token");
         admin.tokens = one
+            .inspect(|token| self.comes_in_a_header(token, &at_token))
             .map(|token| AdminToken { name: ONE.to_owned(), scope: Scope::Write, token })
             .into_iter()
             .collect();
@@ -78,6 +80,7 @@ impl Walk<'_> {
         let token = self.required_secret(&mut map, "token");
         map.finish(&mut self.problems);
         let (name, token) = (name?.0, token?);
+        self.comes_in_a_header(&token, &at);
         if let Some(same) = before.iter().find(|known| self.is_one_secret(&known.token, &token)) {
             self.add(
                 &at,

@@ -268,15 +268,28 @@ impl Walk<'_> {
 
     /// Whether two sources hold one secret, as who sends it in a header would see it.
     pub(super) fn is_one_secret(&self, one: &SecretSource, other: &SecretSource) -> bool {
-        let of = |source: &SecretSource| {
-            let text = match source {
-                SecretSource::Env(name) => self.world.variable(name)?,
-                SecretSource::File(path) => String::from_utf8(self.world.read(path).ok()?).ok()?,
-            };
-            Some(source.parse(&text).ok()?.reveal().trim_ascii().to_owned())
-        };
         // What cannot be read is a problem of its own.
-        of(one).is_some_and(|one| of(other) == Some(one))
+        self.as_sent(one).is_some_and(|one| self.as_sent(other) == Some(one))
+    }
+
+    /// A secret that comes in a header: of one that no header carries it is noted that nobody can send it, for else each is told
+    /// that it is wrong. A file with a line for each of two secrets is such a one.
+    pub(super) fn comes_in_a_header(&mut self, source: &SecretSource, at: &At) {
+        let unfit = |byte: u8| byte.is_ascii_control() && byte != b'\t';
+        if self.as_sent(source).is_some_and(|secret| secret.bytes().any(unfit)) {
+            self.notes.push(format!(
+                "{}: the secret has a line break within, or another character that no header carries: nobody can send it",
+                at.path
+            ));
+        }
+    }
+
+    fn as_sent(&self, source: &SecretSource) -> Option<String> {
+        let text = match source {
+            SecretSource::Env(name) => self.world.variable(name)?,
+            SecretSource::File(path) => String::from_utf8(self.world.read(path).ok()?).ok()?,
+        };
+        Some(source.parse(&text).ok()?.reveal().trim_ascii().to_owned())
     }
 
     fn variable(&mut self, name: String, at: &At) -> Option<SecretSource> {
