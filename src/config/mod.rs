@@ -20,6 +20,6 @@ pub use tree::Problem;
 /// Where the configuration is: as said, else `FLEETBUS_CONFIG`, else `./fleetbus.yaml`.
 #[must_use]
 pub fn locate(said: Option<PathBuf>) -> PathBuf {
-    said.or_else(|| std::env::var_os("FLEETBUS_CONFIG").map(PathBuf::from))
-        .unwrap_or_else(|| PathBuf::from("./fleetbus.yaml"))
+    let set = || std::env::var_os("FLEETBUS_CONFIG").filter(|path| !path.is_empty());
+    said.or_else(|| set().map(PathBuf::from)).unwrap_or_else(|| PathBuf::from("./fleetbus.yaml"))
 }

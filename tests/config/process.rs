@@ -31,6 +31,16 @@ fn check_says_what_is_valid_and_exits_0() {
 }
 
 #[test]
+fn an_empty_variable_names_no_configuration() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("fleetbus.yaml"), "bus:\n  local:\n").expect("written");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fleetbus"));
+    let output = command.arg("check").current_dir(folder.path()).env("FLEETBUS_CONFIG", "").output();
+    let output = output.expect("the binary runs");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[test]
 fn check_lists_every_problem_and_exits_64() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("fleetbus.yaml");
