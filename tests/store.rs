@@ -10,6 +10,8 @@ mod crash;
 mod damage;
 #[path = "store/disk.rs"]
 mod disk;
+#[path = "store/entries.rs"]
+mod entries;
 #[path = "store/migrate.rs"]
 mod migrate;
 #[path = "store/model.rs"]

@@ -281,6 +281,11 @@ fn store(page: &mut Page, snapshot: &Snapshot, accounts: &[config::Account]) {
         "parked messages not sent, as their bytes changed on the disk",
         store.damaged,
     );
+    page.total(
+        "store_entries_damaged",
+        "cursors, tokens and the like whose bytes changed on the disk",
+        store.damaged_entries,
+    );
     let queues = [("parks", store.queued_parks), ("changes", store.queued_changes)];
     let queues = queues.map(|(queue, rows)| (OfQueue { queue }, rows));
     page.gauge("store_queued", "rows that wait for the store's thread", queues);

@@ -256,6 +256,7 @@ impl Snapshot {
             expired: 0,
             discarded: 0,
             damaged: 0,
+            damaged_entries: 0,
             health: StoreHealth::Well,
         };
         Self {

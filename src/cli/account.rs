@@ -89,7 +89,12 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         }
     };
     Ok(match done {
-        Ok(Moved { account, parked, entries, seen }) => {
+        Ok(Moved { account, parked, entries, damaged, seen }) => {
+            if damaged > 0 {
+                complain(&format!(
+                    "{damaged} entries of the store were not as they were saved: the audit log says which, and what became of them"
+                ));
+            }
             complain(&format!("{account}: {parked} parked messages, {entries} entries, {seen} known ids"));
             complain(&next);
             Exit::Done

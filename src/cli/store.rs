@@ -174,6 +174,7 @@ fn summary(exported: &Exported) -> Vec<String> {
         let count = changed.count;
         said.push(format!("{count} rows are not as they were parked, and not exported: {changed}"));
     }
+    said.extend(exported.told_entries());
     said.push(format!("exported {} events and {} raw messages", exported.events, exported.raw));
     said
 }

@@ -7,26 +7,25 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
+use rusqlite::{Connection, OpenFlags, params};
 use uuid::Uuid;
 
 use super::tally::{Delta, Kind, Weight};
-use super::{Act, DataDir, StoreError, audit, rows, schema};
+use super::{Act, DataDir, Entry, StoreError, Table, audit, entries, mend, rows, schema};
 use crate::deliver::dedup::{FileError, moving as seen};
 use crate::event::{AccountId, Millis};
 
 /// The form of the file.
-const FORM: i64 = 1;
+const FORM: i64 = 2;
 /// The account is elsewhere: the value is the move's id.
 pub const OUT: &str = "moved-out";
 /// The account came with a move, whose id follows: kept also when it leaves again.
 const IN: &str = "moved-in/";
-/// Tables of entries, which have one shape.
-const ENTRIES: [&str; 7] = ["cursors", "directory", "states", "custom_data", "tokens", "jobs", "switches"];
 
 const FILE: &str = "
     CREATE TABLE away.about (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT;
-    CREATE TABLE away.entry (tab TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, saved_at INTEGER NOT NULL) STRICT;
+    CREATE TABLE away.entry (tab TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, saved_at INTEGER NOT NULL,
+        checksum BLOB) STRICT;
     CREATE TABLE away.seen (type TEXT NOT NULL, hour INTEGER NOT NULL, ids BLOB NOT NULL) STRICT;
     CREATE TABLE away.forgotten (id BLOB NOT NULL, at INTEGER NOT NULL) STRICT;
     CREATE TABLE away.parked AS SELECT * FROM main.parked WHERE 0;
@@ -42,6 +41,8 @@ pub struct Moved {
     pub parked: u64,
     /// Cursors, pairs, states, tokens and the like.
     pub entries: u64,
+    /// Those of all accounts here that were not as they were saved: each was restored, or is gone.
+    pub damaged: u64,
     /// Ids that dedup knows.
     pub seen: u64,
 }
@@ -101,6 +102,10 @@ pub fn export(dir: &DataDir, account: &AccountId, to: &Path, now: Millis) -> Res
         return Err(MoveError::Exists(to.to_owned()));
     }
     let mut conn = schema::open(&path, None)?;
+    let mut damaged = 0;
+    for table in Table::ALL {
+        mend::read(&mut conn, table, now, &mut damaged).map_err(store)?;
+    }
     if switch(&conn, account, OUT).map_err(store)?.is_some() {
         return Err(MoveError::Out(account.clone()));
     }
@@ -113,10 +118,11 @@ pub fn export(dir: &DataDir, account: &AccountId, to: &Path, now: Millis) -> Res
     schema::remove_if_there(&part).map_err(unwritable)?;
     schema::private(&part).map_err(unwritable)?;
     let id = Uuid::now_v7();
-    let moved = fill(&conn, &known, account, &part, id).map_err(|error| match error {
+    let mut moved = fill(&conn, &known, account, &part, id).map_err(|error| match error {
         Filling::Here(error) => store(error),
         Filling::Seen(error) => MoveError::Seen(error.into()),
     })?;
+    moved.damaged = damaged;
     File::open(&part).and_then(|file| file.sync_all()).map_err(unwritable)?;
     std::fs::rename(&part, to).map_err(unwritable)?;
     if let Some(folder) = to.canonicalize().ok().and_then(|path| path.parent().map(Path::to_owned)) {
@@ -126,9 +132,14 @@ pub fn export(dir: &DataDir, account: &AccountId, to: &Path, now: Millis) -> Res
     let take_out = |conn: &mut Connection| {
         let transaction = conn.transaction()?;
         count(&transaction, account, Delta::take)?;
-        for table in ENTRIES.into_iter().chain(["parked", "raw"]) {
-            let sql = format!("DELETE FROM {table} WHERE account = ?1{}", but_moves(table));
-            transaction.execute(&sql, [account.as_str()])?;
+        for table in Table::ALL {
+            for place in [Some(table.name()), table.copy()].into_iter().flatten() {
+                let sql = format!("DELETE FROM {place} WHERE account = ?1{}", but_moves(table));
+                transaction.execute(&sql, [account.as_str()])?;
+            }
+        }
+        for table in ["parked", "raw"] {
+            transaction.execute(&format!("DELETE FROM {table} WHERE account = ?1"), [account.as_str()])?;
         }
         set_switch(&transaction, account, OUT, &id, now)?;
         audit::record(&transaction, &act("account.export", account, &id, now))?;
@@ -167,9 +178,10 @@ fn fill(
     about.execute(params!["account", name])?;
     about.execute(params!["move", id.to_string()])?;
     let mut entries = 0;
-    for table in ENTRIES {
+    for table in Table::ALL {
         let sql = format!(
-            "INSERT INTO away.entry SELECT '{table}', key, value, saved_at FROM main.{table} WHERE account = ?1{}",
+            "INSERT INTO away.entry SELECT '{0}', key, value, saved_at, checksum FROM main.{0} WHERE account = ?1{1}",
+            table.name(),
             but_moves(table)
         );
         entries += conn.execute(&sql, [name])? as u64;
@@ -193,7 +205,7 @@ fn fill(
     }
     drop((about, ids, forgotten));
     conn.execute_batch("COMMIT; DETACH DATABASE away")?;
-    Ok(Moved { account: account.clone(), parked, entries, seen })
+    Ok(Moved { account: account.clone(), parked, entries, damaged: 0, seen })
 }
 
 /// Takes an exported account in, behind what is parked here already. Whose it is, the file says.
@@ -230,21 +242,23 @@ pub fn import(dir: &DataDir, from: &Path, now: Millis) -> Result<Moved, MoveErro
         let transaction = conn.transaction()?;
         let (parked, next) = take_in_rows(&transaction, next)?;
         let mut entries = 0;
-        for table in ENTRIES {
-            let sql = format!(
-                "INSERT INTO main.{table} (account, key, value, saved_at)
-                 SELECT ?1, key, value, saved_at FROM away.entry WHERE tab = '{table}'"
-            );
-            entries += transaction.execute(&sql, [account.as_str()])? as u64;
+        for table in Table::ALL {
+            let came_in = |place: &str| {
+                let sql = format!(
+                    "INSERT INTO main.{place} (account, key, value, saved_at, checksum)
+                     SELECT ?1, key, value, saved_at, checksum FROM away.entry WHERE tab = '{}'",
+                    table.name()
+                );
+                transaction.execute(&sql, [account.as_str()])
+            };
+            entries += came_in(table.name())? as u64;
+            table.copy().map_or(Ok(0), came_in)?;
         }
         count(&transaction, account, Delta::add)?;
         schema::save_next_seq(&transaction, next)?;
         // Rows of another configuration may belong to other topics: the next start looks.
         transaction.execute("DELETE FROM main.meta WHERE name = 'routing'", [])?;
-        transaction.execute(
-            "DELETE FROM main.switches WHERE account = ?1 AND key = ?2",
-            params![account.as_str(), OUT],
-        )?;
+        entries::remove(&transaction, Table::Switches, account, OUT)?;
         set_switch(&transaction, account, &came, &away.id, now)?;
         audit::record(&transaction, &act("account.import", account, &away.id, now))?;
         transaction.commit()?;
@@ -252,7 +266,7 @@ pub fn import(dir: &DataDir, from: &Path, now: Millis) -> Result<Moved, MoveErro
     };
     let (parked, entries) = take_in(&mut conn).map_err(store)?;
     conn.execute_batch("DETACH DATABASE away").map_err(store)?;
-    Ok(Moved { account: account.clone(), parked, entries, seen })
+    Ok(Moved { account: account.clone(), parked, entries, damaged: 0, seen })
 }
 
 /// Events and raw bytes in the order that they had, from the number `next` on. How many, and the number after them.
@@ -316,18 +330,12 @@ fn look(path: &Path) -> rusqlite::Result<Away> {
 }
 
 /// Accounts that live elsewhere now.
-pub(super) fn moved_out(conn: &Connection) -> rusqlite::Result<Vec<AccountId>> {
-    let mut query = conn.prepare("SELECT account FROM switches WHERE key = ?1 ORDER BY account")?;
-    query.query_map([OUT], |row| Ok(AccountId::new(row.get_ref(0)?.as_str()?)))?.collect()
+pub(super) fn moved_out(switches: &[Entry]) -> Vec<AccountId> {
+    switches.iter().filter(|switch| switch.key == OUT).map(|switch| switch.account.clone()).collect()
 }
 
 fn switch(conn: &Connection, account: &AccountId, key: &str) -> rusqlite::Result<Option<String>> {
-    conn.query_row(
-        "SELECT value FROM switches WHERE account = ?1 AND key = ?2",
-        params![account.as_str(), key],
-        |row| row.get(0),
-    )
-    .optional()
+    Ok(entries::get(conn, Table::Switches, account, key)?.found.map(|switch| switch.value))
 }
 
 fn set_switch(
@@ -337,29 +345,31 @@ fn set_switch(
     id: &impl ToString,
     now: Millis,
 ) -> rusqlite::Result<()> {
-    conn.execute(
-        "INSERT OR REPLACE INTO main.switches (account, key, value, saved_at) VALUES (?1, ?2, ?3, ?4)",
-        params![account.as_str(), key, id.to_string(), now.0],
-    )
-    .map(|_| ())
+    let (account, key) = (account.clone(), key.to_owned());
+    entries::put(conn, Table::Switches, &Entry { account, key, value: id.to_string(), saved_at: now })
 }
 
 /// Whether nothing is kept of an account, but for marks of moves.
 fn is_unknown(conn: &Connection, account: &AccountId) -> rusqlite::Result<bool> {
-    let mut known = ENTRIES.into_iter().chain(["parked", "raw"]).map(|table| {
-        let sql =
-            format!("SELECT EXISTS (SELECT 1 FROM main.{table} WHERE account = ?1{})", but_moves(table));
-        conn.query_row(&sql, [account.as_str()], |row| row.get::<_, bool>(0))
-    });
+    let of_entries = Table::ALL.into_iter().map(|table| (table.name(), but_moves(table)));
+    let mut known =
+        of_entries.chain(["parked", "raw"].map(|table| (table, String::new()))).map(|(table, but)| {
+            let sql = format!("SELECT EXISTS (SELECT 1 FROM main.{table} WHERE account = ?1{but})");
+            conn.query_row(&sql, [account.as_str()], |row| row.get::<_, bool>(0))
+        });
     known.try_fold(true, |unknown, found| Ok(unknown && !found?))
 }
 
 /// Marks of moves belong to the instance, not to the account.
-fn but_moves(table: &str) -> String {
-    if table == "switches" {
-        format!(" AND key <> '{OUT}' AND substr(key, 1, {}) <> '{IN}'", IN.len())
-    } else {
-        String::new()
+fn but_moves(table: Table) -> String {
+    match table {
+        Table::Switches => format!(" AND key <> '{OUT}' AND substr(key, 1, {}) <> '{IN}'", IN.len()),
+        Table::Cursors
+        | Table::Directory
+        | Table::States
+        | Table::CustomData
+        | Table::Tokens
+        | Table::Jobs => String::new(),
     }
 }
 

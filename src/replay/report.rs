@@ -73,6 +73,8 @@ pub struct Recovered {
     pub depths: Vec<(AccountId, Kind, Count)>,
     /// Rows that moved to another topic.
     pub rerouted: u64,
+    /// Entries that were not as they were saved: each was restored, or is gone.
+    pub damaged_entries: u64,
 }
 
 /// A lane with rows that wait for the bus.
@@ -115,6 +117,8 @@ pub struct StoreStats {
     pub discarded: u64,
     /// Rows since the start that were not sent, as their bytes changed on the disk.
     pub damaged: u64,
+    /// Entries since the start that were not as they were saved.
+    pub damaged_entries: u64,
     /// How it does.
     pub health: StoreHealth,
 }

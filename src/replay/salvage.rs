@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::log::{self, Look};
 use super::whole::Compare;
-use super::{Kept, Named, Parked, ParkedRaw, Seq, WaitsFor, rows, schema};
+use super::{DamagedEntry, Kept, Named, Parked, ParkedRaw, Seq, WaitsFor, entries, rows, schema, sound};
 use crate::event::Millis;
 
 /// A store to read from.
@@ -58,6 +58,8 @@ pub struct Exported {
     pub unread: Named,
     /// Rows that can be read, and whose bytes are not those that were parked: they are not written.
     pub changed: Named,
+    /// Cursors, tokens and the like that are not as they were saved.
+    pub entries: Vec<DamagedEntry>,
     /// What is worth knowing, and no loss.
     pub notes: Vec<String>,
     /// What is wrong, a sentence each.
@@ -65,10 +67,16 @@ pub struct Exported {
 }
 
 impl Exported {
+    /// Those entries, in a sentence.
+    #[must_use]
+    pub fn told_entries(&self) -> Option<String> {
+        sound::told(&self.entries)
+    }
+
     /// Whether all that is known to be there was read.
     #[must_use]
     pub const fn is_whole(&self) -> bool {
-        self.unread.count == 0 && self.changed.count == 0 && self.damage.is_empty()
+        self.unread.count == 0 && self.changed.count == 0 && self.entries.is_empty() && self.damage.is_empty()
     }
 }
 
@@ -149,7 +157,21 @@ impl Salvage {
             }
         }
         out.flush()?;
+        self.look_at_entries(&mut exported);
         Ok(exported)
+    }
+
+    fn look_at_entries(&self, exported: &mut Exported) {
+        let places = entries::places(&self.conn).unwrap_or_else(|error| {
+            exported.damage.push(format!("which tables there are cannot be read: {error}"));
+            Vec::new()
+        });
+        for place in places {
+            match entries::damaged(&self.conn, place) {
+                Ok(damaged) => exported.entries.extend(damaged),
+                Err(error) => exported.damage.push(format!("the table {place} is damaged: {error}")),
+            }
+        }
     }
 
     /// The numbers of a table's rows; where the table is damaged, also those that its indexes know.

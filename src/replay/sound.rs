@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::log::{self, Look};
-use super::{DataDir, schema, whole};
+use super::{DamagedEntry, DataDir, entries, schema, whole};
 
 /// What was found in a file beyond its pages.
 #[derive(Default)]
@@ -16,7 +16,7 @@ struct Found {
     /// What is wrong with it.
     findings: Vec<String>,
     /// What is wrong with single rows of it, which harms no other.
-    of_rows: Option<String>,
+    of_rows: Vec<String>,
 }
 
 type Contents = fn(&Connection) -> rusqlite::Result<Found>;
@@ -27,6 +27,8 @@ type Open = fn(&Path) -> rusqlite::Result<Connection>;
 const FILES: [(&str, Contents); 3] = [("store.db", of_store), ("seen.db", of_pages), ("local.db", of_pages)];
 /// The most findings of SQLite's for a file: enough to see what is wrong with it.
 const FINDINGS: usize = 20;
+/// The most damaged entries that are named.
+const NAMED: usize = 100;
 
 /// Rows that the store's counts do not count, or that are not there: the one thing that SQLite cannot know.
 const MISCOUNTED: &str = "
@@ -129,9 +131,25 @@ fn of_store(conn: &Connection) -> rusqlite::Result<Found> {
         findings.push(format!("{miscounted} of its counts are not those of its rows"));
     }
     let damaged = whole::damaged(conn)?;
-    let of_rows = (damaged.count > 0)
-        .then(|| format!("{} of its rows are not as they were parked: {damaged}", damaged.count));
+    let mut of_rows = Vec::new();
+    if damaged.count > 0 {
+        of_rows.push(format!("{} of its rows are not as they were parked: {damaged}", damaged.count));
+    }
+    let mut entries = Vec::new();
+    for place in entries::places(conn)? {
+        entries.extend(entries::damaged(conn, place)?);
+    }
+    of_rows.extend(told(&entries));
     Ok(Found { holds: Some(holds), findings, of_rows })
+}
+
+/// Damaged entries, in a sentence.
+pub(super) fn told(entries: &[DamagedEntry]) -> Option<String> {
+    let first: Vec<String> = entries.iter().take(NAMED).map(ToString::to_string).collect();
+    let more = if entries.len() > NAMED { " and more" } else { "" };
+    let sentence =
+        format!("{} of its entries are not as they were saved: {}{more}", entries.len(), first.join(", "));
+    (!entries.is_empty()).then_some(sentence)
 }
 
 /// Copies the store of a bridge that does not run, log and all, into an empty file.

@@ -14,7 +14,7 @@ const TABLE: Table = Table::CustomData;
 const PART: (usize, usize) = (500, 256 << 10);
 /// Among the jobs: that the parts are decided on, and the parts, which follow it in the order of keys.
 const DECIDED: &str = "staged";
-const PARTS: &str = "staged/";
+pub(super) const PARTS: &str = "staged/";
 
 #[derive(Serialize, Deserialize)]
 struct Row {
@@ -63,8 +63,9 @@ pub(super) fn decided(at: Millis) -> Entry {
 
 /// Moves one part, or forgets it where nobody decided on it. False where there is none any more.
 pub(super) fn settle_one(conn: &Connection) -> rusqlite::Result<bool> {
-    let is_decided = entries::get(conn, Table::Jobs, &nobody(), DECIDED)?.is_some();
-    let first = entries::page(conn, Table::Jobs, Some(&nobody()), &(String::new(), PARTS.to_owned()), 1)?;
+    let is_decided = entries::get(conn, Table::Jobs, &nobody(), DECIDED)?.found.is_some();
+    let first =
+        entries::page(conn, Table::Jobs, Some(&nobody()), &(String::new(), PARTS.to_owned()), 1)?.found;
     let Some(part) = first.into_iter().find(|entry| entry.key.starts_with(PARTS)) else {
         if is_decided {
             entries::remove(conn, Table::Jobs, &nobody(), DECIDED)?;
@@ -88,9 +89,9 @@ pub(super) fn settle_one(conn: &Connection) -> rusqlite::Result<bool> {
 /// Whether there is something to settle.
 pub(super) fn is_unsettled(conn: &Connection) -> rusqlite::Result<bool> {
     let before = (String::new(), DECIDED.to_owned());
-    let parts = entries::page(conn, Table::Jobs, Some(&nobody()), &before, 1)?;
+    let parts = entries::page(conn, Table::Jobs, Some(&nobody()), &before, 1)?.found;
     Ok(parts.iter().any(|entry| entry.key.starts_with(PARTS))
-        || entries::get(conn, Table::Jobs, &nobody(), DECIDED)?.is_some())
+        || entries::get(conn, Table::Jobs, &nobody(), DECIDED)?.found.is_some())
 }
 
 /// Settles everything at once, at a start.
@@ -103,6 +104,7 @@ pub(super) fn settle(conn: &mut Connection) -> rusqlite::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replay::entries::Place;
     use crate::replay::schema;
 
     fn entry(n: usize) -> Entry {
@@ -132,8 +134,8 @@ mod tests {
         }
         settle(&mut conn).unwrap();
         assert!(!is_unsettled(&conn).unwrap());
-        let jobs = entries::all(&conn, Table::Jobs).unwrap().len();
-        (entries::all(&conn, TABLE).unwrap(), jobs)
+        let jobs = entries::scan(&conn, Place::of(Table::Jobs)).unwrap().found.len();
+        (entries::scan(&conn, Place::of(TABLE)).unwrap().found, jobs)
     }
 
     #[test]

@@ -16,9 +16,10 @@ use super::error::Trouble;
 use super::queue::{Phase, Queue, Task};
 use super::tally::{Ledger, Population, Quotas};
 use super::{
-    Act, Acts, AskError, Change, Count, DataDir, Discarded, Entry, Filter, Kept, LaneRows, Listed, Original,
-    Page, Parked, Reason, Recorded, Recovered, Routing, Seq, Still, StoreError, StoreHealth, StoreLimits,
-    StoreStats, Stored, Table, WaitsFor, Writer, audit, entries, listing, rows, staged,
+    Act, Acts, AskError, Change, Count, DamagedEntry, DataDir, Discarded, Entry, Filter, Kept, LaneRows,
+    Listed, Original, Page, Parked, Reason, Recorded, Recovered, Routing, Seq, Still, StoreError,
+    StoreHealth, StoreLimits, StoreStats, Stored, Table, WaitsFor, Writer, audit, entries, listing, rows,
+    staged,
 };
 use crate::deliver::seldom::Seldom;
 use crate::event::{AccountId, Millis};
@@ -65,6 +66,8 @@ pub(super) struct Shared {
     pub(super) discarded: AtomicU64,
     pub(super) damaged: AtomicU64,
     pub(super) saying_damaged: Seldom,
+    pub(super) damaged_entries: AtomicU64,
+    saying_entries: Seldom,
     pub(super) saying_refused: Seldom,
     asks: Arc<Semaphore>,
 }
@@ -86,6 +89,8 @@ impl Shared {
             discarded: AtomicU64::new(0),
             damaged: AtomicU64::new(0),
             saying_damaged: Seldom::new(),
+            damaged_entries: AtomicU64::new(0),
+            saying_entries: Seldom::new(),
             saying_refused: Seldom::of(REFUSED.0, REFUSED.1),
             asks: Arc::new(Semaphore::new(ASKS)),
         }
@@ -420,7 +425,9 @@ impl Store {
         account: AccountId,
         key: String,
     ) -> Result<Option<Entry>, AskError> {
-        self.ask(move |conn| entries::get(conn, table, &account, &key)).await
+        let found = self.ask(move |conn| entries::get(conn, table, &account, &key)).await?;
+        self.say_damaged_entries(&found.damaged, found.found.as_slice());
+        Ok(found.found)
     }
 
     /// Up to 1,000 entries after an account and key, in their order; of one account, or of all.
@@ -434,7 +441,22 @@ impl Store {
         after: Option<(AccountId, String)>,
     ) -> Result<Vec<Entry>, AskError> {
         let after = after.map_or_else(Default::default, |(account, key)| (account.as_str().to_owned(), key));
-        self.ask(move |conn| entries::page(conn, table, account.as_ref(), &after, PAGE_ROWS)).await
+        let page =
+            self.ask(move |conn| entries::page(conn, table, account.as_ref(), &after, PAGE_ROWS)).await?;
+        self.say_damaged_entries(&page.damaged, &page.found);
+        Ok(page.found)
+    }
+
+    /// Entries that were not given to who asked, unless a copy was found. The next start sets them right. A flood of them is one
+    /// line a second.
+    fn say_damaged_entries(&self, damaged: &[DamagedEntry], found: &[Entry]) {
+        let shared = &self.shared;
+        let Some(first) = damaged.first() else { return };
+        let is = |entry: &Entry| first.name.as_ref() == Some(&(entry.account.clone(), entry.key.clone()));
+        shared.damaged_entries.fetch_add(damaged.len() as u64, Ordering::Relaxed);
+        if let Some(rows) = shared.saying_entries.happened_times(damaged.len() as u64) {
+            first.say(rows, found.iter().any(is));
+        }
     }
 
     /// Holds the file still for a copy of it, as of now. A copy that is being made is cut.
@@ -505,6 +527,7 @@ impl Store {
             expired: shared.expired.load(Ordering::Relaxed),
             discarded: shared.discarded.load(Ordering::Relaxed),
             damaged: shared.damaged.load(Ordering::Relaxed),
+            damaged_entries: shared.damaged_entries.load(Ordering::Relaxed),
             health: *shared.health.borrow(),
         }
     }

@@ -1,7 +1,7 @@
 //! Whether a row is as it was parked. SQLite has no sums over its pages: a bit that turned on the disk would go out as if it had
 //! been accepted so. Invariants: what is published from the store was compared with the checksum that was taken when it was
 //! parked; one bit that turned in what a checksum covers, or in the checksum, is always noticed; such a row is set aside by itself.
-//! Neighbours: `rows` writes and reads the checksums, `sound` counts the damaged rows, `drain` passes them by.
+//! Neighbours: `rows` and `entries` write and read the checksums, `sound` counts the damaged rows, `drain` passes them by.
 
 use std::sync::atomic::Ordering;
 
@@ -41,10 +41,8 @@ impl Covered<'_> {
         checksum ^ joined(self.sum() ^ to.sum(), 0)
     }
 
-    /// Each part with its length, so that a bound that moved between two parts is noticed too.
     fn sum(&self) -> u32 {
-        let mut crc = Crc::new();
-        let parts = [
+        sum([
             Some(self.account),
             Some(self.topic),
             Some(self.subject),
@@ -52,15 +50,28 @@ impl Covered<'_> {
             Some(self.id),
             self.trace,
             Some(self.enters),
-        ];
-        for part in parts {
-            // No part is as long as that.
-            let length = part.map_or(u64::MAX, |part| part.len() as u64);
-            crc.update(&length.to_le_bytes());
-            crc.update(part.unwrap_or_default());
-        }
-        crc.sum()
+        ])
     }
+}
+
+/// Each part with its length, so that a bound that moved between two parts is noticed too.
+fn sum<const PARTS: usize>(parts: [Option<&[u8]>; PARTS]) -> u32 {
+    let mut crc = Crc::new();
+    for part in parts {
+        // No part is as long as that.
+        let length = part.map_or(u64::MAX, |part| part.len() as u64);
+        crc.update(&length.to_le_bytes());
+        crc.update(part.unwrap_or_default());
+    }
+    crc.sum()
+}
+
+/// The checksum of an entry: of its name (account and key), which so can be trusted where the rest changed, and of the rest. Bytes and
+/// no number: no single bit in a row's header makes a NULL of eight bytes, which is what rows of older formats have.
+pub(super) fn of_entry(account: &[u8], key: &[u8], value: &[u8], saved_at: i64) -> [u8; 8] {
+    let name = sum([Some(account), Some(key)]);
+    let rest = sum([Some(value), Some(&saved_at.to_le_bytes()[..])]);
+    joined(name, rest).to_be_bytes()
 }
 
 const fn joined(upper: u32, lower: u32) -> i64 {
@@ -214,6 +225,24 @@ mod tests {
             after[1] = topic;
             let moved = covered(&parts).0.moved(&covered(&after).0, checksum(&parts) ^ damage);
             prop_assert_eq!(moved == checksum(&after), damage == 0);
+        }
+
+        #[test]
+        fn any_bit_of_an_entry_that_turns_is_noticed_and_its_name_is_known_where_the_rest_changed(
+            texts in proptest::array::uniform3(prop::collection::vec(any::<u8>(), 0..60)), saved_at in any::<i64>(),
+        ) {
+            let whole = of_entry(&texts[0], &texts[1], &texts[2], saved_at);
+            for part in 0..3 {
+                for bit in 0..texts[part].len() * 8 {
+                    let mut flipped = texts.clone();
+                    flipped[part][bit / 8] ^= 1 << (bit % 8);
+                    let now = of_entry(&flipped[0], &flipped[1], &flipped[2], saved_at);
+                    prop_assert_eq!((now[..4] == whole[..4], now[4..] == whole[4..]), (part == 2, part != 2));
+                }
+            }
+            for bit in 0..64 {
+                prop_assert_ne!(of_entry(&texts[0], &texts[1], &texts[2], saved_at ^ (1 << bit)), whole);
+            }
         }
 
         #[test]

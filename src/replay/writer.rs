@@ -22,8 +22,9 @@ use super::tally::{Delta, Ledger};
 use super::upkeep::Upkeep;
 use super::{
     AskError, DataDir, Discarded, Filter, Gone, Kind, ParkError, Parked, Recovered, Routing, Seq, Still,
-    StoreError, StoreHealth, StoreLimits, Table, Why, entries, listing, moving, rows, schema, staged,
+    StoreError, StoreHealth, StoreLimits, Table, Why, listing, mend, moving, rows, schema, staged,
 };
+use crate::clock;
 use crate::faults::{self, Point};
 
 /// One transaction takes what has queued until it has this many rows,
@@ -116,29 +117,37 @@ impl Writer {
 
     fn read(conn: &mut Connection, routing: Option<&Routing>) -> rusqlite::Result<(Ledger, i64, Recovered)> {
         let run = schema::next_run(conn)?;
+        let mut damaged_entries = 0;
+        let mut mended =
+            |conn: &mut Connection, table| mend::read(conn, table, clock::now(), &mut damaged_entries);
+        mended(conn, Table::Jobs)?;
+        let switches = mended(conn, Table::Switches)?;
         staged::settle(conn)?;
         let rerouted = routing.map_or(Ok(0), |routing| schema::reroute(conn, routing))?;
         let ledger = Ledger::read(conn)?;
         let recovered = Recovered {
             next_seq: Seq(schema::next_seq(conn)?),
             lanes: rows::lanes(conn)?,
-            cursors: entries::all(conn, Table::Cursors)?,
-            directory: entries::all(conn, Table::Directory)?,
-            states: entries::all(conn, Table::States)?,
-            tokens: entries::all(conn, Table::Tokens)?,
-            custom_data: entries::all(conn, Table::CustomData)?,
-            moved_out: moving::moved_out(conn)?,
+            cursors: mended(conn, Table::Cursors)?,
+            directory: mended(conn, Table::Directory)?,
+            states: mended(conn, Table::States)?,
+            tokens: mended(conn, Table::Tokens)?,
+            custom_data: mended(conn, Table::CustomData)?,
+            moved_out: moving::moved_out(&switches),
             depths: ledger.depths(),
             rerouted,
+            damaged_entries,
         };
         Ok((ledger, run, recovered))
     }
 
     fn assemble(dir: &DataDir, limits: StoreLimits, reserve: Reserve, opened: Opened) -> (Self, Recovered) {
         let Opened { conn, file, ledger, run, recovered } = opened;
+        let shared = Arc::new(Shared::new(limits, ledger, recovered.next_seq.0));
+        shared.damaged_entries.store(recovered.damaged_entries, Ordering::Relaxed);
         let writer = Self {
             conn,
-            shared: Arc::new(Shared::new(limits, ledger, recovered.next_seq.0)),
+            shared,
             run,
             upkeep: Upkeep::new(reserve),
             ended: Ended::No,

@@ -136,3 +136,45 @@ async fn a_bit_that_turned_in_a_parked_payload_costs_its_event_alone_and_is_said
     let (code, said) = store(&["check"], &data);
     assert_eq!(code, Some(0), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bit_that_turned_in_a_webhooks_token_is_said_and_the_token_opens_still() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let config = local(dir.path(), acme(), "");
+    let bridge = Bridge::start(&config);
+    let url = format!("{}/v1/accounts/acme/tokens", bridge.admin);
+    let made: Value = client().post(url).json(&json!({})).send().await.unwrap().json().await.unwrap();
+    let token = made["token"].as_str().unwrap().to_owned();
+    assert!(bridge.stop().success());
+    let file = data.join("store.db");
+    let mut content = std::fs::read(&file).unwrap();
+    // It is kept twice.
+    let digest = br#""digest":""#;
+    let at = content.windows(digest.len()).position(|window| window == digest).unwrap();
+    content[at + digest.len()] ^= 1;
+    std::fs::write(&file, content).unwrap();
+    let (code, said) = store(&["check"], &data);
+    let named =
+        format!("1 of its entries are not as they were saved: tokens acme {}", made["id"].as_str().unwrap());
+    assert!(code == Some(74) && said.contains(&named), "{said}");
+    let (code, said) = store(&["export", "--out", &dir.path().join("rows").display().to_string()], &data);
+    assert!(code == Some(74) && said.contains(&named), "{said}");
+
+    let bridge = Bridge::start(&config);
+    let url = format!("{}/webhooks/acme", bridge.webhook);
+    let body = flat(1, start());
+    let answer = client().post(url).bearer_auth(token).json(&body).send().await.unwrap();
+    assert_eq!(answer.status(), 201);
+    assert_eq!(metric(&bridge, "fleetbus_store_entries_damaged_total").await, 1.0);
+    let log = bridge.log_text();
+    let line = log.lines().find(|line| line.contains("\"message\":\"store.entry_damaged\"")).expect("said");
+    let line: Value = serde_json::from_str(line).unwrap();
+    assert_eq!(
+        (&line["table"], &line["key"], &line["restored"], &line["level"]),
+        (&json!("tokens"), &made["id"], &json!(true), &json!("ERROR"))
+    );
+    assert!(bridge.stop().success());
+    let (code, said) = store(&["check"], &data);
+    assert_eq!(code, Some(0), "{said}");
+}
