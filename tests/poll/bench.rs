@@ -38,6 +38,8 @@ pub const SECOND: i64 = 1_000;
 pub const MINUTE: i64 = 60 * SECOND;
 pub const HOUR: i64 = 60 * MINUTE;
 pub const DAY: i64 = 24 * HOUR;
+/// Where a feed stands that was not polled yet.
+pub const BEGINS: i64 = T - 30 * SECOND - 46 * HOUR;
 /// Never printed, whatever fails.
 pub const SECRET: &str = "c2VjcmV0";
 /// Real time within which everything must settle.
@@ -352,6 +354,10 @@ impl Bench {
     /// How many rows each hand-over had.
     pub fn rows(&self) -> Vec<usize> {
         self.taken.lock().iter().map(|pulled| pulled.rows.len()).collect()
+    }
+
+    pub fn saved_position(&self) -> Option<i64> {
+        self.saved().and_then(|cursor| cursor.position).map(|at| at.0)
     }
 
     pub fn saved(&self) -> Option<Cursor> {

@@ -8,7 +8,9 @@ use fleetbus::intake::poll::feed::Doing;
 use fleetbus::intake::poll::http::Bounds;
 use fleetbus::provider::Feed;
 
-use crate::bench::{Asked, Bench, HOUR, MINUTE, Reply, SECOND, SECRET, Stand, T, array, ok, status, v2};
+use crate::bench::{
+    Asked, BEGINS, Bench, HOUR, MINUTE, Reply, SECOND, SECRET, Stand, T, array, ok, status, v2,
+};
 
 /// A first answer that worked, one that did not, and then ones that do.
 async fn check(wrong: impl Fn() -> Reply + Send + Sync + 'static, says: &str) {
@@ -55,7 +57,7 @@ async fn rows_that_were_not_taken_move_no_cursor() {
     bench.refusals.lock().push_back(Refusal::NotKept { retry_after: Duration::from_secs(7) });
     bench.refusals.lock().push_back(Refusal::Stopping);
     bench.settle().await;
-    assert_eq!((bench.saved(), bench.position()), (None, None));
+    assert_eq!((bench.saved_position(), bench.position()), (Some(BEGINS), Some(BEGINS)));
     assert!(bench.said().contains("delivered or kept"), "{}", bench.said());
     bench.pass(6, 1).await;
     assert_eq!(stand.calls().len(), 1);
@@ -63,7 +65,7 @@ async fn rows_that_were_not_taken_move_no_cursor() {
     let windows: Vec<i64> = stand.calls().iter().map(|call| call.window().0).collect();
     assert_eq!(windows, [windows[0]; 3]);
     assert_eq!(bench.rows(), [1]);
-    assert!(bench.saved().is_some());
+    assert!(bench.saved_position() > Some(BEGINS));
 }
 
 #[tokio::test(start_paused = true)]
@@ -77,10 +79,10 @@ async fn a_page_that_was_not_taken_holds_the_whole_window() {
     bench.pass(3, 1).await;
     bench.refusals.lock().push_back(Refusal::NotKept { retry_after: Duration::from_secs(1) });
     bench.pass(3, 1).await;
-    assert_eq!((bench.rows(), bench.saved()), (vec![100], None));
+    assert_eq!((bench.rows(), bench.saved_position()), (vec![100], Some(BEGINS)));
     bench.pass(12, 1).await;
     assert_eq!(bench.rows(), [100, 100, 5]);
-    assert!(bench.saved().is_some());
+    assert!(bench.saved_position() > Some(BEGINS));
 }
 
 #[tokio::test(start_paused = true)]
@@ -93,7 +95,7 @@ async fn a_cursor_that_cannot_be_written_is_said_and_written_with_the_next() {
     assert!(bench.said().contains("cursor"), "{}", bench.said());
     *bench.cursors.broken.lock() = false;
     bench.pass(60, 60).await;
-    assert_eq!(bench.saved().and_then(|cursor| cursor.position).map(|at| at.0), bench.position());
+    assert_eq!(bench.saved_position(), bench.position());
     assert_eq!(bench.said(), "");
 }
 
@@ -153,8 +155,8 @@ async fn a_stop_ends_every_feed_at_once_and_moves_no_cursor() {
     bench.stop.cancel();
     bench.tracker.close();
     bench.tracker.wait().await;
-    let keys: Vec<String> = bench.cursors.entries.lock().iter().map(|entry| entry.key.clone()).collect();
-    assert_eq!(keys, [format!("v2/alerts {}", stand.url())]);
+    let stands = bench.statuses.iter().map(|(_, status)| status.lock().cursor.position.map(|at| at.0));
+    assert_eq!(stands.collect::<Vec<_>>(), [Some(BEGINS), Some(T - 30 * SECOND)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -167,14 +169,14 @@ async fn while_the_bus_is_unavailable_nothing_is_asked_for() {
     assert_eq!(bench.status().sweeping, Doing::WaitingForBus);
     bench.bus.send_replace(true);
     bench.settle().await;
-    assert_eq!(stand.calls().len(), 2, "the window since the last, and the sweep that was due");
+    assert_eq!(stand.calls().len(), 3, "two windows since it began, and the sweep that was due");
     bench.bus.send_replace(false);
     bench.pass(3_600, 60).await;
-    assert_eq!(stand.calls().len(), 2);
+    assert_eq!(stand.calls().len(), 3);
     let before = bench.position().unwrap();
     bench.bus.send_replace(true);
     bench.settle().await;
-    assert_eq!(stand.calls()[2].window().0, before - 15 * MINUTE, "what came meanwhile is not missed");
+    assert_eq!(stand.calls()[3].window().0, before - 15 * MINUTE, "what came meanwhile is not missed");
     assert_eq!(bench.position(), Some(T + 8 * HOUR - 30 * SECOND));
 }
 

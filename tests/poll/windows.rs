@@ -7,7 +7,9 @@ use fleetbus::intake::poll::http::Bounds;
 use fleetbus::provider::Feed;
 use fleetbus::replay::Entry;
 
-use crate::bench::{Asked, Bench, Call, DAY, HOUR, MINUTE, Reply, SECOND, Stand, T, array, ok, v2};
+use crate::bench::{
+    Asked, BEGINS, Bench, Call, DAY, HOUR, MINUTE, Reply, SECOND, Stand, T, array, ok, status, v2,
+};
 
 fn cursor(stand: &Stand, feed: &str, position: i64) -> Entry {
     Entry {
@@ -38,6 +40,34 @@ async fn a_new_feed_begins_46_hours_ago_and_each_window_overlaps_the_last() {
     assert_eq!(bench.rows(), [2, 2]);
     let taken = bench.taken.lock()[1].clone();
     assert_eq!((taken.feed, taken.received_at.0), (Feed::History, T + MINUTE));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_feed_that_gets_no_answer_begins_where_it_first_would_have_also_after_a_restart() {
+    let stand = Stand::start(|call| if call.nth == 0 { status(401) } else { v2(1) }).await;
+    let bench = Bench::one(&stand, false, Feed::Trips, 60);
+    bench.settle().await;
+    assert_eq!((bench.position(), bench.rows()), (Some(BEGINS), vec![]));
+    let saved = bench.cursors.entries.lock().clone();
+    drop(bench);
+    // Three days later.
+    let bench = Bench::with(&[v2_feed(&stand, Feed::Trips, 60)], Bounds::default(), saved, true);
+    bench.off.store(3 * DAY, Ordering::SeqCst);
+    bench.settle().await;
+    let begins: Vec<i64> = stand.calls().iter().map(|call| call.window().0).collect();
+    assert_eq!(begins.iter().filter(|from| **from == BEGINS - 15 * MINUTE).count(), 2, "{begins:?}");
+    assert_eq!(bench.position(), Some(T + 3 * DAY - 30 * SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_feed_begins_before_the_outage_in_which_it_was_new() {
+    let stand = Stand::start(|_| v2(1)).await;
+    let bench = Bench::with(&[v2_feed(&stand, Feed::Trips, 60)], Bounds::default(), Vec::new(), false);
+    bench.pass(60, 60).await;
+    bench.off.store(3 * DAY, Ordering::SeqCst);
+    bench.bus.send_replace(true);
+    bench.settle().await;
+    assert!(stand.calls().iter().any(|call| call.window().0 == BEGINS - 15 * MINUTE));
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,7 +161,10 @@ async fn pages_are_asked_for_until_one_is_short_and_the_cursor_waits_for_the_las
     .await;
     let bench = Bench::one(&stand, true, Feed::Positions, 600);
     bench.pass(6, 1).await;
-    assert_eq!((bench.rows(), bench.position(), bench.saved()), (vec![100, 100], None, None));
+    assert_eq!(
+        (bench.rows(), bench.position(), bench.saved_position()),
+        (vec![100, 100], Some(BEGINS), Some(BEGINS))
+    );
     bench.pass(3, 1).await;
     assert_eq!(bench.rows(), [100, 100, 50]);
     let pages: Vec<i64> = stand.calls_of("GET /positions").iter().map(|call| call.number("page")).collect();

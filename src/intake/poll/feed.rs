@@ -13,7 +13,7 @@ use tracing::Instrument as _;
 use super::bucket::Class;
 use super::fetch::{Fetch, Moment, Taken, Trouble};
 use super::host::Host;
-use super::plan::{Cursor, Due, Extent, Halved, Progress, Sweep};
+use super::plan::{Cursor, Due, Extent, Halved, Live, Progress, Sweep};
 use super::request::Endpoint;
 use super::steer::{Held, Steering};
 use super::{Clock, Spread, pause};
@@ -190,6 +190,7 @@ where
     }
 
     async fn live(&self) -> Stopping {
+        self.begin().await;
         self.steering.rest((self.spread)(self.interval.min(BEGIN))).await;
         let mut failures = 0;
         loop {
@@ -204,11 +205,7 @@ where
                 Ok(taken) => {
                     failures = 0;
                     let progress = plan.taken(extent, taken.rows, taken.sent_at, taken.size);
-                    let cursor = {
-                        let mut status = self.status.lock();
-                        status.cursor = Cursor { swept: status.cursor.swept, ..plan.cursor() };
-                        status.cursor
-                    };
+                    let cursor = self.stands_at(plan);
                     faults::point(Point::BeforeCursor);
                     if cursor != *saved && self.save(&cursor).await {
                         *saved = cursor;
@@ -229,6 +226,29 @@ where
             drop(held);
             self.steering.rest(pause).await;
         }
+    }
+
+    /// A feed that was never polled begins so long before now, and still does after a restart, whatever kept it from its first
+    /// answer: a token that is wrong, a bus that is away, a pause.
+    async fn begin(&self) {
+        let mut held = self.steering.plan.lock().await;
+        let Held { plan, saved } = &mut *held;
+        if saved.position.is_some() {
+            return;
+        }
+        // What to ask for is asked again when it is its turn.
+        plan.next((self.clock)());
+        let cursor = self.stands_at(plan);
+        if cursor.position.is_some() && self.save(&cursor).await {
+            *saved = cursor;
+        }
+    }
+
+    /// For others to see.
+    fn stands_at(&self, plan: &Live) -> Cursor {
+        let mut status = self.status.lock();
+        status.cursor = Cursor { swept: status.cursor.swept, ..plan.cursor() };
+        status.cursor
     }
 
     async fn sweep(&self, mut plan: Sweep) -> Stopping {
