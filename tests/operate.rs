@@ -12,6 +12,8 @@ mod bridge;
 mod custom_data;
 #[path = "operate/desk.rs"]
 mod desk;
+#[path = "operate/hangups.rs"]
+mod hangups;
 #[path = "operate/parked.rs"]
 mod parked;
 #[path = "operate/pipes.rs"]

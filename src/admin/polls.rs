@@ -1,5 +1,8 @@
 //! How polls are steered: `/v1/accounts/{id}/pause` and `/resume`, the same for one feed, and its cursor. What is done is decided
-//! in `intake::poll::desk`; here is how it is asked and said.
+//! in `intake::poll::desk`; here is how it is asked and said. Invariant: it is seen through though the caller hangs up, so that feeds
+//! and the disk agree.
+
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -60,7 +63,7 @@ async fn pause(
     Path(id): Path<String>,
     caller: Caller,
 ) -> Result<Json<Steered>, Problem> {
-    steer(&state, &id, Which::Account, Go::Pause, &caller).await
+    steer(&state, &id, Which::Account, Go::Pause, caller).await
 }
 
 /// Resumes an account's polls where they stopped; a feed that was paused by itself stays so.
@@ -72,7 +75,7 @@ async fn resume(
     Path(id): Path<String>,
     caller: Caller,
 ) -> Result<Json<Steered>, Problem> {
-    steer(&state, &id, Which::Account, Go::Resume, &caller).await
+    steer(&state, &id, Which::Account, Go::Resume, caller).await
 }
 
 /// Pauses one feed.
@@ -89,7 +92,7 @@ async fn pause_feed(
     caller: Caller,
 ) -> Result<Json<Steered>, Problem> {
     let (api, feed) = named(&api, &feed)?;
-    steer(&state, &id, Which::Feed(api, feed), Go::Pause, &caller).await
+    steer(&state, &id, Which::Feed(api, feed), Go::Pause, caller).await
 }
 
 /// Resumes one feed; where its account is paused, it waits for that.
@@ -106,7 +109,7 @@ async fn resume_feed(
     caller: Caller,
 ) -> Result<Json<Steered>, Problem> {
     let (api, feed) = named(&api, &feed)?;
-    steer(&state, &id, Which::Feed(api, feed), Go::Resume, &caller).await
+    steer(&state, &id, Which::Feed(api, feed), Go::Resume, caller).await
 }
 
 /// Moves a feed's cursor. Back: what was fetched is fetched again, and known by its ids. Forward: what is passed is left out.
@@ -132,9 +135,13 @@ async fn move_cursor(
     let feed = named(&api, &feed)?;
     let to = time("position", &asked.position)?;
     let confirmed = if asked.confirm { Confirmed::Yes } else { Confirmed::No };
-    let Moved { from, to } =
-        state.inner.desk.move_cursor(&account, feed, to, confirmed, &caller.name).await?;
-    tracing::info!(%account, api = api, feed = feed.1.as_str(), who = %caller.name, "cursor.moved");
+    let desk = Arc::clone(&state.inner.desk);
+    let moving = async move {
+        let moved = desk.move_cursor(&account, feed, to, confirmed, &caller.name).await?;
+        tracing::info!(%account, api = api, feed = feed.1.as_str(), who = %caller.name, "cursor.moved");
+        Ok::<_, Problem>(moved)
+    };
+    let Moved { from, to } = state.seen_through(moving).await?;
     Ok(Json(CursorMoved { from: from.map(time_text), to: time_text(to) }))
 }
 
@@ -143,13 +150,17 @@ async fn steer(
     id: &str,
     which: Which,
     go: Go,
-    caller: &Caller,
+    caller: Caller,
 ) -> Result<Json<Steered>, Problem> {
     let account = state.account(id)?.id;
-    let changed = state.inner.desk.steer(&account, which, go, &caller.name).await?;
-    let paused = go == Go::Pause;
-    tracing::info!(%account, ?which, paused, changed, who = %caller.name, "poll.steered");
-    Ok(Json(Steered { paused, changed }))
+    let desk = Arc::clone(&state.inner.desk);
+    let steering = async move {
+        let changed = desk.steer(&account, which, go, &caller.name).await?;
+        let paused = go == Go::Pause;
+        tracing::info!(%account, ?which, paused, changed, who = %caller.name, "poll.steered");
+        Ok::<_, Problem>(Json(Steered { paused, changed }))
+    };
+    state.seen_through(steering).await
 }
 
 fn named(api: &str, feed: &str) -> Result<(PullApi, Feed), Problem> {

@@ -1,5 +1,8 @@
 //! `/v1/accounts/{id}/tokens`: what senders of webhooks authenticate with. A token is shown in the answer that makes it, and
 //! never again. What is live and what is kept is decided in `intake::tokens`; here is how it is asked and said.
+//! Invariant: it is seen through though the caller hangs up, so that what is live and the disk agree.
+
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -129,9 +132,13 @@ async fn create(
     let expires = expires_at.as_deref().map(|text| time("expires_at", text)).transpose()?;
     let wanted = Wanted { name, token: token.map(Secret::new), expires };
     let account = AccountId::new(&id);
-    let made = state.inner.tokens.create(&account, wanted, &caller.name).await?;
-    tracing::info!(%account, token.id = made.listed.id, who = %caller.name, "token.created");
-    Ok((StatusCode::CREATED, Json(New::from(made))))
+    let tokens = Arc::clone(&state.inner.tokens);
+    let creating = async move {
+        let made = tokens.create(&account, wanted, &caller.name).await?;
+        tracing::info!(%account, token.id = made.listed.id, who = %caller.name, "token.created");
+        Ok::<_, Problem>((StatusCode::CREATED, Json(New::from(made))))
+    };
+    state.seen_through(creating).await
 }
 
 /// Ends a token: it opens nothing from the next request on.
@@ -148,9 +155,13 @@ async fn revoke(
     caller: Caller,
 ) -> Result<Json<Revoked>, Problem> {
     let account = AccountId::new(&id);
-    state.inner.tokens.revoke(&account, &token, &caller.name).await?;
-    tracing::info!(%account, token.id = token, who = %caller.name, "token.revoked");
-    Ok(Json(Revoked { revoked: token }))
+    let tokens = Arc::clone(&state.inner.tokens);
+    let revoking = async move {
+        tokens.revoke(&account, &token, &caller.name).await?;
+        tracing::info!(%account, token.id = token, who = %caller.name, "token.revoked");
+        Ok::<_, Problem>(Json(Revoked { revoked: token }))
+    };
+    state.seen_through(revoking).await
 }
 
 /// Makes a token in the place of another: both open until the overlap ends.
@@ -174,9 +185,13 @@ async fn rotate(
         return Err(Problem::unprocessable("overlap is at most 90d"));
     }
     let account = AccountId::new(&id);
-    let made = state.inner.tokens.rotate(&account, &token, overlap, &caller.name).await?;
-    tracing::info!(%account, token.id = token, token.next = made.listed.id, who = %caller.name, "token.rotated");
-    Ok((StatusCode::CREATED, Json(New::from(made))))
+    let tokens = Arc::clone(&state.inner.tokens);
+    let rotating = async move {
+        let made = tokens.rotate(&account, &token, overlap, &caller.name).await?;
+        tracing::info!(%account, token.id = token, token.next = made.listed.id, who = %caller.name, "token.rotated");
+        Ok::<_, Problem>((StatusCode::CREATED, Json(New::from(made))))
+    };
+    state.seen_through(rotating).await
 }
 
 impl From<Listed> for Token {

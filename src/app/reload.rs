@@ -186,12 +186,16 @@ impl Reloader {
             .ok(),
         };
         if let Some((hosts, mut cursors)) = poll_again {
-            // Feeds went on after the store was read.
-            cursors.extend(self.desk.cursors());
-            let pollers = Pollers::again(&running.accounts, &cursors, &hosts, self.client.clone());
+            let again = |standing| {
+                // Feeds went on after the store was read.
+                cursors.extend(standing);
+                let pollers = Pollers::again(&running.accounts, &cursors, &hosts, self.client.clone());
+                let steered = pollers.steered();
+                (pollers, steered)
+            };
+            let pollers = self.desk.reseat(again).await;
             StoredCursors { store: self.store.clone() }.remove(pollers.left_over()).await;
             self.doors.send_replace(pollers.doors());
-            self.desk.seat(pollers.steered()).await;
             polls.begin(pollers).await;
         }
         // It is in force, written down or not.

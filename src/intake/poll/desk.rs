@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio::sync::MutexGuard;
 
 use super::Clock;
 use super::feed::{Name, Status};
 use super::host::Host;
 use super::plan::{Cursor, SETTLE, SWEEP};
-use super::steer::Steering;
+use super::steer::{Held, Steering};
 use crate::event::{AccountId, Millis};
 use crate::provider::{Feed, PullApi};
 use crate::replay::{Act, AskError, Change, Entry, Store, Table};
@@ -137,9 +138,20 @@ impl Desk {
         self.feeds.store(Arc::new(feeds));
     }
 
-    /// Where each feed stands, for those that go on: also what could not be written down.
-    #[must_use]
-    pub fn cursors(&self) -> Vec<Entry> {
+    /// Others run from now on, in the place of those that have ended, and are made from where those stood: also what could not be
+    /// written down. No cursor is moved meanwhile, and who waits to move one moves that of its successor.
+    pub async fn reseat<T>(&self, make: impl FnOnce(Vec<Entry>) -> (T, Vec<Steered>)) -> T {
+        let ended = self.feeds();
+        let mut held = Vec::with_capacity(ended.len());
+        for feed in ended.iter() {
+            held.push(feed.steering.plan.lock().await);
+        }
+        let (made, feeds) = make(self.cursors());
+        self.seat(feeds).await;
+        made
+    }
+
+    fn cursors(&self) -> Vec<Entry> {
         let saved_at = (self.clock)();
         let entry = |feed: &Steered| {
             let value = serde_json::to_string(&feed.status.lock().cursor).ok()?;
@@ -165,12 +177,13 @@ impl Desk {
         go: Go,
         who: &str,
     ) -> Result<bool, SteerError> {
+        let mut paused = self.paused.lock().await;
+        // While that is held nobody exchanges them.
         let feeds = self.feeds();
         if let Which::Feed(api, feed) = which {
             find(&feeds, account, api, feed)?;
         }
         let key = (account.clone(), key(which));
-        let mut paused = self.paused.lock().await;
         let is_news = match go {
             Go::Pause => !paused.contains(&key),
             Go::Resume => paused.contains(&key),
@@ -228,16 +241,33 @@ impl Desk {
         confirmed: Confirmed,
         who: &str,
     ) -> Result<Moved, SteerError> {
-        let feeds = self.feeds();
-        let steered = find(&feeds, account, api, feed)?;
-        if !steered.has_windows {
-            return Err(SteerError::NoCursor);
+        loop {
+            let feeds = self.feeds();
+            let steered = find(&feeds, account, api, feed)?;
+            if !steered.has_windows {
+                return Err(SteerError::NoCursor);
+            }
+            let held = steered.steering.take(POLL_IN_HAND).await.ok_or(SteerError::Busy)?;
+            // A reload may have put another in its place.
+            if self.feeds().iter().any(|seated| Arc::ptr_eq(&seated.steering, &steered.steering)) {
+                return self.move_held(steered, held, to, confirmed, who).await;
+            }
         }
+    }
+
+    async fn move_held(
+        &self,
+        steered: &Steered,
+        mut held: MutexGuard<'_, Held>,
+        to: Millis,
+        confirmed: Confirmed,
+        who: &str,
+    ) -> Result<Moved, SteerError> {
         let now = (self.clock)();
         if to.0 < FIRST || to.0 > now.0 - SETTLE {
             return Err(SteerError::OutOfRange);
         }
-        let mut held = steered.steering.take(POLL_IN_HAND).await.ok_or(SteerError::Busy)?;
+        let Name { account, api, feed, .. } = &steered.name;
         let from = steered.status.lock().cursor.position;
         // A feed that was never polled begins 46 hours ago.
         let stands = from.unwrap_or(Millis(now.0 - SETTLE - SWEEP));
@@ -253,7 +283,7 @@ impl Desk {
             who: who.to_owned(),
             act: "cursor.move",
             account: Some(account.clone()),
-            object: object(Which::Feed(api, feed)),
+            object: object(Which::Feed(*api, *feed)),
             before: from.map(said),
             after: Some(said(to)),
         };
@@ -304,4 +334,74 @@ fn find<'a>(
 
 fn time(at: Millis) -> jiff::Timestamp {
     jiff::Timestamp::from_millisecond(at.0).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Account, Limits, Poll, PollApi, SecretSource};
+    use crate::intake::poll::{Pollers, Settings};
+    use crate::provider::Provider;
+    use crate::replay::testing::store;
+
+    const NOW: i64 = 1_767_009_600_000;
+    const BACK: Millis = Millis(NOW - 86_400_000);
+
+    fn clock() -> Clock {
+        Arc::new(|| Millis(NOW))
+    }
+
+    fn pollers(cursors: &[Entry]) -> Pollers {
+        let token = SecretSource::Env("NONE".to_owned());
+        let account = Account {
+            id: AccountId::new("acme"),
+            provider: Provider::Linxup,
+            webhook: None,
+            poll: vec![Poll {
+                base_url: "http://127.0.0.1:9".to_owned(),
+                api: PollApi::V2 { token },
+                feeds: vec![(Feed::Trips, Duration::from_secs(60))],
+            }],
+            limits: Limits { in_flight: 1 << 20, parked: 1 << 20, rate: None },
+        };
+        let settings = Settings { clock: clock(), ..Settings::default() };
+        Pollers::with(&[account], cursors, settings).unwrap()
+    }
+
+    async fn moved(desk: &Desk) -> Result<Moved, SteerError> {
+        let trips = (PullApi::V2, Feed::Trips);
+        desk.move_cursor(&AccountId::new("acme"), trips, BACK, Confirmed::Yes, "a test").await
+    }
+
+    #[tokio::test]
+    async fn a_cursor_that_is_moved_while_the_feeds_are_exchanged_is_moved_for_those_that_follow() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, thread) = store(dir.path()).await;
+        let desk = Desk::open(store.clone(), clock()).await.unwrap();
+        let stands = || desk.feeds()[0].status.lock().cursor.position;
+        let make = |cursors: Vec<Entry>| {
+            let pollers = pollers(&cursors);
+            let steered = pollers.steered();
+            (pollers, steered)
+        };
+        // It is being written down when they are exchanged.
+        desk.seat(pollers(&[]).steered()).await;
+        let (done, _) = tokio::join!(moved(&desk), desk.reseat(make));
+        done.unwrap();
+        assert_eq!(stands(), Some(BACK));
+        // It waits for a poll in hand when they are.
+        desk.seat(pollers(&[]).steered()).await;
+        let ended = desk.feeds();
+        let in_hand = ended[0].steering.plan.lock().await;
+        let exchange = async {
+            tokio::task::yield_now().await;
+            desk.seat(pollers(&[]).steered()).await;
+            drop(in_hand);
+        };
+        let (done, ()) = tokio::join!(moved(&desk), exchange);
+        done.unwrap();
+        assert_eq!(stands(), Some(BACK));
+        store.close();
+        thread.join().unwrap();
+    }
 }
