@@ -43,10 +43,10 @@ pub(super) fn read(
     let copy = copy.map(|(copy, found)| {
         if !damaged.is_empty() {
             for entry in found.found.into_iter().rev() {
-                if !all.contains_key(&name(&entry)) {
+                all.entry(name(&entry)).or_insert_with(|| {
                     restored.push(name(&entry));
-                    all.insert(name(&entry), entry);
-                }
+                    entry
+                });
             }
         }
         damaged.extend(found.damaged);
