@@ -96,6 +96,14 @@ impl Breaker {
         }
     }
 
+    /// The probe that was taken last has asked the bus nothing.
+    pub fn give_probe_back(&mut self, now: Instant) {
+        if let State::Open { next_probe, pause, .. } = &mut self.state {
+            *pause = (*pause / 2).max(PROBE_PAUSE.0);
+            *next_probe = now;
+        }
+    }
+
     /// The client says that the bus is there again: the next probe may go at once, and the pauses begin anew.
     pub fn probe_now(&mut self, now: Instant) {
         if let State::Open { next_probe, pause, .. } = &mut self.state {
@@ -238,7 +246,9 @@ mod tests {
         assert_eq!(taken[..5], [300, 800, 1_800, 3_800, 7_800]);
         assert!(taken.windows(2).all(|pair| pair[1] - pair[0] <= 5_000));
         breaker.probe_now(start);
-        assert!(breaker.take_probe(start));
+        assert!(breaker.take_probe(start) && !breaker.take_probe(start));
+        breaker.give_probe_back(start);
+        assert!(breaker.take_probe(start), "it asked nothing");
         assert_eq!(breaker.record(start, Verdict::Failure), None);
         assert_eq!(breaker.record(start, Verdict::Success), Some(Change::Closed));
         assert!(!breaker.is_open());

@@ -107,6 +107,14 @@ impl Topics {
         true
     }
 
+    /// The probe that was taken last has asked the bus nothing.
+    pub fn give_probe_back(&mut self, topic: &str, now: Instant) {
+        if let Some(refused) = self.refused.get_mut(topic) {
+            refused.pause = (refused.pause / 2).max(PAUSE.0);
+            refused.next_probe = now;
+        }
+    }
+
     /// Whether the probe of any is due.
     #[must_use]
     pub fn is_any_due(&self, now: Instant) -> bool {
@@ -152,6 +160,10 @@ mod tests {
             (0..2_000).filter(|s| topics.take_probe(&topic, start + Duration::from_secs(*s))).collect();
         assert_eq!(probes[..5], [1, 3, 7, 15, 31]);
         assert!(probes.windows(2).all(|p| p[1] - p[0] <= 300));
+        let (taken, later) = (start + Duration::from_secs(3_000), start + Duration::from_secs(3_001));
+        assert!(topics.take_probe(&topic, taken) && !topics.take_probe(&topic, later));
+        topics.give_probe_back(&topic, later);
+        assert!(topics.take_probe(&topic, later), "it asked nothing");
         topics.probe_now(start);
         assert_eq!(topics.due(start), [topic.clone()].into());
         assert!(topics.take_probe(&topic, start));

@@ -105,20 +105,23 @@ impl Lanes {
         if !self.topics.lock().is_any_due(now) {
             return probes;
         }
+        let mut due = self.topics.lock().due(now);
         for shard in &self.shards {
             for (key, lane) in shard.lock().iter() {
-                if probes.len() >= PROBES {
+                if probes.len() >= PROBES || due.is_empty() {
                     return probes;
                 }
                 if let Some(head) = lane.head.filter(|_| lane.is_free())
+                    && due.contains(&key.topic)
                     && self.topics.lock().take_probe(&key.topic, now)
                 {
+                    due.remove(&key.topic);
                     probes.push(Ready { head, key: key.clone() });
                 }
             }
         }
         // Those whose probe is due still have busy lanes, or none.
-        let mut without_lanes = self.topics.lock().due(now);
+        let mut without_lanes = due;
         if without_lanes.is_empty() {
             return probes;
         }
@@ -134,6 +137,13 @@ impl Lanes {
             }
         }
         probes
+    }
+
+    /// A probe, of the breaker or of this topic, found nothing to send: the next one goes at once.
+    pub fn give_probe_back(&self, topic: &str) {
+        let now = Instant::now();
+        self.breaker.lock().give_probe_back(now);
+        self.topics.lock().give_probe_back(topic, now);
     }
 
     /// Whether only probes may go to this topic.
@@ -222,8 +232,9 @@ impl Lanes {
                 *rows
             }
             Drained::SetAside => {
-                // Poison says nothing about the bus: where it was the breaker's probe, the next one goes at once.
+                // Poison says nothing about the bus or the topic: where it was a probe, the next one goes at once.
                 self.breaker.lock().probe_now(Instant::now());
+                self.topics.lock().give_probe_back(&key.topic, Instant::now());
                 1
             }
         };

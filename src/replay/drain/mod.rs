@@ -83,11 +83,21 @@ enum Extent {
     Probe,
 }
 
+/// What one future works on.
+struct Work {
+    lane: Ready,
+    extent: Extent,
+    /// Those that carry a probe where that one has nothing to send.
+    spare: Vec<Ready>,
+}
+
 /// How the work on one lane ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
     /// Live, or as far as was wanted.
     Done,
+    /// Live without anything sent: the operator or age took its rows.
+    Empty,
     /// The topic is refused: a state of the topic, which holds no other lane up.
     Refused,
     /// The bus failed.
@@ -135,9 +145,9 @@ impl Drain {
             let now = Instant::now();
             let wanted = if now < not_before { 0 } else { LANES.saturating_sub(working.len()) };
             let whole = if shared.late.is_full(self.bus.window()) { 0 } else { wanted };
-            for (lane, extent) in self.choose(wanted, whole, &mut queue, &mut probes) {
-                if self.lanes.begin_drain(&lane.key) {
-                    working.push(self.lane(lane, extent, &shared));
+            for work in self.choose(wanted, whole, &mut queue, &mut probes) {
+                if self.lanes.begin_drain(&work.lane.key) {
+                    working.push(self.work(work, &shared));
                 }
             }
             let wants = whole > 0 && queue.is_empty() && changed && !self.lanes.is_breaker_open();
@@ -157,7 +167,7 @@ impl Drain {
                     changed = true;
                     match ended {
                         Ended::Done => pause = PAUSE.0,
-                        Ended::Refused | Ended::Late => {}
+                        Ended::Empty | Ended::Refused | Ended::Late => {}
                         Ended::Failed => {
                             not_before = Instant::now() + pause;
                             pause = (pause * 2).min(PAUSE.1);
@@ -215,7 +225,7 @@ impl Drain {
         whole: usize,
         queue: &mut VecDeque<Ready>,
         probes: &mut usize,
-    ) -> Vec<(Ready, Extent)> {
+    ) -> Vec<Work> {
         if self.lanes.is_breaker_open() {
             queue.clear();
             if !self.lanes.is_probe_due() {
@@ -224,7 +234,9 @@ impl Drain {
             let mut lanes = self.lanes.ready(PROBED);
             *probes += 1;
             return match (!lanes.is_empty()).then(|| lanes.swap_remove(*probes % lanes.len())) {
-                Some(lane) if self.lanes.take_probe() => vec![(lane, Extent::Probe)],
+                Some(lane) if self.lanes.take_probe() => {
+                    vec![Work { lane, extent: Extent::Probe, spare: lanes }]
+                }
                 Some(_) => Vec::new(),
                 None => {
                     self.lanes.close_breaker_for_want_of_probes();
@@ -235,13 +247,33 @@ impl Drain {
         if wanted == 0 {
             return Vec::new();
         }
-        let probes = self.lanes.topic_probes().into_iter().map(|lane| (lane, Extent::Probe));
+        let work = |lane, extent| Work { lane, extent, spare: Vec::new() };
+        let probes = self.lanes.topic_probes().into_iter().map(|lane| work(lane, Extent::Probe));
         let whole = queue.drain(..whole.min(queue.len()));
         // A topic may have been refused since its lanes were looked for.
         let whole = whole
             .filter(|lane| !self.lanes.is_topic_refused(&lane.key.topic))
-            .map(|lane| (lane, Extent::Whole));
+            .map(|lane| work(lane, Extent::Whole));
         probes.chain(whole).collect()
+    }
+
+    /// A probe that no lane had anything for has asked the bus nothing: it is given back.
+    async fn work(&self, work: Work, shared: &Shared) -> Ended {
+        let Work { lane, extent, spare } = work;
+        let topic = lane.key.topic.clone();
+        let mut ended = self.lane(lane, extent, shared).await;
+        for lane in spare {
+            if ended != Ended::Empty {
+                return ended;
+            }
+            if self.lanes.begin_drain(&lane.key) {
+                ended = self.lane(lane, extent, shared).await;
+            }
+        }
+        if ended == Ended::Empty && extent == Extent::Probe {
+            self.lanes.give_probe_back(&topic);
+        }
+        ended
     }
 
     async fn lane(&self, lane: Ready, extent: Extent, shared: &Shared) -> Ended {
@@ -251,7 +283,7 @@ impl Drain {
     }
 
     async fn work_on(&self, key: &LaneKey, extent: Extent, shared: &Shared) -> Ended {
-        let mut after = None;
+        let (mut after, mut sent) = (None, false);
         let limit = match extent {
             Extent::Probe => 1,
             Extent::Whole => CHUNK.0,
@@ -276,10 +308,11 @@ impl Drain {
             let Some(last) = rows.last().map(Kept::<Parked>::seq) else {
                 // The books have rows that were not read: before they are forgotten, the lane is read from its beginning.
                 if after.take().is_none() && self.lanes.exhausted(key, last_came) {
-                    return Ended::Done;
+                    return if sent { Ended::Done } else { Ended::Empty };
                 }
                 continue;
             };
+            sent = true;
             match self.chunk(key, rows, shared).await {
                 Chunk::Live => return Ended::Done,
                 Chunk::More if extent == Extent::Probe => {

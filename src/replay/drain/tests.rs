@@ -168,3 +168,42 @@ async fn lanes_that_hang_keep_no_others_from_being_drained_and_are_booked_when_t
     store.close();
     thread.join().unwrap();
 }
+
+/// Many lanes whose rows an operator threw away, and one that has a row: the bus is not asked for nothing, again and again.
+async fn what_is_left_is_probed_with(fail: impl Fn(&Lanes)) {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, thread) = store(dir.path()).await;
+    let (bus, lanes, counts) = lanes(dir.path(), &store, 0.5);
+    fail(&lanes);
+    park(&lanes, &store, 0..300, |row| row);
+    let gone = store.discard(&crate::replay::Filter::default()).await.unwrap();
+    assert_eq!((gone.events, lanes.behind()), (300, (300, 300)), "the books do not know yet");
+    park(&lanes, &store, 300..301, |row| row);
+    let stop = CancellationToken::new();
+    let (lanes_of, store_of, bus_of) = (Arc::clone(&lanes), store.clone(), Arc::clone(&bus));
+    let rate = watch::channel(None).1;
+    let drain = Drain { lanes: lanes_of, store: store_of, bus: bus_of, kind: BusKind::Local, rate };
+    let drained = async {
+        while lanes.behind().0 > 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+        bus.close(Duration::ZERO).await;
+        stop.cancel();
+    };
+    let all = async { tokio::join!(drain.run(stop.clone()), bus.run(CancellationToken::new()), drained) };
+    timeout(Duration::from_secs(30), Box::pin(all)).await.expect("drained");
+    assert_eq!(counts.drained.load(Ordering::Relaxed), 1);
+    store.close();
+    thread.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_refused_topic_is_probed_with_what_is_left_of_it() {
+    what_is_left_is_probed_with(|lanes| lanes.drain_failed(&lane(), &Failure::Refused("missing".into())))
+        .await;
+}
+
+#[tokio::test]
+async fn the_breaker_is_probed_with_what_is_left() {
+    what_is_left_is_probed_with(|lanes| (0..20).for_each(|_| lanes.record(Verdict::Failure))).await;
+}
