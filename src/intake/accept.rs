@@ -140,6 +140,12 @@ impl Acceptance {
         Self { inner: Arc::new(inner) }
     }
 
+    /// Whether an account is configured now.
+    #[must_use]
+    pub fn has(&self, account: &AccountId) -> bool {
+        self.inner.accounts.load().contains_key(account)
+    }
+
     /// Whether an account was never configured since the start: what the store knows of it must be read.
     #[must_use]
     pub fn is_new(&self, account: &AccountId) -> bool {

@@ -80,6 +80,16 @@ impl Desk {
         desk
     }
 
+    /// SIGTERM, and the same again.
+    pub async fn stopped_and_started(self) -> Self {
+        let Self { bridge, folder, config, client } = self;
+        assert!(bridge.stop().success());
+        let bridge = Bridge::start(&config);
+        let desk = Self { bridge, folder, config, client };
+        desk.ready().await;
+        desk
+    }
+
     /// A file in its folder.
     pub fn file(&self, name: &str, text: &str) -> String {
         let path = self.path(name);
@@ -113,7 +123,12 @@ impl Desk {
 
     /// Posts a message as the provider would.
     pub async fn push(&self, body: &Value) -> Value {
-        let url = format!("{}/webhooks/acme", self.bridge.webhook);
+        self.push_to("acme", body).await
+    }
+
+    /// The same, to one of several accounts.
+    pub async fn push_to(&self, account: &str, body: &Value) -> Value {
+        let url = format!("{}/webhooks/{account}", self.bridge.webhook);
         let answer = self.client.post(url).header("authorization", TOKEN).body(body.to_string()).send().await;
         let answer = answer.unwrap();
         assert_eq!(answer.status().as_u16(), 201);

@@ -89,6 +89,34 @@ async fn what_is_discarded_is_not_sent_by_a_replay_that_has_read_it() {
     assert_eq!(desk.get("/v1/parked/summary").await.1["messages"], 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_account_left_that_is_configured_no_more_holds_no_other_up() {
+    let accounts = acme().replace("id: acme", "id: gone") + acme().trim_start_matches("accounts:\n");
+    let desk = Desk::with(&accounts, "").await;
+    let novelty = |n: usize| json!({"pushType": "NOVELTY", "n": n});
+    desk.push_to("gone", &novelty(0)).await;
+    desk.push_to("acme", &novelty(1)).await;
+    let (status, said) = desk.reconfigured(&accounts, acme()).await;
+    assert_eq!(status, 200, "{said}");
+    let first = desk.get("/v1/parked").await.1["parked"][0].clone();
+    assert_eq!(first["account"], "gone", "{first}");
+
+    let done = ended(&desk, &begin(&desk, json!({})).await).await;
+    let count = |name: &str| done[name].as_u64().unwrap();
+    assert_eq!(
+        (&done["state"], count("tried"), count("left"), count("errors")),
+        (&json!("done"), 2, 2, 0),
+        "{done}"
+    );
+    let edit = format!("/v1/parked/{}/edit", first["seq"]);
+    let (status, said) = desk.json(Method::POST, &edit, &json!({"body": "{}"})).await;
+    assert_eq!(
+        (status, said["detail"].as_str().unwrap().contains("not configured here")),
+        (422, true),
+        "{said}"
+    );
+}
+
 /// As if the bus could take none of what is parked, and then is another that can.
 fn set_aside_and_change_bus(folder: &Path) {
     let store = rusqlite::Connection::open(folder.join("data/store.db")).unwrap();

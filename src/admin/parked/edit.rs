@@ -121,6 +121,11 @@ async fn make(state: &AdminState, caller: &Caller, edit: Edit) -> Result<Edited,
             let Some(Stored::Raw(_, original)) = original else {
                 return Err(Problem::not_found("it is gone meanwhile"));
             };
+            if !state.inner.again.acceptance.has(&raw.account) {
+                return Err(Problem::unprocessable(
+                    "it stays parked as it was: its account is not configured here",
+                ));
+            }
             let text = |body: &[u8]| serde_json::json!({"bytes": body.len()}).to_string();
             let texts = (text(&original.body), text(&raw.body));
             // What is left of it may be what it was: that is known as the row which is there, and parked no second time.

@@ -265,6 +265,12 @@ impl Run {
             fate.gone += 1;
             return Ok(());
         }
+        // Nobody can decode it, and what is behind it is another's.
+        if !self.replays.again.acceptance.has(&raw.account) {
+            fate.tried += 1;
+            fate.left += 1;
+            return Ok(());
+        }
         match self.replays.again.raw(raw).await {
             Ok(receipt) if receipt.unrecognized == 0 && receipt.undecodable == 0 => {
                 self.replays.again.store.delete(vec![seq]);
