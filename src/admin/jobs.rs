@@ -202,15 +202,17 @@ impl<W: Clone + Serialize + DeserializeOwned> Book<W> {
         Ok(())
     }
 
-    /// Its work has ended so. A process that stops leaves it running: the next one resumes it.
+    /// Its work has ended so. A process that stops leaves it running, and writes down how far it is: the next one resumes it.
     pub(super) async fn ended(&self, held: &Held<W>, how: Result<Phase, String>) {
         let (state, error) = match how {
             Ok(state) => (state, None),
             Err(why) => (Phase::Failed, Some(why)),
         };
         let _writing = held.writing.lock().await;
-        if !self.stop.is_cancelled() && held.is_running() {
-            self.end(held, state, error);
+        if held.is_running() {
+            if !self.stop.is_cancelled() {
+                self.end(held, state, error);
+            }
             self.write(held).await;
         }
     }

@@ -117,6 +117,36 @@ async fn what_an_account_left_that_is_configured_no_more_holds_no_other_up() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_gone_before_its_page_is_read_is_counted_as_gone() {
+    let desk = Desk::open("").await;
+    let novelty = |n: usize| json!({"pushType": "NOVELTY", "n": n});
+    // Two pages.
+    desk.push(&Value::Array((0..520).map(novelty).collect())).await;
+    let path = begin(&desk, json!({"rate": 100})).await;
+    desk.eventually("one is tried", async || desk.get(&path).await.1["tried"] != 0).await;
+    assert_eq!(desk.delete("/v1/parked?all=true").await.0, 200);
+    let done = ended(&desk, &path).await;
+    let count = |name: &str| done[name].as_u64().unwrap();
+    assert_eq!((count("tried"), count("remaining")), (520, 0), "{done}");
+    assert_eq!(count("sent") + count("left") + count("gone"), 520, "{done}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_a_stop_interrupts_has_written_down_how_far_it_is() {
+    let desk = Desk::on(NOBODY, acme(), "").await;
+    desk.push(&Value::Array((0..60).map(|second| position("350000000000017", second)).collect())).await;
+    let desk = desk.killed_changed_and_started(set_aside_and_change_bus).await;
+    let path = begin(&desk, json!({"rate": 20})).await;
+    desk.eventually("some are sent", async || desk.get(&path).await.1["sent"].as_u64() >= Some(5)).await;
+    let desk = desk.stopped_and_started().await;
+    desk.eventually("it is known", async || desk.get(&path).await.0 == 200).await;
+    let done = ended(&desk, &path).await;
+    let count = |name: &str| done[name].as_u64().unwrap();
+    assert_eq!((count("tried"), count("sent"), count("gone")), (60, 60, 0), "{done}");
+    desk.eventually("all are delivered", async || desk.events().await.len() == 60).await;
+}
+
 /// As if the bus could take none of what is parked, and then is another that can.
 fn set_aside_and_change_bus(folder: &Path) {
     let store = rusqlite::Connection::open(folder.join("data/store.db")).unwrap();

@@ -106,13 +106,12 @@ async fn make(state: &AdminState, caller: &Caller, edit: Edit) -> Result<Edited,
             let bytes = parked.payload.clone();
             keep(state, caller, seq, (&parked.lane.account, &old, bytes), texts).await?;
             let lane = LaneKey { topic, ..parked.lane.clone() };
-            let again = state.inner.again.events(vec![Parked { lane, ..parked }]).await;
-            match again {
-                Ok(0) => {}
-                Ok(_) => return Err(Problem::not_found("it is gone meanwhile")),
-                Err(error) => {
-                    return Err(Problem::unavailable(format!("it stays parked as it was: {error}")));
-                }
+            let moved = state.inner.again.events(vec![Parked { lane, ..parked }]).await;
+            if let Some(error) = moved.failed {
+                return Err(Problem::unavailable(format!("it stays parked as it was: {error}")));
+            }
+            if moved.gone > 0 {
+                return Err(Problem::not_found("it is gone meanwhile"));
             }
             Ok(Edited { seq: seq.0, events: 1, left: 0 })
         }

@@ -44,11 +44,11 @@ pub struct Again {
 }
 
 impl Again {
-    /// Puts events at the ends of their lanes, in their order, and in the place of the rows that are there now; how many of
-    /// these were gone: discarded, evicted, or sent by another replay since they were read.
-    pub(super) async fn events(&self, parked: Vec<Parked>) -> Result<u64, ParkError> {
+    /// Puts events at the ends of their lanes, in their order, and in the place of the rows that are there now, up to one for
+    /// which there is no room.
+    pub(super) async fn events(&self, parked: Vec<Parked>) -> Moved {
         let mut waiting = Vec::with_capacity(parked.len());
-        let mut failed = None;
+        let mut moved = Moved::default();
         for event in parked {
             let (tell, told) = oneshot::channel();
             // Whoever waits may have given up.
@@ -56,16 +56,15 @@ impl Again {
             match self.lanes.requeue(event, done) {
                 Ok(()) => waiting.push(told),
                 Err(error) => {
-                    failed = Some(error);
+                    moved.failed = Some(error);
                     break;
                 }
             }
         }
-        let mut gone = 0;
         for told in waiting {
             match told.await.unwrap_or(Err(ParkError::Closed)) {
-                Ok(()) => {}
-                Err(ParkError::Gone) => gone += 1,
+                Ok(()) => moved.sent += 1,
+                Err(ParkError::Gone) => moved.gone += 1,
                 Err(
                     error @ (ParkError::AccountFull
                     | ParkError::Full
@@ -73,16 +72,27 @@ impl Again {
                     | ParkError::Busy
                     | ParkError::Failing(_)
                     | ParkError::Closed),
-                ) => failed = Some(error),
+                ) => moved.failed = Some(error),
             }
         }
-        failed.map_or(Ok(gone), Err)
+        moved
     }
 
     /// Decodes and delivers raw bytes.
     pub(super) async fn raw(&self, raw: ParkedRaw) -> Result<Receipt, Refusal> {
         self.acceptance.again(raw).await
     }
+}
+
+/// What became of events that were put back into their lanes.
+#[derive(Default)]
+pub(super) struct Moved {
+    /// They wait for the bus.
+    pub(super) sent: u64,
+    /// They were discarded, evicted, or sent by another replay since they were read.
+    pub(super) gone: u64,
+    /// Why the others stay as they are.
+    pub(super) failed: Option<ParkError>,
 }
 
 pub(super) fn routes() -> OpenApiRouter<AdminState> {

@@ -8,7 +8,7 @@ use prost::Message as _;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::Instrument as _;
 
-use super::{Replay, Replays, Source, for_operator};
+use super::{Moved, Replay, Replays, Source, for_operator};
 use crate::admin::events::{LocalLog, LogRow};
 use crate::admin::jobs::Phase;
 use crate::admin::problem::Problem;
@@ -22,6 +22,8 @@ use crate::trace;
 const PAGE: usize = 500;
 /// Failures in a row before a replay gives up, and the pause after each.
 const FAILURES: (u32, Duration) = (30, Duration::from_secs(2));
+/// How often it is written down how far it is, at least: so much is counted anew after a kill.
+const SAVE: Duration = Duration::from_secs(1);
 /// How often one that waits for the bus looks again.
 const LOOK: Duration = Duration::from_millis(250);
 /// How long the lanes may take for what was put back into them, before a replay ends without knowing what came of it.
@@ -41,6 +43,16 @@ struct Fate {
     events: u64,
     left: u64,
     gone: u64,
+    /// What is up to here is done.
+    last: Option<u64>,
+}
+
+impl Fate {
+    /// So many messages up to a place.
+    const fn done(&mut self, messages: u64, last: Seq) {
+        self.tried += messages;
+        self.last = Some(last.0);
+    }
 }
 
 /// One message to be sent again.
@@ -117,7 +129,7 @@ impl Run {
         };
         // A tenth of a second's messages at once, where there is a rate.
         let step = rate.map_or(PAGE, |rate| (rate as usize / 10).clamp(1, PAGE));
-        let mut due = Instant::now();
+        let (mut due, mut saved) = (Instant::now(), Instant::now());
         let mut failures = 0;
         loop {
             let Page { mut rows, next } = self.read(source, &filter, after).await?;
@@ -144,10 +156,16 @@ impl Run {
                     messaging.batch.message_count = trace::number(now.len()),
                 );
                 trace::link(&span, now.iter().filter_map(Message::trace));
-                match self.send(now.to_vec()).instrument(span).await {
-                    Ok(fate) => {
+                let mut fate = Fate::default();
+                let sent = self.send(now.to_vec(), &mut fate).instrument(span).await;
+                self.did(&fate);
+                match sent {
+                    Ok(()) => {
                         (failures, rest) = (0, later);
-                        self.did(&fate, now.last().map(Message::place));
+                        if saved.elapsed() >= SAVE {
+                            self.replays.book.save(&self.replay).await;
+                            saved = Instant::now();
+                        }
                     }
                     Err(error) => {
                         failures += 1;
@@ -165,6 +183,7 @@ impl Run {
                 if is_last {
                     if source == Source::Parked {
                         self.settle(&filter, before).await;
+                        self.count_gone();
                     }
                     return Ok(Phase::Done);
                 }
@@ -172,6 +191,7 @@ impl Run {
             }
             after = self.replay.job.lock().work.after;
             self.replays.book.save(&self.replay).await;
+            saved = Instant::now();
         }
     }
 
@@ -194,6 +214,14 @@ impl Run {
         let anew = anew.min(work.sent);
         work.sent -= anew;
         work.left += anew;
+    }
+
+    /// What was found at the beginning, and is neither tried nor there, went before its page was read.
+    fn count_gone(&self) {
+        let work = &mut self.replay.job.lock().work;
+        let gone = work.found.saturating_sub(work.tried);
+        work.tried += gone;
+        work.gone += gone;
     }
 
     /// How many rows of these places are parked, counted up to `most`. None where the store cannot say.
@@ -220,54 +248,63 @@ impl Run {
     }
 
     /// Events that follow each other go together; raw messages one by one, so that each one's events come in order.
-    async fn send(&self, messages: Vec<Message>) -> Result<Fate, String> {
-        let mut fate = Fate::default();
+    async fn send(&self, messages: Vec<Message>, fate: &mut Fate) -> Result<(), String> {
         let (mut events, mut delivered) = (Vec::new(), Vec::new());
+        let last = messages.last().map(Message::place);
         for message in messages {
             match message {
-                Message::Delivered(row) => delivered.push(Encoded { payload: row.payload, trace: None }),
+                Message::Delivered(row) => {
+                    delivered.push(Encoded { payload: row.payload, trace: None });
+                }
                 Message::Parked(Kept::Whole(Stored::Event(parked))) => events.push(parked),
                 Message::Parked(Kept::Damaged(seq)) => {
+                    self.requeue(&mut events, fate).await?;
                     self.replays.again.store.say_damaged(None, seq);
-                    fate.tried += 1;
                     fate.left += 1;
+                    fate.done(1, seq);
                 }
                 Message::Parked(Kept::Whole(Stored::Raw(seq, raw))) => {
-                    self.requeue(&mut events, &mut fate).await?;
-                    self.raw(seq, raw, &mut fate).await?;
+                    self.requeue(&mut events, fate).await?;
+                    self.raw(seq, raw, fate).await?;
+                    fate.done(1, seq);
                 }
             }
         }
-        self.requeue(&mut events, &mut fate).await?;
+        self.requeue(&mut events, fate).await?;
         if !delivered.is_empty() {
-            self.deliver(delivered, &mut fate).await?;
+            self.deliver(delivered, fate).await?;
         }
-        Ok(fate)
+        fate.last = last;
+        Ok(())
     }
 
     async fn requeue(&self, events: &mut Vec<Parked>, fate: &mut Fate) -> Result<(), String> {
-        let some = events.len() as u64;
-        if some > 0 {
-            let moved = self.replays.again.events(std::mem::take(events)).await;
-            let gone = moved.map_err(|error| error.to_string())?;
-            fate.tried += some;
-            fate.sent += some.saturating_sub(gone);
-            fate.gone += gone;
+        let Some(last) = events.last().map(|event| event.seq) else { return Ok(()) };
+        let Moved { sent, gone, failed } = self.replays.again.events(std::mem::take(events)).await;
+        fate.sent += sent;
+        fate.gone += gone;
+        match failed {
+            // Those that went are not there any more when the page is read again.
+            Some(error) => {
+                fate.tried += sent + gone;
+                Err(error.to_string())
+            }
+            None => {
+                fate.done(sent + gone, last);
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     async fn raw(&self, seq: Seq, raw: ParkedRaw, fate: &mut Fate) -> Result<(), String> {
         // The page was read some time ago.
         let there = self.replays.again.store.get(seq).await.map_err(|error| error.to_string())?;
         if there.is_none() {
-            fate.tried += 1;
             fate.gone += 1;
             return Ok(());
         }
         // Nobody can decode it, and what is behind it is another's.
         if !self.replays.again.acceptance.has(&raw.account) {
-            fate.tried += 1;
             fate.left += 1;
             return Ok(());
         }
@@ -282,7 +319,6 @@ impl Run {
                 return Err(refusal.to_string());
             }
         }
-        fate.tried += 1;
         Ok(())
     }
 
@@ -297,14 +333,14 @@ impl Run {
         Ok(())
     }
 
-    fn did(&self, fate: &Fate, last: Option<u64>) {
+    fn did(&self, fate: &Fate) {
         let work = &mut self.replay.job.lock().work;
         work.tried += fate.tried;
         work.sent += fate.sent;
         work.events += fate.events;
         work.left += fate.left;
         work.gone += fate.gone;
-        work.after = last.or(work.after);
+        work.after = fate.last.or(work.after);
     }
 }
 
