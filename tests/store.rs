@@ -16,6 +16,8 @@ mod entries;
 mod migrate;
 #[path = "store/model.rs"]
 mod model;
+#[path = "store/routing.rs"]
+mod routing;
 #[path = "store/share.rs"]
 mod share;
 #[path = "store/still.rs"]

@@ -273,7 +273,8 @@ pub(super) fn save_next_seq(conn: &Connection, next: u64) -> rusqlite::Result<()
 }
 
 /// Moves rows to the topics of today's configuration, where it differs from the one they were parked under. In steps;
-/// the fingerprint is written last, so that a start that was cut short is begun again.
+/// the old fingerprint goes with the first and the new one comes with the last, so that what a start that was cut short
+/// has moved is looked at again, also where the next one has the old configuration.
 pub(super) fn reroute(conn: &mut Connection, routing: &Routing) -> rusqlite::Result<u64> {
     let known: Option<String> = conn
         .query_row("SELECT value FROM meta WHERE name = 'routing'", [], |row| row.get(0))
@@ -286,14 +287,13 @@ pub(super) fn reroute(conn: &mut Connection, routing: &Routing) -> rusqlite::Res
     let mut after = Some(-1);
     while let Some(from) = after {
         let transaction = conn.transaction()?;
+        transaction.execute("DELETE FROM meta WHERE name = 'routing'", [])?;
         let (more, last) = reroute_some(&transaction, routing, from)?;
         moved += more;
         after = last;
         if after.is_none() {
-            transaction.execute(
-                "INSERT OR REPLACE INTO meta (name, value) VALUES ('routing', ?1)",
-                [&routing.fingerprint],
-            )?;
+            transaction
+                .execute("INSERT INTO meta (name, value) VALUES ('routing', ?1)", [&routing.fingerprint])?;
         }
         transaction.commit()?;
         conn.pragma_query(None, "wal_checkpoint", |_| Ok(()))?;

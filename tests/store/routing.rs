@@ -1,0 +1,47 @@
+//! Rows that move to other topics at a start, in a store of its own: one that was cut short between two of its transactions.
+//! Neighbour: `../store.rs` has what a whole one does.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fleetbus::replay::{DataDir, Routing, Store};
+
+use crate::support::{Running, lane, limits, parked};
+
+/// More rows than one transaction moves.
+const ROWS: u64 = 6_000;
+
+fn routing(topic: &'static str) -> Routing {
+    Routing { fingerprint: topic.to_owned(), topic: Box::new(move |_, _, _| Some(topic.into())) }
+}
+
+#[tokio::test]
+async fn what_a_start_that_was_cut_short_has_moved_is_moved_back_by_the_old_configuration() {
+    let (running, _) = Running::open(tempfile::tempdir().unwrap(), limits(), Some(routing("old"))).await;
+    let mut key = lane("acme", "a");
+    key.topic = "old".into();
+    let mut expected = Vec::new();
+    for _ in 0..ROWS {
+        let row = parked(&running.store, &key);
+        expected.push(row.seq);
+        running.store.park(vec![row], Box::new(|kept| kept.unwrap())).unwrap();
+    }
+    let dir = running.stop();
+
+    let asked = AtomicU64::new(0);
+    let dies = Routing {
+        fingerprint: "new".to_owned(),
+        topic: Box::new(move |_, _, _| {
+            assert!(asked.fetch_add(1, Ordering::Relaxed) < ROWS - 500, "as if it were killed");
+            Some("new".into())
+        }),
+    };
+    let lock = DataDir::lock(dir.path()).await.unwrap();
+    let opened = catch_unwind(AssertUnwindSafe(|| drop(Store::open(&lock, limits(), Some(dies)))));
+    assert!(opened.is_err(), "it was cut short");
+    drop(lock);
+
+    let (running, recovered) = Running::open(dir, limits(), Some(routing("old"))).await;
+    assert_eq!(recovered.lanes.len(), 1, "one lane, in its order");
+    assert_eq!(running.lane_seqs(&key).await, expected);
+}
