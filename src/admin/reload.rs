@@ -62,6 +62,11 @@ pub enum ReloadError {
         "account {0} was moved to another instance, and nothing was changed: take it out of the configuration"
     )]
     MovedOut(AccountId),
+    /// What it left here waits under other topics, which only a start changes: its new events would overtake it.
+    #[error(
+        "account {0} has events parked under topics that are not today's, and nothing was changed: restart with this configuration, so that they are routed anew, in their order"
+    )]
+    OtherTopics(AccountId),
     /// A secret.
     #[error("a secret cannot be read, and nothing was changed")]
     Secret(#[from] SecretError),
@@ -102,6 +107,7 @@ impl From<ReloadError> for Problem {
             | ReloadError::Wrong(_)
             | ReloadError::NoAccounts
             | ReloadError::MovedOut(_)
+            | ReloadError::OtherTopics(_)
             | ReloadError::Secret(_) => StatusCode::UNPROCESSABLE_ENTITY,
             ReloadError::Store(_) | ReloadError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         };
@@ -113,6 +119,7 @@ impl From<ReloadError> for Problem {
             | ReloadError::Unreadable { .. }
             | ReloadError::NoAccounts
             | ReloadError::MovedOut(_)
+            | ReloadError::OtherTopics(_)
             | ReloadError::Secret(_)
             | ReloadError::Store(_)
             | ReloadError::Stopping => Vec::new(),

@@ -21,7 +21,7 @@ use crate::clock;
 use crate::config::load::ThisProcess;
 use crate::config::{self, Account, Config, Poll, SecretError};
 use crate::deliver::Deliverer;
-use crate::event::{AccountId, Text};
+use crate::event::{AccountId, EventType, Text};
 use crate::intake::accept::{Acceptance, Known};
 use crate::intake::auth::{Key, Origin, TokenDigest};
 use crate::intake::poll::backfill::Door;
@@ -217,11 +217,19 @@ impl Reloader {
         } else {
             Some(self.store.all_entries(Table::Cursors, None).await?)
         };
+        let router = Router::new(&running.bus);
         let (mut directory, mut states) = (Vec::new(), Vec::new());
         for account in config.accounts.iter().filter(|account| self.acceptance.is_new(&account.id)) {
             let switches = self.store.all_entries(Table::Switches, Some(&account.id)).await?;
             if switches.iter().any(|switch| switch.key == moving::OUT) {
                 return Err(ReloadError::MovedOut(account.id.clone()));
+            }
+            let is_todays = |topic: &str, subject: &str| {
+                let of = |event_type| router.topic(account.provider, &account.id, event_type, subject);
+                EventType::ALL.into_iter().any(|event_type| *of(event_type) == *topic)
+            };
+            if self.deliverer.lanes.is_behind_elsewhere(&account.id, is_todays) {
+                return Err(ReloadError::OtherTopics(account.id.clone()));
             }
             directory.extend(self.store.all_entries(Table::Directory, Some(&account.id)).await?);
             states.extend(self.store.all_entries(Table::States, Some(&account.id)).await?);

@@ -14,7 +14,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::desk::PATIENCE;
+use crate::bridge::acme;
+use crate::desk::{Desk, PATIENCE, position};
 
 /// Answers that it has nothing, whatever it is asked, and counts how often.
 pub async fn provider() -> (String, Arc<AtomicUsize>) {
@@ -123,4 +124,36 @@ async fn a_file_without_accounts_removes_none() {
     assert!(matches!(failed, Err(ReloadError::NoAccounts)), "{failed:?}");
     more(&calls, 3).await;
     bridge.stop().await;
+}
+
+/// A bus that nobody serves: everything is parked.
+const NOBODY: &str = "bus: { nats: { url: \"nats://127.0.0.1:1\", subject: \"one.{type}\" } }";
+
+/// Its new events would go to today's topic at once, and what is parked after the next start.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_comes_back_to_events_of_other_topics_by_a_restart() {
+    let both = acme().replace("id: acme", "id: back") + acme().trim_start_matches("accounts:\n");
+    let desk = Desk::on(NOBODY, &both, "").await;
+    desk.push_to("back", &position("350000000000017", 0)).await;
+    let config = |folder: &std::path::Path, old: &str, new: &str| {
+        let path = folder.join("fleetbus.yaml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(old), "{text}");
+        std::fs::write(path, text.replace(old, new)).unwrap();
+    };
+    let without = |folder: &std::path::Path| {
+        config(folder, &both, acme());
+        config(folder, "one.{type}", "other.{type}");
+    };
+    let desk = desk.killed_changed_and_started(without).await;
+    let topic = async |desk: &Desk| desk.get("/v1/parked").await.1["parked"][0]["topic"].clone();
+    assert_eq!(topic(&desk).await, "one.position");
+    let (status, said) = desk.reconfigured(acme(), &both).await;
+    let words = "account back has events parked under topics that are not today's";
+    assert_eq!((status, said["detail"].as_str().unwrap().contains(words)), (422, true), "{said}");
+    let desk = desk.killed_and_started().await;
+    assert_eq!(topic(&desk).await, "other.position");
+    // As it does where nothing of it waits elsewhere.
+    assert_eq!(desk.reconfigured(&both, acme()).await.0, 200);
+    assert_eq!(desk.reconfigured(acme(), &both).await.0, 200);
 }

@@ -12,7 +12,7 @@ use super::super::live;
 use super::super::topics::{Cure, Taken};
 use super::{Drained, Draining, Lane, Lanes, Ready};
 use crate::bus::Failure;
-use crate::event::Text;
+use crate::event::{AccountId, Text};
 use crate::replay::{Done, LaneKey, ParkError, Parked, Reason, Seq};
 
 /// Refused topics that are probed at once.
@@ -65,6 +65,16 @@ impl Lanes {
                     (lanes + 1, rows + lane.rows + unresolved)
                 },
             )
+        })
+    }
+
+    /// Whether an account has events parked in a lane, by its topic and subject, that today's configuration would not put them into.
+    #[must_use]
+    pub fn is_behind_elsewhere(&self, account: &AccountId, is_todays: impl Fn(&str, &str) -> bool) -> bool {
+        self.shards.iter().any(|shard| {
+            shard.lock().iter().any(|(key, lane)| {
+                key.account == *account && lane.is_behind() && !is_todays(&key.topic, &key.subject)
+            })
         })
     }
 
