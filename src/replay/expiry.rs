@@ -1,10 +1,13 @@
 //! What leaves the store without being delivered, and how that is told: evicted for room, too old, or thrown away. Who
-//! remembers its ids (dedup) and who counts its lane (deliver) hear of it after the commit.
+//! remembers its ids (dedup) and who counts its lane (deliver) hear of it after the commit. And by which clock rows age: one that
+//! is set forward makes none of them older.
+
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use super::{Kind, LaneKey, Seq};
-use crate::event::{AccountId, EventType};
+use crate::event::{AccountId, EventType, Millis};
 
 /// A row that is gone, undelivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,5 +46,66 @@ impl Why {
             Self::Expired => "expired",
             Self::Discarded => "discarded",
         }
+    }
+}
+
+/// The wall clock may run so much ahead of the time that passes: what is more is a step.
+const STEP: Duration = Duration::from_secs(60);
+
+/// What rows age by: the wall clock, but where it was set forward while the process ran. What was parked before would be too old all at once,
+/// and lost; whether the clock was wrong before or is now, nobody here can tell. A start takes the wall clock as it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AgeClock {
+    wall: Millis,
+    since: Instant,
+}
+
+impl AgeClock {
+    pub(super) const fn new(wall: Millis, now: Instant) -> Self {
+        Self { wall, since: now }
+    }
+
+    /// The time, and whether the wall clock is ahead of it.
+    pub(super) fn read(&mut self, wall: Millis, now: Instant) -> (Millis, bool) {
+        let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        let passed = millis(now.saturating_duration_since(self.since));
+        let due = Millis(self.wall.0.saturating_add(passed));
+        if wall.0 > due.0.saturating_add(millis(STEP)) {
+            return (due, true);
+        }
+        // Set back, it may be set right again.
+        if wall.0 >= due.0.saturating_sub(millis(STEP)) {
+            *self = Self::new(wall, now);
+        }
+        (wall, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_forward_makes_nothing_older() {
+        let start = Instant::now();
+        let mut clock = AgeClock::new(Millis(1_000_000), start);
+        let mut read =
+            |seconds: u64, wall: i64| clock.read(Millis(wall), start + Duration::from_secs(seconds));
+        assert_eq!(read(10, 1_010_000), (Millis(1_010_000), false));
+        assert_eq!(read(20, 1_025_000), (Millis(1_025_000), false), "it is adjusted a little");
+        let day = 24 * 3_600_000;
+        assert_eq!(read(30, 1_035_000 + 8 * day), (Millis(1_035_000), true));
+        assert_eq!(read(40, 1_045_000), (Millis(1_045_000), false), "it was wrong for a moment");
+        assert_eq!(
+            read(50, 1_055_000 - 3 * day),
+            (Millis(1_055_000 - 3 * day), false),
+            "younger does no harm"
+        );
+        assert_eq!(read(60, 1_065_000), (Millis(1_065_000), false), "and it was right before");
+        assert_eq!(
+            read(3_600 * 24 * 8, 1_005_000 + 8 * day),
+            (Millis(1_005_000 + 8 * day), false),
+            "time passes"
+        );
     }
 }

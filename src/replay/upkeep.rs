@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::error::Trouble;
+use super::expiry::AgeClock;
 use super::queue::{Phase, Tasks};
 use super::reserve::Reserve;
 use super::tally::Population;
@@ -53,6 +54,9 @@ pub(super) struct Upkeep {
     evicted: HashMap<AccountId, Seq>,
     saying_evicted: Seldom,
     saying_expired: Seldom,
+    ages_by: AgeClock,
+    /// The wall clock is ahead of it.
+    is_ahead: bool,
 }
 
 /// Whether there is room on the disk, as far as is known.
@@ -94,6 +98,8 @@ impl Upkeep {
             evicted: HashMap::new(),
             saying_evicted: Seldom::new(),
             saying_expired: Seldom::new(),
+            ages_by: AgeClock::new(crate::clock::now(), Instant::now()),
+            is_ahead: false,
         }
     }
 
@@ -205,7 +211,11 @@ impl Writer {
 
     /// What is older than the retention goes, whatever it waits for.
     fn expire(&mut self, gone: &mut impl FnMut(Vec<Gone>)) -> Left {
-        let cutoff = self.shared.limits.cutoff(crate::clock::now());
+        let (now, is_ahead) = self.upkeep.ages_by.read(crate::clock::now(), Instant::now());
+        if is_ahead != std::mem::replace(&mut self.upkeep.is_ahead, is_ahead) && is_ahead {
+            tracing::warn!("store.clock_stepped");
+        }
+        let cutoff = self.shared.limits.cutoff(now);
         let (events, raw) = {
             let ledger = self.shared.ledger.lock();
             let older = |population| ledger.older_than(population, cutoff);
