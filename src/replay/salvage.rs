@@ -260,7 +260,7 @@ impl Salvage {
     }
 }
 
-/// A row as a line.
+/// A row as a line, which `fleetbus parked import` reads.
 #[derive(Serialize)]
 struct Line<'a> {
     seq: u64,
@@ -289,6 +289,7 @@ enum What<'a> {
     },
     Raw {
         source: &'a str,
+        received_at: String,
         /// The bytes, in base64.
         body: String,
     },
@@ -328,7 +329,11 @@ impl<'a> Line<'a> {
             waits_for: "operator",
             parked_at: time_text(raw.received_at),
             error: &raw.error,
-            what: What::Raw { source: &raw.source, body: BASE64.encode(&raw.body) },
+            what: What::Raw {
+                source: &raw.source,
+                received_at: time_text(raw.received_at),
+                body: BASE64.encode(&raw.body),
+            },
         }
     }
 }

@@ -104,6 +104,40 @@ async fn what_is_parked_is_found_shown_counted_and_carried_into_another_store() 
     assert_eq!(acts["acts"][0]["object"], "subject=350000000000025", "{acts}");
 }
 
+/// The lines of a file, by kind.
+fn lines(file: &str, kind: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(file).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.filter(|line| line["kind"] == kind).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_saved_of_a_stopped_store_comes_into_another_with_all_by_which_it_is_known() {
+    let desk = Desk::on(NOBODY, acme(), "").await;
+    // It is also known by its record, whatever its end.
+    let (start, end) = (1_767_009_600_000_u64, 1_767_011_460_000_u64);
+    let stop = json!({"pushType": "STOP", "deviceNumber": "350000000000017", "startDateTime": start, "endDateTime": end});
+    desk.push(&stop).await;
+    desk.push(&json!({"pushType": "NOVELTY"})).await;
+    let other = Desk::on(NOBODY, acme(), "").await;
+    let [saved, exported] = ["saved.ndjson", "exported.ndjson"].map(|name| other.path(name));
+    let folder = desk.killed();
+    let data = folder.path().join("data").display().to_string();
+    let (status, _, said) = other.cli(&["store", "export", "--data-dir", &data, "--out", &saved]).await;
+    assert_eq!(status, 0, "{said}");
+    let (status, out, said) = other.cli(&["parked", "import", &saved]).await;
+    assert_eq!(
+        (status, out.as_str()),
+        (0, "imported 2 messages: 1 events parked, 0 known already, 1 raw\n"),
+        "{said}"
+    );
+    assert_eq!(other.cli(&["parked", "export", "--to", &exported]).await.0, 0);
+    let enters = |file: &str| lines(file, "event")[0]["enters"].as_array().unwrap().clone();
+    assert_eq!(enters(&exported), enters(&saved));
+    assert!(enters(&saved).len() > 1, "{:?}", enters(&saved));
+    assert_eq!(lines(&exported, "raw")[0]["received_at"], lines(&saved, "raw")[0]["received_at"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_export_is_for_its_owner_alone_and_never_written_over_a_file() {
     let desk = Desk::open("").await;

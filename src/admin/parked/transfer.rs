@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::super::access::Caller;
 use super::super::filter::{Filtered, Written, time_of, time_text};
@@ -25,6 +26,7 @@ use crate::clock;
 use crate::deliver::lanes::Admission;
 use crate::enrich::import::Wrong;
 use crate::event::AccountId;
+use crate::event::ids::Ids;
 use crate::intake::accept::{Encoded, Receipt, Republish};
 use crate::replay::{Act, Filter, Kept, ParkError, ParkedRaw, RawReason, Seq, Store, Stored};
 
@@ -50,7 +52,7 @@ impl Transfers {
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum Line {
-    /// An event. Of an import only the payload and the trace count: the rest is in the payload.
+    /// An event. Of an import only the payload, the trace and the ids count: the rest is in the payload.
     Event {
         #[serde(default)]
         seq: u64,
@@ -72,6 +74,9 @@ enum Line {
         parked_at: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         trace: Option<String>,
+        /// The ids by which it may be known, its own among them.
+        #[serde(default)]
+        enters: Vec<String>,
         /// The encoded event, in base 64.
         payload: String,
     },
@@ -160,6 +165,7 @@ impl Line {
                 error: parked.error,
                 parked_at: time_text(parked.parked_at),
                 trace: parked.trace,
+                enters: parked.enters.iter().map(ToString::to_string).collect(),
                 payload: BASE64.encode(&parked.payload),
             },
             Kept::Whole(Stored::Raw(seq, raw)) => Self::Raw {
@@ -248,8 +254,10 @@ fn look(state: &AdminState, body: &[u8]) -> Result<Looked, Wrong> {
 fn add(state: &AdminState, line: Line, looked: &mut Looked) -> Result<(), String> {
     let decoded = |text: String| BASE64.decode(text.as_bytes()).map_err(|_| "it is not base 64".to_owned());
     match line {
-        Line::Event { payload, trace, .. } => {
-            let encoded = Encoded { payload: decoded(payload)?.into(), trace };
+        Line::Event { payload, trace, enters, .. } => {
+            let enters = enters.iter().map(|id| id.parse::<Uuid>()).collect::<Result<Ids, _>>();
+            let enters = enters.map_err(|_| "enters has what is no id")?;
+            let encoded = Encoded { payload: decoded(payload)?.into(), trace, enters };
             state.inner.again.acceptance.readable(&encoded).map_err(|error| error.to_string())?;
             looked.events.push(encoded);
         }

@@ -13,6 +13,7 @@ use crate::admin::events::{LocalLog, LogRow};
 use crate::admin::jobs::Phase;
 use crate::admin::problem::Problem;
 use crate::deliver::lanes::Admission;
+use crate::event::ids::Ids;
 use crate::event::{EventType, pb::FleetEvent};
 use crate::intake::accept::{Encoded, Receipt, Refusal, Republish};
 use crate::replay::{Filter, Kept, Kind, Parked, ParkedRaw, Reason, Seq, Stored, WaitsFor};
@@ -254,7 +255,7 @@ impl Run {
         for message in messages {
             match message {
                 Message::Delivered(row) => {
-                    delivered.push(Encoded { payload: row.payload, trace: None });
+                    delivered.push(Encoded { payload: row.payload, trace: None, enters: Ids::new() });
                 }
                 Message::Parked(Kept::Whole(Stored::Event(parked))) => events.push(parked),
                 Message::Parked(Kept::Damaged(seq)) => {

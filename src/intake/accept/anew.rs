@@ -37,6 +37,8 @@ pub struct Encoded {
     pub payload: Bytes,
     /// `traceparent`, where there was one.
     pub trace: Option<String>,
+    /// Ids by which it may be known, beside its own.
+    pub enters: Ids,
 }
 
 /// Why an encoded event cannot be taken.
@@ -148,7 +150,8 @@ impl Inner {
 
     /// `place` keeps the given order: within one lane it stands for the time that events of a request are sorted by.
     fn encoded(&self, place: i64, read: Read, republish: Republish) -> Option<Arrival> {
-        let Read { event, id, event_type, account, encoded: Encoded { payload, trace } } = read;
+        let Read { event, id, event_type, account, encoded } = read;
+        let Encoded { payload, trace, enters: others } = encoded;
         let provider = self.accounts.load().get(&account)?.provider;
         let topic = self.router.topic(provider, &account, event_type, &event.subject);
         let kind = self.router.kind();
@@ -159,7 +162,8 @@ impl Inner {
             Republish::New => Ids::from_slice(&[id]),
             Republish::All => Ids::new(),
         };
-        let enters = Ids::from_slice(&[id]);
+        let mut enters = Ids::from_slice(&[id]);
+        enters.extend(others.into_iter().filter(|other| *other != id));
         let candidate = Candidate {
             account,
             event_type,
