@@ -50,7 +50,9 @@ use crate::intake::serve::{Bounds, Connections, Port, Tls};
 use crate::intake::tokens::Registry;
 use crate::intake::webhook::{self, WebhookState};
 use crate::replay::drain::Drain;
-use crate::replay::{DataDir, Gone, Routing, Store, StoreError, StoreHealth, StoreLimits, Why, Writer};
+use crate::replay::{
+    DataDir, Gone, Routing, Store, StoreError, StoreHealth, StoreLimits, TopicsBefore, Why, Writer,
+};
 use crate::route::{BusKind, Router};
 
 /// What is in flight when connections are refused: its deadlines, and the store's.
@@ -278,8 +280,16 @@ fn open_store(
     };
     let providers: HashMap<AccountId, _> =
         config.accounts.iter().map(|account| (account.id.clone(), account.provider)).collect();
-    let by = router.clone();
+    let (by, of, known) = (router.clone(), router.clone(), providers.clone());
+    let before: TopicsBefore = Box::new(move |fingerprint| {
+        let ((router, accounts), providers) = (of.before(fingerprint)?, known.clone());
+        Some(Box::new(move |account, event_type, subject| {
+            let provider = providers.get(account).filter(|_| accounts.contains(account));
+            provider.map(|provider| router.topic(*provider, account, event_type, subject))
+        }))
+    });
     let routing = Routing {
+        before,
         fingerprint: router.fingerprint(providers.iter().map(|(account, provider)| (account, *provider))),
         topic: Box::new(move |account, event_type, subject| {
             providers.get(account).map(|provider| by.topic(*provider, account, event_type, subject))

@@ -1,6 +1,7 @@
 //! Topic and key of an event: the configuration's template filled in. Pure. Templates were checked by `config`; what a
 //! provider wrote enters a NATS subject percent-encoded, so that no dot, wildcard or control character can get in.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -121,6 +122,16 @@ impl Router {
             accounts.map(|(id, provider)| format!(" {}/{}", provider.as_str(), id.as_str())).collect();
         accounts.sort();
         format!("{:?} {}{}", self.kind, self.template, accounts.concat())
+    }
+
+    /// The router of an earlier [fingerprint](Self::fingerprint) on this kind of bus, and the accounts that it knew.
+    #[must_use]
+    pub fn before(&self, fingerprint: &str) -> Option<(Self, HashSet<AccountId>)> {
+        let mut words = fingerprint.split(' ');
+        let same_kind = words.next() == Some(format!("{:?}", self.kind).as_str());
+        let template = words.next().filter(|_| same_kind)?;
+        let account = |word: &str| word.split_once('/').map(|(_, id)| AccountId::new(id));
+        Some((Self::of(self.kind, template), words.filter_map(account).collect()))
     }
 
     /// The topic of one event.
@@ -267,6 +278,11 @@ mod tests {
         assert_eq!(of("fleet.{type}", &[&acme, &other]), of("fleet.{type}", &[&other, &acme]));
         assert_ne!(of("fleet.{type}", &[&acme]), of("fleet.{type}.a", &[&acme]));
         assert_ne!(of("fleet.{type}", &[&acme]), of("fleet.{type}", &[&acme, &other]), "it came back");
+
+        let (router, known) = nats("fleet").before(&of("fleet.{type}", &[&acme])).unwrap();
+        assert_eq!((&*router.template, known), ("fleet.{type}", [acme.clone()].into()));
+        assert!(Router::of(BusKind::Kafka, "fleet").before(&of("fleet.{type}", &[&acme])).is_none());
+        assert!(nats("fleet").before("another bus").is_none());
     }
 
     #[test]

@@ -415,6 +415,7 @@ async fn rows_move_to_the_topics_of_todays_configuration_in_their_order() {
     let routing = |fingerprint: &str, topic: &'static str| Routing {
         fingerprint: fingerprint.into(),
         topic: Box::new(move |account, _, _| (account.as_str() == "acme").then(|| topic.into())),
+        before: Box::new(|_| None),
     };
     let running = Running::start(limits()).await;
     let mut expected = Vec::new();

@@ -50,6 +50,9 @@ impl StoreLimits {
 /// The topic of an account's events of a type about a subject.
 pub type TopicOf = Box<dyn Fn(&AccountId, EventType, &str) -> Option<Text> + Send>;
 
+/// The topics of an earlier fingerprint, where it can be read.
+pub type TopicsBefore = Box<dyn Fn(&str) -> Option<TopicOf> + Send>;
+
 /// The bus's topics as the configuration now makes them: rows that were parked under other ones move to them, so that
 /// their lanes keep their order.
 pub struct Routing {
@@ -57,4 +60,6 @@ pub struct Routing {
     pub fingerprint: String,
     /// The topic of an account's events of a type about a subject; none leaves the row where it is.
     pub topic: TopicOf,
+    /// The topics as an earlier fingerprint made them, where it can be read: a row under another one was put there by an operator, and stays.
+    pub before: TopicsBefore,
 }

@@ -41,7 +41,7 @@ pub use data_dir::{DataDir, LockError};
 pub use entries::{DamagedEntry, Entry, Place, Table};
 pub use error::{AskError, ParkError, StoreError};
 pub use expiry::{Gone, Why};
-pub use limits::{Routing, StoreLimits, TopicOf};
+pub use limits::{Routing, StoreLimits, TopicOf, TopicsBefore};
 pub use mounts::Volume;
 pub use queue::Done;
 pub use report::{Named, Recovered, RecoveredLane, StoreHealth, StoreStats};

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags, Row};
 
 use super::log::{self, Look};
 use super::whole::Covered;
-use super::{Routing, StoreError, rows};
+use super::{Routing, StoreError, TopicOf, rows};
 use crate::event::{AccountId, Text};
 use crate::faults::{self, Point};
 
@@ -283,12 +283,13 @@ pub(super) fn reroute(conn: &mut Connection, routing: &Routing) -> rusqlite::Res
     if known.as_ref() == Some(&routing.fingerprint) {
         return Ok(0);
     }
+    let before = known.and_then(|known| (routing.before)(&known));
     let mut moved = 0;
     let mut after = Some(-1);
     while let Some(from) = after {
         let transaction = conn.transaction()?;
         transaction.execute("DELETE FROM meta WHERE name = 'routing'", [])?;
-        let (more, last) = reroute_some(&transaction, routing, from)?;
+        let (more, last) = reroute_some(&transaction, routing, before.as_ref(), from)?;
         moved += more;
         after = last;
         if after.is_none() {
@@ -301,7 +302,12 @@ pub(super) fn reroute(conn: &mut Connection, routing: &Routing) -> rusqlite::Res
     Ok(moved)
 }
 
-fn reroute_some(conn: &Connection, routing: &Routing, from: i64) -> rusqlite::Result<(u64, Option<i64>)> {
+fn reroute_some(
+    conn: &Connection,
+    routing: &Routing,
+    before: Option<&TopicOf>,
+    from: i64,
+) -> rusqlite::Result<(u64, Option<i64>)> {
     let mut query = conn.prepare_cached(
         "SELECT seq, account, type, subject, topic, id, trace, enters, checksum FROM parked WHERE seq > ?1
          ORDER BY seq LIMIT ?2",
@@ -313,7 +319,7 @@ fn reroute_some(conn: &Connection, routing: &Routing, from: i64) -> rusqlite::Re
         let seq: i64 = row.get(0)?;
         last = Some(seq);
         // One that cannot be read stays where it is.
-        moves.extend(rows::readable(reroute_one(row, routing))?.flatten().map(|to| (seq, to)));
+        moves.extend(rows::readable(reroute_one(row, routing, before))?.flatten().map(|to| (seq, to)));
     }
     drop(found);
     let mut update = conn.prepare_cached("UPDATE parked SET topic = ?2, checksum = ?3 WHERE seq = ?1")?;
@@ -324,11 +330,20 @@ fn reroute_some(conn: &Connection, routing: &Routing, from: i64) -> rusqlite::Re
 }
 
 /// The topic to which a row goes from now on, where that is another, and its checksum then.
-fn reroute_one(row: &Row<'_>, routing: &Routing) -> rusqlite::Result<Option<(Text, Option<i64>)>> {
+fn reroute_one(
+    row: &Row<'_>,
+    routing: &Routing,
+    before: Option<&TopicOf>,
+) -> rusqlite::Result<Option<(Text, Option<i64>)>> {
     let (account, subject, topic) =
         (row.get_ref(1)?.as_str()?, row.get_ref(3)?.as_str()?, row.get_ref(4)?.as_str()?);
-    let to = (routing.topic)(&AccountId::new(account), rows::event_type(row, 2)?, subject);
+    let (of, event_type) = (AccountId::new(account), rows::event_type(row, 2)?);
+    let to = (routing.topic)(&of, event_type, subject);
     let Some(to) = to.filter(|to| **to != *topic) else { return Ok(None) };
+    let had = before.and_then(|before| before(&of, event_type, subject));
+    if had.is_some_and(|had| *had != *topic) {
+        return Ok(None);
+    }
     let covered = |topic| -> rusqlite::Result<_> {
         Ok(Covered {
             account: account.as_bytes(),

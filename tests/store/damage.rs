@@ -282,6 +282,7 @@ async fn a_row_that_moved_to_another_topic_is_whole_there_and_a_damaged_one_is_n
     let routing = || fleetbus::replay::Routing {
         fingerprint: "another bus".to_owned(),
         topic: Box::new(|_, event_type, _| Some(format!("other.{event_type}").into())),
+        before: Box::new(|_| None),
     };
     let (running, recovered) = Running::open(dir, limits(), Some(routing())).await;
     assert_eq!(recovered.rerouted, 3);
@@ -304,8 +305,11 @@ async fn a_row_that_says_what_no_row_says_is_set_aside_and_nothing_waits_for_it(
     )
     .unwrap();
     drop(conn);
-    let routing =
-        fleetbus::replay::Routing { fingerprint: "another bus".to_owned(), topic: Box::new(|_, _, _| None) };
+    let routing = fleetbus::replay::Routing {
+        fingerprint: "another bus".to_owned(),
+        topic: Box::new(|_, _, _| None),
+        before: Box::new(|_| None),
+    };
     let (running, _) = Running::open(dir, limits(), Some(routing)).await;
     let key = lane("acme", "subject");
     let rows = running.read_lane(key.clone(), None, 10, u64::MAX).await.unwrap();
@@ -412,6 +416,7 @@ async fn a_bit_that_turned_in_a_row_that_goes_to_another_topic_is_found_there() 
     let routing = fleetbus::replay::Routing {
         fingerprint: "another bus".to_owned(),
         topic: Box::new(|_, event_type, _| Some(format!("other.{event_type}").into())),
+        before: Box::new(|_| None),
     };
     let (running, recovered) = Running::open(dir, limits(), Some(routing)).await;
     assert_eq!(recovered.lanes.len(), 2, "one is of a subject that there is not");

@@ -40,6 +40,7 @@ async fn what_an_older_version_parked_is_there_in_its_order() {
         let routing = Routing {
             fingerprint: "another bus".to_owned(),
             topic: Box::new(|_, event_type, _| Some(format!("fleet.{event_type}").into())),
+            before: Box::new(|_| None),
         };
         let (running, recovered) = Running::open(dir, limits.clone(), Some(routing)).await;
         let parked = told["parked"].as_array().unwrap();

@@ -1,18 +1,25 @@
-//! Rows that move to other topics at a start, in a store of its own: one that was cut short between two of its transactions.
-//! Neighbour: `../store.rs` has what a whole one does.
+//! Rows that move to other topics at a start, in a store of its own: one that was cut short between two of its transactions, and rows
+//! that an operator put elsewhere. Neighbour: `../store.rs` has what a whole one does.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fleetbus::replay::{DataDir, Routing, Store};
+use fleetbus::replay::{DataDir, Recovered, Routing, Store};
 
-use crate::support::{Running, lane, limits, parked};
+use crate::support::{Running, lane, limits, park, parked};
 
 /// More rows than one transaction moves.
 const ROWS: u64 = 6_000;
 
 fn routing(topic: &'static str) -> Routing {
-    Routing { fingerprint: topic.to_owned(), topic: Box::new(move |_, _, _| Some(topic.into())) }
+    Routing {
+        fingerprint: topic.to_owned(),
+        topic: Box::new(move |_, _, _| Some(topic.into())),
+        before: Box::new(|fingerprint| {
+            let known = ["old", "new"].into_iter().find(|known| *known == fingerprint)?;
+            Some(Box::new(move |_, _, _| Some(known.into())))
+        }),
+    }
 }
 
 #[tokio::test]
@@ -35,6 +42,7 @@ async fn what_a_start_that_was_cut_short_has_moved_is_moved_back_by_the_old_conf
             assert!(asked.fetch_add(1, Ordering::Relaxed) < ROWS - 500, "as if it were killed");
             Some("new".into())
         }),
+        before: Box::new(|_| None),
     };
     let lock = DataDir::lock(dir.path()).await.unwrap();
     let opened = catch_unwind(AssertUnwindSafe(|| drop(Store::open(&lock, limits(), Some(dies)))));
@@ -44,4 +52,22 @@ async fn what_a_start_that_was_cut_short_has_moved_is_moved_back_by_the_old_conf
     let (running, recovered) = Running::open(dir, limits(), Some(routing("old"))).await;
     assert_eq!(recovered.lanes.len(), 1, "one lane, in its order");
     assert_eq!(running.lane_seqs(&key).await, expected);
+}
+
+#[tokio::test]
+async fn a_row_that_an_operator_put_elsewhere_stays_there_where_its_old_topic_can_be_told() {
+    let (running, _) = Running::open(tempfile::tempdir().unwrap(), limits(), Some(routing("old"))).await;
+    for topic in ["old", "chosen"] {
+        let mut key = lane("acme", "a");
+        key.topic = topic.into();
+        park(&running.store, vec![parked(&running.store, &key)]).await.unwrap();
+    }
+    let topics = |recovered: &Recovered| -> Vec<String> {
+        recovered.lanes.iter().map(|lane| lane.key.topic.to_string()).collect()
+    };
+    let (running, recovered) = running.restart(limits(), Some(routing("new"))).await;
+    assert_eq!(topics(&recovered), ["new", "chosen"]);
+    let unreadable = Routing { before: Box::new(|_| None), ..routing("another bus") };
+    let (_running, recovered) = running.restart(limits(), Some(unreadable)).await;
+    assert_eq!(topics(&recovered), ["another bus"], "nothing tells the one from the other");
 }
