@@ -9,8 +9,8 @@ mod moved;
 mod properties;
 mod registry;
 mod topics;
+mod turns;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -33,13 +33,8 @@ use contact::{Contact, Say, Trouble, Way};
 use errors::failure_of;
 use properties::Properties;
 use registry::SchemaRegistry;
+use turns::{Meant, STALE, Sent, Taken, Turns};
 
-/// Messages that wait for their turn while they are sent one by one; what they weigh is bounded by the memory permits.
-const WAITING: usize = 65_536;
-/// A message in flight this long does not hold back those that wait: a partition may hang.
-const STALE: Duration = Duration::from_millis(100);
-/// How long messages are sent one by one after a batch was refused for what is in it.
-const ALONE: Duration = Duration::from_secs(10);
 /// First and last pause between two clients.
 const REBUILD_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// How often the files of the configuration are looked at.
@@ -60,6 +55,8 @@ pub struct KafkaBus {
 }
 
 type Client = ThreadedProducer<Context>;
+/// Whether the client took a message; else why not, with the ticket.
+type Produced = Result<(), (Failure, Ticket)>;
 
 /// What the client's threads and the callers share.
 struct Shared {
@@ -74,43 +71,12 @@ struct Shared {
     contact: Mutex<Contact>,
 }
 
-/// Who is sent when. Normally everything, at once.
-#[derive(Default)]
-struct Turns {
-    /// In order: those that wait while messages are sent one by one.
-    waiting: VecDeque<(Message, Ticket)>,
-    in_flight: usize,
-    sent_at: Option<Instant>,
-    /// Messages are sent one by one until then.
-    alone_until: Option<Instant>,
-    /// To be told outside of every lane's critical section. Until their lanes know, nothing more is taken: a later message
-    /// must not overtake one that failed.
-    failed: Vec<(Failure, Ticket)>,
-    /// Threads that tell some of them at the moment.
-    tellers: usize,
-}
-
-impl Turns {
-    fn is_stale(&self) -> bool {
-        self.sent_at.is_none_or(|at| at.elapsed() >= STALE)
-    }
-
-    /// Whether a lane does not know yet that a message of its failed.
-    fn is_fenced(&self) -> bool {
-        !self.failed.is_empty() || self.tellers > 0
-    }
-
-    fn sends_alone(&mut self) -> bool {
-        self.alone_until = self.alone_until.filter(|until| Instant::now() < *until);
-        self.alone_until.is_some()
-    }
-}
-
 /// A message in the client's hands.
 struct Flight {
     ticket: Ticket,
-    /// Nothing else was in flight: what the broker says of its batch, it says of this message.
-    alone: bool,
+    topic: Text,
+    size: usize,
+    sent: Sent,
 }
 
 /// What librdkafka calls.
@@ -154,15 +120,11 @@ impl ProducerContext for Context {
                 self.shared.is_up();
                 Outcome::Delivered
             }
-            Err((error, _)) => self.shared.outcome_of(error, flight.alone),
+            Err((error, _)) => self.shared.outcome_of(error, &flight),
         };
-        flight.ticket.resolve(outcome);
-        let mut turns = self.shared.turns.lock();
-        turns.in_flight = turns.in_flight.saturating_sub(1);
-        if turns.in_flight == 0 || !turns.sends_alone() {
-            self.shared.flush(&mut turns);
-        }
-        drop(turns);
+        let Flight { ticket, topic, .. } = *flight;
+        ticket.resolve(outcome);
+        self.shared.turn(|turns, produce| turns.ended(&topic, produce));
         self.shared.tell_failed();
     }
 }
@@ -211,8 +173,8 @@ impl Shared {
     }
 
     /// How an attempt that the client gave up ended. A purge leaves open whether what was in flight has been stored. A
-    /// broker refuses whole batches: which message it means is known once they are sent one by one.
-    fn outcome_of(&self, error: &KafkaError, alone: bool) -> Outcome {
+    /// broker refuses whole batches: which message it means is known once it is sent alone.
+    fn outcome_of(&self, error: &KafkaError, flight: &Flight) -> Outcome {
         match error.rdkafka_error_code() {
             // The last one: the broker's answer could not be read.
             Some(
@@ -226,60 +188,31 @@ impl Shared {
             Some(_) | None => {}
         }
         Outcome::Failed(match failure_of(error) {
-            Failure::Unfit(why) if !alone => {
-                self.turns.lock().alone_until = Some(Instant::now() + ALONE);
-                // No sign that the bus is away.
-                Failure::Busy(format!("a batch was refused, its messages are sent one by one: {why}"))
+            Failure::Unfit(why) => {
+                match self.turns.lock().refused(&flight.topic, flight.size, flight.sent) {
+                    Meant::This => Failure::Unfit(why),
+                    // No sign that the bus is away.
+                    Meant::AnyOfTheBatch => Failure::Busy(format!(
+                        "a batch was refused, its largest messages are sent one by one: {why}"
+                    )),
+                }
             }
             Failure::Broken(why) => {
                 self.break_down();
                 Failure::Broken(why)
             }
-            failure @ (Failure::Unfit(_)
-            | Failure::Refused(_)
+            failure @ (Failure::Refused(_)
             | Failure::Full(_)
             | Failure::Unavailable(_)
             | Failure::Busy(_)) => failure,
         })
     }
 
-    /// Produces what waits, in order: all of it, or the first where messages are sent one by one.
-    fn flush(&self, turns: &mut Turns) {
-        while let Some((message, ticket)) = turns.waiting.pop_front() {
-            let alone = turns.sends_alone();
-            let only = alone && turns.in_flight == 0;
-            match self.produce(&message, ticket, only) {
-                Ok(()) => {
-                    turns.in_flight += 1;
-                    turns.sent_at = Some(Instant::now());
-                    if alone {
-                        break;
-                    }
-                }
-                // It waits on: whoever comes next, an acknowledgement or `STALE`, tries again.
-                Err((Failure::Busy(_), ticket)) => {
-                    turns.waiting.push_front((message, ticket));
-                    break;
-                }
-                Err((failure, ticket)) => {
-                    let rest = match &failure {
-                        Failure::Unfit(_) => None,
-                        Failure::Refused(_) | Failure::Full(_) => {
-                            Some(Failure::Unavailable("one before it was refused".to_owned()))
-                        }
-                        Failure::Unavailable(_) | Failure::Busy(_) | Failure::Broken(_) => {
-                            Some(failure.clone())
-                        }
-                    };
-                    turns.failed.push((failure, ticket));
-                    if let Some(rest) = rest {
-                        let waiting = std::mem::take(&mut turns.waiting);
-                        turns.failed.extend(waiting.into_iter().map(|(_, ticket)| (rest.clone(), ticket)));
-                    }
-                }
-            }
-        }
-        if !turns.failed.is_empty() {
+    /// It may be the turn of what waits.
+    fn turn(&self, of: impl FnOnce(&mut Turns, &dyn Fn(&Message, Ticket, Sent) -> Produced)) {
+        let mut turns = self.turns.lock();
+        of(&mut turns, &|message, ticket, sent| self.produce(message, ticket, sent));
+        if turns.is_fenced() {
             self.ring.notify_one();
         }
     }
@@ -287,21 +220,17 @@ impl Shared {
     /// Tells what failed before it was sent. The fence is lifted by the last who tells, for several threads may. Never called
     /// inside a lane's critical section.
     fn tell_failed(&self) {
-        let failed = {
-            let mut turns = self.turns.lock();
-            if turns.failed.is_empty() {
-                return;
-            }
-            turns.tellers += 1;
-            std::mem::take(&mut turns.failed)
-        };
+        let failed = self.turns.lock().begin_to_tell();
+        if failed.is_empty() {
+            return;
+        }
         for (failure, ticket) in failed {
             ticket.resolve(Outcome::Failed(failure));
         }
-        self.turns.lock().tellers -= 1;
+        self.turns.lock().told();
     }
 
-    fn produce(&self, message: &Message, ticket: Ticket, alone: bool) -> Result<(), (Failure, Ticket)> {
+    fn produce(&self, message: &Message, ticket: Ticket, sent: Sent) -> Produced {
         let client = self.client.load();
         let Some(client) = client.as_ref().filter(|_| !self.broken.load(Ordering::Relaxed)) else {
             return Err((Failure::Broken("the client is being rebuilt".to_owned()), ticket));
@@ -312,7 +241,8 @@ impl Shared {
             .fold(OwnedHeaders::new_with_capacity(message.headers.len()), |headers, (key, value)| {
                 headers.insert(Header { key, value: Some(value.as_bytes()) })
             });
-        let record = BaseRecord::with_opaque_to(&message.topic, Box::new(Flight { ticket, alone }))
+        let flight = Flight { ticket, topic: message.topic.clone(), size: message.payload.len(), sent };
+        let record = BaseRecord::with_opaque_to(&message.topic, Box::new(flight))
             .key(message.key.as_bytes())
             .payload(message.payload.as_ref())
             .headers(headers);
@@ -352,21 +282,8 @@ impl KafkaBus {
 
     fn hand_over(&self, message: &Message, ticket: Ticket) -> Result<(), (Failure, Ticket)> {
         let mut turns = self.shared.turns.lock();
-        if turns.is_fenced() {
-            return Err((Failure::Busy("messages before it failed".to_owned()), ticket));
-        }
-        let alone = turns.sends_alone();
-        if turns.waiting.is_empty() && (!alone || turns.in_flight == 0) {
-            self.shared.produce(message, ticket, alone)?;
-            turns.in_flight += 1;
-            turns.sent_at = alone.then(Instant::now);
-            return Ok(());
-        }
-        if turns.waiting.len() >= WAITING {
-            return Err((Failure::Busy("too many messages wait for their turn".to_owned()), ticket));
-        }
-        turns.waiting.push_back((message.clone(), ticket));
-        if turns.waiting.len() == 1 {
+        let produce = |message: &Message, ticket, sent| self.shared.produce(message, ticket, sent);
+        if turns.take(message, ticket, produce)? == Taken::WaitsFirst {
             self.shared.ring.notify_one();
         }
         Ok(())
@@ -422,18 +339,14 @@ impl KafkaBus {
             // An acknowledgement brings the next along; this is for one that does not come.
             while self.somebody_waits() {
                 sleep(STALE).await;
-                let mut turns = self.shared.turns.lock();
-                if turns.is_stale() {
-                    self.shared.flush(&mut turns);
-                }
-                drop(turns);
+                self.shared.turn(|turns, produce| turns.flush_stale(produce));
                 self.shared.tell_failed();
             }
         }
     }
 
     fn somebody_waits(&self) -> bool {
-        !self.shared.turns.lock().waiting.is_empty()
+        self.shared.turns.lock().does_any_wait()
     }
 
     /// A secret or certificate is another one: a client that has it takes the place of the one that has not. What was seen.
@@ -494,12 +407,12 @@ impl KafkaBus {
             GoingOut::Broken => Duration::ZERO,
         };
         let_end(old, patience, PATIENCE).await;
-        self.shared.flush(&mut self.shared.turns.lock());
+        self.shared.turn(|turns, produce| turns.fail_all(produce));
         self.shared.tell_failed();
     }
 
     fn put_in(&self, client: Client) {
-        self.shared.turns.lock().in_flight = 0;
+        self.shared.turns.lock().begin_anew();
         self.shared.client.store(Some(Arc::new(client)));
         self.shared.broken.store(false, Ordering::Relaxed);
     }
@@ -558,7 +471,7 @@ mod tests {
 
     fn fail(shared: &Arc<Shared>, entry: u64) {
         let ticket = Ticket::new(Arc::new(Slow(Arc::clone(shared))), entry);
-        shared.turns.lock().failed.push((Failure::Busy("full".to_owned()), ticket));
+        shared.turns.lock().fail(Failure::Busy("full".to_owned()), ticket);
     }
 
     #[test]
