@@ -368,7 +368,20 @@ async fn a_check_finds_makes_and_warns() {
         findings.iter().any(|f| matches!(f, Finding::Weak(why) if why.contains("one replica"))),
         "{findings:?}"
     );
+    kafka.configure(&topic, "max.message.bytes", "20000").await;
+    let is_small = |f: &Finding| matches!(f, Finding::Weak(why) if why.contains("batch.size to 20000"));
+    let findings = makes.bus.check(&topics).await;
+    assert!(findings.iter().any(is_small), "{findings:?}");
     makes.close().await;
+    let fits = desk(config(&kafka.brokers, &[("batch.size", "20000")]));
+    let findings = fits.bus.check(&topics).await;
+    assert!(!findings.iter().any(is_small), "{findings:?}");
+    kafka.configure(&topic, "cleanup.policy", "compact").await;
+    let findings = fits.bus.check(&topics).await;
+    let is_compacted =
+        |f: &Finding| matches!(f, Finding::Weak(why) if why.contains("cleanup.policy compact"));
+    assert!(findings.iter().any(is_compacted), "{findings:?}");
+    fits.close().await;
 }
 
 /// TLS, a user, and rights given one by one.

@@ -15,6 +15,8 @@ const PROMISED: [(&str, &str); 5] = [
     ("linger.ms", "0"),
     ("partitioner", "murmur2_random"),
 ];
+/// `batch.size` and `message.max.bytes`, where they are not set.
+const LARGEST_BATCH: u64 = 1_000_000;
 const BOUNDS: [(&str, &str); 8] = [
     ("max.in.flight.requests.per.connection", "5"),
     ("queue.buffering.max.kbytes", "65536"),
@@ -82,5 +84,12 @@ impl Properties {
 
     pub(super) fn administrator(&self) -> ClientConfig {
         self.config()
+    }
+
+    /// How many bytes of several messages the client sends at once, at most.
+    pub(super) fn largest_batch(&self) -> u64 {
+        let bounds = self.set.iter().filter(|(name, _)| name == "batch.size" || name == "message.max.bytes");
+        let bounds = bounds.filter_map(|(_, value)| value.parse().ok());
+        bounds.fold(LARGEST_BATCH, u64::min)
     }
 }

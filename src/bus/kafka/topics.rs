@@ -52,7 +52,7 @@ impl KafkaBus {
                 Some(_) | None => missing.push(topic.clone()),
             }
         }
-        findings.extend(self.weak_in_sync(topics, &missing).await);
+        findings.extend(self.weak_settings(topics, &missing).await);
         findings.extend(self.missing(&missing).await);
         findings
     }
@@ -61,8 +61,9 @@ impl KafkaBus {
         self.properties.load().administrator().create()
     }
 
-    /// Topics with several replicas of which one is enough for an acknowledgement.
-    async fn weak_in_sync(&self, topics: &[Text], missing: &[Text]) -> Vec<Finding> {
+    /// Topics of which one replica's word is enough for an acknowledgement, those that do not keep what they took, and those that take
+    /// less than the client sends at once.
+    async fn weak_settings(&self, topics: &[Text], missing: &[Text]) -> Vec<Finding> {
         let there: Vec<&Text> = topics.iter().filter(|topic| !missing.contains(topic)).collect();
         let Ok(admin) = self.admin() else { return Vec::new() };
         let asked: Vec<ResourceSpecifier<'_>> =
@@ -71,15 +72,27 @@ impl KafkaBus {
         let Ok(Ok(answers)) = timeout(ASK, admin.describe_configs(asked.iter(), &options)).await else {
             return Vec::new();
         };
-        let weak = answers.into_iter().flatten().zip(there).filter(|(answer, _)| {
-            answer.entry_map().get("min.insync.replicas").is_some_and(|e| e.value.as_deref() == Some("1"))
+        let sends = self.properties.load().largest_batch();
+        let weak = answers.into_iter().flatten().zip(there).flat_map(|(answer, topic)| {
+            let settings = answer.entry_map();
+            let setting = |name| settings.get(name).and_then(|entry| entry.value.as_deref());
+            let takes = setting("max.message.bytes").and_then(|bytes| bytes.parse::<u64>().ok());
+            let found = [
+                (setting("min.insync.replicas") == Some("1")).then(|| {
+                    "min.insync.replicas 1: one broker's word is enough for an acknowledgement".to_owned()
+                }),
+                setting("cleanup.policy").filter(|policy| policy.contains("compact")).map(|policy| {
+                    format!("cleanup.policy {policy}: of each vehicle's events only the newest stays there")
+                }),
+                takes.filter(|takes| *takes < sends).map(|takes| {
+                    format!(
+                        "max.message.bytes {takes}, and batches may have {sends} bytes: one that is refused holds its vehicles up, and may change the order of their events; raise it, or set batch.size to {takes} in bus.kafka.properties"
+                    )
+                }),
+            ];
+            found.into_iter().flatten().map(move |found| Finding::Weak(format!("topic {topic} has {found}")))
         });
-        weak.map(|(_, topic)| {
-            Finding::Weak(format!(
-                "topic {topic} has min.insync.replicas 1: one broker's word is enough for an acknowledgement"
-            ))
-        })
-        .collect()
+        weak.collect()
     }
 
     async fn missing(&self, missing: &[Text]) -> Vec<Finding> {
