@@ -328,6 +328,37 @@ async fn a_nats_that_trusts_an_operator_takes_who_has_credentials_of_its_account
     }
 }
 
+/// The server tells nobody of a user's own limit, and ends the connection of who sends more.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_larger_than_a_user_may_send_is_unfit_and_stops_nobody_else() {
+    let trust = Trust::new();
+    let nats = Nats::start(Guard::Open, trust.lines());
+    let dir = TempDir::new().expect("a folder");
+    let path = dir.path().join("limited");
+    std::fs::write(&path, trust.credentials_for(2_000)).expect("a writable folder");
+    let limited = config::Nats {
+        credentials: Some(SecretSource::File(path)),
+        create: Create::Missing,
+        ..config(&nats, "LIMITED")
+    };
+    let desk = desk(limited).await;
+    desk.bus.check(&["limited.a".into()]).await;
+    let mut large = message("limited.a", "key", 1);
+    large.payload = vec![b'7'; 3_000].into();
+    let mut number = 1;
+    let unfit = async {
+        while kind(&desk.attempt(number, &large).await) != "unfit" {
+            number += 1;
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), unfit).await.expect("unfit, and not sent again and again");
+    desk.delivers(1_000, &message("limited.b", "key", 2)).await;
+    assert_eq!(kind(&desk.attempt(2_000, &large).await), "unfit", "at once");
+    assert!(desk.bus.is_available(), "the connection is still there");
+    desk.close().await;
+}
+
 /// A stream of the test's own on `root.>`, which answers one copy after the other so, and with nothing where that is empty; then
 /// no more.
 async fn played<T>(nats: &Nats, root: &str, answers: &[&'static str], asks: impl Future<Output = T>) -> T {
@@ -398,9 +429,10 @@ async fn a_stream_that_was_seen_and_does_not_answer_is_unavailable() {
     desk.close().await;
 }
 
-/// So is one that the check found, before anything was sent.
+/// So is one that the check found, before anything was sent; until the server says that it is gone. That it is there again is news.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_a_check_found_and_does_not_answer_is_unavailable() {
+async fn a_stream_that_a_check_found_and_does_not_answer_is_unavailable_and_refused_once_it_is_known_to_be_gone()
+ {
     let nats = shared_nats();
     let held = unique("held");
     let name = stream(nats, &held, Stream::default()).await;
@@ -413,7 +445,25 @@ async fn a_stream_that_a_check_found_and_does_not_answer_is_unavailable() {
     );
     let jetstream = async_nats::jetstream::new(nats.client().await);
     jetstream.delete_stream(&name).await.expect("it was there");
-    assert_eq!(kind(&desk.attempt(4, &message(&format!("{held}.a"), "key", 4)).await), "unavailable");
+    let of = |number: u64| message(&format!("{held}.a"), "key", number);
+    assert_eq!(kind(&desk.attempt(4, &of(4)).await), "unavailable");
+    let mut number = 5;
+    let refused = async {
+        while kind(&desk.attempt(number, &of(4)).await) != "refused" {
+            number += 1;
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(PATIENCE, refused).await.expect("it is known to be gone");
+    while desk.bus.has_news_of_topics() {}
+    stream(nats, &held, Stream::default()).await;
+    let news = async {
+        while !desk.bus.has_news_of_topics() {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(PATIENCE, news).await.expect("it is known to be there");
+    desk.delivers(1_000, &of(5)).await;
     desk.close().await;
 }
 

@@ -39,21 +39,26 @@ impl Trust {
 
     /// The credentials file of a new user of the account.
     pub fn credentials(&self) -> String {
-        credentials(&self.account)
+        credentials(&self.account, -1)
+    }
+
+    /// That of one who may send so many bytes at once.
+    pub fn credentials_for(&self, payload: i64) -> String {
+        credentials(&self.account, payload)
     }
 
     /// Credentials that look the same, of an account that the server does not know.
     pub fn stranger() -> String {
-        credentials(&KeyPair::new_account())
+        credentials(&KeyPair::new_account(), -1)
     }
 }
 
-fn credentials(account: &KeyPair) -> String {
+fn credentials(account: &KeyPair, payload: i64) -> String {
     let user = KeyPair::new_user();
     let claim = claim(
         account,
         &user.public_key(),
-        &json!({ "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1, "pub": {}, "sub": {} }),
+        &json!({ "type": "user", "version": 2, "subs": -1, "data": -1, "payload": payload, "pub": {}, "sub": {} }),
     );
     let seed = user.seed().expect("a seed");
     format!(

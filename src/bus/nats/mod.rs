@@ -6,9 +6,12 @@
 mod errors;
 mod limit;
 mod login;
+mod silence;
+mod stream;
 mod subjects;
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,30 +19,30 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use async_nats::connection::State;
 use async_nats::jetstream;
-use async_nats::jetstream::context::{
-    ContextBuilder, GetStreamError, GetStreamErrorKind, PublishError, PublishErrorKind,
-};
+use async_nats::jetstream::context::{ContextBuilder, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::{
-    Client, ClientError, ConnectErrorKind, ConnectOptions, Event, HeaderMap, HeaderName, ServerError,
+    Client, ClientError, ConnectErrorKind, ConnectOptions, Event, HeaderMap, HeaderName, Server, ServerError,
 };
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Failure, Finding, Message, OpenError, Outcome, Ticket};
+use super::{Failure, Message, OpenError, Outcome, Ticket};
 use crate::config;
 use crate::deliver::seldom::Seldom;
 use crate::event::Text;
-use errors::{Reaction, Sending, Stream, is_unavailability, reaction};
-use limit::{Limit, TooLarge};
+use errors::{Reaction, Sending, Stream, reaction};
+use limit::{Limit, Open, Sizes, TooLarge};
 use login::Login;
-use subjects::{Seen, covers, everything, without_subject};
+use silence::Heard;
+use stream::Unanswered;
+use subjects::{Seen, without_subject};
 
 /// Messages handed over and not yet taken by the task, and attempts under way: beyond it the client is busy.
 const QUEUE: usize = 4_096;
@@ -51,13 +54,13 @@ const WINDOW: Duration = Duration::from_secs(90);
 const AGAIN: Duration = Duration::from_millis(250);
 /// How long the first connection is waited for with what comes meanwhile, before the bus counts as away.
 const BEGINNING: Duration = Duration::from_secs(1);
-/// How long a question about the stream may take.
-const ASK: Duration = Duration::from_secs(5);
 /// The longest subject that is published. A server reads 4,096 bytes (`max_control_line`) of subject, inbox and lengths, and
 /// ends the connection of who sends more: one message would take everyone's connection away, again and again.
 const SUBJECT: usize = 3_072;
 /// Between two lines about another stream than the configured one.
 const OTHER_STREAM: Duration = Duration::from_secs(60);
+/// What a server says before it ends the connection of who sends more than a user or account may at once.
+const TOO_LARGE: &str = "maximum payload violation";
 /// Subjects that the server refused lately, at most.
 const REFUSED: usize = 1_024;
 
@@ -92,9 +95,12 @@ struct Shared {
     /// Rises with every refusal of a subject.
     refusals: watch::Sender<u64>,
     seen: Mutex<Seen>,
+    unanswered: Unanswered,
+    heard: Heard,
     /// There is a new connection, and nobody has asked for news of topics since.
     news: AtomicBool,
     limit: Mutex<Limit>,
+    sizes: Mutex<Sizes>,
     /// Why the last try to connect failed.
     why_not: Mutex<Option<String>>,
 }
@@ -112,8 +118,11 @@ impl Shared {
             violations: Mutex::default(),
             refusals: watch::Sender::new(0),
             seen: Mutex::default(),
+            unanswered: Unanswered::default(),
+            heard: Heard::default(),
             news: AtomicBool::new(false),
             limit: Mutex::new(Limit::new(Instant::now())),
+            sizes: Mutex::default(),
             why_not: Mutex::default(),
         }
     }
@@ -151,18 +160,26 @@ impl Shared {
                     // Its words name the subject, and so the vehicle.
                     tracing::debug!(error = "no permission to publish", "nats.server_error");
                 } else {
+                    if text.to_ascii_lowercase().contains(TOO_LARGE) {
+                        self.sizes.lock().violated(Instant::now());
+                    }
                     tracing::debug!(error = %text, "nats.server_error");
                 }
             }
             // The one comes where rights are taken away, the other from each try to connect after that.
             Event::ServerError(ServerError::AuthorizationViolation) => self.turn_away(),
             Event::ClientError(ClientError::Other(text)) if is_no_login(text) => self.turn_away(),
-            other => {
-                if let Event::ClientError(ClientError::Other(text)) = other {
-                    *self.why_not.lock() = Some(text.clone());
-                }
-                tracing::debug!(event = %other, "nats.event");
-            }
+            other => tracing::debug!(event = %other, "nats.event"),
+        }
+    }
+
+    /// What the client met when it tried these servers last, before it tries them again. Said once until there is a connection.
+    fn tried(&self, servers: &[Server]) {
+        let Some(why) = servers.iter().find_map(|server| server.last_error.clone()) else { return };
+        let is_news = self.why_not.lock().replace(why.clone()).is_none();
+        // That is said by itself.
+        if is_news && !is_no_login(&why) {
+            tracing::warn!(error = why, "nats.unreachable");
         }
     }
 
@@ -180,9 +197,9 @@ impl Shared {
     }
 }
 
-/// Whether the client says that the server refused who it is. It hands on no more than the kind's words.
+/// Whether the client says that the server refused who it is. It hands on the kind's words, and what follows them at most.
 fn is_no_login(text: &str) -> bool {
-    text == ConnectErrorKind::AuthorizationViolation.to_string()
+    text.starts_with(&ConnectErrorKind::AuthorizationViolation.to_string())
 }
 
 /// The subject of a `Permissions Violation for Publish to "subject"`. Kept in lower case, as servers and clients differ.
@@ -194,7 +211,7 @@ fn violated_subject(text: &str) -> Option<&str> {
 impl NatsBus {
     pub(super) fn open(nats: &config::Nats) -> Result<Self, OpenError> {
         let shared = Arc::new(Shared::new());
-        let told = Arc::clone(&shared);
+        let (told, tries) = (Arc::clone(&shared), Arc::clone(&shared));
         let (login, fails) = (Login::open(nats)?, Arc::new(AtomicBool::new(false)));
         let mut options =
             ConnectOptions::with_auth_callback(move |nonce| login.clone().answers(nonce, Arc::clone(&fails)))
@@ -204,6 +221,11 @@ impl NatsBus {
                 .ping_interval(Duration::from_secs(10))
                 .reconnect_delay_callback(|attempts| {
                     Duration::from_millis((attempts as u64 * 100).min(2_000))
+                })
+                .reconnect_to_server_callback(move |servers, _| {
+                    tries.tried(&servers);
+                    // Whichever it would take.
+                    std::future::ready(None)
                 })
                 .event_callback(move |event| {
                     let told = Arc::clone(&told);
@@ -265,9 +287,13 @@ impl NatsBus {
         }
         let mut inside = self.inside.lock().await;
         let mut attempts = FuturesUnordered::new();
+        let mut asking = pin!(self.ask_where_nobody_answers());
+        let mut moving = pin!(self.move_where_nothing_is_heard());
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
+                never = &mut asking => match never {},
+                never = &mut moving => match never {},
                 Some(()) = attempts.next(), if !attempts.is_empty() => {}
                 Some((message, ticket)) = inside.recv(), if attempts.len() < QUEUE => {
                     attempts.push(self.attempt(message, ticket));
@@ -306,6 +332,8 @@ impl NatsBus {
         let mut sent = false;
         let mut asked = false;
         let mut every = AGAIN;
+        let size = size_of(&message);
+        let mut open = None;
         loop {
             let connection = self.shared.connection.load_full().filter(|_| self.is_available());
             let Some(connection) = connection else {
@@ -321,6 +349,11 @@ impl NatsBus {
             };
             let sending = if sent { Sending::Again } else { Sending::First };
             let now = Instant::now();
+            if self.shared.sizes.lock().is_too_large(size, now) {
+                let why = "larger than this user or account may send at once".to_owned();
+                return ticket.resolve(failed(Failure::Unfit(why), sending));
+            }
+            open.get_or_insert_with(|| Open::new(&self.shared.sizes, size));
             sent = true;
             connections.mark_unchanged();
             let acknowledged = async {
@@ -347,12 +380,13 @@ impl NatsBus {
                     {
                         tracing::warn!(stream = taken.stream, times, "nats.other_stream");
                     }
-                    self.shared.seen.lock().took(&self.config.subject, &message.topic);
+                    self.shared.heard.acknowledged();
+                    self.shared.seen.lock().took(&self.config.subject, &message.topic, &taken.stream);
                     return ticket.resolve(Outcome::Delivered);
                 }
                 Ended::Forbidden => {
                     let why = "no permission to publish to this subject".to_owned();
-                    return ticket.resolve(refused(why, sending));
+                    return ticket.resolve(failed(Failure::Refused(why), sending));
                 }
                 Ended::Told(Err(error))
                     if !asked
@@ -363,7 +397,7 @@ impl NatsBus {
                     (asked, sent) = (true, sending == Sending::Again);
                     timeout(ACK, connections.changed()).await.ok();
                 }
-                Ended::Told(Err(error)) => match reaction(&error, sending, self.stream_of(&message.topic)) {
+                Ended::Told(Err(error)) => match self.react(&error, sending, &message.topic) {
                     Reaction::End(failure) => return ticket.resolve(Outcome::Failed(failure)),
                     Reaction::Lose => return ticket.resolve(Outcome::Unresolved),
                     Reaction::Again if begun.elapsed() >= window => {
@@ -393,6 +427,17 @@ impl NatsBus {
         }
     }
 
+    fn react(&self, error: &PublishError, sending: Sending, topic: &Text) -> Reaction {
+        if error.kind() == PublishErrorKind::StreamNotFound {
+            self.shared.unanswered.is(topic);
+        }
+        let reaction = reaction(error, sending, self.stream_of(topic));
+        if matches!(reaction, Reaction::Again | Reaction::End(Failure::Unavailable(_))) {
+            self.shared.heard.missed();
+        }
+        reaction
+    }
+
     fn stream_of(&self, topic: &str) -> Stream {
         let seen = self.shared.seen.lock().has(&self.config.subject, topic);
         if seen { Stream::Seen } else { Stream::Unseen }
@@ -408,110 +453,10 @@ impl NatsBus {
                 });
         }
     }
-
-    pub(super) async fn check(&self, topics: &[Text]) -> Vec<Finding> {
-        let unreachable = |why: String| {
-            vec![Finding::Unreachable(format!("NATS at {} cannot be reached: {why}", self.config.url))]
-        };
-        let client = match timeout(ASK, self.connect()).await {
-            Ok(Ok(connection)) => connection.client.clone(),
-            Ok(Err(why)) => return unreachable(why),
-            Err(_) => return unreachable("it does not answer".to_owned()),
-        };
-        let connected = timeout(ASK, async {
-            while client.connection_state() != State::Connected {
-                sleep(Duration::from_millis(20)).await;
-            }
-        });
-        if connected.await.is_err() {
-            if self.shared.turned_away.load(Ordering::Relaxed) {
-                return vec![Finding::Barred {
-                    what: format!("NATS at {} refuses the login", self.config.url),
-                    fix: "look at the credentials, and at the user's rights on the server".to_owned(),
-                }];
-            }
-            let why = self.shared.why_not.lock().clone();
-            return unreachable(why.unwrap_or_else(|| "it does not answer".to_owned()));
-        }
-        self.shared.connected.store(true, Ordering::Relaxed);
-        let context = ContextBuilder::new().timeout(ASK).build(client);
-        let name = &self.config.stream;
-        let wanted = everything(topics);
-        let info = match timeout(ASK, context.get_stream(name)).await {
-            Ok(Ok(stream)) => stream.cached_info().clone(),
-            // Else one that has no leader would be made, or called missing.
-            Ok(Err(error)) if cannot_be_asked(&error) => {
-                return unreachable(format!("stream {name} cannot be asked: {error}"));
-            }
-            Ok(Err(_)) if self.config.create == config::Create::Missing => {
-                let stream = jetstream::stream::Config {
-                    name: name.clone(),
-                    subjects: wanted.clone(),
-                    storage: jetstream::stream::StorageType::File,
-                    ..Default::default()
-                };
-                return match timeout(ASK, context.create_stream(stream)).await {
-                    Ok(Ok(_)) => {
-                        self.shared.seen.lock().holds(&wanted);
-                        vec![Finding::Made(format!("stream {name} on {}", wanted.join(", ")))]
-                    }
-                    Ok(Err(error)) => unreachable(format!("stream {name} cannot be made: {error}")),
-                    Err(_) => unreachable("it does not answer".to_owned()),
-                };
-            }
-            Ok(Err(_)) => {
-                return vec![Finding::Missing {
-                    what: format!("stream {name}"),
-                    command: format!(
-                        "nats stream add {name} --subjects '{}' --storage file --defaults",
-                        wanted.join(",")
-                    ),
-                }];
-            }
-            Err(_) => return unreachable("it does not answer".to_owned()),
-        };
-        self.shared.seen.lock().holds(&info.config.subjects);
-        let mut findings = vec![Finding::Fine(format!("stream {name}"))];
-        let uncovered: Vec<&String> = wanted
-            .iter()
-            .filter(|subject| !info.config.subjects.iter().any(|held| covers(held, subject)))
-            .collect();
-        for subject in uncovered {
-            findings.push(Finding::Missing {
-                what: format!("subject {subject} in stream {name}"),
-                command: format!("nats stream edit {name} --subjects '{subject}'"),
-            });
-        }
-        if info.config.num_replicas < 2 {
-            findings.push(Finding::Weak(format!(
-                "stream {name} has one replica: an acknowledgement survives a process, not a machine; a server syncs to disk every two minutes unless `sync_interval: always` is set"
-            )));
-        }
-        // A quarter of the window is left for what is on its way.
-        let window = info.config.duplicate_window * 3 / 4;
-        self.shared.window_ms.store(millis(window.min(WINDOW)), Ordering::Relaxed);
-        if window < WINDOW {
-            findings.push(Finding::Weak(format!(
-                "stream {name} remembers message ids for {:?} only: an event sent again later is stored twice, with one id",
-                info.config.duplicate_window
-            )));
-        }
-        findings
-    }
 }
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Whether the servers cannot say at the moment whether the stream is there.
-fn cannot_be_asked(error: &GetStreamError) -> bool {
-    match error.kind() {
-        GetStreamErrorKind::JetStream(told) => is_unavailability(told.error_code()),
-        GetStreamErrorKind::EmptyName
-        | GetStreamErrorKind::Request
-        | GetStreamErrorKind::InvalidStreamName => false,
-    }
 }
 
 fn publish(message: &Message) -> PublishMessage {
@@ -529,12 +474,18 @@ fn failed_unavailable(why: &str) -> Outcome {
     Outcome::Failed(Failure::Unavailable(why.to_owned()))
 }
 
-/// The outcome where this copy was refused: one before it may have been stored.
-fn refused(why: String, sending: Sending) -> Outcome {
+/// The outcome where this copy failed so: one before it may have been stored.
+fn failed(failure: Failure, sending: Sending) -> Outcome {
     match sending {
-        Sending::First => Outcome::Failed(Failure::Refused(why)),
+        Sending::First => Outcome::Failed(failure),
         Sending::Again => Outcome::Unresolved,
     }
+}
+
+/// What a server counts of a message, but for what is the same in all.
+fn size_of(message: &Message) -> usize {
+    message.payload.len()
+        + message.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
 }
 
 /// How one send ended.

@@ -1,6 +1,6 @@
 //! Subjects: what a stream takes, what a topic is called without the vehicle, and which streams were seen. Pure.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use crate::event::Text;
 
@@ -12,30 +12,37 @@ const NAMES: usize = 4_096;
 pub(super) struct Seen {
     /// What the stream said that it takes.
     held: Vec<String>,
-    /// Names of other topics of which it acknowledged a message.
-    named: HashSet<String>,
+    /// Names of other topics of which a message was acknowledged, and the stream that did.
+    named: HashMap<String, String>,
 }
 
 impl Seen {
-    /// The stream says that it takes these.
-    pub(super) fn holds(&mut self, subjects: &[String]) {
+    /// The configured stream says that it takes these, and no more what it took before.
+    pub(super) fn holds(&mut self, stream: &str, subjects: &[String]) {
+        self.is_gone(stream);
         self.held = subjects.to_vec();
     }
 
-    /// A message for this topic was acknowledged.
-    pub(super) fn took(&mut self, template: &str, topic: &str) {
+    /// It is not there any more.
+    pub(super) fn is_gone(&mut self, stream: &str) {
+        self.held.clear();
+        self.named.retain(|_, by| by != stream);
+    }
+
+    /// A message for this topic was acknowledged by this stream.
+    pub(super) fn took(&mut self, template: &str, topic: &str, stream: &str) {
         if self.is_held(topic) {
             return;
         }
         if self.named.len() >= NAMES {
             self.named.clear();
         }
-        self.named.insert(without_subject(template, topic));
+        self.named.insert(without_subject(template, topic), stream.to_owned());
     }
 
     /// Whether a stream for this topic was seen.
     pub(super) fn has(&self, template: &str, topic: &str) -> bool {
-        self.is_held(topic) || self.named.contains(&without_subject(template, topic))
+        self.is_held(topic) || self.named.contains_key(&without_subject(template, topic))
     }
 
     fn is_held(&self, topic: &str) -> bool {
@@ -113,10 +120,16 @@ mod tests {
         let template = "fleet.{type}.{account}.{subject}";
         let mut seen = Seen::default();
         assert!(!seen.has(template, "fleet.trip.acme.1"));
-        seen.took(template, "fleet.trip.acme.1");
+        seen.took(template, "fleet.trip.acme.1", "TRIPS");
         assert!(seen.has(template, "fleet.trip.acme.2"), "another vehicle");
         assert!(!seen.has(template, "fleet.stop.acme.1"));
-        seen.holds(&["fleet.stop.>".to_owned()]);
+        seen.holds("FLEET", &["fleet.stop.>".to_owned()]);
         assert!(seen.has(template, "fleet.stop.acme.1") && !seen.has(template, "fleet.alert.acme.1"));
+        seen.took(template, "fleet.alert.acme.1", "FLEET");
+        seen.holds("FLEET", &["fleet.stop.>".to_owned()]);
+        assert!(!seen.has(template, "fleet.alert.acme.1"), "it does not take that any more");
+        seen.is_gone("FLEET");
+        assert!(!seen.has(template, "fleet.stop.acme.1") && !seen.has(template, "fleet.alert.acme.1"));
+        assert!(seen.has(template, "fleet.trip.acme.1"), "another stream's");
     }
 }
