@@ -5,7 +5,6 @@
 
 #[path = "operate/backfill.rs"]
 mod backfill;
-#[expect(dead_code, reason = "shared with the tests of the promises")]
 #[path = "support/bridge.rs"]
 mod bridge;
 #[path = "operate/custom_data.rs"]
