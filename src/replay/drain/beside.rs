@@ -24,6 +24,7 @@ const LOOKS: usize = 16;
 const QUICK: f64 = 1.25;
 const NEAR: f64 = 1.5;
 const SLOW: f64 = 1.75;
+const TOO_HIGH: f64 = 0.5;
 const MUCH_FASTER: f64 = 1.5;
 const FASTER: f64 = 1.1;
 const SLOWER: f64 = 0.7;
@@ -100,8 +101,8 @@ impl Beside {
             return floor;
         };
         let times = p99.as_secs_f64() / normal.as_secs_f64();
-        if at_floor && times > SLOW {
-            // It is not the drain.
+        if (at_floor && times > SLOW) || times < TOO_HIGH {
+            // It is not the drain; or normal was learnt of a bus that was unwell, for no drain makes one quicker.
             self.learn(p99);
         }
         let pace = self.pace.unwrap_or(drained);
@@ -235,6 +236,17 @@ mod tests {
         });
         let rate = ground.settles_at(250, 0);
         assert!(rate > FLOOR * 2.0, "{rate}");
+    }
+
+    #[test]
+    fn what_was_learnt_of_a_bus_that_was_unwell_is_forgotten_while_it_drains() {
+        let mut ground = Ground::new(10_000.0);
+        ground.normal = NORMAL * 1_000;
+        (0..LOOKS).for_each(|_| assert_eq!(ground.quarter(250, 0, Drains::No), 0.0));
+        ground.normal = NORMAL;
+        ground.settles_at(250, 0);
+        let rate = ground.settles_at(250, 0);
+        assert!((0.4..=1.0).contains(&(rate / ground.doubles_at)), "{rate}");
     }
 
     #[test]

@@ -168,6 +168,8 @@ impl Drain {
                     match ended {
                         Ended::Done => pause = PAUSE.0,
                         Ended::Empty | Ended::Refused | Ended::Late => {}
+                        // What was begun before the pause says no more than the first.
+                        Ended::Failed if Instant::now() < not_before => {}
                         Ended::Failed => {
                             not_before = Instant::now() + pause;
                             pause = (pause * 2).min(PAUSE.1);
@@ -295,7 +297,8 @@ impl Drain {
                 return Ended::Done;
             };
             // While anything hangs, a lane shows by one row that it does not: what it has with the bus may stay there.
-            let rows = if after.is_none() && shared.late.is_any() { 1 } else { limit };
+            let shows = after.is_none() && shared.late.is_any();
+            let rows = if shows { 1 } else { shared.sending.at_once(limit) };
             let wanted = LaneRows { lane: key.clone(), after, rows, bytes: CHUNK.1 };
             let rows = match shared.rows.read(wanted).await {
                 Ok(rows) => rows,

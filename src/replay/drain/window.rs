@@ -98,10 +98,15 @@ impl Sending {
     /// Waits until at least one event fits the window, takes up to `wanted` places, and keeps to the pace. How
     /// many places were taken: [`give_back`](Self::give_back) them.
     pub(super) async fn room(&self, wanted: usize) -> usize {
-        let at_once = self.a_second().map_or(wanted, |pace| (pace * STEP.as_secs_f64()) as usize);
-        let taken = self.places(wanted.min(at_once).max(1)).await;
+        let taken = self.places(self.at_once(wanted)).await;
         self.pace(taken).await;
         taken
+    }
+
+    /// Of so many, what one lane sends in one turn: what is read beyond that may be discarded before it goes.
+    pub(super) fn at_once(&self, wanted: usize) -> usize {
+        let pace = self.a_second();
+        pace.map_or(wanted, |pace| ((pace * STEP.as_secs_f64()) as usize).min(wanted)).max(1)
     }
 
     async fn places(&self, wanted: usize) -> usize {
@@ -238,6 +243,7 @@ mod tests {
         let (operator, rate) = watch::channel(None);
         let sending = Sending::new(Window::Unlimited, rate, Seen::default());
         assert_eq!(sending.room(128).await, 128, "nothing holds it back");
+        sending.give_back(128);
         *sending.beside.lock() = Beside::at(1.0);
         operator.send_replace(Some(1_000));
         assert_eq!(sending.look(Seen::default()), 0, "it is not live traffic that decides");
