@@ -101,6 +101,8 @@ struct Shared {
     news: AtomicBool,
     limit: Mutex<Limit>,
     sizes: Mutex<Sizes>,
+    /// A whole round of tries to connect failed since there was a connection.
+    fails: AtomicBool,
     /// Why the last try to connect failed.
     why_not: Mutex<Option<String>>,
 }
@@ -123,6 +125,7 @@ impl Shared {
             news: AtomicBool::new(false),
             limit: Mutex::new(Limit::new(Instant::now())),
             sizes: Mutex::default(),
+            fails: AtomicBool::new(false),
             why_not: Mutex::default(),
         }
     }
@@ -138,6 +141,7 @@ impl Shared {
             Event::Connected => {
                 self.connected.store(true, Ordering::Relaxed);
                 self.turned_away.store(false, Ordering::Relaxed);
+                self.fails.store(false, Ordering::Relaxed);
                 self.news.store(true, Ordering::Relaxed);
                 self.limit.lock().heard(Instant::now());
                 *self.why_not.lock() = None;
@@ -169,16 +173,33 @@ impl Shared {
             // The one comes where rights are taken away, the other from each try to connect after that.
             Event::ServerError(ServerError::AuthorizationViolation) => self.turn_away(),
             Event::ClientError(ClientError::Other(text)) if is_no_login(text) => self.turn_away(),
+            Event::ClientError(ClientError::Other(text)) => {
+                self.fails.store(true, Ordering::Relaxed);
+                // It is of no server's last errors: the client did not come so far.
+                if text.starts_with(&ConnectErrorKind::Dns.to_string()) {
+                    self.unreachable(text);
+                }
+                tracing::debug!(error = %text, "nats.event");
+            }
             other => tracing::debug!(event = %other, "nats.event"),
         }
     }
 
-    /// What the client met when it tried these servers last, before it tries them again. Said once until there is a connection.
+    /// What the client met when it tried these servers last, before it tries them again. One that is away is not worth a word where
+    /// another one takes the client.
     fn tried(&self, servers: &[Server]) {
-        let Some(why) = servers.iter().find_map(|server| server.last_error.clone()) else { return };
-        let is_news = self.why_not.lock().replace(why.clone()).is_none();
+        if self.fails.load(Ordering::Relaxed)
+            && let Some(why) = servers.iter().find_map(|server| server.last_error.as_ref())
+        {
+            self.unreachable(why);
+        }
+    }
+
+    /// Said once until there is a connection.
+    fn unreachable(&self, why: &str) {
+        let is_news = self.why_not.lock().replace(why.to_owned()).is_none();
         // That is said by itself.
-        if is_news && !is_no_login(&why) {
+        if is_news && !is_no_login(why) {
             tracing::warn!(error = why, "nats.unreachable");
         }
     }
@@ -394,7 +415,7 @@ impl NatsBus {
                         && self.asks_for_limit(&connection.client).await =>
                 {
                     // It was not sent.
-                    (asked, sent) = (true, sending == Sending::Again);
+                    (asked, sent, open) = (true, sending == Sending::Again, None);
                     timeout(ACK, connections.changed()).await.ok();
                 }
                 Ended::Told(Err(error)) => match self.react(&error, sending, &message.topic) {

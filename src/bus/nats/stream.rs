@@ -80,7 +80,7 @@ impl NatsBus {
         let context = ContextBuilder::new().timeout(ASK).build(client);
         let name = &self.config.stream;
         let wanted = everything(topics);
-        let info = match timeout(ASK, context.get_stream(name)).await {
+        let info = match timeout(ASK * 2, context.get_stream(name)).await {
             Ok(Ok(stream)) => stream.cached_info().clone(),
             // Else one that has no leader would be made, or called missing.
             Ok(Err(error)) if cannot_be_asked(&error) => {
@@ -93,7 +93,7 @@ impl NatsBus {
                     config::Create::Never => vec![Finding::Unusable {
                         what,
                         fix: format!(
-                            "enable JetStream on the servers and for the account, and let the user publish on $JS.API.STREAM.INFO.{name}"
+                            "wait for the servers to elect a leader; or enable JetStream on them and for the account, and let the user publish on $JS.API.STREAM.INFO.{name}"
                         ),
                     }],
                 };
