@@ -88,8 +88,10 @@ impl Properties {
 
     /// How many bytes of several messages the client sends at once, at most.
     pub(super) fn largest_batch(&self) -> u64 {
-        let bounds = self.set.iter().filter(|(name, _)| name == "batch.size" || name == "message.max.bytes");
-        let bounds = bounds.filter_map(|(_, value)| value.parse().ok());
-        bounds.fold(LARGEST_BATCH, u64::min)
+        let of = |bound: &str| {
+            let set = self.set.iter().find(|(name, _)| name == bound);
+            set.and_then(|(_, value)| value.parse().ok()).unwrap_or(LARGEST_BATCH)
+        };
+        of("batch.size").min(of("message.max.bytes"))
     }
 }

@@ -73,7 +73,10 @@ impl KafkaBus {
             return Vec::new();
         };
         let sends = self.properties.load().largest_batch();
-        let weak = answers.into_iter().flatten().zip(there).flat_map(|(answer, topic)| {
+        // One may not be asked for: the answers behind it are still those of their topics.
+        let answered =
+            answers.into_iter().zip(there).filter_map(|(answer, topic)| Some((answer.ok()?, topic)));
+        let weak = answered.flat_map(|(answer, topic)| {
             let settings = answer.entry_map();
             let setting = |name| settings.get(name).and_then(|entry| entry.value.as_deref());
             let takes = setting("max.message.bytes").and_then(|bytes| bytes.parse::<u64>().ok());
