@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, params};
 use uuid::Uuid;
 
 use super::tally::{Delta, Kind, Weight};
-use super::{Act, DataDir, Entry, StoreError, Table, audit, entries, mend, rows, schema};
+use super::{Act, DataDir, Entry, StoreError, Table, audit, entries, mend, rows, schema, whole};
 use crate::deliver::dedup::{FileError, moving as seen};
 use crate::event::{AccountId, Millis};
 
@@ -208,6 +208,21 @@ fn fill(
     Ok(Moved { account: account.clone(), parked, entries, damaged: 0, seen })
 }
 
+/// Whether its entries are as they were exported. Those of older formats have nothing to compare with.
+fn are_whole(away: &Away) -> rusqlite::Result<bool> {
+    let mut query =
+        away.conn.prepare("SELECT key, value, saved_at, checksum FROM entry WHERE checksum IS NOT NULL")?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let (key, value) = (row.get_ref(0)?.as_bytes()?, row.get_ref(1)?.as_bytes()?);
+        let now = whole::of_entry(away.account.as_str().as_bytes(), key, value, row.get(2)?);
+        if row.get_ref(3)?.as_blob()? != &now[..] {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Takes an exported account in, behind what is parked here already. Whose it is, the file says.
 ///
 /// # Errors
@@ -226,6 +241,9 @@ pub fn import(dir: &DataDir, from: &Path, now: Millis) -> Result<Moved, MoveErro
         )));
     }
     let account = &away.account;
+    if !are_whole(&away).map_err(|error| unreadable(error.to_string()))? {
+        return Err(unreadable("some of it is not as it was exported: copy the file again".to_owned()));
+    }
     let came = format!("{IN}{}", away.id);
     if switch(&conn, account, &came).map_err(store)?.is_some() {
         return Err(MoveError::Again);
