@@ -283,7 +283,7 @@ fn store(page: &mut Page, snapshot: &Snapshot, accounts: &[config::Account]) {
     );
     page.total(
         "store_entries_damaged",
-        "cursors, tokens and the like whose bytes changed on the disk",
+        "reads of cursors, tokens and the like whose bytes changed on the disk",
         store.damaged_entries,
     );
     let queues = [("parks", store.queued_parks), ("changes", store.queued_changes)];

@@ -64,7 +64,7 @@ pub enum ReloadError {
     MovedOut(AccountId),
     /// What it left here waits under other topics, which only a start changes: its new events would overtake it.
     #[error(
-        "account {0} has events parked under topics that are not today's, and nothing was changed: restart with this configuration, so that they are routed anew, in their order"
+        "account {0} has events parked under topics that are not today's, and nothing was changed: restart with this configuration, which routes them anew, in their order, but for those whose topic was edited"
     )]
     OtherTopics(AccountId),
     /// A secret.
