@@ -358,7 +358,7 @@ async fn polls_are_paused_and_resumed_and_a_pause_outlives_a_restart() {
     let config = polled(dir.path(), &provider);
     let operator = Operator::of(&config, &[]);
     let feed = async |operator: &Operator| operator.get("/v1/accounts/acme").await["feeds"][0].clone();
-    eventually("a cursor", async || feed(&operator).await["fetched_until"].is_string()).await;
+    eventually("an answer", async || feed(&operator).await["last_success"].is_string()).await;
     let shown = feed(&operator).await;
     assert!(shown["lag_seconds"].as_u64().unwrap() < 300 && shown["calls"].as_u64().unwrap() >= 1, "{shown}");
 

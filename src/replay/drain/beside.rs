@@ -101,8 +101,13 @@ impl Beside {
             return floor;
         };
         let times = p99.as_secs_f64() / normal.as_secs_f64();
-        if (at_floor && times > SLOW) || times < TOO_HIGH {
-            // It is not the drain; or normal was learnt of a bus that was unwell, for no drain makes one quicker.
+        if times < TOO_HIGH {
+            // That was learnt of a bus that was unwell, for no drain makes one quicker.
+            self.normal.clear();
+            return floor;
+        }
+        if at_floor && times > SLOW {
+            // It is not the drain.
             self.learn(p99);
         }
         let pace = self.pace.unwrap_or(drained);
