@@ -231,8 +231,6 @@ fn delivery(page: &mut Page, snapshot: &Snapshot) {
         "from an event's admission to the bus's acknowledgement, where that came in time",
         publishing,
     );
-    let pace = "events a second that live traffic leaves the drain; 0 where it goes as fast as it can";
-    page.single("drain_pace", pace, snapshot.drain_pace);
     page.total("events_drained", "parked events that were delivered", snapshot.drained);
     let late = "attempts that the bus acknowledged after their event had been parked";
     page.total("late_acknowledgements", late, snapshot.late_acknowledgements);

@@ -95,8 +95,6 @@ pub struct Snapshot {
     pub late_acknowledgements: u64,
     /// Parked events that the drain delivered.
     pub drained: u64,
-    /// How many a second live traffic leaves it; 0 where it goes as fast as it can.
-    pub drain_pace: u64,
     /// Lines of the log that nobody read.
     pub log_lines_lost: u64,
     /// Messages of another type than their URL says.
@@ -207,7 +205,6 @@ impl Sources {
             events: counts.readings(),
             late_acknowledgements: counts.late_acknowledgements.load(Ordering::Relaxed),
             drained: counts.drained.load(Ordering::Relaxed),
-            drain_pace: counts.drain_pace.load(Ordering::Relaxed),
             log_lines_lost: crate::logs::lost(),
             contradicted_hints: counts.contradicted_hints.load(Ordering::Relaxed),
             beyond_horizon: dedup.beyond_horizon.load(Ordering::Relaxed),
@@ -270,7 +267,6 @@ impl Snapshot {
             events: Vec::new(),
             late_acknowledgements: 0,
             drained: 0,
-            drain_pace: 0,
             log_lines_lost: 0,
             contradicted_hints: 0,
             beyond_horizon: 0,

@@ -293,12 +293,7 @@ fn replay() -> Value {
                 ),
             ),
             ("max_size", size("Bytes parked in all", "10GiB")),
-            (
-                "drain_rate",
-                rate(
-                    "Events a second that the drain sends; without it, as many as leave live events' 99th percentile within twice its normal",
-                ),
-            ),
+            ("drain_rate", rate("Events a second that the drain sends; no cap by default")),
         ],
         &[],
     )

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use foldhash::HashMap;
 
-use super::live;
 use crate::event::{AccountId, EventType};
 use crate::latency::Latencies;
 
@@ -110,14 +109,10 @@ pub struct Counts {
     pub late_acknowledgements: AtomicU64,
     /// Events that the drain delivered.
     pub drained: AtomicU64,
-    /// How many a second live traffic leaves the drain; 0 where it goes as fast as it can.
-    pub drain_pace: AtomicU64,
     /// Messages of another type than the URL says to which they were posted.
     pub contradicted_hints: AtomicU64,
     /// From an event's admission to the bus's acknowledgement, where that came in time.
     pub publishing: Latencies,
-    /// The same of all accounts together, for the drain.
-    pub live: live::Times,
 }
 
 impl Counts {
@@ -131,9 +126,7 @@ impl Counts {
             stray: Types::default(),
             late_acknowledgements: AtomicU64::new(0),
             drained: AtomicU64::new(0),
-            drain_pace: AtomicU64::new(0),
             contradicted_hints: AtomicU64::new(0),
-            live: live::Times::default(),
         }
     }
 

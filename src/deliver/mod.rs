@@ -6,7 +6,6 @@ pub mod breaker;
 pub mod counts;
 pub mod dedup;
 pub mod lanes;
-pub mod live;
 pub mod memory;
 mod points;
 pub mod retry;

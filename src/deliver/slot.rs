@@ -240,9 +240,7 @@ impl Slot {
         let (account, counts) = (&self.key.account, self.group.lanes.counts());
         counts.of(account, self.event_type, |count| count.met(fate));
         if fate == Fate::Delivered {
-            let took = self.admitted.elapsed();
-            counts.publishing.observe(account, took, self.trace.as_deref());
-            counts.live.observe(took);
+            counts.publishing.observe(account, self.admitted.elapsed(), self.trace.as_deref());
         }
         let counter = match fate {
             Fate::Delivered | Fate::Duplicate => &self.group.delivered,

@@ -8,9 +8,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::super::breaker::Verdict;
-use super::super::live;
 use super::super::topics::{Cure, Taken};
-use super::{Drained, Draining, Lane, Lanes, Ready};
+use super::{Came, Drained, Draining, Lane, Lanes, Ready};
 use crate::bus::Failure;
 use crate::event::{AccountId, Text};
 use crate::replay::{Done, LaneKey, ParkError, Parked, Reason, Seq};
@@ -297,9 +296,10 @@ impl Lanes {
         Ok(())
     }
 
-    /// What came from its senders until now: how long the bus took to acknowledge it, and how much was parked behind other rows.
-    pub(crate) fn came(&self) -> (live::Reading, u64) {
-        (self.counts.live.read(), self.came_behind.load(Ordering::Relaxed))
+    /// What came from its senders until now: whether more does, beside a drain.
+    pub(crate) fn came(&self) -> Came {
+        let [live, behind] = [&self.came_live, &self.came_behind].map(|came| came.load(Ordering::Relaxed));
+        Came { live, behind }
     }
 
     /// The drain is about to read the lane's rows: which came last, for [`Self::exhausted`]. None where the lane is not the

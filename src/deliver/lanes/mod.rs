@@ -141,6 +141,15 @@ pub struct Ready {
     pub key: LaneKey,
 }
 
+/// How many events came from their senders until now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Came {
+    /// To the bus at once.
+    pub live: u64,
+    /// To the store, behind what waits there.
+    pub behind: u64,
+}
+
 /// How drained rows ended, for the lane's books.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Drained {
@@ -161,7 +170,8 @@ pub struct Lanes {
     counts: Arc<Counts>,
     retries: u32,
     numbers: AtomicU64,
-    /// Events that went to the store at once, behind what waits there.
+    /// See [`Came`].
+    came_live: AtomicU64,
     came_behind: AtomicU64,
     said: Said,
     /// The bus came back.
@@ -191,6 +201,7 @@ impl Lanes {
             counts,
             retries,
             numbers: AtomicU64::new(1),
+            came_live: AtomicU64::new(0),
             came_behind: AtomicU64::new(0),
             said: Said::new(),
             hurry: AtomicBool::new(false),
@@ -211,9 +222,8 @@ impl Lanes {
         let mut shard = self.shard(key).lock();
         let lane = shard.entry(key.clone()).or_default();
         let behind = must_park || lane.is_behind();
-        if behind {
-            self.came_behind.fetch_add(events.len() as u64, Ordering::Relaxed);
-        }
+        let came = if behind { &self.came_behind } else { &self.came_live };
+        came.fetch_add(events.len() as u64, Ordering::Relaxed);
         for (outgoing, slot) in events {
             let number = self.numbers.fetch_add(1, Ordering::Relaxed);
             let outgoing = Some(Box::new(outgoing));

@@ -4,7 +4,6 @@
 //! lane whose acknowledgement is late takes no other's place. Neighbours: `deliver::lanes` keeps the books; `rows` reads and
 //! deletes for all lanes together.
 
-mod beside;
 mod rows;
 mod sent;
 #[cfg(test)]
@@ -35,7 +34,6 @@ use crate::encode;
 use crate::faults::{self, Point};
 use crate::route::BusKind;
 use crate::trace;
-use beside::Seen;
 use rows::Rows;
 use sent::{Late, Mark, Sent, Settled};
 use window::{PATIENCE, Sending};
@@ -120,7 +118,7 @@ impl Drain {
     /// Drains until `stop`; then begins nothing more, and books what is still acknowledged.
     pub async fn run(self, stop: CancellationToken) {
         let shared = Shared {
-            sending: Sending::new(self.bus.window(), self.rate.clone(), self.seen(0)),
+            sending: Sending::new(self.bus.window(), self.rate.clone(), self.lanes.came()),
             rows: Rows::new(self.store.clone()),
             late: Arc::default(),
             acknowledged: AtomicU64::new(0),
@@ -189,8 +187,6 @@ impl Drain {
                 () = sleep_until(tick.into()) => {
                     tick = Instant::now() + TICK;
                     changed = true;
-                    let seen = self.seen(shared.acknowledged.load(Ordering::Relaxed));
-                    self.lanes.counts().drain_pace.store(shared.sending.look(seen), Ordering::Relaxed);
                 }
                 Some(()) = OptionFuture::from(delete_at.map(|due| sleep_until(due.into()))) => {}
             }
@@ -211,12 +207,6 @@ impl Drain {
         }
         self.book_late(&shared);
         shared.rows.delete();
-    }
-
-    /// What live events see, beside so many rows that were drained.
-    fn seen(&self, drained: u64) -> Seen {
-        let (live, behind) = self.lanes.came();
-        Seen { live, behind, drained }
     }
 
     /// What to work on next: so many lanes at most, and so many of them whole. The breaker's probe has pauses of its own, and
@@ -297,8 +287,7 @@ impl Drain {
                 return Ended::Done;
             };
             // While anything hangs, a lane shows by one row that it does not: what it has with the bus may stay there.
-            let shows = after.is_none() && shared.late.is_any();
-            let rows = if shows { 1 } else { shared.sending.at_once(limit) };
+            let rows = if after.is_none() && shared.late.is_any() { 1 } else { limit };
             let wanted = LaneRows { lane: key.clone(), after, rows, bytes: CHUNK.1 };
             let rows = match shared.rows.read(wanted).await {
                 Ok(rows) => rows,
@@ -414,7 +403,7 @@ impl Drain {
             }
         }
         let settled = sent.take();
-        shared.sending.acknowledged(rows.len(), settled.begun.elapsed());
+        shared.sending.acknowledged(rows.len(), settled.begun.elapsed(), self.lanes.came());
         let delivered =
             settled.outcomes.iter().filter(|outcome| **outcome == Some(Outcome::Delivered)).count();
         span.record("fleetbus.delivered", trace::number(delivered));
@@ -426,7 +415,7 @@ impl Drain {
         let late = shared.late.take();
         for settled in &late {
             let took = settled.begun.elapsed();
-            shared.sending.acknowledged(settled.marks.len(), took);
+            shared.sending.acknowledged(settled.marks.len(), took, self.lanes.came());
             if self.settle(settled, None, shared) != Chunk::Live {
                 self.lanes.end_drain(&settled.key);
             }
