@@ -230,7 +230,9 @@ async fn poison_of_one_account_stops_no_other() {
         format!("  - id: {id}\n    provider: linxup\n    webhook: {{ token: {{ env: TEST_TOKEN }} }}\n")
     };
     let accounts = format!("accounts:\n{}{}", account("acme"), account("beta"));
-    let bridge = Bridge::start(&configure(dir.path(), &bus, &accounts, "delivery: { drain_delay: 0s }"));
+    // A busy machine sends two hundred messages, one by one, slower than the deadline that is the default.
+    let rest = "delivery: { drain_delay: 0s, publish_deadline: 10s }";
+    let bridge = Bridge::start(&configure(dir.path(), &bus, &accounts, rest));
     let at = jiff::Timestamp::now().as_millisecond() - 600_000;
     let client = reqwest::Client::new();
     let push = async |account: &str, vehicles: std::ops::Range<i64>, step: i64| -> Value {
