@@ -115,12 +115,6 @@ impl Topics {
         }
     }
 
-    /// Whether the probe of any is due.
-    #[must_use]
-    pub fn is_any_due(&self, now: Instant) -> bool {
-        self.refused.values().any(|refused| now >= refused.next_probe)
-    }
-
     /// Those whose probe is due.
     pub fn due(&self, now: Instant) -> HashSet<Text> {
         let due = self.refused.iter().filter(|(_, refused)| now >= refused.next_probe);

@@ -111,10 +111,11 @@ impl Lanes {
     pub fn topic_probes(&self) -> Vec<Ready> {
         let mut probes = Vec::new();
         let now = Instant::now();
-        if !self.topics.lock().is_any_due(now) {
+        // Those whose lane was not met yet.
+        let mut due = self.topics.lock().due(now);
+        if due.is_empty() {
             return probes;
         }
-        let mut due = self.topics.lock().due(now);
         for shard in &self.shards {
             for (key, lane) in shard.lock().iter() {
                 if probes.len() >= PROBES || due.is_empty() {
