@@ -177,12 +177,18 @@ async fn misuse_is_64_also_where_only_the_bridge_finds_it_and_a_file_that_cannot
     assert_eq!((status, said.contains("/no/such/file cannot be read")), (66, true), "{said}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn raw_bytes_are_edited_and_sent_again_and_the_original_is_kept() {
+/// A message that is not understood, and its number.
+async fn with_a_broken_message() -> (Desk, Value, u64) {
     let desk = Desk::open("").await;
     let broken = json!({"pushType": "POSITON", "imei": "350000000000017"});
     desk.push(&broken).await;
     let seq = seqs(&desk, "").await[0];
+    (desk, broken, seq)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn raw_bytes_are_edited_and_sent_again_and_the_original_is_kept() {
+    let (desk, broken, seq) = with_a_broken_message().await;
     let edit = format!("/v1/parked/{seq}/edit");
     let (status, said) = desk.json(Method::POST, &edit, &json!({"topic": "elsewhere"})).await;
     assert_eq!(status, 422, "{said}");
@@ -205,10 +211,7 @@ async fn raw_bytes_are_edited_and_sent_again_and_the_original_is_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn raw_bytes_that_an_edit_leaves_as_they_were_stay_parked() {
-    let desk = Desk::open("").await;
-    let broken = json!({"pushType": "POSITON", "imei": "350000000000017"});
-    desk.push(&broken).await;
-    let seq = seqs(&desk, "").await[0];
+    let (desk, broken, seq) = with_a_broken_message().await;
     let edit = format!("/v1/parked/{seq}/edit");
     for (body, events) in [(broken.clone(), 0), (json!([position("350000000000017", 1), broken]), 1)] {
         let (status, edited) = desk.json(Method::POST, &edit, &json!({"body": body.to_string()})).await;

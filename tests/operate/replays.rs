@@ -74,15 +74,21 @@ async fn a_replay_goes_on_after_kill_9() {
     assert_eq!(desk.get(&path).await.1["state"], "done", "what has ended stays ended");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_discarded_is_not_sent_by_a_replay_that_has_read_it() {
+/// So many messages are replayed at a rate, and all that is parked is discarded once one was tried: how the replay ended.
+async fn discarded_while_replayed(messages: usize, rate: usize) -> (Desk, Value) {
     let desk = Desk::open("").await;
     let novelty = |n: usize| json!({"pushType": "NOVELTY", "n": n});
-    desk.push(&Value::Array((0..20).map(novelty).collect())).await;
-    let path = begin(&desk, json!({"rate": 5})).await;
+    desk.push(&Value::Array((0..messages).map(novelty).collect())).await;
+    let path = begin(&desk, json!({"rate": rate})).await;
     desk.eventually("one is tried", async || desk.get(&path).await.1["tried"] != 0).await;
     assert_eq!(desk.delete("/v1/parked?all=true").await.0, 200);
     let done = ended(&desk, &path).await;
+    (desk, done)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_discarded_is_not_sent_by_a_replay_that_has_read_it() {
+    let (desk, done) = discarded_while_replayed(20, 5).await;
     let count = |name: &str| done[name].as_u64().unwrap();
     assert_eq!((&done["state"], count("tried"), count("sent")), (&json!("done"), 20, 0), "{done}");
     assert!(count("gone") > 0 && count("left") + count("gone") == 20, "{done}");
@@ -119,14 +125,8 @@ async fn what_an_account_left_that_is_configured_no_more_holds_no_other_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_gone_before_its_page_is_read_is_counted_as_gone() {
-    let desk = Desk::open("").await;
-    let novelty = |n: usize| json!({"pushType": "NOVELTY", "n": n});
     // Two pages.
-    desk.push(&Value::Array((0..520).map(novelty).collect())).await;
-    let path = begin(&desk, json!({"rate": 100})).await;
-    desk.eventually("one is tried", async || desk.get(&path).await.1["tried"] != 0).await;
-    assert_eq!(desk.delete("/v1/parked?all=true").await.0, 200);
-    let done = ended(&desk, &path).await;
+    let (_desk, done) = discarded_while_replayed(520, 100).await;
     let count = |name: &str| done[name].as_u64().unwrap();
     assert_eq!((count("tried"), count("remaining")), (520, 0), "{done}");
     assert_eq!(count("sent") + count("left") + count("gone"), 520, "{done}");

@@ -32,6 +32,12 @@ fn row(seq: u64) -> Parked {
 }
 
 /// A local bus that does not run yet, the lanes to it, and what they count.
+/// A drain of all that is parked, at no rate.
+fn drain(bus: &Arc<Bus>, lanes: &Arc<Lanes>, store: &Store) -> Drain {
+    let (lanes, bus, rate) = (Arc::clone(lanes), Arc::clone(bus), watch::channel(None).1);
+    Drain { lanes, store: store.clone(), bus, kind: BusKind::Local, rate }
+}
+
 fn lanes(dir: &std::path::Path, store: &Store, failure_rate: f64) -> (Arc<Bus>, Arc<Lanes>, Arc<Counts>) {
     let hour = Duration::from_secs(3_600);
     let local = config::Bus::Local(config::Local { retention: hour, max_size: 1 << 30 });
@@ -100,10 +106,7 @@ async fn what_is_acknowledged_after_the_stop_is_booked_and_not_sent_again_by_the
     store.park(vec![unfit], Box::new(|kept| assert!(kept.is_ok()))).unwrap();
     lanes.requeue(row(0), Box::new(|kept| assert!(kept.is_ok()))).unwrap();
     let stop = CancellationToken::new();
-    let kind = BusKind::Local;
-    let (lanes_of, store_of, bus_of) = (Arc::clone(&lanes), store.clone(), Arc::clone(&bus));
-    let drain = Drain { lanes: lanes_of, store: store_of, bus: bus_of, kind, rate: watch::channel(None).1 };
-    let drains = drain.run(stop.clone());
+    let drains = drain(&bus, &lanes, &store).run(stop.clone());
     let stops = async {
         while !lanes.ready(1).is_empty() {
             tokio::task::yield_now().await;
@@ -139,9 +142,7 @@ async fn lanes_that_hang_keep_no_others_from_being_drained_and_are_booked_when_t
     park(&lanes, &store, 0..HANG, |row| row);
     park(&lanes, &store, HANG..HANG + 10, |row| Parked { payload: "no event".into(), ..row });
     let stop = CancellationToken::new();
-    let (lanes_of, store_of, bus_of) = (Arc::clone(&lanes), store.clone(), Arc::clone(&bus));
-    let rate = watch::channel(None).1;
-    let drain = Drain { lanes: lanes_of, store: store_of, bus: bus_of, kind: BusKind::Local, rate };
+    let drain = drain(&bus, &lanes, &store);
     let behind = async |left: u64| {
         while lanes.behind().0 > left {
             sleep(Duration::from_millis(20)).await;
@@ -180,9 +181,7 @@ async fn what_is_left_is_probed_with(fail: impl Fn(&Lanes)) {
     assert_eq!((gone.events, lanes.behind()), (300, (300, 300)), "the books do not know yet");
     park(&lanes, &store, 300..301, |row| row);
     let stop = CancellationToken::new();
-    let (lanes_of, store_of, bus_of) = (Arc::clone(&lanes), store.clone(), Arc::clone(&bus));
-    let rate = watch::channel(None).1;
-    let drain = Drain { lanes: lanes_of, store: store_of, bus: bus_of, kind: BusKind::Local, rate };
+    let drain = drain(&bus, &lanes, &store);
     let drained = async {
         while lanes.behind().0 > 0 {
             sleep(Duration::from_millis(20)).await;
