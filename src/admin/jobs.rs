@@ -176,12 +176,11 @@ impl<W: Clone + Serialize + DeserializeOwned> Book<W> {
     /// Writes down how far a job is; true when it is on disk.
     pub(super) async fn save(&self, held: &Held<W>) -> bool {
         let _writing = held.writing.lock().await;
-        self.write(held).await
+        self.write(&held.now()).await
     }
 
-    async fn write(&self, held: &Held<W>) -> bool {
-        let job = held.now();
-        let saved = self.store.put(Table::Jobs, vec![self.entry(&job)]).await;
+    async fn write(&self, job: &Job<W>) -> bool {
+        let saved = self.store.put(Table::Jobs, vec![self.entry(job)]).await;
         if let Err(error) = &saved {
             tracing::warn!(job.kind = self.kind, job.id = job.id, error = %error, "job.not_saved");
         }
@@ -195,32 +194,40 @@ impl<W: Clone + Serialize + DeserializeOwned> Book<W> {
         let mut job = held.now();
         if job.state == Phase::Running {
             (job.state, job.ended_at) = (Phase::Cancelled, Some(clock::now()));
-            self.store.act(vec![self.put(&job)], doing.act(job.id)).await?;
-            self.end(held, Phase::Cancelled, None);
+            self.store.act(vec![self.put(&job)], doing.act(job.id.clone())).await?;
+            self.end(held, &job);
         }
         held.cancelled.cancel();
         Ok(())
     }
 
-    /// Its work has ended so. A process that stops leaves it running, and writes down how far it is: the next one resumes it.
+    /// Its work has ended so, which is shown once it is on disk: else a kill would take back what somebody has read. Where it
+    /// cannot be written down, it is shown all the same, and the next process goes on with it. A process that stops leaves it
+    /// running, and writes down how far it is.
     pub(super) async fn ended(&self, held: &Held<W>, how: Result<Phase, String>) {
-        let (state, error) = match how {
+        let _writing = held.writing.lock().await;
+        let mut job = held.now();
+        if job.state != Phase::Running {
+            return;
+        }
+        if self.stop.is_cancelled() {
+            self.write(&job).await;
+            return;
+        }
+        (job.state, job.error) = match how {
             Ok(state) => (state, None),
             Err(why) => (Phase::Failed, Some(why)),
         };
-        let _writing = held.writing.lock().await;
-        if held.is_running() {
-            if !self.stop.is_cancelled() {
-                self.end(held, state, error);
-            }
-            self.write(held).await;
-        }
+        job.ended_at = Some(clock::now());
+        self.write(&job).await;
+        self.end(held, &job);
     }
 
-    fn end(&self, held: &Held<W>, state: Phase, error: Option<String>) {
+    /// Shows the end that was written down.
+    fn end(&self, held: &Held<W>, ended: &Job<W>) {
         let mut job = held.job.lock();
-        (job.state, job.error, job.ended_at) = (state, error, Some(clock::now()));
-        tracing::info!(job.kind = self.kind, job.id = job.id, job.state = ?state, "job.ended");
+        (job.state, job.error, job.ended_at) = (ended.state, ended.error.clone(), ended.ended_at);
+        tracing::info!(job.kind = self.kind, job.id = job.id, job.state = ?job.state, "job.ended");
     }
 
     fn hold(&self, job: Job<W>) -> Arc<Held<W>> {
@@ -299,6 +306,31 @@ mod tests {
         assert!(book.save(&resumed[0]).await);
         assert_eq!(book.load().await.unwrap()[0].state, Phase::Cancelled);
         open.close();
+        thread.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_end_is_shown_once_it_is_on_disk_and_not_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let caller = Caller { name: Arc::from("ops") };
+        let (store, thread) = store(dir.path()).await;
+        let book = Book::new(store.clone(), "replay", CancellationToken::new());
+        let held = book.begin(7_u64, doing(&caller)).await.unwrap();
+        let mut ending = std::pin::pin!(book.ended(&held, Ok(Phase::Done)));
+        let mut has_ended = false;
+        while !has_ended {
+            has_ended = tokio::select! {
+                biased;
+                () = &mut ending => true,
+                () = std::future::ready(()) => false,
+            };
+            if held.now().state == Phase::Done {
+                assert_eq!(book.load().await.unwrap()[0].state, Phase::Done);
+            }
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(held.now().state, Phase::Done);
+        store.close();
         thread.join().unwrap();
     }
 }
