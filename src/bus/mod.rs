@@ -229,6 +229,15 @@ impl Bus {
         }
     }
 
+    /// Whether what was submitted for this topic may not be on its way yet: its client sends one message after the other.
+    #[must_use]
+    pub fn holds_back(&self, topic: &str) -> bool {
+        match self {
+            Self::Kafka(bus) => bus.holds_back(topic),
+            Self::Nats(_) | Self::Local(_) => false,
+        }
+    }
+
     /// Whether it is thought to be there.
     #[must_use]
     pub fn is_available(&self) -> bool {

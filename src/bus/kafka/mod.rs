@@ -289,6 +289,10 @@ impl KafkaBus {
         Ok(())
     }
 
+    pub(super) fn holds_back(&self, topic: &str) -> bool {
+        self.shared.turns.lock().does_any_wait_in(topic)
+    }
+
     pub(super) fn is_available(&self) -> bool {
         !self.shared.broken.load(Ordering::Relaxed) && !self.shared.down.load(Ordering::Relaxed)
     }

@@ -118,6 +118,10 @@ impl Turns {
         self.waiting > 0
     }
 
+    pub(super) fn does_any_wait_in(&self, topic: &str) -> bool {
+        self.topics.get(topic).is_some_and(|turn| !turn.waiting.is_empty())
+    }
+
     /// Hands a message over by `produce`, or keeps it until its turn.
     pub(super) fn take(
         &mut self,
@@ -325,6 +329,7 @@ mod tests {
         assert_eq!(take(&mut turns, &mut client, "a", 90), Taken::WaitsFirst, "until it would be alone");
         assert_eq!(take(&mut turns, &mut client, "a", 10), Taken::Waits, "behind it");
         assert_eq!(take(&mut turns, &mut client, "b", 90), Taken::HandedOver);
+        assert_eq!((turns.does_any_wait_in("a"), turns.does_any_wait_in("b")), (true, false));
         turns.ended("a", client.produce());
         let ("a", 90, sent @ Sent::Alone(_)) = client.last() else { panic!("{:?}", client.0) };
         assert_eq!(turns.refused(&"a".into(), 90, sent), Meant::This);
