@@ -337,6 +337,12 @@ fn nats_subjects_streams_and_addresses_are_legal() {
         &["4:13: bus.nats.stream: is not a legal stream's name; no dots, blanks, slashes or wildcards"],
     );
     check_nats("user: me", &["3:5: bus.nats: has one of `user` and `password`; write both, or neither"]);
+    check_nats("key: key.pem", &["3:5: bus.nats: is not both `cert` and `key`; name two PEM files"]);
+    check_nats("cert: cert.pem\nkey: key.pem\ntls_first: true", &[]);
+    check_nats(
+        "tls_first: first",
+        &["4:16: bus.nats.tls_first: is neither true nor false; write one of them"],
+    );
     check_nats(
         "user: me\npassword: { env: P }\ntoken: { env: T }",
         &[

@@ -185,8 +185,21 @@ pub struct Nats {
     pub user: Option<(String, SecretSource)>,
     /// A token.
     pub token: Option<SecretSource>,
-    /// CA certificates, PEM, beside the system's.
+    /// CA certificates, PEM, instead of the system's.
     pub ca: Option<PathBuf>,
+    /// What the bridge shows a server that asks for one.
+    pub certificate: Option<Tls>,
+    /// Of TLS.
+    pub handshake: Handshake,
+}
+
+/// When a connection to NATS becomes one of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handshake {
+    /// Before the server says anything.
+    First,
+    /// Once the server has greeted.
+    Greeted,
 }
 
 /// The embedded log.

@@ -81,7 +81,8 @@ fn admin() -> Value {
 }
 
 fn bus() -> Value {
-    let create = || json!({ "type": "boolean", "default": false, "description": "Make what is missing, at start and in `check --connect`" });
+    let flag = |about| json!({ "type": "boolean", "default": false, "description": about });
+    let create = || flag("Make what is missing, at start and in `check --connect`");
     let value =
         json!({ "anyOf": [{ "type": ["string", "number", "boolean"] }, { "$ref": "#/$defs/secret" }] });
     let properties = json!({
@@ -126,7 +127,15 @@ fn bus() -> Value {
             ("user", text("User name, with `password`", "")),
             ("password", secret("Password, with `user`")),
             ("token", secret("A token")),
-            ("ca", file("CA certificates beside the system's, PEM")),
+            ("ca", file("CA certificates, PEM, instead of the system's; read anew for every connection")),
+            (
+                "cert",
+                file(
+                    "Certificate chain for a server that asks for one, PEM, with `key`; read anew for every connection",
+                ),
+            ),
+            ("key", file("Private key, PEM, with `cert`; read anew for every connection")),
+            ("tls_first", flag("TLS before the server's greeting (`handshake_first` there)")),
         ],
         &["url"],
     );

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::stream::{Config as Stream, DiscardPolicy};
 use bytes::Bytes;
 use fleetbus::bus::{Finding, Message, Outcome};
-use fleetbus::config::{self, Create, SecretSource};
+use fleetbus::config::{self, Create, Handshake, SecretSource};
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
-use crate::brokers::{Guard, Nats, USER, free_port, shared_nats, unique};
+use crate::brokers::{Certificates, Guard, Nats, USER, free_port, shared_nats, unique};
 use crate::desk::{Desk, PATIENCE, by_key, kind, message};
 use crate::trust::Trust;
 
@@ -26,6 +26,8 @@ fn config(nats: &Nats, stream: &str) -> config::Nats {
         user: None,
         token: None,
         ca: None,
+        certificate: None,
+        handshake: Handshake::Greeted,
     }
 }
 
@@ -268,6 +270,46 @@ async fn a_secured_nats_takes_what_it_allows() {
     );
     assert_eq!(kind(&stranger.attempt(1, &message("ok.a", "key", 9)).await), "unavailable");
     stranger.close().await;
+}
+
+/// Of its clients, or before it says anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nats_that_asks_for_a_certificate_takes_who_shows_one() {
+    let dir = TempDir::new().expect("a folder");
+    let Certificates { ca, cert, key, .. } = Certificates::make(dir.path());
+    let (ca_file, cert_file, key_file) = (ca.display(), cert.display(), key.display());
+    let tls = format!(
+        "tls {{ verify: true, ca_file: \"{ca_file}\", cert_file: \"{cert_file}\", key_file: \"{key_file}\" }}"
+    );
+    let nats = Nats::start(Guard::Open, &tls);
+    let with = |certificate, handshake| {
+        let ca = Some(ca.clone());
+        config::Bus::Nats(config::Nats {
+            create: Create::Missing,
+            ca,
+            certificate,
+            handshake,
+            ..config(&nats, "OK")
+        })
+    };
+    let pair = config::Tls { cert: cert.clone(), key: key.clone() };
+    let stranger = Desk::open(&with(None, Handshake::Greeted), dir.path());
+    let findings = stranger.bus.check(&["ok.a".into()]).await;
+    let Finding::Barred { what, fix } = &findings[0] else { panic!("{findings:?}") };
+    assert!(format!("{what} {fix}").contains("certificate"), "{findings:?}");
+    stranger.close().await;
+    let shows = Desk::open(&with(Some(pair.clone()), Handshake::Greeted), dir.path());
+    let made = shows.bus.check(&["ok.a".into()]).await;
+    assert!(matches!(made[..], [Finding::Made(_)]), "{made:?}");
+    assert_eq!(shows.attempt(1, &message("ok.a", "key", 1)).await, Outcome::Delivered);
+    shows.close().await;
+    nats.kill9();
+    nats.replace("verify: true", "verify: true, handshake_first: true");
+    nats.restart();
+    let first = Desk::open(&with(Some(pair), Handshake::First), dir.path());
+    connected(&first).await;
+    first.delivers(1_000, &message("ok.a", "key", 2)).await;
+    first.close().await;
 }
 
 #[tokio::test]

@@ -166,14 +166,17 @@ impl Node {
 pub struct Certificates {
     /// The authority's certificate.
     pub ca: PathBuf,
-    cert: PathBuf,
-    key: PathBuf,
+    /// A certificate of it, for both sides.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
     /// Key and chain in one file.
     both: PathBuf,
 }
 
 impl Certificates {
-    fn make(dir: &Path) -> Self {
+    /// Makes all of them in this folder.
+    pub fn make(dir: &Path) -> Self {
         let ca_key = rcgen::KeyPair::generate().expect("a key");
         let mut ca = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
         ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);

@@ -255,6 +255,13 @@ impl NatsBus {
         if let Some(ca) = &nats.ca {
             options = options.add_root_certificates(ca.clone());
         }
+        if let Some(config::Tls { cert, key }) = &nats.certificate {
+            options = options.add_client_certificate(cert.clone(), key.clone());
+        }
+        match nats.handshake {
+            config::Handshake::First => options = options.tls_first(),
+            config::Handshake::Greeted => {}
+        }
         let (door, inside) = mpsc::channel(QUEUE);
         Ok(Self {
             config: nats.clone(),
@@ -534,6 +541,8 @@ mod tests {
             user: None,
             token: None,
             ca: None,
+            certificate: None,
+            handshake: config::Handshake::Greeted,
         });
         let bus = bus.unwrap();
         assert!(!bus.has_news_of_topics());

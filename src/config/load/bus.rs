@@ -6,10 +6,10 @@ use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaConfRes;
 
-use super::Walk;
 use super::values::{At, DAY, LONGEST};
+use super::{Needed, Walk};
 use crate::config::tree::{Fields, Node, Value};
-use crate::config::{Bus, Kafka, Local, Nats, Property};
+use crate::config::{Bus, Handshake, Kafka, Local, Nats, Property};
 use crate::event::EventType;
 use crate::provider::Provider;
 
@@ -206,6 +206,8 @@ impl Walk<'_> {
         let password = self.secret(&mut map, "password");
         let token = self.secret(&mut map, "token");
         let ca = self.file(&mut map, "ca");
+        let certificate = self.pair(&mut map, Needed::No);
+        let handshake = self.either(&mut map, "tls_first", Handshake::First, Handshake::Greeted);
         let at = At { place: map.place, path: map.path.clone() };
         if named != with_password {
             self.add(&at, "has one of `user` and `password`", "write both, or neither");
@@ -224,6 +226,8 @@ impl Walk<'_> {
             user: user.zip(password),
             token,
             ca,
+            certificate,
+            handshake,
         }))
     }
 

@@ -82,6 +82,13 @@ pub fn load(text: &str, world: &dyn World) -> Result<Loaded, Vec<Problem>> {
     }
 }
 
+/// Whether something has to be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Needed {
+    Yes,
+    No,
+}
+
 /// One walk over the tree: what it asks, and what it found.
 struct Walk<'w> {
     world: &'w dyn World,
@@ -138,6 +145,17 @@ impl Walk<'_> {
         (listen, admin)
     }
 
+    /// A certificate and its key; a problem where there is but one of them, or where `needed`, none.
+    fn pair(&mut self, map: &mut Fields<'_>, needed: Needed) -> Option<Tls> {
+        let written = (map.has("cert"), map.has("key"));
+        let (cert, key) = (self.file(map, "cert"), self.file(map, "key"));
+        if written.0 != written.1 || (needed == Needed::Yes && !written.0) {
+            let at = At { place: map.place, path: map.path.clone() };
+            self.add(&at, "is not both `cert` and `key`", "name two PEM files");
+        }
+        cert.zip(key).map(|(cert, key)| Tls { cert, key })
+    }
+
     fn listen(&mut self, fields: &mut Fields<'_>) -> Listen {
         let mut listen = Listen { address: SocketAddr::from(([0, 0, 0, 0], 8080)), tls: None };
         let Some(mut map) = self.map(fields, "listen") else { return listen };
@@ -145,13 +163,7 @@ impl Walk<'_> {
             listen.address = address;
         }
         if let Some(mut tls) = self.map(&mut map, "tls") {
-            let written = (tls.has("cert"), tls.has("key"));
-            let (cert, key) = (self.file(&mut tls, "cert"), self.file(&mut tls, "key"));
-            if written != (true, true) {
-                let at = At { place: tls.place, path: tls.path.clone() };
-                self.add(&at, "is not both `cert` and `key`", "name two PEM files");
-            }
-            listen.tls = cert.zip(key).map(|(cert, key)| Tls { cert, key });
+            listen.tls = self.pair(&mut tls, Needed::Yes);
             tls.finish(&mut self.problems);
         }
         map.finish(&mut self.problems);

@@ -144,13 +144,18 @@ impl Walk<'_> {
 
     /// Whether what is missing is made.
     pub(super) fn create(&mut self, fields: &mut Fields<'_>, name: &'static str) -> Create {
-        let Some((text, at)) = self.text(fields, name) else { return Create::Never };
+        self.either(fields, name, Create::Missing, Create::Never)
+    }
+
+    /// What `true` means, and what `false`, which is the default.
+    pub(super) fn either<T>(&mut self, fields: &mut Fields<'_>, name: &'static str, yes: T, no: T) -> T {
+        let Some((text, at)) = self.text(fields, name) else { return no };
         match text.as_str() {
-            "true" => Create::Missing,
-            "false" => Create::Never,
+            "true" => yes,
+            "false" => no,
             _ => {
                 self.add(&at, "is neither true nor false", "write one of them");
-                Create::Never
+                no
             }
         }
     }
