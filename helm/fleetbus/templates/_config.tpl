@@ -36,12 +36,12 @@ mounted; no secret is ever written into the configuration.
 {{- $found | uniq | toJson -}}
 {{- end -}}
 
-{{/* How long a stop may take, in seconds: what it goes on accepting for, and the bounds of src/app.rs. */}}
+{{/* How long a stop may take, in seconds: what it goes on accepting for, rounded up, and the bounds of src/app.rs. */}}
 {{- define "fleetbus.grace" -}}
 {{- $delay := default "5s" (default dict .unit.config.delivery).drain_delay -}}
-{{- $number := regexFind "^[0-9]+" $delay | int -}}
+{{- $number := regexFind "^[0-9]+" $delay | atoi -}}
 {{- $seconds := 5 -}}
-{{- if hasSuffix "ms" $delay -}}{{- $seconds = 1 -}}
+{{- if hasSuffix "ms" $delay -}}{{- $seconds = add 1 (div $number 1000) -}}
 {{- else if hasSuffix "s" $delay -}}{{- $seconds = $number -}}
 {{- else -}}{{- $seconds = mul $number 60 -}}
 {{- end -}}
