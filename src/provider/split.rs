@@ -214,7 +214,8 @@ fn messages(document: &str) -> Option<&str> {
         return None;
     }
     let inner = Walk::of(found).elements();
-    let of_objects = !inner.is_empty() && inner.iter().all(|element| element.starts_with('{'));
+    let of_objects = inner.iter().any(|element| element.starts_with('{'))
+        && inner.iter().all(|element| element.starts_with('{') || *element == "null");
     of_objects.then_some(*found)
 }
 
@@ -260,6 +261,7 @@ mod tests {
         check(b"\xef\xbb\xbf[{\"a\":1}, 2 ,\"x\"]", Ok(&[r#"{"a":1}"#, "2", r#""x""#]));
         check(br#"{"messages":[{"a":[1]},{}]}"#, Ok(&[r#"{"a":[1]}"#, "{}"]));
         check(br#"{"count":1,"messages":[{"a":1}]}"#, Ok(&[r#"{"a":1}"#]));
+        check(br#"{"count":1,"messages":[null,{"a":1}]}"#, Ok(&["null", r#"{"a":1}"#]));
         let paged = br#"{"company":{"companyId":1},"pages":[1,2],"more":[],"messages":[{"a":1}]}"#;
         check(paged, Ok(&[r#"{"a":1}"#]));
         check(br#"{"messages":[]}"#, Ok(&[]));

@@ -238,6 +238,20 @@ fn breadcrumbs_repeat_of_their_carrier_what_is_small() {
     }
 }
 
+/// As a position does.
+#[test]
+fn a_breadcrumb_keeps_a_place_that_is_none() {
+    for (entry, kept) in [("91.5,7,3", true), ("0,0,3", false), ("38.6,-90.2,3", false)] {
+        let entry = format!("{},{entry}", T - 1000);
+        let raw =
+            with(fixture("push-v3/position_live_like_sparse.json"), json!({ "batchedPositions": entry }));
+        let said = events(&push(), &raw);
+        let crumb = said[1].to_value()["event"].clone();
+        let expected = if kept { json!(entry) } else { Value::Null };
+        assert_eq!(crumb["providerFields"]["batchedPositions"], expected, "{crumb}");
+    }
+}
+
 #[test]
 fn sentinels_are_absence() {
     let row = with(

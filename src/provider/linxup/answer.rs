@@ -164,12 +164,14 @@ fn feed_of_envelope(body: &[u8]) -> Option<Feed> {
         .find_map(|(key, _)| Feed::ALL.into_iter().find(|feed| plurals(*feed).contains(&key)))
 }
 
-/// What the first row says that says anything. One `status` among rows of positions makes them the current list.
+/// What the first row says that says anything. One `status` among rows of positions makes them the current list, one `stopDateTime`
+/// stops.
 fn feed_of_rows(api: PullApi, rows: &[&str]) -> Option<Feed> {
     let mut said = rows.iter().filter_map(|row| feed_of_row(api, &Walk::of(row).members()));
     let first = said.next()?;
-    let is_current = first == Feed::History && said.any(|feed| feed == Feed::Locations);
-    Some(if is_current { Feed::Locations } else { first })
+    let better = [(Feed::History, Feed::Locations), (Feed::Positions, Feed::Stops)];
+    let better = better.into_iter().find(|(than, _)| *than == first).map(|(_, better)| better);
+    Some(better.filter(|better| said.any(|feed| feed == *better)).unwrap_or(first))
 }
 
 /// What the fields of a row say about its feed.

@@ -161,8 +161,11 @@ fn crumb(entry: &str) -> Option<Crumb> {
         Read::Is(meters) => Some(meters),
         Read::Absent | Read::Unreadable => None,
     };
-    let kept = (more || unreadable).then(|| entry.to_owned());
-    Some(Crumb { time, point: Point::of(latitude, longitude), altitude_meters, kept, unreadable })
+    let point = Point::of(latitude, longitude);
+    // As with a position: what is no place is kept as it came, but for the provider's word for none.
+    let lost = point == Point::Unusable && (latitude, longitude) != (0.0, 0.0);
+    let kept = (more || unreadable || lost).then(|| entry.to_owned());
+    Some(Crumb { time, point, altitude_meters, kept, unreadable })
 }
 
 /// What each breadcrumb repeats of its carrier: tracker, vehicle and fleet. Of what is too large to be repeated, the tracker's ids.

@@ -123,13 +123,18 @@ fn nested(members: &Members) -> Vec<Kind> {
     let miles = has("distanceMiles") || has("authorizedMiles");
     let fence_event = matches!(members.get("eventType"), Some(Value::Text(word))
         if ["FENCE_ENTER", "FENCE_EXIT"].iter().any(|known| word.trim().eq_ignore_ascii_case(known)));
+    // What was left behind names its item as a sighting does, and has no sighting's time.
+    let sighting = (has_object(members, "trackedItem") || has_object(members, "toolTracker"))
+        && (has("timestamp") || !has("leftBehindTimestamp"));
+    // An alert may name its media; with code and time it is the alert, whatever the URL says.
+    let alert = has("alertCode") && has("alertDateTime");
     let rules = [
         (Kind::Alert, has("alertId") || has("alertCode")),
         (Kind::Status, has("statusChangeType")),
         (Kind::Crossing, fence_event),
         (Kind::LeftBehind, has("leftBehindTimestamp")),
-        (Kind::Sighting, has_object(members, "trackedItem") || has_object(members, "toolTracker")),
-        (Kind::Media, has("mediaId")),
+        (Kind::Sighting, sighting),
+        (Kind::Media, has("mediaId") && !alert),
         (Kind::Definition, has("action") && has("geofenceId")),
         (Kind::Stop, has("stopType")),
         (Kind::Trip, miles && has("startDateTime")),
@@ -148,7 +153,8 @@ fn like_usage(members: &Members) -> impl Iterator<Item = Kind> {
     let is_there = |key: &str| members.contains_key(key);
     let place = is_there("latitude") && is_there("longitude");
     let stop = (is_there("stopType") || place) && !has_miles(members);
-    let trip = has(members, "startDateTime") && !is_there("stopType");
+    // No trip has an engine's word.
+    let trip = has(members, "startDateTime") && !is_there("stopType") && !has(members, "engineOn");
     [(Kind::Stop, stop), (Kind::Trip, trip)].into_iter().filter(|(_, holds)| *holds).map(|(kind, _)| kind)
 }
 
@@ -200,9 +206,8 @@ fn kinds_of_hint(hint: &str) -> Option<&'static [Kind]> {
         "deviceupdate" | "update" => &[Kind::Update],
         "tracker" | "device" => &[Kind::Status, Kind::Update],
         "media" => &[Kind::Media],
-        "item" | "itemlocation" | "itemtracking" | "itemtrackinglocation" | "itemsighting" => {
-            &[Kind::Sighting]
-        }
+        "item" | "itemtracking" => &[Kind::LeftBehind, Kind::Sighting],
+        "itemlocation" | "itemtrackinglocation" | "itemsighting" => &[Kind::Sighting],
         "itemleftbehind" | "leftbehind" => &[Kind::LeftBehind],
         _ => return None,
     })
@@ -263,6 +268,13 @@ mod tests {
         check(markless, None, (Shape::Nested(Kind::Usage), Hint::None));
         check(markless, Some("stop"), (Shape::Nested(Kind::Stop), Hint::Fits));
         check(markless, Some("trip"), (Shape::Nested(Kind::Trip), Hint::Fits));
+        let usage = r#"{"startDateTime":1,"endDateTime":2,"engineOn":true}"#;
+        check(usage, Some("trip"), (Shape::Nested(Kind::Usage), Hint::Contradicts));
+        let left = r#"{"leftBehindTimestamp":1,"trackedItem":{"id":1}}"#;
+        check(left, Some("item"), (Shape::Nested(Kind::LeftBehind), Hint::Fits));
+        check(left, Some("item-sighting"), (Shape::Nested(Kind::LeftBehind), Hint::Contradicts));
+        let alert = r#"{"alertCode":"X","alertDateTime":1,"mediaId":5}"#;
+        check(alert, Some("media"), (Shape::Nested(Kind::Alert), Hint::Contradicts));
         let odd_miles = r#"{"startDateTime":1,"endDateTime":2,"unauthorizedMiles":0,"distanceMiles":null}"#;
         check(odd_miles, None, (Shape::Unknown, Hint::None));
         check(odd_miles, Some("trips"), (Shape::Nested(Kind::Trip), Hint::Fits));

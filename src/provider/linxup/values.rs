@@ -322,7 +322,7 @@ fn whole(text: &str) -> Option<String> {
     }
     let decimal = Decimal::parse(text)?;
     let (whole, cut) = decimal.shifted(0)?;
-    (!cut).then(|| if decimal.negative { format!("-{whole}") } else { whole.to_string() })
+    (!cut && !decimal.cut).then(|| if decimal.negative { format!("-{whole}") } else { whole.to_string() })
 }
 
 fn millis(text: &str) -> Option<Millis> {
@@ -347,6 +347,8 @@ struct Decimal {
     negative: bool,
     digits: i128,
     exponent: i32,
+    /// Digits of the fraction that are not zero were left out.
+    cut: bool,
 }
 
 impl Decimal {
@@ -361,14 +363,16 @@ impl Decimal {
         if whole.is_empty() && fraction.is_empty() {
             return None;
         }
-        // More digits of a fraction than this are below any millisecond.
-        let fraction = fraction.get(..fraction.len().min(15))?;
+        // More digits of a fraction than this are below any millisecond, where no exponent lifts them.
+        let most = 15_usize.saturating_add(usize::try_from(exponent).unwrap_or(0));
+        let (fraction, beyond) = fraction.split_at_checked(fraction.len().min(most))?;
         let all = format!("{whole}{fraction}");
         if !all.bytes().all(|byte| byte.is_ascii_digit()) || all.len() > 36 {
             return None;
         }
         let exponent = exponent.checked_sub(i32::try_from(fraction.len()).ok()?)?;
-        Some(Self { negative, digits: all.parse().ok()?, exponent })
+        let cut = beyond.bytes().any(|byte| byte != b'0');
+        Some(Self { negative, digits: all.parse().ok()?, exponent, cut })
     }
 
     /// The number × 10^`by`, its fraction cut, and whether there was one.
@@ -399,6 +403,7 @@ mod tests {
             ("\" 1767009600000 \"", Read::Is(Millis(1_767_009_600_000))),
             ("1767009600000.9", Read::Is(Millis(1_767_009_600_000))),
             ("1.7670096e12", Read::Is(Millis(1_767_009_600_000))),
+            ("0.0000000000000017670096e27", Read::Is(Millis(1_767_009_600_000))),
             ("1767009600", Read::Is(Millis(1_767_009_600_000))),
             ("1767009600.1239", Read::Is(Millis(1_767_009_600_123))),
             ("99999999999", Read::Is(Millis(99_999_999_999_000))),
@@ -425,6 +430,9 @@ mod tests {
             ("18000100017.0", Read::Is("18000100017")),
             ("123456789012345678901234567890", Read::Is("123456789012345678901234567890")),
             ("1.5", Read::Unreadable),
+            ("5.00000000000000000001", Read::Unreadable),
+            ("1.234567890123456701e18", Read::Is("1234567890123456701")),
+            ("9.2233720368547758e+18", Read::Is("9223372036854775800")),
             ("\" 007 \"", Read::Is("007")),
             ("\"a\\u0000b\\u001f\"", Read::Is("ab")),
             ("\" \\u0000 \"", Read::Absent),
