@@ -5,6 +5,7 @@
 mod custom_data;
 mod look;
 mod reload;
+mod secrets;
 mod start;
 
 use std::collections::HashMap;
@@ -218,6 +219,7 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
         path: OnceLock::new(),
         running: Mutex::new(config.clone()),
         reloads: AtomicU64::new(0),
+        reads: Arc::default(),
         accounts: Arc::clone(&accounts),
         access: access.clone(),
         hooks: hooks.clone(),

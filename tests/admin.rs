@@ -290,6 +290,8 @@ async fn the_local_log_is_read_from_any_place_in_either_form() {
     assert_eq!(offsets, [1, 2, 3]);
     assert_eq!(all[0]["event"]["subject"], "350000000000017");
     assert_eq!(read("/v1/events?after=1&limit=1").await[0]["offset"], 2);
+    let of_a_log_that_is_gone = read("/v1/events?after=4000&follow=false").await;
+    assert_eq!(of_a_log_that_is_gone, all);
     assert_eq!(read("/v1/events?after=0&follow=false&topic=fleet.trip").await, Vec::<Value>::new());
     assert_eq!(read("/v1/events?follow=false").await, Vec::<Value>::new());
     assert_eq!(read("/v1/events?last=1&follow=false").await, all[all.len() - 1..]);

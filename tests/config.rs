@@ -283,7 +283,7 @@ fn properties_are_librdkafkas_and_their_secrets_are_not_literals() {
         "properties:\n  compression.typ: lz4\n  security.protocol: none\n  socket.keepalive.enable: true",
         &[
             "5:7: bus.kafka.properties.compression.typ: is not a property of librdkafka, or not of this build; look it up in librdkafka's CONFIGURATION.md: names are not those of the Java client",
-            "6:7: bus.kafka.properties.security.protocol: `none` is not a value that librdkafka takes here; look it up in librdkafka's CONFIGURATION.md",
+            "6:7: bus.kafka.properties.security.protocol: has a value that librdkafka does not take; look it up in librdkafka's CONFIGURATION.md",
         ],
     );
 }

@@ -222,6 +222,14 @@ async fn a_reader_may_look_and_a_guesser_must_wait() {
     operator.made(TOKENS, json!({"name": "partner"})).await;
     assert_eq!(operator.get("/v1/audit").await["acts"][0]["who"], "admin");
 
+    // Who sends none guesses none: a page that waits for its token locks nobody out.
+    operator.admin_token = None;
+    for _ in 0..20 {
+        assert_eq!(operator.ask(Method::GET, "/v1/accounts", None).await.0, 401);
+    }
+    operator.admin_token = Some("readers-token");
+    assert_eq!(operator.ask(Method::GET, "/v1/accounts", None).await.0, 200);
+
     operator.admin_token = Some("a-guess");
     let mut answers = Vec::new();
     for _ in 0..11 {

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use super::problem::Problem;
 use super::throttle::Throttle;
-use crate::config::Scope;
+use crate::config::{AdminToken, Scope, Secret};
 use crate::intake::auth::{self, TokenDigest};
 
 /// What no form and no script of another origin sends unasked.
@@ -31,6 +31,15 @@ pub struct AdminKey {
     pub scope: Scope,
     /// What proves it.
     pub digest: TokenDigest,
+}
+
+impl AdminKey {
+    /// Of what the configuration says of it; none where the secret is but blanks.
+    #[must_use]
+    pub fn of(token: &AdminToken, secret: &Secret) -> Option<Self> {
+        let digest = TokenDigest::of(secret.reveal())?;
+        Some(Self { name: Arc::from(token.name.as_str()), scope: token.scope, digest })
+    }
 }
 
 /// See the module. Cheap to clone: all clones are one.
@@ -57,11 +66,27 @@ impl Access {
         is_news
     }
 
+    /// What opens for this holder.
+    #[must_use]
+    pub fn key(&self, name: &str) -> Option<AdminKey> {
+        self.keys.load().iter().find(|key| *key.name == *name).cloned()
+    }
+
     /// Who asks, where the request may go on.
     pub(super) fn admits(&self, request: &Request) -> Result<Caller, Problem> {
         let keys = self.keys.load();
         if keys.is_empty() {
             return from_loopback(request).map(|()| Caller { name: Arc::from("loopback") });
+        }
+        let needed = || {
+            Problem::new(
+                StatusCode::UNAUTHORIZED,
+                "the admin token is needed, as Authorization: Bearer TOKEN",
+            )
+        };
+        // Who sends none guesses none: a page that waits for its token must not shut others of that address out.
+        if !auth::carries_any(request.headers()) {
+            return Err(needed());
         }
         let peer = peer(request);
         let slow = |wait| {
@@ -73,10 +98,7 @@ impl Access {
         let fits = keys.iter().filter(|key| auth::carries(request.headers(), &key.digest));
         let Some(key) = fits.reduce(|first, _| first) else {
             self.throttle.lock().refused(peer, Instant::now());
-            return Err(Problem::new(
-                StatusCode::UNAUTHORIZED,
-                "the admin token is needed, as Authorization: Bearer TOKEN",
-            ));
+            return Err(needed());
         };
         self.throttle.lock().let_in(peer, Instant::now());
         match key.scope {

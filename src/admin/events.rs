@@ -78,7 +78,8 @@ pub(super) fn routes() -> OpenApiRouter<AdminState> {
 struct EventsAsked {
     /// Only this topic.
     topic: Option<String>,
-    /// Begin after this place; without it, with what comes from now on.
+    /// Begin after this place; without it, with what comes from now on. One that the log has not reached is of a log that is gone: then
+    /// from the beginning.
     after: Option<u64>,
     /// Without `after`: so many of the newest first.
     last: Option<u64>,
@@ -112,10 +113,16 @@ async fn follow(
     let form = Form::of(&headers);
     let newest = *streams.log.newest.borrow();
     let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
+    let after = match resumed.or(asked.after) {
+        // A place of a log that is gone: this one began anew.
+        Some(after) if after > newest => 0,
+        Some(after) => after,
+        None => newest.saturating_sub(asked.last.unwrap_or(0)),
+    };
     let reader = Reader {
         log: streams.log.clone(),
         topic: asked.topic,
-        after: resumed.or(asked.after).unwrap_or(newest.saturating_sub(asked.last.unwrap_or(0))),
+        after,
         left: asked.limit.unwrap_or(u64::MAX),
         end: if asked.follow.unwrap_or(true) { End::Never } else { End::OfLog },
         form,

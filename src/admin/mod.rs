@@ -25,6 +25,7 @@ mod snapshot;
 mod status;
 mod throttle;
 mod tokens;
+mod unasked;
 
 use std::sync::Arc;
 
@@ -45,7 +46,6 @@ use utoipa_axum::router::OpenApiRouter;
 pub use access::{Access, AdminKey};
 pub use backfills::Past;
 pub use events::{LocalLog, LogRow};
-pub(crate) use reload::words;
 pub use reload::{Reload, ReloadError, Reloaded};
 pub use replays::Again;
 pub use snapshot::{BusState, FeedReading, Phase, Snapshot, Sources};
@@ -62,6 +62,7 @@ use custom_data::CustomData;
 use parked::Transfers;
 use problem::{Asked, Problem};
 use replays::Replays;
+use unasked::Takes;
 
 /// The configured accounts: others after a reload.
 pub type Accounts = Arc<ArcSwap<Vec<config::Account>>>;
@@ -243,6 +244,8 @@ pub fn api() -> serde_json::Result<String> {
 /// The operator's routes.
 pub fn router(state: AdminState) -> Router {
     let (guarded, api) = guarded().split_for_parts();
+    let takes = Arc::new(Takes::of(&api));
+    let guarded = guarded.route_layer(middleware::from_fn_with_state(takes, unasked::refuse));
     let guarded = guarded.layer(middleware::from_fn_with_state(state.clone(), guard));
     Router::new()
         .route("/", get(console::page))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::response::IntoResponse as _;
 use axum::routing::get;
 use axum::{Json, Router};
-use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
+use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Content, HttpMethod, Info, License, OpenApi, Ref, RefOr, ResponseBuilder};
 use utoipa::{PartialSchema as _, ToSchema as _};
@@ -80,12 +80,7 @@ fn explain(operation: &mut Operation, method: &HttpMethod, path: &str) {
     if *method != HttpMethod::Get {
         add("415", "Without an admin token a change must be sent as application/json");
     }
-    let is_asked = |known: &RefOr<Parameter>| {
-        matches!(known, RefOr::T(Parameter { parameter_in: ParameterIn::Query, .. }))
-    };
-    if operation.parameters.iter().flatten().any(is_asked) || operation.request_body.is_some() {
-        add("422", "What was asked for is not understood");
-    }
+    add("422", "What was asked for is not understood, or is nothing that this call takes");
     if let Some(RefOr::T(body)) = &operation.request_body {
         add("408", "The body did not come in time");
         add("413", "The body is too large");

@@ -19,6 +19,7 @@ use super::access::Caller;
 use super::problem::Problem;
 use crate::config::{self, SecretError};
 use crate::event::AccountId;
+use crate::logs;
 use crate::replay::AskError;
 
 /// Reads the configuration again, on behalf of somebody.
@@ -70,6 +71,11 @@ pub enum ReloadError {
     /// A secret.
     #[error("a secret cannot be read, and nothing was changed")]
     Secret(#[from] SecretError),
+    /// A disk hangs.
+    #[error(
+        "the configuration, or a file that it names, does not come: its disk hangs, and nothing was changed"
+    )]
+    Late,
     /// The store.
     #[error(transparent)]
     Store(#[from] AskError),
@@ -93,12 +99,6 @@ async fn reload(State(state): State<AdminState>, caller: Caller) -> Result<Json<
     (state.inner.reload)(caller.name).await.map(Json).map_err(Problem::from)
 }
 
-/// An error and what caused it.
-pub(crate) fn words(error: &dyn std::error::Error) -> String {
-    let chain = std::iter::successors(Some(error), |error| error.source());
-    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
 impl From<ReloadError> for Problem {
     fn from(error: ReloadError) -> Self {
         let status = match &error {
@@ -109,7 +109,9 @@ impl From<ReloadError> for Problem {
             | ReloadError::MovedOut(_)
             | ReloadError::OtherTopics(_)
             | ReloadError::Secret(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            ReloadError::Store(_) | ReloadError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            ReloadError::Late | ReloadError::Store(_) | ReloadError::Stopping => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         };
         let problems = match &error {
             ReloadError::Wrong(problems) => {
@@ -121,10 +123,11 @@ impl From<ReloadError> for Problem {
             | ReloadError::MovedOut(_)
             | ReloadError::OtherTopics(_)
             | ReloadError::Secret(_)
+            | ReloadError::Late
             | ReloadError::Store(_)
             | ReloadError::Stopping => Vec::new(),
         };
-        let problem = Self::new(status, words(&error));
+        let problem = Self::new(status, logs::words(&error));
         if problems.is_empty() { problem } else { problem.with("errors", Value::Array(problems)) }
     }
 }

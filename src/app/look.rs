@@ -1,7 +1,7 @@
 //! What the process looks at again and again until it stops: the bus's topics and state, tokens in files, ages in the store.
 //! Each is a loop that `app` spawns and cancels; none holds anything that a cancelled await would lose.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,6 +11,7 @@ use tokio::sync::{MutexGuard, watch};
 use tokio::time::{sleep, timeout};
 
 use super::reload::Reloader;
+use super::secrets::Reading;
 use crate::admin::{Access, AdminKey};
 use crate::bus::{Bus, Finding};
 use crate::config::{AdminToken, Config, SecretError, SecretSource};
@@ -39,6 +40,7 @@ pub(super) type Looking = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Tokens from files are read again: a secret may be rotated without a restart.
 pub(super) async fn look_at_tokens(reloader: Arc<Reloader>, hooks: WebhookState) {
+    let mut reading = Reading::new();
     let mut said: HashSet<AccountId> = HashSet::new();
     loop {
         sleep(READ_AGAIN).await;
@@ -46,16 +48,24 @@ pub(super) async fn look_at_tokens(reloader: Arc<Reloader>, hooks: WebhookState)
             let sources = running.accounts.iter().filter_map(|a| Some((a.id.clone(), a.webhook.clone()?)));
             sources.filter(|(_, source)| matches!(source, SecretSource::File(_))).collect()
         };
-        let read = |sources: Vec<(AccountId, SecretSource)>| -> Vec<_> {
-            sources.into_iter().map(|(account, source)| (account, source.read())).collect()
-        };
-        let Some((_running, tokens)) = read_beside(&reloader, in_files, read).await else { continue };
+        let (sources, before) = wanted(&reloader, in_files).await;
+        let files: HashMap<AccountId, SecretSource> = sources.iter().cloned().collect();
+        let tokens = reading.read(sources).await;
+        let Some(_running) = unchanged(&reloader, before).await else { continue };
         for (account, token) in tokens {
-            match token {
+            let sendable = token.and_then(|token| match files.get(&account) {
+                Some(source) if !token.can_be_sent() => Err(SecretError::Unsendable(source.clone())),
+                Some(_) | None => Ok(token),
+            });
+            match sendable {
                 Ok(token) => {
                     said.remove(&account);
-                    let digest = TokenDigest::of(token.reveal());
-                    hooks.tokens.replace(&account, Origin::Config, digest.map(Key::of));
+                    let Some(digest) = TokenDigest::of(token.reveal()) else { continue };
+                    let were = hooks.tokens.keys(&account, Origin::Config).unwrap_or_default();
+                    if !were.iter().any(|key| key.is_of(&digest)) {
+                        tracing::info!(account = %account, "token.changed");
+                    }
+                    hooks.tokens.replace(&account, Origin::Config, [Key::of(digest)]);
                 }
                 Err(error) => {
                     if said.insert(account.clone()) {
@@ -67,53 +77,55 @@ pub(super) async fn look_at_tokens(reloader: Arc<Reloader>, hooks: WebhookState)
     }
 }
 
-/// The same for the operator's tokens. While one cannot be read, those stay in force that were.
+/// The same for the operator's tokens. Of one that cannot be read the last one stays in force.
 pub(super) async fn look_at_admin_tokens(reloader: Arc<Reloader>, access: Access) {
-    let mut failing = false;
+    let mut reading = Reading::new();
+    let mut said: HashSet<String> = HashSet::new();
     loop {
         sleep(READ_AGAIN).await;
-        let sources = |running: &Config| running.admin.tokens.clone();
-        let read = |sources: Vec<AdminToken>| admin_keys(&sources);
-        let Some((_running, keys)) = read_beside(&reloader, sources, read).await else { continue };
-        match keys {
-            Ok(keys) => {
-                failing = false;
-                if access.replace(keys) {
-                    tracing::info!("admin.token_changed");
+        let sources = |running: &Config| -> Vec<(AdminToken, SecretSource)> {
+            running.admin.tokens.iter().map(|token| (token.clone(), token.token.clone())).collect()
+        };
+        let (sources, before) = wanted(&reloader, sources).await;
+        let read = reading.read(sources).await;
+        let Some(running) = unchanged(&reloader, before).await else { continue };
+        let mut keys = Vec::with_capacity(read.len());
+        for (token, secret) in read {
+            match secret {
+                Ok(secret) => {
+                    said.remove(&token.name);
+                    keys.extend(AdminKey::of(&token, &secret));
+                }
+                Err(error) => {
+                    if said.insert(token.name.clone()) {
+                        tracing::error!(name = token.name, error = %error, "admin.token_unreadable");
+                    }
+                    keys.extend(access.key(&token.name));
                 }
             }
-            Err(error) => {
-                if !std::mem::replace(&mut failing, true) {
-                    tracing::error!(error = %error, "admin.token_unreadable");
-                }
-            }
+        }
+        keys.sort_by_key(|key| running.admin.tokens.iter().position(|token| *token.name == *key.name));
+        if access.replace(keys) {
+            tracing::info!("admin.token_changed");
         }
     }
 }
 
-/// Reads files that the configuration names, beside the reloads: a disk that hangs holds none up. What was read counts, and
-/// is handed out with the configuration held, unless a reload has read the same files since.
-async fn read_beside<W: Send + 'static, T: Send + 'static>(
-    reloader: &Reloader,
-    what: impl FnOnce(&Config) -> W,
-    read: impl FnOnce(W) -> T + Send + 'static,
-) -> Option<(MutexGuard<'_, Config>, T)> {
-    let (what, before) = {
-        let running = reloader.running.lock().await;
-        (what(&running), reloader.reloads.load(Ordering::Relaxed))
-    };
-    let read = tokio::task::spawn_blocking(move || read(what)).await.ok()?;
+/// What is to be read of a configuration, and which that was: read beside the reloads, for a disk that hangs holds none up.
+async fn wanted<W>(reloader: &Reloader, what: impl FnOnce(&Config) -> W) -> (W, u64) {
     let running = reloader.running.lock().await;
-    (reloader.reloads.load(Ordering::Relaxed) == before).then_some((running, read))
+    (what(&running), reloader.reloads.load(Ordering::Relaxed))
+}
+
+/// The configuration, held, unless a reload has read the same files since.
+async fn unchanged(reloader: &Reloader, before: u64) -> Option<MutexGuard<'_, Config>> {
+    let running = reloader.running.lock().await;
+    (reloader.reloads.load(Ordering::Relaxed) == before).then_some(running)
 }
 
 /// Reads the operator's tokens.
 pub(super) fn admin_keys(tokens: &[AdminToken]) -> Result<Vec<AdminKey>, SecretError> {
-    let key = |token: &AdminToken| {
-        // A secret that reads is not empty.
-        let digest = TokenDigest::of(token.token.read()?.reveal());
-        Ok(digest.map(|digest| AdminKey { name: Arc::from(token.name.as_str()), scope: token.scope, digest }))
-    };
+    let key = |token: &AdminToken| Ok(AdminKey::of(token, &token.token.read()?));
     tokens.iter().filter_map(|token| key(token).transpose()).collect()
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::look::{admin_keys, ask_for_topics};
 use super::{known, topics};
-use crate::admin::{self, Access, Accounts, AdminKey, ReloadError, Reloaded};
+use crate::admin::{Access, Accounts, AdminKey, ReloadError, Reloaded};
 use crate::bus::Bus;
 use crate::clock;
 use crate::config::load::ThisProcess;
@@ -30,9 +30,12 @@ use crate::intake::poll::http::Client;
 use crate::intake::poll::{Hosts, Pollers, StoredCursors};
 use crate::intake::tokens::Registry;
 use crate::intake::webhook::WebhookState;
+use crate::logs;
 use crate::replay::{Act, Entry, Store, Table, moving};
 use crate::route::Router;
 
+/// How long reading the configuration and the files that it names may take.
+const READ: Duration = Duration::from_secs(30);
 /// How long it may take to write down that there was a reload.
 const ACT: Duration = Duration::from_secs(10);
 
@@ -43,6 +46,8 @@ pub(super) struct Reloader {
     pub(super) running: Mutex<Config>,
     /// How often it was exchanged: changed only while it is held.
     pub(super) reloads: AtomicU64,
+    /// Whether its file is being read.
+    pub(super) reads: Arc<AtomicBool>,
     pub(super) accounts: Accounts,
     pub(super) access: Access,
     pub(super) hooks: WebhookState,
@@ -141,7 +146,7 @@ impl Reloader {
             }
             Err(error) => {
                 // With its causes, which a log in JSON does not show by itself.
-                tracing::error!(who, error = admin::words(error), "config.not_reloaded");
+                tracing::error!(who, error = logs::words(error), "config.not_reloaded");
             }
         }
         done
@@ -152,8 +157,8 @@ impl Reloader {
         let polls =
             self.polls.get().filter(|polls| !polls.stop.is_cancelled()).ok_or(ReloadError::Stopping)?;
         let mut running = self.running.lock().await;
-        let read = tokio::task::spawn_blocking(move || read(path)).await;
-        let ready = self.prepare(&running, read.map_err(|_| ReloadError::Stopping)??).await?;
+        let read = self.read(path).await?;
+        let ready = self.prepare(&running, read).await?;
         // From here on nothing fails.
         self.reloads.fetch_add(1, Ordering::Relaxed);
         let (needs_restart, changed) = (needs_restart(&running, &ready.config), changes(&running, &ready));
@@ -205,6 +210,24 @@ impl Reloader {
             Err(_) => tracing::warn!(who, error = "no answer in time", "config.reload_not_recorded"),
         }
         Ok(Reloaded { changed, needs_restart })
+    }
+
+    /// Reads it, unless an earlier reading still hangs: a thread at most does.
+    async fn read(&self, path: PathBuf) -> Result<Read, ReloadError> {
+        if self.reads.swap(true, Ordering::Relaxed) {
+            return Err(ReloadError::Late);
+        }
+        let reads = Arc::clone(&self.reads);
+        let reading = tokio::task::spawn_blocking(move || {
+            let read = read(path);
+            reads.store(false, Ordering::Relaxed);
+            read
+        });
+        let read = timeout(READ, reading).await.map_err(|_| ReloadError::Late)?;
+        read.unwrap_or_else(|_| {
+            self.reads.store(false, Ordering::Relaxed);
+            Err(ReloadError::Stopping)
+        })
     }
 
     async fn prepare(&self, running: &Config, read: Read) -> Result<Ready, ReloadError> {

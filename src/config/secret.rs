@@ -7,7 +7,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 /// Where a secret is read from: never a literal in the configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum SecretSource {
     /// An environment variable, read at start.
     Env(String),
@@ -30,6 +30,12 @@ impl Secret {
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+
+    /// Whether a header carries it.
+    #[must_use]
+    pub fn can_be_sent(&self) -> bool {
+        !self.0.trim_ascii().bytes().any(|byte| byte.is_ascii_control() && byte != b'\t')
     }
 }
 
@@ -59,6 +65,12 @@ pub enum SecretError {
     /// It is not text.
     #[error("the secret in {0} is not UTF-8 text")]
     NotText(String),
+    /// Its disk hangs.
+    #[error("the secret in {0} does not come: its disk hangs")]
+    Late(SecretSource),
+    /// It comes in a header, and no header carries it.
+    #[error("the secret in {0} has a line break within, or another character that no header carries")]
+    Unsendable(SecretSource),
 }
 
 /// The most of a secret's file that is read: a credentials file or a key in PEM is far smaller.

@@ -202,6 +202,12 @@ pub fn carries(headers: &HeaderMap, token: &TokenDigest) -> bool {
     bool::from(fits)
 }
 
+/// Whether the headers carry any token at all.
+#[must_use]
+pub fn carries_any(headers: &HeaderMap) -> bool {
+    values(headers).any(|value| !value.is_empty())
+}
+
 /// Why a request does not speak for an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {

@@ -74,6 +74,23 @@ async fn a_replay_goes_on_after_kill_9() {
     assert_eq!(desk.get(&path).await.1["state"], "done", "what has ended stays ended");
 }
 
+/// What a call does not take is no word that it may pass over: it would do more than was meant.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_asked_for_what_it_does_not_take_does_nothing() {
+    let desk = Desk::open("").await;
+    desk.push(&json!({"pushType": "NOVELTY"})).await;
+    for (path, body) in [
+        ("/v1/replays?dry_run=true&reason=unfit", json!({})),
+        ("/v1/reload?dry_run=true", json!({})),
+        ("/v1/reload", json!({"dry_run": true})),
+    ] {
+        let (status, said) = desk.json(Method::POST, path, &body).await;
+        assert_eq!(status, 422, "{path}: {said}");
+    }
+    assert_eq!(desk.get("/v1/replays").await.1["replays"], json!([]));
+    assert_eq!(desk.json(Method::POST, "/v1/reload", &json!({})).await.0, 200);
+}
+
 /// So many messages are replayed at a rate, and all that is parked is discarded once one was tried: how the replay ended.
 async fn discarded_while_replayed(messages: usize, rate: usize) -> (Desk, Value) {
     let desk = Desk::open("").await;

@@ -47,6 +47,10 @@ const OURS: &[(&[&str], &str)] = &[
     ),
     (&["log.connection.close"], "connections are looked at, not logged"),
     (&["bootstrap.servers", "metadata.broker.list"], "brokers stand in `bus.kafka.brokers`"),
+    (
+        &["sasl.jaas.config"],
+        "it is the Java client's: here are sasl.mechanism, sasl.username and sasl.password",
+    ),
 ];
 
 /// Kafka's bound on a topic's name.
@@ -169,9 +173,13 @@ impl Walk<'_> {
                     "look it up in librdkafka's CONFIGURATION.md: names are not those of the Java client";
                 self.add(at, "is not a property of librdkafka, or not of this build", fix);
             }
-            (Some(_), Property::Plain(value)) => {
-                let what = format!("`{value}` is not a value that librdkafka takes here");
-                self.add(at, what, "look it up in librdkafka's CONFIGURATION.md");
+            (Some(_), Property::Plain(_)) => {
+                // Not quoted: what the Java client takes in one text may hold a password.
+                self.add(
+                    at,
+                    "has a value that librdkafka does not take",
+                    "look it up in librdkafka's CONFIGURATION.md",
+                );
             }
             (Some(_), Property::Secret(_)) | (None, _) => {}
         }

@@ -39,6 +39,13 @@ impl Walk<'_> {
             Ok(url) if !url.username().is_empty() || url.password().is_some() => {
                 self.add(at, "holds a user or a secret", "write `token` beside it");
             }
+            Ok(url) if url.query().is_some() || url.fragment().is_some() => {
+                self.add(
+                    at,
+                    "has a query or a fragment",
+                    "leave it out: /v1/traces is added behind; a secret is `token`",
+                );
+            }
             Ok(url) if url.path().trim_end_matches('/').ends_with("/v1/traces") => {
                 self.add(at, "ends in /v1/traces", "leave it out: it is added");
             }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::Walk;
 use crate::config::tree::{Fields, Node, Place, Value};
-use crate::config::{Create, SecretSource, units};
+use crate::config::{Create, Secret, SecretSource, units};
 use crate::outbound::Way;
 
 pub(super) const HOUR: Duration = Duration::from_secs(3_600);
@@ -43,6 +43,9 @@ pub(super) enum Wire {
     /// None.
     Open,
 }
+
+/// A secret that somebody sends has so many characters, at least: what the operator's API asks of one, too.
+const SHORT: usize = 16;
 
 impl Walk<'_> {
     pub(super) fn map<'a>(&mut self, fields: &mut Fields<'a>, name: &'static str) -> Option<Fields<'a>> {
@@ -280,10 +283,16 @@ impl Walk<'_> {
     /// A secret that comes in a header: of one that no header carries it is noted that nobody can send it, for else each is told
     /// that it is wrong. A file with a line for each of two secrets is such a one.
     pub(super) fn comes_in_a_header(&mut self, source: &SecretSource, at: &At) {
-        let unfit = |byte: u8| byte.is_ascii_control() && byte != b'\t';
-        if self.as_sent(source).is_some_and(|secret| secret.bytes().any(unfit)) {
+        let Some(secret) = self.as_sent(source).map(Secret::new) else { return };
+        if !secret.can_be_sent() {
             self.notes.push(format!(
                 "{}: the secret has a line break within, or another character that no header carries: nobody can send it",
+                at.path
+            ));
+        }
+        if secret.reveal().len() < SHORT {
+            self.notes.push(format!(
+                "{}: the secret has fewer than {SHORT} characters: it can be guessed",
                 at.path
             ));
         }

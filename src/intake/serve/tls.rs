@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::config;
+use crate::logs;
 
 /// How often the files are compared with what is in use.
 const LOOK: Duration = Duration::from_secs(10);
@@ -134,7 +135,7 @@ impl Tls {
                     tracing::info!(cert = %self.files.cert.display(), "certificate.renewed");
                 }
                 Err(error) => {
-                    let words = error.to_string();
+                    let words = logs::words(&error);
                     if said.as_ref() != Some(&words) {
                         tracing::warn!(error = &words, "certificate.not_renewed");
                         said = Some(words);
