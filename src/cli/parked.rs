@@ -289,8 +289,14 @@ fn import(args: ImportArgs) -> anyhow::Result<Exit> {
             None => bar(0, "{spinner} {bytes}"),
         };
         let (mut sums, mut before) = ([0; 4], 0);
-        let where_to_go_on = |before: usize| {
-            format!("the lines before {} are imported, and are known when they are sent again", before + 1)
+        let dry_run = args.dry_run;
+        let where_to_go_on = |before: usize| match (before, dry_run) {
+            (0, _) => "nothing was imported".to_owned(),
+            (_, true) => format!("lines are counted from line {}", before + 1),
+            (_, false) => format!(
+                "the lines before {} are imported, and are known when they are sent again; lines are counted from there",
+                before + 1
+            ),
         };
         while let Some(part) = input::part(&mut file, PART).with_context(|| where_to_go_on(before))? {
             let (part_lines, part_bytes) = (part.iter().filter(|byte| **byte == b'\n').count(), part.len());

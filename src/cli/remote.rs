@@ -29,7 +29,7 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_'
 #[derive(Debug, clap::Args)]
 pub struct At {
     /// The operator's port of the bridge. The token is read from FLEETBUS_ADMIN_TOKEN, or from --token-file.
-    #[arg(long, value_name = "URL", env = "FLEETBUS_ADMIN", default_value = "http://127.0.0.1:9090", value_parser = base)]
+    #[arg(long, value_name = "URL", env = "FLEETBUS_ADMIN", hide_env_values = true, default_value = "http://127.0.0.1:9090", value_parser = base)]
     admin: String,
     /// A file that holds the admin token.
     #[arg(long, value_name = "FILE")]
@@ -75,6 +75,9 @@ pub struct Filter {
 /// What is expected, where it is none.
 pub fn base(text: &str) -> Result<String, &'static str> {
     match reqwest::Url::parse(text) {
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            Err("it holds a user or a secret: the token comes from FLEETBUS_ADMIN_TOKEN or --token-file")
+        }
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
             Ok(text.trim_end_matches('/').to_owned())
         }
@@ -354,13 +357,15 @@ impl Remote {
 
     fn unanswered(&self, error: &reqwest::Error) -> anyhow::Error {
         let base = &self.base;
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
         let sentence = if error.is_connect() {
-            format!("no bridge answers at {base}; start one, or name its admin.address with --admin URL")
+            format!(
+                "no bridge answers at {base} ({cause}); start one, or name its admin.address with --admin URL"
+            )
         } else {
-            let mut cause: &dyn std::error::Error = error;
-            while let Some(source) = cause.source() {
-                cause = source;
-            }
             format!("{base} does not answer: {cause}")
         };
         NoAnswer(sentence).into()

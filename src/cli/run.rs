@@ -69,7 +69,9 @@ pub fn read_config(said: Option<PathBuf>) -> anyhow::Result<Result<Loaded, Exit>
         Ok(text) => text,
         Err(error) => {
             complain(&format!("{} cannot be read: {error}", path.display()));
-            complain("write one, or name it with --config FILE or FLEETBUS_CONFIG");
+            if error.kind() == std::io::ErrorKind::NotFound {
+                complain("write one, or name it with --config FILE or FLEETBUS_CONFIG");
+            }
             return Ok(Err(Exit::Usage));
         }
     };

@@ -6,7 +6,7 @@ use std::io::IsTerminal as _;
 
 use tracing::Dispatch;
 use tracing_appender::non_blocking::WorkerGuard;
-use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::filter::{FilterExt as _, LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Filter, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
@@ -22,8 +22,8 @@ const FILTER: &str = "warn,fleetbus=info,librdkafka=error,async_nats=error,async
 /// default taken. What is given back writes the last lines as it is dropped.
 pub fn start(spans: Option<&Exporter>) -> WorkerGuard {
     let said = std::env::var("FLEETBUS_LOG").ok().filter(|said| !said.is_empty());
-    let read = EnvFilter::try_new(said.as_deref().unwrap_or(FILTER));
-    let unread = read.as_ref().err().map(ToString::to_string);
+    let read = filter(said.as_deref().unwrap_or(FILTER));
+    let unread = read.as_ref().err().cloned();
     let events = events_of(read.unwrap_or_else(|_| EnvFilter::new(FILTER)));
     let colour = std::env::var_os("NO_COLOR").is_none();
     let (lines, written) = logs::to_stderr();
@@ -46,6 +46,22 @@ pub fn start(spans: Option<&Exporter>) -> WorkerGuard {
     written
 }
 
+/// A filter, as it was meant: a word alone is a level, though the library takes it for a part of the program, and everything else is silent
+/// then.
+fn filter(said: &str) -> Result<EnvFilter, String> {
+    for part in said.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let is_level = part.parse::<LevelFilter>().is_ok();
+        let names_a_level = part.contains(['=', '[']) && !part.contains(char::is_whitespace);
+        if !is_level && !names_a_level {
+            return Err(format!(
+                "`{part}` is not a level: error, warn, info, debug, trace or off, or TARGET=LEVEL"
+            ));
+        }
+    }
+    let parts: Vec<&str> = said.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    EnvFilter::try_new(parts.join(",")).map_err(|error| error.to_string())
+}
+
 /// Spans are none of the logs': where they are not sent, they are not even made.
 fn events_of(filter: EnvFilter) -> impl Filter<Registry> {
     filter.and(filter_fn(|metadata| metadata.is_event()))
@@ -65,6 +81,16 @@ fn subscriber(logs: impl Layer<Registry> + Send + Sync, spans: Option<&Exporter>
 mod tests {
     use super::*;
     use crate::trace;
+
+    #[test]
+    fn a_word_alone_is_a_level_or_nothing() {
+        for said in [FILTER, "debug", " info ", "warn, fleetbus=debug", "off", "fleetbus[publish]=trace"] {
+            assert!(filter(said).is_ok(), "{said}");
+        }
+        for said in ["warning", "verbose", "info fleetbus=debug", "fleetbus:debug", "fleetbus"] {
+            assert!(filter(said).is_err(), "{said}");
+        }
+    }
 
     #[test]
     fn where_spans_are_not_sent_none_is_made() {

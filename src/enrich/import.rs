@@ -136,8 +136,15 @@ impl File<'_> {
         if titles.windows(2).any(|pair| pair.first() == pair.get(1)) || titles.contains(&"") {
             return self.wrong.add(1, "every column of the heading has a name of its own");
         }
+        // Of quotes around cells and of doubled ones there is an even number. One that is not closed takes the lines behind it for
+        // its cell.
+        let odd = bytes.iter().filter(|byte| **byte == b'"').count() % 2 == 1;
         for record in reader.records() {
             match record {
+                Ok(record) if odd && record.iter().any(|cell| cell.contains('\n')) => {
+                    let line = record.position().map_or(0, csv::Position::line);
+                    self.wrong.add(line, "a quote is not closed: the lines behind it are in one cell");
+                }
                 Ok(record) => {
                     let line = record.position().map_or(0, csv::Position::line);
                     let cell = |at: usize| record.get(at).unwrap_or_default();
@@ -216,6 +223,16 @@ mod tests {
         let got: Vec<_> = wrong.lines.iter().map(|wrong| (wrong.line, wrong.error.as_str())).collect();
         assert_eq!(got, expected);
         assert_eq!(wrong.count, expected.len() as u64);
+    }
+
+    #[test]
+    fn a_quote_that_is_not_closed_takes_no_lines_with_it() {
+        let unclosed = "kind,id,depot\ntracker,1,\"north\ntracker,2,south\n";
+        refuse(Format::Csv, unclosed, &[(2, "a quote is not closed: the lines behind it are in one cell")]);
+        let inches = "kind,id,width\ntracker,1,6\"\n";
+        check(Format::Csv, inches, &[("tracker", "1", r#"{"width":"6\""}"#)]);
+        let lines = "kind,id,note\ntracker,1,\"one\ntwo\"\n";
+        check(Format::Csv, lines, &[("tracker", "1", r#"{"note":"one\ntwo"}"#)]);
     }
 
     #[test]
