@@ -13,5 +13,7 @@ mod kafka;
 mod local;
 #[path = "bus/nats.rs"]
 mod nats;
+#[path = "bus/nats_check.rs"]
+mod nats_check;
 #[path = "support/trust.rs"]
 mod trust;

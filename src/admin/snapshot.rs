@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -83,6 +84,8 @@ pub struct Snapshot {
     pub bus: BusState,
     /// Events are parked at once, until a probe succeeds.
     pub breaker_open: bool,
+    /// For how long nothing was acknowledged, but attempts failed.
+    pub silent_for: Option<Duration>,
     /// Topics that the bus refuses.
     pub refused_topics: u64,
     /// Lanes with parked events.
@@ -199,6 +202,7 @@ impl Sources {
             phase: *self.phase.borrow(),
             bus: if available { BusState::Available } else { BusState::Unavailable },
             breaker_open: lanes.is_breaker_open(),
+            silent_for: lanes.silent_for(),
             refused_topics: lanes.refused_topics().len() as u64,
             lanes_behind,
             events_behind,
@@ -261,6 +265,7 @@ impl Snapshot {
             phase: Phase::Running,
             bus: BusState::Available,
             breaker_open: false,
+            silent_for: None,
             refused_topics: 0,
             lanes_behind: 0,
             events_behind: 0,

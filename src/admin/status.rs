@@ -85,6 +85,10 @@ fn findings(snapshot: &Snapshot, accounts: &[Account]) -> Vec<Finding> {
     if snapshot.bus == BusState::Unavailable {
         find("bus-unavailable", "the bus cannot be reached: events are parked".to_owned());
     }
+    if let Some(silent) = snapshot.silent_for.filter(|_| snapshot.bus == BusState::Available) {
+        let words = format!("the bus is connected, and has acknowledged nothing for {} s", silent.as_secs());
+        find("bus-silent", words);
+    }
     if snapshot.breaker_open {
         find("breaker-open", "too many attempts failed: events are parked at once".to_owned());
     }
@@ -180,6 +184,9 @@ mod tests {
     #[test]
     fn what_is_degraded_is_found() {
         check(&[|s| s.refused_topics = 2], None, &["topics-refused"]);
+        let silent: Change = |s| s.silent_for = Some(std::time::Duration::from_secs(12));
+        check(&[silent], None, &["bus-silent"]);
+        check(&[silent, |s| s.bus = BusState::Unavailable], None, &["bus-unavailable"]);
         check(&[|s| s.lanes_behind = 1], None, &["lanes-behind"]);
         check(&[|s| s.store.expiring_for_operator = 1], None, &["parked-expires"]);
         check(&[|s| s.connections = vec![("webhooks", 5, 5)]], None, &["connections-full"]);

@@ -179,8 +179,15 @@ pub(super) async fn ask_for_topics(bus: Arc<Bus>, lanes: Arc<Lanes>, topics: Vec
 
 /// Tells the pollers whether the bus takes events: while it does not, the provider is their store.
 pub(super) async fn look_at_bus(bus: Arc<Bus>, lanes: Arc<Lanes>, available: watch::Sender<bool>) {
-    let mut connected = true;
+    let (mut connected, mut silent) = (true, false);
     loop {
+        let silence = lanes.silent_for().filter(|_| connected);
+        if silence.is_some() != std::mem::replace(&mut silent, silence.is_some()) {
+            match silence {
+                Some(since) => tracing::warn!(silent_s = since.as_secs(), "bus.silent"),
+                None => tracing::info!("bus.heard"),
+            }
+        }
         let reached = bus.is_available();
         if bus.has_news_of_topics() {
             lanes.probe_topics_now();

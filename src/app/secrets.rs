@@ -69,16 +69,16 @@ impl Reading {
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
-    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
-    /// Held while `slow` hangs.
-    static GATE: Mutex<()> = Mutex::new(());
+    /// Whether the disk of `slow` does.
+    static HANGS: AtomicBool = AtomicBool::new(true);
 
     fn by(source: &SecretSource) -> Result<Secret, SecretError> {
-        if source.to_string().ends_with("slow") {
-            drop(GATE.lock());
+        while source.to_string().ends_with("slow") && HANGS.load(Ordering::Relaxed) {
+            std::thread::park_timeout(Duration::from_millis(1));
         }
         source.parse("a secret")
     }
@@ -88,7 +88,6 @@ mod tests {
         let source = |name: &str| SecretSource::File(PathBuf::from(name));
         let wanted = || ["a", "slow", "b"].map(|name| (name.to_owned(), source(name))).to_vec();
         let mut reading = Reading { patience: Duration::from_millis(500), ..Reading::new() };
-        let gate = GATE.lock().unwrap();
         for _ in 0..2 {
             let mut read = reading.read_by(wanted(), by).await;
             read.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -96,7 +95,7 @@ mod tests {
             assert_eq!(is_read, [("a", true), ("b", true), ("slow", false)]);
             assert_eq!(reading.hanging.len(), 1, "one thread");
         }
-        drop(gate);
+        HANGS.store(false, Ordering::Relaxed);
         while !reading.hanging.values().all(JoinHandle::is_finished) {
             tokio::task::yield_now().await;
         }

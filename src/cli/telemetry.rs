@@ -58,7 +58,11 @@ fn filter(said: &str) -> Result<EnvFilter, String> {
             ));
         }
     }
-    let parts: Vec<&str> = said.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    let mut parts: Vec<&str> = said.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    // Its words name subjects, and so vehicles: who wants them names it.
+    if !said.contains("async_nats") {
+        parts.extend(["async_nats=error", "async_nats::connector=off"]);
+    }
     EnvFilter::try_new(parts.join(",")).map_err(|error| error.to_string())
 }
 

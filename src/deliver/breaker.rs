@@ -16,6 +16,8 @@ const CERTAINTY: f64 = 3.5;
 const PROBE_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 /// Open for so long, it does not wait any more for attempts that are late.
 const LONG: Duration = Duration::from_secs(30);
+/// A bus of which nothing was heard for so long, but failures, is said to be silent: too few of them may open nothing.
+const SILENT: Duration = Duration::from_secs(10);
 /// The window is counted in this many slices: its bound.
 const SLICES: u32 = 30;
 
@@ -56,13 +58,15 @@ pub struct Breaker {
     settings: config::Breaker,
     slices: VecDeque<Slice>,
     state: State,
+    /// The first failure since the last success.
+    failing_since: Option<Instant>,
 }
 
 impl Breaker {
     /// A closed one.
     #[must_use]
     pub fn new(settings: config::Breaker) -> Self {
-        Self { settings, slices: VecDeque::new(), state: State::Closed }
+        Self { settings, slices: VecDeque::new(), state: State::Closed, failing_since: None }
     }
 
     /// Whether events are parked at once.
@@ -112,8 +116,21 @@ impl Breaker {
         }
     }
 
+    /// For how long attempts have failed and none was acknowledged; none where that is not long.
+    #[must_use]
+    pub fn silent_for(&self, now: Instant) -> Option<Duration> {
+        let since = self.failing_since?;
+        Some(now.saturating_duration_since(since)).filter(|silent| *silent >= SILENT)
+    }
+
     /// Counts one attempt.
     pub fn record(&mut self, now: Instant, verdict: Verdict) -> Option<Change> {
+        match verdict {
+            Verdict::Success => self.failing_since = None,
+            Verdict::Failure => {
+                self.failing_since.get_or_insert(now);
+            }
+        }
         if let State::Open { .. } = self.state {
             return match verdict {
                 Verdict::Failure => None,

@@ -16,7 +16,7 @@ use crate::brokers::{Certificates, Guard, Nats, USER, free_port, shared_nats, un
 use crate::desk::{Desk, PATIENCE, by_key, kind, message};
 use crate::trust::Trust;
 
-fn config(nats: &Nats, stream: &str) -> config::Nats {
+pub fn config(nats: &Nats, stream: &str) -> config::Nats {
     config::Nats {
         url: nats.url.clone(),
         subject: "fleet.{type}.{account}.{subject}".to_owned(),
@@ -32,7 +32,7 @@ fn config(nats: &Nats, stream: &str) -> config::Nats {
 }
 
 /// Opens the bus and waits until it is connected.
-async fn desk(config: config::Nats) -> Desk {
+pub async fn desk(config: config::Nats) -> Desk {
     let desk = Desk::open(&config::Bus::Nats(config), std::env::temp_dir().as_path());
     connected(&desk).await;
     desk
@@ -48,7 +48,7 @@ async fn connected(desk: &Desk) {
 }
 
 /// A stream of its own on `root.>`.
-async fn stream(nats: &Nats, root: &str, more: Stream) -> String {
+pub async fn stream(nats: &Nats, root: &str, more: Stream) -> String {
     let name = root.replace('.', "-").to_uppercase();
     nats.create(Stream { name: name.clone(), subjects: vec![format!("{root}.>")], ..more }).await;
     name
@@ -204,33 +204,6 @@ async fn a_full_stream_is_a_refusal_and_recovers() {
     jetstream.get_stream(&name).await.expect("a stream").purge().await.expect("purged");
     assert_eq!(desk.attempt(4, &of(3)).await, Outcome::Delivered);
     desk.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_check_finds_makes_and_warns() {
-    let nats = shared_nats();
-    let (root, other) = (unique("checked"), unique("uncovered"));
-    let topics = [format!("{root}.position.*.*").into()];
-    let never = desk(config(nats, &root)).await;
-    let findings = never.bus.check(&topics).await;
-    assert!(matches!(&findings[..], [Finding::Missing { what, .. }] if what.contains(&root)), "{findings:?}");
-    never.close().await;
-    let makes = desk(config::Nats { create: Create::Missing, ..config(nats, &root) }).await;
-    let findings = makes.bus.check(&topics).await;
-    assert!(matches!(&findings[..], [Finding::Made(what)] if what.contains(&root)), "{findings:?}");
-    let sent = message(&format!("{root}.position.acme.1"), "key", 1);
-    assert_eq!(makes.attempt(1, &sent).await, Outcome::Delivered);
-    let findings = makes.bus.check(&topics).await;
-    assert!(
-        findings.iter().any(|f| matches!(f, Finding::Weak(why) if why.contains("one replica"))),
-        "{findings:?}"
-    );
-    let findings = makes.bus.check(&[format!("{other}.position.*.*").into()]).await;
-    assert!(
-        findings.iter().any(|f| matches!(f, Finding::Missing { what, .. } if what.contains(&other))),
-        "{findings:?}"
-    );
-    makes.close().await;
 }
 
 /// TLS, a user, and a right to some subjects only.

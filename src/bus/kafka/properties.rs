@@ -17,7 +17,7 @@ const PROMISED: [(&str, &str); 5] = [
 ];
 /// `batch.size` and `message.max.bytes`, where they are not set.
 const LARGEST_BATCH: u64 = 1_000_000;
-const BOUNDS: [(&str, &str); 8] = [
+const BOUNDS: [(&str, &str); 9] = [
     ("max.in.flight.requests.per.connection", "5"),
     ("queue.buffering.max.kbytes", "65536"),
     ("queue.buffering.max.messages", "200000"),
@@ -26,6 +26,7 @@ const BOUNDS: [(&str, &str); 8] = [
     ("reconnect.backoff.max.ms", "1000"),
     ("statistics.interval.ms", "1000"),
     ("log.connection.close", "false"),
+    ("allow.auto.create.topics", "false"),
 ];
 
 /// Properties, and the files that the client reads by itself when it is made. Not to be printed: secrets are in it.

@@ -1,6 +1,8 @@
 //! What Kafka has, lacks and promises: topics, replicas and limits, looked up at start and by `check --connect`; made where
 //! that is configured.
 
+use std::collections::HashMap;
+
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -36,10 +38,23 @@ impl KafkaBus {
         };
         let mut findings = Vec::new();
         let mut missing = Vec::new();
+        let mut fewest_in_sync = HashMap::new();
         for topic in topics {
             let known = metadata.topics().iter().find(|known| known.name() == &**topic);
             match known {
+                Some(known)
+                    if known.error().is_none() && known.partitions().iter().any(|p| p.leader() < 0) =>
+                {
+                    findings.push(Finding::Unusable {
+                        what: format!(
+                            "topic {topic} has partitions without a leader: their vehicles' events are parked"
+                        ),
+                        fix: "bring brokers back".to_owned(),
+                    });
+                }
                 Some(known) if known.error().is_none() => {
+                    let in_sync = known.partitions().iter().map(|p| p.isr().len()).min().unwrap_or(0);
+                    fewest_in_sync.insert(topic.clone(), in_sync);
                     let fewest = known.partitions().iter().map(|p| p.replicas().len()).min().unwrap_or(0);
                     findings.push(if fewest < 2 {
                         Finding::Weak(format!(
@@ -52,7 +67,7 @@ impl KafkaBus {
                 Some(_) | None => missing.push(topic.clone()),
             }
         }
-        findings.extend(self.weak_settings(topics, &missing).await);
+        findings.extend(self.settings(topics, &missing, &fewest_in_sync).await);
         findings.extend(self.missing(&missing).await);
         findings
     }
@@ -61,9 +76,14 @@ impl KafkaBus {
         self.properties.load().administrator().create()
     }
 
-    /// Topics of which one replica's word is enough for an acknowledgement, those that do not keep what they took, and those that take
-    /// less than the client sends at once.
-    async fn weak_settings(&self, topics: &[Text], missing: &[Text]) -> Vec<Finding> {
+    /// Topics that take nothing for want of replicas; of which one replica's word is enough for an acknowledgement; that do not keep what
+    /// they took; and that take less than the client sends at once.
+    async fn settings(
+        &self,
+        topics: &[Text],
+        missing: &[Text],
+        fewest_in_sync: &HashMap<Text, usize>,
+    ) -> Vec<Finding> {
         let there: Vec<&Text> = topics.iter().filter(|topic| !missing.contains(topic)).collect();
         let Ok(admin) = self.admin() else { return Vec::new() };
         let asked: Vec<ResourceSpecifier<'_>> =
@@ -93,7 +113,16 @@ impl KafkaBus {
                     )
                 }),
             ];
-            found.into_iter().flatten().map(move |found| Finding::Weak(format!("topic {topic} has {found}")))
+            let wanted = setting("min.insync.replicas").and_then(|count| count.parse::<usize>().ok());
+            let in_sync = fewest_in_sync.get(topic).copied();
+            let lacks = wanted.zip(in_sync).filter(|(wanted, in_sync)| in_sync < wanted);
+            let lacks = lacks.map(|(wanted, in_sync)| Finding::Unusable {
+                what: format!("topic {topic} has a partition with {in_sync} replicas in sync, of {wanted} that it wants: it takes nothing"),
+                fix: "bring brokers back".to_owned(),
+            });
+            let weak = found.into_iter().flatten();
+            let weak = weak.map(move |found| Finding::Weak(format!("topic {topic} has {found}")));
+            lacks.into_iter().chain(weak)
         });
         weak.collect()
     }

@@ -6,6 +6,7 @@
 mod errors;
 mod limit;
 mod login;
+mod promise;
 mod silence;
 mod stream;
 mod subjects;
@@ -61,6 +62,8 @@ const SUBJECT: usize = 3_072;
 const OTHER_STREAM: Duration = Duration::from_secs(60);
 /// What a server says before it ends the connection of who sends more than a user or account may at once.
 const TOO_LARGE: &str = "maximum payload violation";
+/// In the server's words where the user may not subscribe: to the inbox, and no acknowledgement arrives.
+const MAY_NOT_SUBSCRIBE: &str = "permissions violation for subscription";
 /// Subjects that the server refused lately, at most.
 const REFUSED: usize = 1_024;
 
@@ -85,6 +88,8 @@ struct Shared {
     connected: AtomicBool,
     /// Another stream than the configured one took messages.
     saying_other: Seldom,
+    /// The stream has had messages of the ids that were sent for the first time.
+    saying_duplicate: Seldom,
     /// The server does not let this client in, and that was said.
     turned_away: AtomicBool,
     /// Rises with every connection that is made: what was in flight on the one before is sent again.
@@ -114,6 +119,7 @@ impl Shared {
             connection: ArcSwapOption::empty(),
             connected: AtomicBool::new(false),
             saying_other: Seldom::of(1, OTHER_STREAM),
+            saying_duplicate: Seldom::of(1, OTHER_STREAM),
             turned_away: AtomicBool::new(false),
             connections: watch::Sender::new(0),
             window_ms: AtomicU64::new(millis(WINDOW)),
@@ -164,7 +170,11 @@ impl Shared {
                     // Its words name the subject, and so the vehicle.
                     tracing::debug!(error = "no permission to publish", "nats.server_error");
                 } else {
-                    if text.to_ascii_lowercase().contains(TOO_LARGE) {
+                    let words = text.to_ascii_lowercase();
+                    if words.contains(MAY_NOT_SUBSCRIBE) {
+                        tracing::error!("nats.may_not_subscribe");
+                    }
+                    if words.contains(TOO_LARGE) {
                         self.sizes.lock().violated(Instant::now());
                     }
                     tracing::debug!(error = %text, "nats.server_error");
@@ -402,6 +412,13 @@ impl NatsBus {
             };
             match ended {
                 Ended::Told(Ok(taken)) => {
+                    // Stored before: by this process, or its like before a kill; or by another bridge whose stream it is, too.
+                    if taken.duplicate
+                        && sending == Sending::First
+                        && let Some(times) = self.shared.saying_duplicate.happened()
+                    {
+                        tracing::warn!(stream = taken.stream, times, "nats.duplicate");
+                    }
                     // It is stored, but nobody has looked how: types may have streams of their own, or one has taken another's place.
                     if taken.stream != self.config.stream
                         && let Some(times) = self.shared.saying_other.happened()

@@ -13,8 +13,8 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::errors::is_unavailability;
-use super::subjects::{covers, everything};
-use super::{NatsBus, WINDOW, millis};
+use super::subjects::everything;
+use super::{NatsBus, WINDOW, millis, promise};
 use crate::bus::Finding;
 use crate::config;
 use crate::event::Text;
@@ -71,7 +71,7 @@ impl NatsBus {
             if let Some(why) = why.as_ref().filter(|why| is_about_tls(why)) {
                 return vec![Finding::Barred {
                     what: format!("there is no TLS with NATS at {}: {why}", self.config.url),
-                    fix: "look at the server's certificate (until when it is valid, for which names, by whom) and at bus.nats.ca; a server that asks clients for certificates is not supported".to_owned(),
+                    fix: "look at the server's certificate (until when it is valid, for which names, by whom) and at bus.nats.ca; where it asks for its clients' certificates, at bus.nats.cert".to_owned(),
                 }];
             }
             return unreachable(why.unwrap_or_else(|| "it does not answer".to_owned()));
@@ -93,7 +93,7 @@ impl NatsBus {
                     config::Create::Never => vec![Finding::Unusable {
                         what,
                         fix: format!(
-                            "wait for the servers to elect a leader; or enable JetStream on them and for the account, and let the user publish on $JS.API.STREAM.INFO.{name}"
+                            "wait for the servers to elect a leader; or enable JetStream on them and for the account, and let the user publish on $JS.API.STREAM.INFO.{name} and subscribe on _INBOX.>"
                         ),
                     }],
                 };
@@ -126,22 +126,7 @@ impl NatsBus {
             Err(_) => return unreachable("it does not answer".to_owned()),
         };
         self.shared.seen.lock().holds(name, &info.config.subjects);
-        let mut findings = vec![Finding::Fine(format!("stream {name}"))];
-        let uncovered: Vec<&String> = wanted
-            .iter()
-            .filter(|subject| !info.config.subjects.iter().any(|held| covers(held, subject)))
-            .collect();
-        for subject in uncovered {
-            findings.push(Finding::Missing {
-                what: format!("subject {subject} in stream {name}"),
-                command: format!("nats stream edit {name} --subjects '{subject}'"),
-            });
-        }
-        if info.config.num_replicas < 2 {
-            findings.push(Finding::Weak(format!(
-                "stream {name} has one replica: an acknowledgement survives a process, not a machine; a server syncs to disk every two minutes unless `sync_interval: always` is set"
-            )));
-        }
+        let mut findings = promise::findings(name, &info, topics);
         // A quarter of the window is left for what is on its way.
         let window = info.config.duplicate_window * 3 / 4;
         self.shared.window_ms.store(millis(window.min(WINDOW)), Ordering::Relaxed);

@@ -45,6 +45,7 @@ const OURS: &[(&[&str], &str)] = &[
         &["topic.metadata.propagation.max.ms"],
         "how long a topic may be unknown before its events are parked is decided here",
     ),
+    (&["allow.auto.create.topics"], "topics are made where `bus.kafka.create` says so, and by nobody else"),
     (&["log.connection.close"], "connections are looked at, not logged"),
     (&["bootstrap.servers", "metadata.broker.list"], "brokers stand in `bus.kafka.brokers`"),
     (

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use foldhash::HashMap;
 use foldhash::fast::RandomState;
@@ -281,6 +281,12 @@ impl Lanes {
     #[must_use]
     pub fn is_breaker_open(&self) -> bool {
         self.breaker.lock().is_open()
+    }
+
+    /// For how long attempts have failed and none was acknowledged, where that is long.
+    #[must_use]
+    pub fn silent_for(&self) -> Option<Duration> {
+        self.breaker.lock().silent_for(Instant::now())
     }
 
     fn shard(&self, key: &LaneKey) -> &Mutex<HashMap<LaneKey, Lane>> {
