@@ -31,7 +31,7 @@ use bytes::Bytes;
 use fleetbus::event::{AccountId, EventType, Millis};
 use fleetbus::replay::{
     AskError, Count, DataDir, Discarded, Entry, Filter, Kept, Kind, LockError, ParkError, RawReason, Reason,
-    Routing, Seq, Store, StoreError, StoreHealth, StoreLimits, Stored, Table, What, Why,
+    Routing, Seq, Store, StoreError, StoreHealth, StoreLimits, Stored, Table, What, Why, check,
 };
 use support::{Running, lane, limits, now, park, park_raw, parked, raw, whole, within};
 
@@ -495,7 +495,10 @@ async fn newer_is_refused(dir: &std::path::Path, version: i64) {
     let Err(error) = Store::open(&lock, limits(), None) else { panic!("opened") };
     assert!(matches!(error, StoreError::Newer { found, .. } if found == version), "{error:?}");
     assert!(error.to_string().contains("store.db"), "{error}");
-    assert_eq!(files(), before);
+    let checked = check(&lock);
+    let said = checked[0].unjudged.as_deref();
+    assert!(said.is_some_and(|why| why.contains(&format!("format {version}"))), "{checked:?}");
+    assert_eq!((checked[0].findings.len(), files()), (0, before));
 }
 
 #[tokio::test]

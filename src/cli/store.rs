@@ -118,14 +118,23 @@ fn check(folder: Folder) -> anyhow::Result<Exit> {
     if checked.iter().all(Checked::is_sound) {
         return Ok(Exit::Done);
     }
+    if checked.iter().all(|file| file.findings.is_empty()) {
+        complain("look as the user that the bridge runs as, with the version that wrote the files");
+        return Ok(Exit::Failed);
+    }
     complain("save what can be read with `fleetbus store export`; what to do then: docs/operate.md");
     Ok(Exit::Store)
 }
 
 /// What was found of one file.
 fn told(checked: &Checked) -> String {
-    let state = if checked.is_sound() { "sound" } else { "damaged" };
-    let lines = checked.findings.iter().chain(&checked.notes).map(|line| format!("\n  {line}"));
+    let state = match &checked.unjudged {
+        Some(_) if checked.findings.is_empty() => "not judged",
+        Some(_) | None if checked.is_sound() => "sound",
+        Some(_) | None => "damaged",
+    };
+    let lines = checked.findings.iter().chain(&checked.unjudged).chain(&checked.notes);
+    let lines = lines.map(|line| format!("\n  {line}"));
     format!("{}: {state}{}", checked.file, lines.collect::<String>())
 }
 

@@ -140,6 +140,8 @@ pub(super) fn open(path: &Path, page_cap: Option<u32>) -> Result<Connection, Sto
     let unwritable = |source| StoreError::Unwritable { path: path.to_owned(), source };
     let known = known();
     if path.metadata().is_ok_and(|file| file.len() > 0) {
+        // SQLite would say that it is of no use, and not why.
+        File::options().read(true).write(true).open(path).map_err(unwritable)?;
         let found = version_of(path).map_err(failed)?;
         if found > known {
             return Err(StoreError::Newer { path: path.to_owned(), found, known });

@@ -1,6 +1,7 @@
 //! The files of a `data_dir` that no bridge has, looked at from outside: whether they are sound, and a copy of the store.
 //! Invariant: nothing is changed. What a running bridge does for a copy is in `still`.
 
+use std::fs::File;
 use std::path::Path;
 
 use rusqlite::Connection;
@@ -17,6 +18,8 @@ struct Found {
     findings: Vec<String>,
     /// What is wrong with single rows of it, which harms no other.
     of_rows: Vec<String>,
+    /// Why it is another version's to say.
+    unjudged: Option<String>,
 }
 
 type Contents = fn(&Connection) -> rusqlite::Result<Found>;
@@ -46,13 +49,15 @@ pub struct Checked {
     pub notes: Vec<String>,
     /// What is wrong with it, a sentence each.
     pub findings: Vec<String>,
+    /// Why nothing can be said of it: this user may not open it, or another version wrote it.
+    pub unjudged: Option<String>,
 }
 
 impl Checked {
     /// Whether nothing is wrong with it.
     #[must_use]
     pub const fn is_sound(&self) -> bool {
-        self.findings.is_empty()
+        self.findings.is_empty() && self.unjudged.is_none()
     }
 }
 
@@ -76,8 +81,12 @@ enum OfRows {
 }
 
 fn check_file(file: &'static str, path: &Path, open: Open, contents: Contents, of_rows: OfRows) -> Checked {
-    let mut checked = Checked { file, notes: Vec::new(), findings: Vec::new() };
-    let (notes, findings) = (&mut checked.notes, &mut checked.findings);
+    let mut checked = Checked { file, notes: Vec::new(), findings: Vec::new(), unjudged: None };
+    if let Err(error) = File::options().read(true).write(true).open(path) {
+        checked.unjudged = Some(format!("it cannot be opened by this user: {error}"));
+        return checked;
+    }
+    let Checked { notes, findings, unjudged, .. } = &mut checked;
     match log::look(path) {
         Ok(Look::Sound) => {}
         // Nobody was told of it; the next start passes it over.
@@ -94,6 +103,7 @@ fn check_file(file: &'static str, path: &Path, open: Open, contents: Contents, o
         let found = contents(&conn)?;
         findings.extend(found.findings);
         notes.extend(found.holds);
+        *unjudged = found.unjudged;
         match of_rows {
             OfRows::AreFindings => findings.extend(found.of_rows),
             OfRows::AreNotes => notes.extend(found.of_rows),
@@ -119,13 +129,14 @@ fn of_pages(_: &Connection) -> rusqlite::Result<Found> {
 
 fn of_store(conn: &Connection) -> rusqlite::Result<Found> {
     let version: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version > schema::known() {
+        let why = format!("it has format {version}, and this version knows {} at most", schema::known());
+        return Ok(Found { unjudged: Some(why), ..Found::default() });
+    }
     let count = |sql| conn.query_row(sql, [], |row| row.get::<_, u64>(0));
     let (events, raw) = (count("SELECT count(*) FROM parked")?, count("SELECT count(*) FROM raw")?);
     let holds = format!("format {version}, {events} events and {raw} raw messages");
     let mut findings = Vec::new();
-    if version > schema::known() {
-        findings.push(format!("it has format {version}, and this version knows {} at most", schema::known()));
-    }
     let miscounted = count(MISCOUNTED)?;
     if miscounted > 0 {
         findings.push(format!("{miscounted} of its counts are not those of its rows"));
@@ -140,7 +151,7 @@ fn of_store(conn: &Connection) -> rusqlite::Result<Found> {
         entries.extend(entries::damaged(conn, place)?);
     }
     of_rows.extend(told(&entries));
-    Ok(Found { holds: Some(holds), findings, of_rows })
+    Ok(Found { holds: Some(holds), findings, of_rows, unjudged: None })
 }
 
 /// Damaged entries, in a sentence.
