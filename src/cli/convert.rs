@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Api::Push)]
     api: Api,
     /// The feed that a pulled answer is from, where the answer does not make it plain: locations, history, trips, stops, alerts,
-    /// usage-hours, geofence-activity, trackers or geofences of v2; positions, stops or trackers of v3.
+    /// usage-hours, geofence-activity, trackers, geofences or media of v2; positions, stops or trackers of v3.
     #[arg(long, value_name = "NAME", value_parser = parse_feed)]
     feed: Option<Feed>,
     /// The message type that the webhook's URL named; it breaks ties.
@@ -66,7 +66,7 @@ fn parse_provider(text: &str) -> Result<Provider, String> {
 fn parse_feed(text: &str) -> Result<Feed, String> {
     // The media of an alert are asked for one by one: their answer is read with the alerts.
     let feed = if text == "media" { Some(Feed::Alerts) } else { Feed::parse(text) };
-    feed.ok_or_else(|| format!("known: {}", Feed::ALL.map(Feed::as_str).join(", ")))
+    feed.ok_or_else(|| format!("known: {}, media", Feed::ALL.map(Feed::as_str).join(", ")))
 }
 
 /// Runs it.
@@ -186,11 +186,13 @@ impl<W: Write> Conversion<W> {
 
     fn input(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let (documents, problems) = provider::documents(bytes);
-        for document in documents {
+        let is_one = documents.len() == 1;
+        for (number, document) in (1..).zip(documents) {
+            let place = if is_one { name.to_owned() } else { format!("{name}: document {number}") };
             match self.api {
-                Api::Push => self.body(name, document)?,
-                Api::V2 => self.answer(name, PullApi::V2, document)?,
-                Api::V3 => self.answer(name, PullApi::V3, document)?,
+                Api::Push => self.body(&place, document)?,
+                Api::V2 => self.answer(&place, PullApi::V2, document)?,
+                Api::V3 => self.answer(&place, PullApi::V3, document)?,
             }
         }
         for problem in problems {
