@@ -63,9 +63,9 @@ pub(super) async fn look_at_tokens(reloader: Arc<Reloader>, hooks: WebhookState)
                     let Some(digest) = TokenDigest::of(token.reveal()) else { continue };
                     let were = hooks.tokens.keys(&account, Origin::Config).unwrap_or_default();
                     if !were.iter().any(|key| key.is_of(&digest)) {
+                        hooks.tokens.replace(&account, Origin::Config, [Key::of(digest)]);
                         tracing::info!(account = %account, "token.changed");
                     }
-                    hooks.tokens.replace(&account, Origin::Config, [Key::of(digest)]);
                 }
                 Err(error) => {
                     if said.insert(account.clone()) {
