@@ -222,6 +222,11 @@ fn delivery(page: &mut Page, snapshot: &Snapshot) {
         "1 while events are parked without an attempt",
         u64::from(snapshot.breaker_open),
     );
+    page.single(
+        "bus_silent_seconds",
+        "for how long attempts have failed and none was acknowledged; 0 below ten seconds",
+        snapshot.silent_for.map_or(0, |silent| silent.as_secs()),
+    );
     page.single("topics_refused", "topics that the bus refuses", snapshot.refused_topics);
     page.single("lanes_behind", "lanes whose parked events wait for the bus", snapshot.lanes_behind);
     page.single("events_behind", "parked events of those lanes", snapshot.events_behind);
