@@ -1,7 +1,7 @@
 //! What the process looks at again and again until it stops: the bus's topics and state, tokens in files, ages in the store.
 //! Each is a loop that `app` spawns and cancels; none holds anything that a cancelled await would lose.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -38,7 +38,7 @@ const AGES: Duration = Duration::from_secs(600);
 /// Something that is looked at again and again, until the process stops.
 pub(super) type Looking = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Tokens from files are read again: a secret may be rotated without a restart.
+/// Tokens from files are read again: a secret may be rotated without a restart. One that no header carries is as good as none.
 pub(super) async fn look_at_tokens(reloader: Arc<Reloader>, hooks: WebhookState) {
     let mut reading = Reading::new();
     let mut said: HashSet<AccountId> = HashSet::new();
@@ -49,15 +49,10 @@ pub(super) async fn look_at_tokens(reloader: Arc<Reloader>, hooks: WebhookState)
             sources.filter(|(_, source)| matches!(source, SecretSource::File(_))).collect()
         };
         let (sources, before) = wanted(&reloader, in_files).await;
-        let files: HashMap<AccountId, SecretSource> = sources.iter().cloned().collect();
         let tokens = reading.read(sources).await;
         let Some(_running) = unchanged(&reloader, before).await else { continue };
         for (account, token) in tokens {
-            let sendable = token.and_then(|token| match files.get(&account) {
-                Some(source) if !token.can_be_sent() => Err(SecretError::Unsendable(source.clone())),
-                Some(_) | None => Ok(token),
-            });
-            match sendable {
+            match token {
                 Ok(token) => {
                     said.remove(&account);
                     let Some(digest) = TokenDigest::of(token.reveal()) else { continue };

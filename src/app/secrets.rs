@@ -28,9 +28,9 @@ impl Reading {
         Self { patience: PATIENCE, hanging: HashMap::new() }
     }
 
-    /// Reads these, each with what it is for.
+    /// Reads these, each with what it is for: secrets that come in a header.
     pub(super) async fn read<K>(&mut self, wanted: Vec<(K, SecretSource)>) -> Secrets<K> {
-        self.read_by(wanted, SecretSource::read).await
+        self.read_by(wanted, SecretSource::read_sendable).await
     }
 
     async fn read_by<K, R>(&mut self, wanted: Vec<(K, SecretSource)>, by: R) -> Secrets<K>

@@ -99,6 +99,16 @@ impl SecretSource {
         }
     }
 
+    /// Reads one that is to come in a header.
+    ///
+    /// # Errors
+    /// Where it cannot be read, is empty, or is nothing that a header carries.
+    pub fn read_sendable(&self) -> Result<Secret, SecretError> {
+        self.read().and_then(|secret| {
+            if secret.can_be_sent() { Ok(secret) } else { Err(SecretError::Unsendable(self.clone())) }
+        })
+    }
+
     /// The secret in what was read. Line breaks at the end are cut.
     ///
     /// # Errors
@@ -159,6 +169,9 @@ mod tests {
         assert_eq!(source.read().expect("read").reveal(), "one");
         std::fs::write(&path, "two").expect("written");
         assert_eq!(source.read().expect("read").reveal(), "two");
+        std::fs::write(&path, "two\nlines").expect("written");
+        assert!(matches!(source.read_sendable(), Err(SecretError::Unsendable(_))));
+        assert_eq!(source.read().expect("read").reveal(), "two\nlines");
         std::fs::write(&path, [0xff, 0xfe]).expect("written");
         assert!(matches!(source.read(), Err(SecretError::NotText(_))));
     }
