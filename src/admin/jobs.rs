@@ -210,17 +210,17 @@ impl<W: Clone + Serialize + DeserializeOwned> Book<W> {
         if job.state != Phase::Running {
             return;
         }
-        if self.stop.is_cancelled() {
-            self.write(&job).await;
-            return;
+        if !self.stop.is_cancelled() {
+            (job.state, job.error) = match how {
+                Ok(state) => (state, None),
+                Err(why) => (Phase::Failed, Some(why)),
+            };
+            job.ended_at = Some(clock::now());
         }
-        (job.state, job.error) = match how {
-            Ok(state) => (state, None),
-            Err(why) => (Phase::Failed, Some(why)),
-        };
-        job.ended_at = Some(clock::now());
         self.write(&job).await;
-        self.end(held, &job);
+        if job.state != Phase::Running {
+            self.end(held, &job);
+        }
     }
 
     /// Shows the end that was written down.

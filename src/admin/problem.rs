@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use crate::enrich::import::Wrong;
+use crate::logs;
 use crate::replay::AskError;
 
 /// How long a body may take to come.
@@ -140,7 +141,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Asked<T> {
 pub(super) fn read_query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
     Query::<T>::try_from_uri(uri)
         .map(|Query(asked)| asked)
-        .map_err(|rejection| Problem::unprocessable(cause(&rejection)))
+        .map_err(|rejection| Problem::unprocessable(logs::innermost(&rejection)))
 }
 
 /// A body is not waited for without end.
@@ -170,16 +171,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Sent<T> {
                 JsonRejection::JsonDataError(_) => StatusCode::UNPROCESSABLE_ENTITY,
                 other => other.status(),
             };
-            Problem::new(status, cause(&rejection))
+            Problem::new(status, logs::innermost(&rejection))
         })
     }
-}
-
-/// The innermost cause says what is wrong; what is around it says only that something is.
-fn cause(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }

@@ -9,7 +9,7 @@ use axum::http::Method;
 use axum::http::header::CONTENT_LENGTH;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use utoipa::openapi::path::{Operation, ParameterIn};
+use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
 use utoipa::openapi::{OpenApi, RefOr};
 
 use super::problem::Problem;
@@ -65,10 +65,8 @@ impl Takes {
 }
 
 fn has_query(operation: &Operation) -> bool {
-    let known = operation.parameters.iter().flatten();
-    known
-        .into_iter()
-        .any(|known| matches!(known, RefOr::T(known) if known.parameter_in == ParameterIn::Query))
+    let is_query = |known: &RefOr<Parameter>| matches!(known, RefOr::T(known) if known.parameter_in == ParameterIn::Query);
+    operation.parameters.iter().flatten().any(is_query)
 }
 
 /// Refuses what is not asked for.

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Exit;
+use crate::logs;
 
 /// For a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -357,10 +358,7 @@ impl Remote {
 
     fn unanswered(&self, error: &reqwest::Error) -> anyhow::Error {
         let base = &self.base;
-        let mut cause: &dyn std::error::Error = error;
-        while let Some(source) = cause.source() {
-            cause = source;
-        }
+        let cause = logs::innermost(error);
         let sentence = if error.is_connect() {
             format!(
                 "no bridge answers at {base} ({cause}); start one, or name its admin.address with --admin URL"

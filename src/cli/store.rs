@@ -128,10 +128,12 @@ fn check(folder: Folder) -> anyhow::Result<Exit> {
 
 /// What was found of one file.
 fn told(checked: &Checked) -> String {
-    let state = match &checked.unjudged {
-        Some(_) if checked.findings.is_empty() => "not judged",
-        Some(_) | None if checked.is_sound() => "sound",
-        Some(_) | None => "damaged",
+    let state = if checked.is_sound() {
+        "sound"
+    } else if checked.findings.is_empty() {
+        "not judged"
+    } else {
+        "damaged"
     };
     let lines = checked.findings.iter().chain(&checked.unjudged).chain(&checked.notes);
     let lines = lines.map(|line| format!("\n  {line}"));

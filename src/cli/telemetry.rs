@@ -49,7 +49,8 @@ pub fn start(spans: Option<&Exporter>) -> WorkerGuard {
 /// A filter, as it was meant: a word alone is a level, though the library takes it for a part of the program, and everything else is silent
 /// then.
 fn filter(said: &str) -> Result<EnvFilter, String> {
-    for part in said.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+    let mut parts: Vec<&str> = said.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    for part in &parts {
         let is_level = part.parse::<LevelFilter>().is_ok();
         let names_a_level = part.contains(['=', '[']) && !part.contains(char::is_whitespace);
         if !is_level && !names_a_level {
@@ -58,7 +59,6 @@ fn filter(said: &str) -> Result<EnvFilter, String> {
             ));
         }
     }
-    let mut parts: Vec<&str> = said.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
     // Its words name subjects, and so vehicles: who wants them names it.
     if !said.contains("async_nats") {
         parts.extend(["async_nats=error", "async_nats::connector=off"]);

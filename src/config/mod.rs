@@ -14,7 +14,7 @@ pub use load::{Loaded, load};
 pub use meaning::*;
 pub use schema::schema;
 pub(crate) use secret::read_bounded;
-pub use secret::{Secret, SecretError, SecretSource};
+pub use secret::{SHORTEST_SENT, Secret, SecretError, SecretSource};
 pub use tree::Problem;
 
 /// Where the configuration is: as said, else `FLEETBUS_CONFIG`, else `./fleetbus.yaml`.

@@ -15,6 +15,9 @@ pub enum SecretSource {
     File(PathBuf),
 }
 
+/// A secret that somebody sends has so many characters, at least: with fewer it can be guessed.
+pub const SHORTEST_SENT: usize = 16;
+
 /// A secret's text. Prints as `***`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);

@@ -14,14 +14,14 @@ use uuid::Uuid;
 
 use super::auth::{Key, Origin, TokenDigest, Tokens};
 use crate::clock;
-use crate::config::Secret;
+use crate::config::{SHORTEST_SENT, Secret};
 use crate::event::{AccountId, Millis};
 use crate::replay::{Act, AskError, Change, Entry, Store, Table};
 
 /// The most tokens of an account: each is compared at every request.
 pub const MOST: usize = 100;
 /// The length of a token that is imported.
-const LENGTH: RangeInclusive<usize> = 16..=512;
+const LENGTH: RangeInclusive<usize> = SHORTEST_SENT..=512;
 /// What a token that is imported must have of Shannon's entropy, in bits: sixteen different letters have 64.
 const BITS: f64 = 40.0;
 /// How much of a token is shown in lists.

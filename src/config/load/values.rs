@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::Walk;
 use crate::config::tree::{Fields, Node, Place, Value};
-use crate::config::{Create, Secret, SecretSource, units};
+use crate::config::{Create, SHORTEST_SENT, Secret, SecretSource, units};
 use crate::outbound::Way;
 
 pub(super) const HOUR: Duration = Duration::from_secs(3_600);
@@ -43,9 +43,6 @@ pub(super) enum Wire {
     /// None.
     Open,
 }
-
-/// A secret that somebody sends has so many characters, at least: what the operator's API asks of one, too.
-const SHORT: usize = 16;
 
 impl Walk<'_> {
     pub(super) fn map<'a>(&mut self, fields: &mut Fields<'a>, name: &'static str) -> Option<Fields<'a>> {
@@ -290,9 +287,9 @@ impl Walk<'_> {
                 at.path
             ));
         }
-        if secret.reveal().len() < SHORT {
+        if secret.reveal().len() < SHORTEST_SENT {
             self.notes.push(format!(
-                "{}: the secret has fewer than {SHORT} characters: it can be guessed",
+                "{}: the secret has fewer than {SHORTEST_SENT} characters: it can be guessed",
                 at.path
             ));
         }

@@ -267,9 +267,7 @@ impl Lanes {
             if late.count() > 0 {
                 // What waits for others of its topic is no sign that the bus is away.
                 if sent > 0 && !self.bus.holds_back(&key.topic) {
-                    for _ in 0..sent {
-                        self.record(Verdict::Failure);
-                    }
+                    self.record_all(Verdict::Failure, sent as u64);
                 }
                 self.turn_behind(key, lane, None);
             }
