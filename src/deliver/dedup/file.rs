@@ -230,16 +230,36 @@ impl File {
         self.runs.get(bucket).map_or(Ok(false), |runs| self.find(bucket, runs, ids))
     }
 
-    /// Whether one of the ids is in any hour of the bucket's account and type.
-    pub fn holds_in_any_hour(&self, bucket: &Bucket, ids: &[Short]) -> rusqlite::Result<bool> {
+    /// Which of these ids are in any hour of the bucket's account and type. An hour that has no more pieces than ids are asked for is
+    /// read once for all of them. None where it is over before it ends.
+    pub fn find_in_any_hour(
+        &self,
+        bucket: &Bucket,
+        mut ids: Vec<Short>,
+        is_over: impl Fn() -> bool,
+    ) -> rusqlite::Result<Option<BTreeSet<Short>>> {
         let (first, last) =
             (Bucket { hour: i64::MIN, ..bucket.clone() }, Bucket { hour: i64::MAX, ..bucket.clone() });
+        let mut found = BTreeSet::new();
+        ids.sort_unstable();
         for (bucket, runs) in self.runs.range(first..=last) {
-            if self.find(bucket, runs, ids)? {
-                return Ok(true);
+            if is_over() {
+                return Ok(None);
             }
+            if ids.len() < runs.iter().map(|run| run.pieces).sum() {
+                for id in &ids {
+                    if self.find(bucket, runs, &[*id])? {
+                        found.insert(*id);
+                    }
+                }
+            } else {
+                self.each_piece(bucket, |piece| {
+                    found.extend(piece.iter().filter(|id| ids.binary_search(id).is_ok()));
+                })?;
+            }
+            ids.retain(|id| !found.contains(id));
         }
-        Ok(false)
+        Ok(Some(found))
     }
 
     fn find(&self, bucket: &Bucket, runs: &[Run], ids: &[Short]) -> rusqlite::Result<bool> {
@@ -269,17 +289,22 @@ impl File {
 
     /// All ids of an hour.
     pub fn ids(&self, bucket: &Bucket) -> rusqlite::Result<Vec<Short>> {
+        let mut ids = Vec::new();
+        self.each_piece(bucket, |piece| ids.extend(piece))?;
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    fn each_piece(&self, bucket: &Bucket, mut with: impl FnMut(&[Short])) -> rusqlite::Result<()> {
         let sql = "SELECT ids FROM piece WHERE account = ?1 AND type = ?2 AND hour = ?3";
         let mut pieces = self.connection.prepare_cached(sql)?;
         let place = params![bucket.account.as_str(), bucket.event_type.as_str(), bucket.hour];
         let mut rows = pieces.query(place)?;
-        let mut ids = Vec::new();
         while let Some(row) = rows.next()? {
-            ids.extend(row.get_ref(0)?.as_blob()?.as_chunks::<12>().0);
+            with(row.get_ref(0)?.as_blob()?.as_chunks::<12>().0);
         }
-        ids.sort_unstable();
-        ids.dedup();
-        Ok(ids)
+        Ok(())
     }
 
     /// An id counts as unknown from now on.
@@ -484,12 +509,22 @@ mod tests {
             for run in 0..runs {
                 for n in (0..2_500).step_by(7) {
                     assert!(file.holds(&here, &[[0; 12], id(run, n)]).expect("answers"));
-                    assert!(file.holds_in_any_hour(&here, &[id(run, n)]).expect("answers"));
                     assert!(!file.holds(&here, &[id(run, n + 2_500)]).expect("answers"));
                 }
             }
             assert!(!file.holds(&bucket(EventType::Position, 8), &[id(0, 0)]).expect("answers"));
-            assert!(!file.holds_in_any_hour(&bucket(EventType::Trip, 7), &[id(0, 0)]).expect("answers"));
+            for asked in [1, 50_000] {
+                // So many that are not there: of the hour each piece is read, or of each id one.
+                let mut ids: Vec<Short> = (0..asked).map(|n| id(runs, n)).collect();
+                let there = [id(0, 7), id(18, 2_499)];
+                ids.extend(there);
+                let find = |event_type, over: bool| {
+                    file.find_in_any_hour(&bucket(event_type, 0), ids.clone(), || over).expect("answers")
+                };
+                assert_eq!(find(EventType::Position, false), Some(BTreeSet::from(there)));
+                assert_eq!(find(EventType::Trip, false), Some(BTreeSet::new()));
+                assert_eq!(find(EventType::Position, true), None);
+            }
             drop(file);
             (file, _) = File::open(&path).expect("opens again");
         }

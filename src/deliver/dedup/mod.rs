@@ -17,11 +17,13 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use foldhash::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -39,11 +41,12 @@ use claims::{Claim, Claims};
 use front::{Front, Newness};
 use reach::Reach;
 use tail::{Bucket, Tail};
-use worker::{Lookup, Place, Question};
+use worker::{Lookup, Place, Question, WORK};
 
 /// How long a look-up on disk may take.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// After one that took longer nothing is looked up for so long, lest every request wait.
+/// After one that took longer nothing is looked up for so long, lest every request wait; and nothing of an account whose questions
+/// were too many to be answered in time, lest others wait for them.
 const RESPITE: Duration = Duration::from_secs(5);
 /// How often an event is looked up again because a fold came between. Folds are seconds apart.
 const LOOK_UPS: u32 = 3;
@@ -123,6 +126,25 @@ pub struct Stats {
     pub not_forgotten: AtomicU64,
 }
 
+/// Until when nothing is looked up on disk: of all, and of single accounts.
+#[derive(Debug, Default)]
+struct Respites {
+    all: Option<Instant>,
+    of: HashMap<AccountId, Instant>,
+}
+
+impl Respites {
+    fn is_one(&self, questions: &[Question], now: Instant) -> bool {
+        self.all.is_some_and(|until| now < until)
+            || questions.iter().all(|asked| self.of.get(asked.account()).is_some_and(|until| now < *until))
+    }
+
+    fn begin<'a>(&mut self, accounts: impl Iterator<Item = &'a AccountId>, now: Instant) {
+        self.of.retain(|_, until| now < *until);
+        self.of.extend(accounts.map(|account| (account.clone(), now + RESPITE)));
+    }
+}
+
 /// What tells the time.
 type Clock = Arc<dyn Fn() -> Millis + Send + Sync>;
 
@@ -132,8 +154,7 @@ pub struct Dedup {
     front: Mutex<Front>,
     tail: Mutex<Tail>,
     look_ups: std::sync::mpsc::SyncSender<Lookup>,
-    /// Until when nothing is looked up on disk.
-    respite: Mutex<Option<Instant>>,
+    respites: Mutex<Respites>,
     horizons: config::Dedup,
     clock: Clock,
     /// Counts.
@@ -202,7 +223,7 @@ impl Dedup {
             front: Mutex::new(front),
             tail: Mutex::new(opened.tail),
             look_ups: opened.look_ups,
-            respite: Mutex::default(),
+            respites: Mutex::default(),
             horizons: horizons.clone(),
             clock,
             stats: Arc::default(),
@@ -275,6 +296,33 @@ impl Dedup {
                 return Ok(verdict);
             }
         }
+    }
+
+    /// How often ids have gone from memory to the disk.
+    #[must_use]
+    pub fn folds(&self) -> u64 {
+        self.tail.lock().folds()
+    }
+
+    /// Whether an event is durable that was delivered, or was to be, since there were so many [`folds`](Self::folds). None while that
+    /// is open.
+    #[must_use]
+    pub fn is_durable(&self, id: Uuid, folds: u64) -> Option<bool> {
+        let claims = self.claims.lock();
+        if claims.on(&[id]).is_some() {
+            return None;
+        }
+        let tail = self.tail.lock();
+        if tail.knows(&[id]) {
+            return Some(true);
+        }
+        (tail.folds() == folds).then_some(false)
+    }
+
+    /// Whether an event was evicted or discarded, and is not known since.
+    #[must_use]
+    pub fn is_forgotten(&self, id: Uuid) -> bool {
+        self.tail.lock().has_forgotten(id)
     }
 
     /// Evicted or discarded events: the poller may heal them.
@@ -356,18 +404,27 @@ impl Dedup {
 
     async fn ask(&self, questions: Vec<Question>, until: Instant) -> Option<Vec<Option<bool>>> {
         let begun = Instant::now();
-        if self.respite.lock().is_some_and(|respite| begun < respite) {
+        if self.respites.lock().is_one(&questions, begun) {
             return None;
         }
+        let accounts: BTreeSet<AccountId> = questions.iter().map(Question::account).cloned().collect();
         let (tell, told) = oneshot::channel();
         // A full queue and a worker that has stopped are answers, too.
         self.look_ups.try_send(Lookup { questions, tell }).ok()?;
-        match timeout_at(until.min(begun + PATIENCE), told).await {
-            Ok(answers) => answers.ok(),
+        let answers = timeout_at(until.min(begun + PATIENCE), told).await;
+        let now = Instant::now();
+        match answers {
+            Ok(answers) => {
+                let answers = answers.ok()?;
+                if answers.contains(&None) && now - begun >= WORK {
+                    self.respites.lock().begin(accounts.iter(), now);
+                }
+                Some(answers)
+            }
             Err(_) => {
                 // Where it was the request that had no time left, the disk may be as quick as ever.
-                if begun.elapsed() >= PATIENCE {
-                    *self.respite.lock() = Some(Instant::now() + RESPITE);
+                if now - begun >= PATIENCE {
+                    self.respites.lock().all = Some(now + RESPITE);
                 }
                 None
             }

@@ -231,6 +231,11 @@ impl Tail {
         self.fresh.insert(bucket, id);
     }
 
+    /// Whether it counts as unknown, though it was remembered.
+    pub fn has_forgotten(&self, id: Uuid) -> bool {
+        self.forgotten.contains_key(&short(&id))
+    }
+
     /// Puts back what an earlier process forgot.
     pub fn restore_forgotten(&mut self, id: Short, at: i64) {
         self.forgotten.insert(id, at);

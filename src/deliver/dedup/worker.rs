@@ -2,6 +2,7 @@
 //! hours at the horizon. No answer to a sender waits for a write. Invariant: it survives whatever the file does; a file
 //! that turns out to be broken is set aside and a new one begun.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,10 +16,12 @@ use super::merge::{Merge, Progress};
 use super::tail::{Bucket, HOUR_MS, Short, Tail};
 use super::{Clock, Dedup, horizon_ms};
 use crate::config;
-use crate::event::EventType;
+use crate::event::{AccountId, EventType};
 
 /// Look-ups that may wait.
 const QUEUE: usize = 4_096;
+/// How long one request's questions are worked on: others wait behind them, for [`PATIENCE`](super::PATIENCE) at most.
+pub(super) const WORK: Duration = Duration::from_millis(400);
 /// How often the journal is written.
 const COMMIT: Duration = Duration::from_millis(50);
 /// How often the tail is folded.
@@ -44,7 +47,7 @@ pub struct OpenError {
 pub struct Lookup {
     /// Its questions.
     pub questions: Vec<Question>,
-    /// An answer each; none where the disk gives none.
+    /// An answer each; none where the disk gives none, or where they are too many to be answered in time.
     pub tell: oneshot::Sender<Vec<Option<bool>>>,
 }
 
@@ -54,6 +57,15 @@ pub struct Question {
     pub place: Place,
     /// Which.
     pub ids: Vec<Short>,
+}
+
+impl Question {
+    /// Whose ids.
+    pub fn account(&self) -> &AccountId {
+        match &self.place {
+            Place::Hour(bucket) | Place::AnyHour(bucket) => &bucket.account,
+        }
+    }
 }
 
 /// Where to look.
@@ -182,18 +194,40 @@ impl Worker {
     }
 
     fn answer(&mut self, Lookup { questions, tell }: Lookup) {
+        let until = Instant::now() + WORK;
         // Whoever asked may have given up meanwhile.
-        if tell.is_closed() {
-            return;
+        let is_over = || tell.is_closed() || Instant::now() >= until;
+        let mut found = vec![None; questions.len()];
+        // What may be in any hour of an account and type is asked together, so that each hour is read once.
+        let mut anywhere: BTreeMap<Bucket, Vec<(usize, Vec<Short>)>> = BTreeMap::new();
+        for (at, (Question { place, ids }, found)) in questions.into_iter().zip(&mut found).enumerate() {
+            if is_over() {
+                break;
+            }
+            match place {
+                Place::Hour(bucket) => match self.idle.file.holds(&bucket, &ids) {
+                    Ok(holds) => *found = Some(holds),
+                    Err(error) => self.failed("look-up", &error),
+                },
+                Place::AnyHour(bucket) => {
+                    anywhere.entry(Bucket { hour: 0, ..bucket }).or_default().push((at, ids));
+                }
+            }
         }
-        let found = questions.iter().map(|Question { place, ids }| {
-            let found = match place {
-                Place::Hour(bucket) => self.idle.file.holds(bucket, ids),
-                Place::AnyHour(bucket) => self.idle.file.holds_in_any_hour(bucket, ids),
-            };
-            found.map_err(|error| self.failed("look-up", &error)).ok()
-        });
-        let found = found.collect();
+        for (bucket, asked) in anywhere {
+            let ids = asked.iter().flat_map(|(_, ids)| ids).copied().collect();
+            match self.idle.file.find_in_any_hour(&bucket, ids, is_over) {
+                Ok(Some(there)) => {
+                    for (at, ids) in asked {
+                        if let Some(found) = found.get_mut(at) {
+                            *found = Some(ids.iter().any(|id| there.contains(id)));
+                        }
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => self.failed("look-up", &error),
+            }
+        }
         tell.send(found).unwrap_or_default();
     }
 

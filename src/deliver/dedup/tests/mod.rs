@@ -2,6 +2,7 @@
 //! every interleaving of two events; then with the worker on its thread.
 
 mod interleavings;
+mod many;
 mod restarts;
 mod schedules;
 

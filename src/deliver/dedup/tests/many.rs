@@ -1,0 +1,55 @@
+//! Many questions at once: those that may be in any hour are answered together, and what is too much of one account costs no other one
+//! its answers.
+
+use super::*;
+use tail::short;
+
+const HOURS: u32 = 167;
+const RUNS: u32 = 3;
+
+/// An id in each hour of a week, among others.
+fn a_week(dir: &Path) {
+    let (_dedup, mut worker) = open(dir, &Arc::new(AtomicI64::new(NOW)));
+    for hour in 0..HOURS {
+        let bucket = Bucket {
+            account: AccountId::new("acme"),
+            event_type: EventType::Media,
+            hour: NOW / HOUR_MS - i64::from(hour),
+        };
+        for run in 0..RUNS {
+            let others = (0..50).map(|n| short(&id(&format!("{hour} {run} {n}"))));
+            let known = (run == 0).then(|| short(&id(&format!("media {hour}"))));
+            let mut ids: Vec<_> = others.chain(known).collect();
+            ids.sort_unstable();
+            worker.file().add_runs(&[(bucket.clone(), ids)]).expect("written");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_questions_as_a_request_can_have_are_answered_beside_a_week_of_ids() {
+    let dir = tempfile::tempdir().expect("a folder");
+    a_week(dir.path());
+    let running = Running::open(dir.path());
+    let candidates: Vec<Candidate> = (0..4_000).map(|number| Fact::Media { number }.candidate(NOW)).collect();
+    let asked: Vec<&Candidate> = candidates.iter().collect();
+    let verdicts = running.dedup.reserve_all(&asked, Instant::now() + Duration::from_secs(60)).await;
+    for (number, verdict) in (0..).zip(&verdicts) {
+        assert_eq!(matches!(verdict, Verdict::Known), number < HOURS, "{number}: {verdict:?}");
+    }
+    assert_eq!(running.dedup.stats.look_ups_failed.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_respite_is_that_of_one_account() {
+    let question = |account: &str| {
+        let bucket = Bucket { account: AccountId::new(account), event_type: EventType::Media, hour: 0 };
+        Question { place: Place::AnyHour(bucket), ids: Vec::new() }
+    };
+    let (mut respites, now) = (Respites::default(), Instant::now());
+    respites.begin([AccountId::new("acme")].iter(), now);
+    assert!(respites.is_one(&[question("acme")], now));
+    assert!(!respites.is_one(&[question("other")], now));
+    assert!(!respites.is_one(&[question("acme"), question("other")], now));
+    assert!(!respites.is_one(&[question("acme")], now + RESPITE));
+}
