@@ -50,6 +50,7 @@ use crate::intake::poll::{Pollers, StoredCursors, feed};
 use crate::intake::serve::{Bounds, Connections, Port, Tls};
 use crate::intake::tokens::Registry;
 use crate::intake::webhook::{self, WebhookState};
+use crate::provider::LastState;
 use crate::replay::drain::Drain;
 use crate::replay::{
     DataDir, Gone, Routing, Store, StoreError, StoreHealth, StoreLimits, TopicsBefore, Why, Writer,
@@ -182,7 +183,7 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
     let deliverer =
         Arc::new(Deliverer::new(Arc::clone(&lanes), Arc::clone(&dedup), counts, config.delivery.clone()));
     let deliveries = TaskTracker::new();
-    let known = known(recovered.directory, recovered.states);
+    let known = known(recovered.directory, recovered.states, &dedup);
     let topics = topics(&config.accounts, &router);
     let shelf = custom_data::shelf(config.custom_data.memory, recovered.custom_data);
     let acceptance = Acceptance::new(Parts {
@@ -331,8 +332,12 @@ fn seen_thread(seen: dedup::Worker, stops: CancellationToken) -> Result<JoinHand
     thread.spawn(move || seen.run(|| stops.is_cancelled())).map_err(StartError::Thread)
 }
 
-/// What the store remembers of each account.
-fn known(directory: Vec<crate::replay::Entry>, states: Vec<crate::replay::Entry>) -> Vec<(AccountId, Known)> {
+/// What the store remembers of each account. States whose events left the store undelivered while nobody had their account are news.
+fn known(
+    directory: Vec<crate::replay::Entry>,
+    states: Vec<crate::replay::Entry>,
+    dedup: &Dedup,
+) -> Vec<(AccountId, Known)> {
     let mut known: HashMap<AccountId, Known> = HashMap::new();
     for entry in directory {
         match serde_json::from_str(&entry.key) {
@@ -341,7 +346,8 @@ fn known(directory: Vec<crate::replay::Entry>, states: Vec<crate::replay::Entry>
         }
     }
     for entry in states {
-        match (serde_json::from_str(&entry.key), serde_json::from_str(&entry.value)) {
+        match (serde_json::from_str(&entry.key), serde_json::from_str::<LastState>(&entry.value)) {
+            (Ok(_), Ok(state)) if dedup.is_forgotten(state.id) => {}
             (Ok(key), Ok(state)) => known.entry(entry.account).or_default().states.push((key, state)),
             (Err(error), _) | (_, Err(error)) => {
                 tracing::warn!(account = %entry.account, error = %error, "state.unreadable");

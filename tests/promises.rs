@@ -428,6 +428,43 @@ async fn states_are_answered_by_their_deadline_while_the_bus_hangs() {
     }
 }
 
+/// Of a request that is refused in part a state may be delivered all the same: what it was before is news again when it comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_was_delivered_by_a_request_that_was_refused_is_the_last_one() {
+    let (nats, dir, prefix) =
+        (Nats::start(brokers::Guard::Open, ""), tempfile::tempdir().unwrap(), unique("part"));
+    let context = async_nats::jetstream::new(nats.client().await);
+    let fences = format!("{prefix}.geofence-definition.>");
+    let wanted = async_nats::jetstream::stream::Config {
+        name: prefix.clone(),
+        subjects: vec![fences],
+        ..Default::default()
+    };
+    context.create_stream(wanted).await.unwrap();
+    let accounts = format!("{}    limits: {{ parked: 64KiB }}\n", acme());
+    let config = configure(dir.path(), &nats_bus(&nats, &prefix), &accounts, "delivery: { drain_delay: 0s }");
+    let bridge = Bridge::start(&config);
+    let fence: serde_json::Value =
+        serde_json::from_str(include_str!("fixtures/linxup/push-v3/geofence_change.json")).unwrap();
+    let named = |name: &str| {
+        let mut fence = fence.clone();
+        fence["name"] = name.into();
+        fence
+    };
+    let positions = |vehicles: std::ops::Range<usize>| vehicles.map(|vehicle| flat(vehicle, start()));
+    let (client, url) = (client(), format!("{}/webhooks/acme", bridge.webhook));
+    let send = async |body: Vec<serde_json::Value>| {
+        client.post(&url).bearer_auth(TOKEN).json(&body).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(send(vec![named("Depot A")]).await, 201);
+    // No stream takes these: they fill the account's share of the store.
+    assert_eq!(send(positions(0..400).collect()).await, 503);
+    assert_eq!(send([named("Depot B")].into_iter().chain(positions(400..500)).collect()).await, 503);
+    assert_eq!(send(vec![named("Depot A")]).await, 201);
+    let last = context.get_stream(&prefix).await.unwrap().info().await.unwrap().state.messages;
+    assert_eq!(last, 3, "A, B, and A again\n{}", bridge.log_text());
+}
+
 /// As many vehicles as one request may have are more than the client has room for at once: they wait for their turn, and nothing of that
 /// is a failure.
 #[tokio::test(flavor = "multi_thread")]

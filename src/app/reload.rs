@@ -257,7 +257,7 @@ impl Reloader {
             directory.extend(self.store.all_entries(Table::Directory, Some(&account.id)).await?);
             states.extend(self.store.all_entries(Table::States, Some(&account.id)).await?);
         }
-        Ok(Ready { config, keys, admin, known: known(directory, states), cursors })
+        Ok(Ready { config, keys, admin, known: known(directory, states, &self.deliverer.dedup), cursors })
     }
 
     /// An account is known to delivery before its webhooks are let in, and after.

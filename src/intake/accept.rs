@@ -146,6 +146,12 @@ impl Acceptance {
         self.inner.accounts.load().contains_key(account)
     }
 
+    /// Whether this version knows the way that raw bytes came: else nobody decodes them.
+    #[must_use]
+    pub fn knows(source: &str) -> bool {
+        source_of(source).is_some()
+    }
+
     /// Whether an account was never configured since the start: what the store knows of it must be read.
     #[must_use]
     pub fn is_new(&self, account: &AccountId) -> bool {
@@ -411,12 +417,13 @@ impl Inner {
         let mut sums = Sums::default();
         let publishing = async {
             while drafts.len() > 0 && sums.rejected == 0 {
+                let folds = self.deliverer.dedup.folds();
                 let Identified { arrivals, same, decided, turn } =
                     self.identify(account, way, &mut drafts, deadline).await?;
                 // What waited for others has left no time for the bus.
                 let admission = if self.deliverer.is_late(deadline) { Admission::Park } else { admission };
                 let these = self.deliverer.deliver(arrivals, admission, deadline, turn).await;
-                self.settle_states(account, decided, &these).await;
+                self.settle_states(account, decided, &these, folds).await;
                 sums.merge(Sums { duplicates: these.duplicates + same, ..these });
             }
             Ok(())
@@ -446,13 +453,21 @@ impl Inner {
         Ok(Receipt { events, delivered, parked, duplicates, unrecognized, undecodable, skipped })
     }
 
-    /// States that were decided are durable, or are taken back. (Of a request that was refused in part nobody knows which.)
-    async fn settle_states(&self, account: &Account, decided: Decided, sums: &Sums) {
+    /// States that were decided are durable, or are taken back. Of a request that was refused in part dedup knows which; what is open
+    /// stays as it is: told again, it has the same id, and by then dedup knows what became of it.
+    async fn settle_states(&self, account: &Account, decided: Decided, sums: &Sums, folds: u64) {
         let rows: Vec<_> = {
             let mut states = account.states.lock();
             let settle = |(key, state): &(StateKey, LastState)| {
-                let newest =
-                    if sums.rejected == 0 { states.kept(key, state) } else { states.rejected(key, state) };
+                let is_durable = match sums.rejected {
+                    0 => Some(true),
+                    1.. => self.deliverer.dedup.is_durable(state.id, folds),
+                };
+                let newest = match is_durable {
+                    Some(true) => states.kept(key, state),
+                    Some(false) => states.rejected(key, state),
+                    None => None,
+                };
                 newest.map(|newest| (json(key), json(&newest)))
             };
             decided.iter().filter_map(settle).collect()
