@@ -176,12 +176,16 @@ pub(super) async fn ask_for_topics(bus: Arc<Bus>, lanes: Arc<Lanes>, topics: Vec
 pub(super) async fn look_at_bus(bus: Arc<Bus>, lanes: Arc<Lanes>, available: watch::Sender<bool>) {
     let (mut connected, mut silent) = (true, false);
     loop {
-        let silence = lanes.silent_for().filter(|_| connected);
-        if silence.is_some() != std::mem::replace(&mut silent, silence.is_some()) {
-            match silence {
-                Some(since) => tracing::warn!(silent_s = since.as_secs(), "bus.silent"),
-                None => tracing::info!("bus.heard"),
+        match (lanes.silent_for(), silent) {
+            (Some(since), false) if connected => {
+                tracing::warn!(silent_s = since.as_secs(), "bus.silent");
+                silent = true;
             }
+            (None, true) => {
+                tracing::info!("bus.heard");
+                silent = false;
+            }
+            (Some(_), _) | (None, false) => {}
         }
         let reached = bus.is_available();
         if bus.has_news_of_topics() {

@@ -123,6 +123,14 @@ impl Breaker {
         Some(now.saturating_duration_since(since)).filter(|silent| *silent >= SILENT)
     }
 
+    /// Closes it, though nothing was acknowledged: the next attempts show how the bus is.
+    pub fn close(&mut self) -> Option<Change> {
+        let was_open = self.is_open();
+        self.state = State::Closed;
+        self.slices.clear();
+        was_open.then_some(Change::Closed)
+    }
+
     /// Counts one attempt.
     pub fn record(&mut self, now: Instant, verdict: Verdict) -> Option<Change> {
         match verdict {
@@ -134,11 +142,7 @@ impl Breaker {
         if let State::Open { .. } = self.state {
             return match verdict {
                 Verdict::Failure => None,
-                Verdict::Success => {
-                    self.state = State::Closed;
-                    self.slices.clear();
-                    Some(Change::Closed)
-                }
+                Verdict::Success => self.close(),
             };
         }
         self.count(now, verdict);

@@ -92,6 +92,7 @@ async fn what_hangs_with_its_partition_does_not_hold_the_breaker_open_for_ever()
     assert!(!closes());
     ground.lanes.drain_is_late(&ground.key);
     assert!(closes());
+    assert!(ground.lanes.silent_for().is_some(), "nothing was acknowledged");
     open_since(1);
     assert!(!closes());
     assert!(!ground.lanes.begin_drain(&ground.key), "one attempt of a lane at a time");
