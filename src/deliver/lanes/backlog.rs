@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::super::breaker::Verdict;
+use super::super::breaker::{Change, Verdict};
 use super::super::topics::{Cure, Taken};
-use super::{Came, Drained, Draining, Lane, Lanes, Ready};
+use super::{Attempt, Came, Drained, Draining, Lane, Lanes, Ready};
 use crate::bus::Failure;
 use crate::event::{AccountId, Text};
 use crate::replay::{Done, LaneKey, ParkError, Parked, Reason, Seq};
@@ -201,7 +201,33 @@ impl Lanes {
         };
         if !self.shards.iter().any(|shard| shard.lock().values().any(could_close)) {
             tracing::info!("breaker.nothing_to_probe_with");
-            self.record(Verdict::Success);
+            let change = self.breaker.lock().close();
+            self.say(change);
+        }
+    }
+
+    /// Counts an attempt for the breaker.
+    pub(crate) fn record(&self, verdict: Verdict) {
+        self.record_all(verdict, 1);
+    }
+
+    /// Counts attempts that ended alike.
+    pub(super) fn record_all(&self, verdict: Verdict, attempts: u64) {
+        let change = {
+            let (now, mut breaker) = (Instant::now(), self.breaker.lock());
+            (0..attempts).fold(None, |change, _| breaker.record(now, verdict).or(change))
+        };
+        self.say(change);
+    }
+
+    fn say(&self, change: Option<Change>) {
+        match change {
+            Some(Change::Opened) => tracing::warn!("breaker.opened"),
+            Some(Change::Closed) => {
+                tracing::info!("breaker.closed");
+                self.ready.notify_one();
+            }
+            None => {}
         }
     }
 
@@ -278,6 +304,12 @@ impl Lanes {
     pub fn requeue(self: &Arc<Self>, parked: Parked, done: Done) -> Result<(), ParkError> {
         let key = parked.lane.clone();
         let mut shard = self.shard(&key).lock();
+        if let Some(lane) = shard.get_mut(&key)
+            && lane.entries.iter().any(|entry| entry.outgoing.is_some() && entry.attempt == Attempt::Waiting)
+        {
+            // What is unsent has its rows before this one: it would wait for the drain, and the drain for it.
+            self.turn_behind(&key, lane, None);
+        }
         let (old, seq) = (parked.seq, self.store.next_seq());
         let row = Parked { seq, reason: Reason::Unavailable, provisional: false, ..parked };
         let (lanes, told) = (Arc::clone(self), key.clone());

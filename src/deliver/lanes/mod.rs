@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::bus::{Awaiting, Bus, Failure, Outcome, Ticket, Window};
-use crate::deliver::breaker::{Breaker, Change, Verdict};
+use crate::deliver::breaker::{Breaker, Verdict};
 use crate::deliver::counts::Counts;
 use crate::deliver::slot::{Group, Outgoing, Slot, Stall};
 use crate::deliver::topics::{Cure, Taken, Topics};
@@ -403,7 +403,8 @@ impl Lanes {
     /// An entry is tried again, where its sender waits for it and nothing after it is in flight.
     fn stall(self: &Arc<Self>, key: &LaneKey, lane: &mut Lane, at: usize, stall: Stall, why: &str) {
         let followed = lane.entries.iter().skip(at + 1).any(|e| e.attempt == Attempt::Sent);
-        if lane.entries[at].row.is_some() || followed {
+        // Where the lane has rows nothing is sent but by the drain.
+        if lane.entries[at].row.is_some() || followed || lane.is_behind() {
             self.free_or_park(key, lane, at, why);
         } else {
             lane.stalled = true;
@@ -528,27 +529,6 @@ impl Lanes {
         let is_news = self.topics.lock().refuse(topic, &named, Instant::now(), why, cure);
         if is_news {
             self.said.topic_refused(&named, why);
-        }
-    }
-
-    /// Counts an attempt for the breaker.
-    pub(crate) fn record(&self, verdict: Verdict) {
-        self.record_all(verdict, 1);
-    }
-
-    /// Counts attempts that ended alike.
-    fn record_all(&self, verdict: Verdict, attempts: u64) {
-        let change = {
-            let (now, mut breaker) = (Instant::now(), self.breaker.lock());
-            (0..attempts).fold(None, |change, _| breaker.record(now, verdict).or(change))
-        };
-        match change {
-            Some(Change::Opened) => tracing::warn!("breaker.opened"),
-            Some(Change::Closed) => {
-                tracing::info!("breaker.closed");
-                self.ready.notify_one();
-            }
-            None => {}
         }
     }
 }

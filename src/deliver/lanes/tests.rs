@@ -485,6 +485,25 @@ async fn a_requeued_row_is_counted_when_it_gets_its_place_and_not_where_it_is_re
 }
 
 #[tokio::test]
+async fn what_waits_unsent_where_a_row_is_requeued_is_parked_and_not_left_to_its_deadline() {
+    let mut ground = Ground::new(1 << 30).await;
+    ground.admit(1, Admission::Park).await;
+    ground.run_store();
+    let row = ground.read(None).await.remove(0);
+    assert!(ground.lanes.begin_drain(&ground.key));
+    ground.store.set_reason(vec![row.seq], Reason::Unfit, "too large".to_owned());
+    assert!(ground.lanes.drained(&ground.key, &Drained::SetAside, None));
+    ground.lanes.bus.as_local().unwrap().take_away();
+    let (_, group) = ground.admit(2, Admission::Normal).await;
+    assert!(group.stalls().await.is_some());
+    ground.lanes.requeue(row.clone(), Box::new(|kept| assert!(kept.is_ok()))).unwrap();
+    group.settled().await;
+    assert_eq!(group.tally(), Tally { parked: 1, ..Tally::default() });
+    let ids: Vec<Uuid> = ground.read(None).await.iter().map(|row| row.id).collect();
+    assert_eq!(ids, [uuid_of(2), uuid_of(1)]);
+}
+
+#[tokio::test]
 async fn a_requeued_row_that_the_store_loses_leaves_the_books() {
     let mut ground = Ground::new(1 << 30).await;
     let row = {
