@@ -17,8 +17,6 @@ const REDIRECTS: usize = 3;
 pub(crate) struct Deadlines {
     /// Until the connection is there.
     pub(crate) connect: Duration,
-    /// Between two pieces of the answer, and until the first.
-    pub(crate) silence: Duration,
     /// The whole exchange.
     pub(crate) total: Duration,
 }
@@ -62,7 +60,6 @@ pub(crate) fn builder(deadlines: Deadlines, way: Way) -> reqwest::ClientBuilder 
     let builder = reqwest::Client::builder()
         .user_agent(concat!("fleetbus/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(deadlines.connect)
-        .read_timeout(deadlines.silence)
         .timeout(deadlines.total)
         .redirect(same_host)
         .gzip(true);

@@ -243,7 +243,8 @@ impl Host {
     ) -> Result<Answer, Fault> {
         let _paid = self.pass(class).await;
         gone_out.store(true, Ordering::Relaxed);
-        let sent = self.client.exchange(&self.base_url, request, opener, (self.clock)()).await;
+        let whose = class.unwrap_or(Class::Live);
+        let sent = self.client.exchange(&self.base_url, request, opener, (self.clock)(), whose).await;
         let Exchange { answer, headers } = sent;
         if class.is_some()
             && let Some(bucket) = &mut self.gate.lock().bucket

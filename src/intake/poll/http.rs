@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::bucket::Class;
 use super::fault::Fault;
 use super::request::{Request, Verb};
 use crate::event::Millis;
@@ -23,6 +24,8 @@ const SMALL: usize = 256 << 10;
 const MEDIUM: usize = 4 << 20;
 /// Bodies of one host that are not small: fewer than there are places.
 const OWN: usize = 2;
+/// Those of them that sweeps and backfills may have: one is left for live feeds.
+const REST: usize = OWN - 1;
 
 /// The bounds of one exchange.
 #[derive(Debug, Clone)]
@@ -65,6 +68,7 @@ pub struct Client {
 /// order; who has the last of them waits for nothing. So nobody waits in a circle.
 #[derive(Debug, Clone)]
 struct Places {
+    rest: Arc<Semaphore>,
     own: Arc<Semaphore>,
     medium: Arc<Semaphore>,
     large: Arc<Semaphore>,
@@ -84,6 +88,7 @@ pub struct Answer {
 /// A body's place.
 #[derive(Debug, Default)]
 pub struct Held {
+    rest: Option<OwnedSemaphorePermit>,
     own: Option<OwnedSemaphorePermit>,
     medium: Option<OwnedSemaphorePermit>,
     large: Option<OwnedSemaphorePermit>,
@@ -106,11 +111,12 @@ impl Client {
     /// # Errors
     /// Where TLS cannot be set up.
     pub fn new(bounds: Bounds) -> Result<Self, reqwest::Error> {
-        let Bounds { connect, silence, total, .. } = bounds;
-        let client = |way| outbound::builder(Deadlines { connect, silence, total }, way).build();
+        let Bounds { connect, total, .. } = bounds;
+        let client = |way| outbound::builder(Deadlines { connect, total }, way).build();
         let (near, far) = (client(Way::Loopback)?, client(Way::Outside)?);
         let places = |memory: usize, size: usize| Arc::new(Semaphore::new((memory / size.max(1)).max(1)));
         let places = Places {
+            rest: Arc::new(Semaphore::new(REST)),
             own: Arc::new(Semaphore::new(OWN)),
             medium: places(bounds.memory / 4, MEDIUM),
             large: places(bounds.memory / 4 * 3, bounds.size),
@@ -121,8 +127,8 @@ impl Client {
     /// The same for another host.
     #[must_use]
     pub fn of_another(&self) -> Self {
-        let places = Places { own: Arc::new(Semaphore::new(OWN)), ..self.places.clone() };
-        Self { places, ..self.clone() }
+        let [rest, own] = [REST, OWN].map(|places| Arc::new(Semaphore::new(places)));
+        Self { places: Places { rest, own, ..self.places.clone() }, ..self.clone() }
     }
 
     /// The largest answer that is read.
@@ -138,11 +144,12 @@ impl Client {
         request: &Request,
         opener: (HeaderName, HeaderValue),
         now: Millis,
+        class: Class,
     ) -> Exchange {
         let mut headers = HeaderMap::new();
         // The client has its own deadline; this one also covers waiting for memory.
         let mut held = Held::default();
-        let sent = self.send(base_url, request, opener, now, (&mut headers, &mut held));
+        let sent = self.send(base_url, request, opener, now, class, (&mut headers, &mut held));
         let answer = match timeout(self.bounds.total, sent).await {
             Ok(answer) => answer.map(|(headers, body)| Answer { headers, body, held }),
             // The host is not to blame.
@@ -158,6 +165,7 @@ impl Client {
         request: &Request,
         (name, mut secret): (HeaderName, HeaderValue),
         now: Millis,
+        class: Class,
         (headers, held): (&mut HeaderMap, &mut Held),
     ) -> Result<(HeaderMap, Bytes), Fault> {
         secret.set_sensitive(true);
@@ -172,19 +180,18 @@ impl Client {
                 client.post(url).header(http::header::CONTENT_TYPE, "application/json").body(body.clone())
             }
         };
-        let sent = builder
+        let sending = builder
             .query(&request.query)
             .header(http::header::ACCEPT, "application/json")
             .header(name, secret)
-            .send()
-            .await;
-        let mut response = sent.map_err(fault_of)?;
+            .send();
+        let mut response = self.heard(sending).await?;
         *headers = response.headers().clone();
         let status = response.status();
         if !status.is_success() {
             let mut reason = BytesMut::new();
             while reason.len() < REASON
-                && let Ok(Some(piece)) = response.chunk().await
+                && let Ok(Some(piece)) = self.heard(response.chunk()).await
             {
                 reason.extend_from_slice(&piece[..piece.len().min(REASON)]);
             }
@@ -196,14 +203,23 @@ impl Client {
             return Err(too_large());
         }
         let mut body = BytesMut::new();
-        while let Some(piece) = response.chunk().await.map_err(fault_of)? {
+        while let Some(piece) = self.heard(response.chunk()).await? {
             if body.len() + piece.len() > self.bounds.size {
                 return Err(too_large());
             }
-            held.grow(&self.places, body.len() + piece.len()).await;
+            held.grow(&self.places, class, body.len() + piece.len()).await;
             body.extend_from_slice(&piece);
         }
         Ok((headers.clone(), body.freeze()))
+    }
+
+    /// What the host is silent for too long with. A wait for a place is not its silence, which a timer of the client's would take
+    /// it for.
+    async fn heard<T>(&self, hears: impl Future<Output = Result<T, reqwest::Error>>) -> Result<T, Fault> {
+        match timeout(self.bounds.silence, hears).await {
+            Ok(heard) => heard.map_err(fault_of),
+            Err(_) => Err(Fault::TimedOut),
+        }
     }
 }
 
@@ -218,12 +234,16 @@ fn fault_of(error: reqwest::Error) -> Fault {
 
 impl Held {
     /// Waits for a place that a body of so many bytes takes. The deadline is the caller's.
-    async fn grow(&mut self, places: &Places, bytes: usize) {
+    async fn grow(&mut self, places: &Places, class: Class, bytes: usize) {
         if bytes <= SMALL || self.large.is_some() || (bytes <= MEDIUM && self.medium.is_some()) {
             return;
         }
         self.waits = true;
         if self.own.is_none() {
+            self.rest = match class {
+                Class::Rest => place(&places.rest).await,
+                Class::Live => None,
+            };
             self.own = place(&places.own).await;
         }
         if bytes <= MEDIUM {
@@ -239,4 +259,23 @@ impl Held {
 /// The semaphores are never closed.
 async fn place(of: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
     Arc::clone(of).acquire_owned().await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn sweeps_and_backfills_leave_their_host_a_place_for_a_large_answer_of_a_live_feed() {
+        let places = Client::new(Bounds::default()).unwrap().places;
+        let [mut first, mut second, mut live] = std::array::from_fn(|_| Held::default());
+        let has = |held: &mut Held, class| held.grow(&places, class, SMALL + 1).now_or_never().is_some();
+        assert!(has(&mut first, Class::Rest));
+        assert!(!has(&mut second, Class::Rest));
+        assert!(has(&mut live, Class::Live));
+        drop(first);
+        assert!(has(&mut second, Class::Rest));
+    }
 }

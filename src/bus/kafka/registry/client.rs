@@ -17,11 +17,7 @@ use crate::encode::schema::File;
 use crate::outbound::{self, Deadlines, Way};
 
 /// One question.
-const DEADLINES: Deadlines = Deadlines {
-    connect: Duration::from_secs(3),
-    silence: Duration::from_secs(5),
-    total: Duration::from_secs(5),
-};
+const DEADLINES: Deadlines = Deadlines { connect: Duration::from_secs(3), total: Duration::from_secs(5) };
 /// The most that is read of an answer: a hundred times our own schema.
 const LONGEST: usize = 1 << 20;
 /// The most that is repeated of the registry's words.
