@@ -242,15 +242,24 @@ impl Registry {
                 tokens.retain(|(id, _)| !gone.contains(id));
             }
             let used = self.live.keys(account, Origin::Operator).unwrap_or_default();
-            for (id, token) in tokens {
+            for (id, token) in tokens.iter() {
                 let last = last_used(token, &used).map(|at| at.0);
                 if last > token.last_used_at {
-                    token.last_used_at = last;
-                    news.push(entry(account, id, token, now));
+                    let token = Kept { last_used_at: last, ..token.clone() };
+                    news.push((account.clone(), id.clone(), token));
                 }
             }
         }
-        if news.is_empty() { Ok(()) } else { self.store.put(Table::Tokens, news).await }
+        if news.is_empty() {
+            return Ok(());
+        }
+        let rows = news.iter().map(|(account, id, token)| entry(account, id, token, now)).collect();
+        self.store.put(Table::Tokens, rows).await?;
+        for (account, id, token) in news {
+            let kept = all.get_mut(&account).into_iter().flatten().find(|(other, _)| *other == id);
+            kept.into_iter().for_each(|(_, kept)| kept.last_used_at = token.last_used_at);
+        }
+        Ok(())
     }
 
     fn of<'a>(
