@@ -8,6 +8,8 @@ mod audit;
 mod crash;
 #[path = "store/damage.rs"]
 mod damage;
+#[path = "store/discard.rs"]
+mod discard;
 #[path = "store/disk.rs"]
 mod disk;
 #[path = "store/entries.rs"]
@@ -30,8 +32,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use fleetbus::event::{AccountId, EventType, Millis};
 use fleetbus::replay::{
-    AskError, Count, DataDir, Discarded, Entry, Filter, Kept, Kind, LockError, ParkError, RawReason, Reason,
-    Routing, Seq, Store, StoreError, StoreHealth, StoreLimits, Stored, Table, What, Why, check,
+    AskError, Count, DataDir, Entry, Filter, Kept, Kind, LockError, ParkError, RawReason, Reason, Routing,
+    Seq, Store, StoreError, StoreHealth, StoreLimits, Stored, Table, What, Why, check,
 };
 use support::{Running, lane, limits, now, park, park_raw, parked, raw, whole, within};
 
@@ -338,24 +340,6 @@ async fn a_question_that_finds_little_among_much_is_answered_whole() {
     }
     assert_eq!(found, [seq]);
     assert_eq!(running.store.count(&filter).await.unwrap().rows, 1);
-}
-
-#[tokio::test]
-async fn a_discard_takes_what_the_filter_says_and_tells_of_each() {
-    let running = Running::start(limits()).await;
-    let rows: Vec<_> = (0..1200)
-        .map(|n| parked(&running.store, &lane("acme", if n % 2 == 0 { "a" } else { "b" })))
-        .collect();
-    park(&running.store, rows).await.unwrap();
-    park_raw(&running.store, vec![raw("acme", "x")]).await.unwrap();
-    let filter = Filter { subject: Some("a".into()), ..Filter::default() };
-    assert_eq!(running.store.discard(&filter).await.unwrap(), Discarded { events: 600, raw: 0 });
-    assert!(running.lane_seqs(&lane("acme", "a")).await.is_empty());
-    assert_eq!(running.lane_seqs(&lane("acme", "b")).await.len(), 600);
-    let gone = running.gone();
-    assert!(gone.len() == 600 && gone.iter().all(|row| row.why == Why::Discarded && row.enters.len() == 1));
-    assert_eq!(running.store.discard(&Filter::default()).await.unwrap(), Discarded { events: 600, raw: 1 });
-    assert_eq!(running.store.count(&Filter::default()).await.unwrap(), Count::default());
 }
 
 #[tokio::test]

@@ -79,10 +79,11 @@ pub(super) enum Task {
     Question(Question),
     /// Holds the file still for a copy. Tried once.
     Hold(oneshot::Sender<Result<Still, AskError>>),
-    /// One slice of rows that an operator throws away. Tried once.
+    /// One slice of rows that an operator throws away: those after one place, and before another. Tried once.
     Discard {
         filter: Filter,
         after: Seq,
+        before: Seq,
         answer: oneshot::Sender<Result<(Discarded, Option<Seq>), AskError>>,
     },
 }

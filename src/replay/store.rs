@@ -281,18 +281,19 @@ impl Store {
         }
     }
 
-    /// Throws away what a filter asks for and is there now, slice by slice; [`Gone`](super::Gone) tells of each row.
+    /// Throws away what a filter asks for and is there now, slice by slice; [`Gone`](super::Gone) tells of each row. What is parked
+    /// meanwhile stays.
     /// Those of a slice that was committed stay gone when a later one fails.
     ///
     /// # Errors
     /// Where the store cannot write, or is closed.
     pub async fn discard(&self, filter: &Filter) -> Result<Discarded, AskError> {
         let mut sum = Discarded::default();
-        let mut after = Seq(0);
+        let (mut after, before) = (Seq(0), self.next_seq());
         loop {
             let _place = self.place().await?;
             let (answer, answered) = oneshot::channel();
-            self.shared.queue.task(Task::Discard { filter: filter.clone(), after, answer });
+            self.shared.queue.task(Task::Discard { filter: filter.clone(), after, before, answer });
             let (gone, next) = answered.await.map_err(|_| AskError::Closed)??;
             sum.events += gone.events;
             sum.raw += gone.raw;

@@ -140,6 +140,25 @@ impl Delta {
         *self.ages.entry((weight.kind.population(), minute(weight.at))).or_default() += rows;
     }
 
+    /// The ages are made anew of the rows, where they say other than these: no checksum holds the time of a row, and one whose time was
+    /// damaged leaves another minute than it came to.
+    pub(super) fn count_ages_anew(&mut self, conn: &Connection) -> rusqlite::Result<()> {
+        let mut ages: BTreeMap<(Population, i64), i64> = BTreeMap::new();
+        let mut counted = conn.prepare(
+            "SELECT reason = 2, parked_at / 60000 - (parked_at % 60000 < 0), count(*) FROM parked GROUP BY 1, 2
+             UNION ALL
+             SELECT 2, received_at / 60000 - (received_at % 60000 < 0), count(*) FROM raw GROUP BY 1, 2
+             UNION ALL SELECT population, minute, -rows FROM ages",
+        )?;
+        let mut found = counted.query([])?;
+        while let Some(row) = found.next()? {
+            let (key, rows) = age(row)?;
+            *ages.entry(key).or_default() += rows;
+        }
+        self.ages = ages;
+        Ok(())
+    }
+
     /// Writes it into the transaction that `conn` is in.
     pub(super) fn write(&self, conn: &Connection) -> rusqlite::Result<()> {
         let mut add = conn.prepare_cached(
@@ -168,6 +187,17 @@ impl Delta {
         }
         Ok(())
     }
+}
+
+/// One row of ages: whose, in which minute, how many.
+fn age(row: &rusqlite::Row<'_>) -> rusqlite::Result<((Population, i64), i64)> {
+    let population = match row.get::<_, i64>(0)? {
+        0 => Population::Bus,
+        1 => Population::Unfit,
+        2 => Population::Raw,
+        other => return Err(rusqlite::Error::IntegralValueOutOfRange(0, other)),
+    };
+    Ok(((population, row.get(1)?), row.get(2)?))
 }
 
 /// The counts in memory. Bounded by the accounts that the configuration names (and those that it named while their
@@ -251,13 +281,8 @@ impl Ledger {
         let mut ages = conn.prepare("SELECT population, minute, rows FROM ages")?;
         let mut rows = ages.query([])?;
         while let Some(row) = rows.next()? {
-            let population = match row.get::<_, i64>(0)? {
-                0 => Population::Bus,
-                1 => Population::Unfit,
-                2 => Population::Raw,
-                other => return Err(rusqlite::Error::IntegralValueOutOfRange(0, other)),
-            };
-            delta.ages.insert((population, row.get(1)?), row.get(2)?);
+            let (key, rows) = age(row)?;
+            delta.ages.insert(key, rows);
         }
         let mut ledger = Self::default();
         ledger.apply(&delta);

@@ -228,9 +228,15 @@ impl Writer {
         let cutoff = Millis(cutoff.0.div_euclid(60_000) * 60_000);
         let expired = self.commit(|conn, delta| {
             let chunk = CHUNK_ROWS as u64;
-            let mut seqs = rows::events_before(conn, cutoff, events.min(chunk))?;
-            seqs.extend(rows::raw_before(conn, cutoff, raw.min(chunk))?);
+            let (events, raw) = (events.min(chunk), raw.min(chunk));
+            let mut seqs = rows::events_before(conn, cutoff, events)?;
+            seqs.extend(rows::raw_before(conn, cutoff, raw)?);
+            let are_fewer = (seqs.len() as u64) < events + raw;
             let taken = take_all(conn, delta, seqs, Why::Expired)?;
+            if are_fewer {
+                tracing::warn!("store.ages_counted_anew");
+                delta.count_ages_anew(conn)?;
+            }
             faults::point(Point::InRetention);
             Ok(taken)
         });

@@ -324,7 +324,9 @@ impl Writer {
                 }
             }
             Some(Task::Hold(answer)) => self.hold(answer),
-            Some(Task::Discard { filter, after, answer }) => self.discard(&filter, after, answer, gone),
+            Some(Task::Discard { filter, after, before, answer }) => {
+                self.discard(&filter, (after, before), answer, gone);
+            }
             Some(task @ (Task::Delete(_) | Task::Free(_) | Task::Mark { .. } | Task::Change { .. })) => {
                 self.shared.queue.put_back(task);
                 self.changes();
@@ -390,7 +392,7 @@ impl Writer {
     fn discard(
         &mut self,
         filter: &Filter,
-        after: Seq,
+        (after, before): (Seq, Seq),
         answer: oneshot::Sender<Result<(Discarded, Option<Seq>), AskError>>,
         gone: &mut impl FnMut(Vec<Gone>),
     ) {
@@ -399,8 +401,9 @@ impl Writer {
         }
         let result = self.commit(|conn, delta| {
             let page = listing::slice(conn, filter, Some(after), CHUNK_ROWS)?;
-            let taken = take_all(conn, delta, page.rows.iter().map(|row| row.seq), Why::Discarded)?;
-            Ok((taken, page.next))
+            let asked = page.rows.iter().map(|row| row.seq).filter(|seq| *seq < before);
+            let taken = take_all(conn, delta, asked, Why::Discarded)?;
+            Ok((taken, page.next.filter(|next| *next < before)))
         });
         let answered = match result {
             Ok((taken, next)) => {

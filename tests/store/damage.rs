@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use bytes::Bytes;
-use fleetbus::event::AccountId;
+use fleetbus::event::{AccountId, Millis};
 use fleetbus::replay::{
     DataDir, Exported, Filter, Kept, Parked, Reason, Salvage, Seq, Store, StoreError, Stored, check,
     check_copy, moving,
@@ -13,7 +13,7 @@ use fleetbus::replay::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{Running, lane, limits, park, park_raw, parked, raw, whole};
+use crate::support::{Running, lane, limits, now, park, park_raw, parked, raw, whole};
 
 /// What can be read: the numbers of the rows, and what was said.
 fn export(dir: &Path) -> (BTreeSet<u64>, Exported) {
@@ -264,7 +264,7 @@ async fn a_bit_that_turned_in_a_payload_is_counted_named_and_no_row_behind_it_is
     let page = running.store.read(&Filter::default(), None, 10).await.unwrap().rows;
     let damaged = page.iter().filter(|row| matches!(row, Kept::Damaged(_))).map(Kept::<Stored>::seq);
     assert_eq!(damaged.collect::<Vec<_>>(), [Seq(2), Seq(4)]);
-    assert_eq!(running.store.stats(crate::now()).damaged, 1);
+    assert_eq!(running.store.stats(now()).damaged, 1);
     // Thrown away, it is forgotten like any other.
     running.store.discard(&unfit).await.unwrap();
     assert!(running.store.get(Seq(2)).await.unwrap().is_none());
@@ -333,9 +333,9 @@ async fn moved(dir: &Path) -> (TempDir, Exported) {
     let (to, acme) = (tempfile::tempdir().unwrap(), AccountId::new("acme"));
     let file = to.path().join("acme.moved");
     let lock = DataDir::lock(dir).await.unwrap();
-    moving::export(&lock, &acme, &file, crate::now()).unwrap();
+    moving::export(&lock, &acme, &file, now()).unwrap();
     let lock = DataDir::lock(to.path()).await.unwrap();
-    moving::import(&lock, &file, crate::now()).unwrap();
+    moving::import(&lock, &file, now()).unwrap();
     drop(lock);
     let (_, exported) = export(to.path());
     (to, exported)
@@ -457,4 +457,19 @@ async fn an_index_that_is_out_of_order_hides_no_row() {
     assert_eq!(whole(rows).len(), 3);
     let dir = running.stop();
     assert_eq!(findings(dir.path()).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn counts_of_ages_that_say_other_than_the_rows_are_made_anew() {
+    let dir = few().await;
+    let path = dir.path().join("store.db");
+    let conn = rusqlite::Connection::open(&path).unwrap();
+    conn.execute("INSERT INTO ages (population, minute, rows) VALUES (0, 0, 5)", []).unwrap();
+    drop(conn);
+    let (running, _) = Running::open(dir, limits(), None).await;
+    running.settle().await;
+    let stats = running.store.stats(Millis(now().0 + 8 * 24 * 3_600 * 1_000));
+    assert_eq!((stats.expired, stats.expiring_for_bus), (0, 3));
+    assert!(stats.oldest_for_bus.is_some_and(|at| at.0 > 0));
+    well(&running);
 }

@@ -227,9 +227,14 @@ async fn discard(
         before: Some(format!("{{\"messages\":{},\"bytes\":{}}}", count.rows, count.bytes)),
         after: None,
     };
-    state.inner.store.act(Vec::new(), act).await?;
-    let gone = state.inner.store.discard(&filter).await?;
-    tracing::info!(events = gone.events, raw = gone.raw, "parked.discarded");
+    let store = state.inner.store.clone();
+    let discarding = async move {
+        store.act(Vec::new(), act).await?;
+        let gone = store.discard(&filter).await?;
+        tracing::info!(events = gone.events, raw = gone.raw, "parked.discarded");
+        Ok(gone)
+    };
+    let gone = state.seen_through(discarding).await?;
     let said = Discarded { discarded: gone.events + gone.raw, events: gone.events, raw: gone.raw };
     Ok(Json(said).into_response())
 }
