@@ -27,6 +27,8 @@ const BATCH: (usize, usize) = (1_000, 4 << 20);
 const CHUNK: usize = 1_000;
 /// How often retention is looked after.
 const UPKEEP: Duration = Duration::from_secs(10);
+/// How long what comes waits for it; the rest is removed in turn with what comes.
+const TURN: Duration = Duration::from_millis(50);
 /// What a row takes beside its payload, by estimate.
 const ROW_BYTES: u64 = 300;
 /// Of the file; one without a number has the same.
@@ -243,20 +245,33 @@ impl Shared {
     }
 }
 
+/// Whether more is to be removed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    Something,
+}
+
 impl Thread {
     fn work(mut self, newest: &watch::Sender<u64>) {
-        let mut looked_after = Instant::now();
+        let (mut looked_after, mut left) = (Instant::now(), Left::Nothing);
         loop {
-            match self.inside.recv_timeout(Duration::from_millis(500)) {
+            let patience = match left {
+                Left::Nothing => Duration::from_millis(500),
+                Left::Something => Duration::ZERO,
+            };
+            match self.inside.recv_timeout(patience) {
                 Ok(first) => self.batch(first, newest),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            if looked_after.elapsed() >= UPKEEP || self.bytes > self.limits.max_size {
+            let is_due = looked_after.elapsed() >= UPKEEP || self.bytes > self.limits.max_size;
+            if is_due || left == Left::Something {
                 looked_after = Instant::now();
-                if let Err(error) = self.upkeep() {
+                left = self.upkeep().unwrap_or_else(|error| {
                     tracing::warn!(error = %error, "local.upkeep_failed");
-                }
+                    Left::Nothing
+                });
             }
         }
     }
@@ -318,8 +333,9 @@ impl Thread {
         Ok(last.unsigned_abs())
     }
 
-    /// Removes what is too old, or too much.
-    fn upkeep(&mut self) -> rusqlite::Result<()> {
+    /// Removes of what is too old, or too much, as much as a turn allows.
+    fn upkeep(&mut self) -> rusqlite::Result<Left> {
+        let begun = Instant::now();
         let now = jiff::Timestamp::now().as_millisecond();
         let oldest = now - i64::try_from(self.limits.retention.as_millis()).unwrap_or(i64::MAX);
         loop {
@@ -339,7 +355,10 @@ impl Thread {
             };
             self.bytes = self.bytes.saturating_sub(removed.1);
             if removed.0 < CHUNK {
-                return Ok(());
+                return Ok(Left::Nothing);
+            }
+            if begun.elapsed() >= TURN {
+                return Ok(Left::Something);
             }
         }
     }
