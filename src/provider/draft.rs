@@ -116,8 +116,6 @@ pub struct StateIdentity {
     pub other_subjects: Vec<String>,
     /// When it was received.
     pub received_at: Millis,
-    /// The provider's own time of the change, where it gives one.
-    pub own_time: Option<Millis>,
 }
 
 /// What decides whether a state differs from the last one.

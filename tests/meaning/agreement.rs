@@ -92,6 +92,7 @@ fn an_alert_has_one_id_where_the_texts_are_the_same() {
         &[
             first(&push(), &fixture("push-legacy-flat/alert_high_speed.json")),
             first(&push(), &high_speed),
+            first(&push(), &with(high_speed.clone(), json!({ "alertCode": "HIGH_SPEED\u{0}" }))),
             first(&pull(PullApi::V2, Feed::Alerts), &first_row("pull-v2/alerts.response.json")),
         ],
     );

@@ -143,6 +143,18 @@ fn answers_come_enveloped_bare_or_row_by_row() {
 }
 
 #[test]
+fn a_field_without_a_value_names_no_feed() {
+    let position = r#"[{"positionDate":1767009600000,"latitude":1,"longitude":2,"stopDateTime":null,"tracker":{"deviceNumber":"35"}}]"#;
+    let stop = r#"[{"imei":"35","stopType":"Idling","beginDate":1767009600000,"endDate":1767009660000,"mediaId":null}]"#;
+    for (api, answer, body) in [("v3", position, "position"), ("v2", stop, "stop")] {
+        let ended = linxup(&["--api", api], answer);
+        assert_eq!((ended.code, ended.lines.len(), ended.complaints.as_str()), (Some(0), 1, ""));
+        let event: Value = serde_json::from_str(&ended.lines[0]).expect("json");
+        assert!(event[body].is_object(), "{event}");
+    }
+}
+
+#[test]
 fn what_no_api_answers_exits_65() {
     for (arguments, says) in [
         (&["--api", "v3", "--feed", "trips", "pull-v3/trips.response.json"][..], "no start time"),

@@ -1,7 +1,7 @@
 //! Single rules of the contract that no fixture shows, one small table each.
 
 use fleetbus::event::Millis;
-use fleetbus::provider::{Feed, Outcome, PullApi, Source};
+use fleetbus::provider::{Feed, Hint, Outcome, PullApi, Source};
 use serde_json::{Value, json};
 
 use crate::support::{RECEIVED, Run, Said, T, event, events, first_row, fixture, pull, push, with, without};
@@ -111,6 +111,47 @@ fn v3_trips_and_alerts_are_refused_and_foreign_rows_too() {
 }
 
 #[test]
+fn a_hint_costs_no_message() {
+    let hinted = |hint: &str, raw: &Value| {
+        Run::new().decode(&Source::Push { hint: Some(hint.to_owned()) }, raw.to_string().as_bytes())
+    };
+    let stop_like = json!({ "startDate": T, "endDate": T + 60_000, "engineOn": true, "stopType": null, "tracker": { "deviceNumber": "35" } });
+    let trip_like = json!({ "startDateTime": T, "endDate": T + 60_000, "tracker": { "deviceNumber": "35" } });
+    let left = json!({ "timestamp": T, "leftBehindTimestamp": T, "trackedItem": { "itemId": 1 } });
+    let alert = with(fixture("push-v3/alert_sample_names.json"), json!({ "date": null }));
+    for (hint, raw) in [
+        ("stop", stop_like),
+        ("trip", trip_like),
+        ("trip", fixture("push-v3/usage_hours_prose_names.json")),
+        ("item-location", left),
+        ("position", alert),
+        ("position", with(fixture("push-v3/stop.json"), json!({ "date": 0 }))),
+    ] {
+        let plain = Run::new().decode(&push(), raw.to_string().as_bytes());
+        assert!(matches!(plain.outcome, Outcome::Events(_)), "{raw}");
+        let decoded = hinted(hint, &raw);
+        assert_eq!((decoded.outcome, decoded.hint), (plain.outcome, Hint::Contradicts), "{hint} {raw}");
+    }
+    // Where it is of no kind as a whole, what the hint says stands.
+    let seen_by_nobody = hinted("item-location", &json!({ "timestamp": T, "trackedItem": { "itemId": 1 } }));
+    assert!(matches!(seen_by_nobody.outcome, Outcome::Undecodable(_)));
+    assert_eq!(seen_by_nobody.hint, Hint::Fits);
+}
+
+#[test]
+fn an_empty_slot_makes_no_media_of_an_alert() {
+    let alerts = pull(PullApi::V2, Feed::Alerts);
+    for slot in [Value::Null, json!("")] {
+        let changes = json!({ "alertCode": null, "videoInside": slot });
+        let row = with(first_row("pull-v2/alerts_media.response.json"), changes);
+        let outcome = Run::new().decode(&alerts, row.to_string().as_bytes()).outcome;
+        assert_eq!(outcome, Outcome::Skipped { reason: "no alert code".into(), drafts: Vec::new() });
+        let media = event(&alerts, &json!({ "mediaId": 5, "videoInside": slot }));
+        assert_eq!(media["media"]["id"], "5");
+    }
+}
+
+#[test]
 fn motion_is_told_by_the_word_or_by_engine_and_speed() {
     let flat = |state: Value, engine: Value, speed: Value| {
         let changes = json!({ "currentState": state, "engineOn": engine, "speed": speed });
@@ -159,6 +200,7 @@ fn headings_are_degrees_and_none_is_absence() {
     assert_eq!(heading(json!("N"), json!(350)), (json!(350.0), nothing()));
     assert_eq!(heading(json!("S"), json!(350)), (json!(350.0), json!({ "heading": "S" })));
     assert_eq!(heading(json!("up"), json!(400)), (nothing(), json!({ "heading": "up", "direction": 400.0 })));
+    assert_eq!(heading(json!(45), nothing()), (nothing(), json!({ "heading": 45.0 })), "as it came");
 }
 
 #[test]
@@ -277,6 +319,25 @@ fn sentinels_are_absence() {
 }
 
 #[test]
+fn sentinels_are_absence_also_where_they_have_no_place() {
+    for path in [
+        "push-v3/alert_sample_names.json",
+        "push-v3/stop.json",
+        "push-v3/usage_hours.json",
+        "push-legacy-flat/usage_hours.json",
+        "push-legacy-flat/trip.json",
+    ] {
+        let raw = fixture(path);
+        let nothing = json!({ "heading": "None", "direction": 0, "fenceGroup": "No Group" });
+        assert_eq!(event(&push(), &with(raw.clone(), nothing)), event(&push(), &raw), "{path}");
+        let something = json!({ "heading": "NE", "direction": 0, "fenceGroup": "Yards" });
+        let kept = event(&push(), &with(raw, something))["providerFields"].clone();
+        let kept = [&kept["heading"], &kept["direction"], &kept["fenceGroup"]];
+        assert_eq!(kept, [&json!("NE"), &json!(0.0), &json!("Yards")], "{path}");
+    }
+}
+
+#[test]
 fn what_is_said_twice_or_is_empty_is_not_repeated() {
     let said = |changes: Value| {
         let raw = with(fixture("push-v3/position_live_like_sparse.json"), changes);
@@ -358,6 +419,7 @@ fn an_empty_field_is_no_mark_of_a_type() {
         ("pushType", json!("")),
         ("statusChangeType", json!("")),
         ("trackedItem", json!({})),
+        ("trackedItem", json!([])),
     ] {
         let raw = with(fixture("push-v3/position_documented.json"), json!({ key: nothing }));
         assert_eq!(event(&push(), &raw)["id"], plain["id"], "{key}");

@@ -1,7 +1,7 @@
 //! States are compared with the last of their key, never with older ones.
 
 use fleetbus::event::Millis;
-use fleetbus::provider::{Draft, Feed, LastState, Outcome, PullApi, Resolved, resolve_state};
+use fleetbus::provider::{Draft, Feed, LastState, Outcome, PullApi, Resolved, Source, resolve_state};
 use serde_json::{Value, json};
 
 use crate::support::{RECEIVED, Run, first_row, fixture, pull, push, with};
@@ -139,6 +139,40 @@ fn only_what_a_definition_is_compared_by_makes_it_news() {
         };
         assert_eq!(is_news, news, "{change}");
     }
+}
+
+#[test]
+fn a_word_that_nobody_knows_makes_another_definition() {
+    let mut run = Run::new();
+    let mut id =
+        |source: &Source, raw: &Value| run.say(source, raw.to_string().as_bytes()).remove(0).id().to_owned();
+    let (pushed, row) =
+        (fixture("push-v3/geofence_change.json"), first_row("pull-v2/geofences.response.json"));
+    for (source, raw, key, known) in
+        [(push(), pushed, "action", "update"), (pull(PullApi::V2, Feed::Geofences), row, "status", "act")]
+    {
+        let ids = [known, "ARCHIVED", "Archived", "MERGED", known].map(|word| {
+            let raw = with(raw.clone(), json!({ key: word }));
+            id(&source, &raw)
+        });
+        assert_eq!(ids[1], ids[2], "the same word");
+        assert!(ids[0] != ids[1] && ids[2] != ids[3] && ids[3] != ids[4], "{key}: {ids:?}");
+    }
+}
+
+#[test]
+fn a_status_that_cannot_be_read_does_not_say_that_a_tracker_is_back() {
+    let mut run = Run::new();
+    let row = first_row("pull-v2/locations_current.response.json");
+    let mut said = |status: Value| {
+        let raw = with(row.clone(), json!({ "status": status, "date": null })).to_string();
+        let said = run.say(&pull(PullApi::V2, Feed::Locations), raw.as_bytes());
+        said.iter().skip(1).map(|said| said.id().to_owned()).collect::<Vec<_>>()
+    };
+    let [first, unreadable, again, back] =
+        [json!("Offline"), json!(["Offline"]), json!("Offline"), Value::Null].map(&mut said);
+    assert_eq!((first.len(), unreadable.len(), back.len()), (1, 0, 1));
+    assert_eq!(again, first, "still the last");
 }
 
 #[test]

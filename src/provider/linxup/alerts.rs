@@ -2,6 +2,7 @@
 //! and time apart, where that can happen, by their texts.
 
 use super::values;
+use crate::event::ids;
 use crate::event::pb::alert::Kind;
 
 /// What a code means.
@@ -12,7 +13,7 @@ pub(super) struct Meaning {
 }
 
 pub(super) fn meaning(code: &str) -> Meaning {
-    let code = code.to_uppercase();
+    let code = plain(code);
     let kind = match code.as_str() {
         "FIRST_IGNITION_OF_DAY" => Kind::FirstIgnitionOfDay,
         "GEOFENCE_ENTERED" => Kind::GeofenceEntered,
@@ -61,9 +62,14 @@ fn sensor(code: &str) -> Option<Meaning> {
     Some(Meaning { kind, sensor_number: Some(number) })
 }
 
+/// A code as codes are compared: the case says nothing, nor do control characters, which no key has.
+fn plain(code: &str) -> String {
+    ids::without_controls(code).to_uppercase()
+}
+
 /// The code as it stands in the record key.
 pub(super) fn key_of(code: &str) -> String {
-    let code = code.to_uppercase();
+    let code = plain(code);
     if code == "TAMPER" { "POWER_ON".to_owned() } else { code }
 }
 
@@ -133,6 +139,7 @@ mod tests {
             ("SENSOR_TWO_LOW", Kind::SensorLow, Some(2)),
             ("SENSOR_USE_EXCEEDS_LIMIT", Kind::SensorUseExceeded, None),
             ("SENSOR_ONE_WET", Kind::Other, Some(1)),
+            ("HIGH_SPEED\u{0}", Kind::HighSpeed, None),
             ("TAILGATING", Kind::Other, None),
         ] {
             assert_eq!(meaning(code), Meaning { kind, sensor_number: number }, "{code}");
@@ -144,6 +151,7 @@ mod tests {
         for (code, text, expected) in [
             ("HIGH_SPEED", "Van 17 was traveling 83 mph.", ""),
             ("tamper", "Van 17", ""),
+            ("HIGH_\u{7}SPEED\u{0}", "Van 17", ""),
             ("GEOFENCE_SPEEDING", " A\u{a0}\t b ", "a b"),
             ("GEOFENCE_ENTERED", "Van 17  entered\nÜber  Depot.", "van 17 entered über depot."),
             ("TAILGATING", "", ""),

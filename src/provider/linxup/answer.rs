@@ -165,18 +165,20 @@ fn feed_of_envelope(body: &[u8]) -> Option<Feed> {
 }
 
 /// What the first row says that says anything. One `status` among rows of positions makes them the current list, one `stopDateTime`
-/// stops.
+/// stops, and miles among rows that look like usage make them trips.
 fn feed_of_rows(api: PullApi, rows: &[&str]) -> Option<Feed> {
     let mut said = rows.iter().filter_map(|row| feed_of_row(api, &Walk::of(row).members()));
     let first = said.next()?;
-    let better = [(Feed::History, Feed::Locations), (Feed::Positions, Feed::Stops)];
+    let better =
+        [(Feed::History, Feed::Locations), (Feed::Positions, Feed::Stops), (Feed::UsageHours, Feed::Trips)];
     let better = better.into_iter().find(|(than, _)| *than == first).map(|(_, better)| better);
     Some(better.filter(|better| said.any(|feed| feed == *better)).unwrap_or(first))
 }
 
-/// What the fields of a row say about its feed.
+/// What the fields of a row say about its feed: a row of another feed may have a feed's field without a value.
 fn feed_of_row(api: PullApi, members: &[(Cow<'_, str>, &str)]) -> Option<Feed> {
-    let has = |key: &str| member(members, key).is_some();
+    let is_there = |key: &str| member(members, key).is_some();
+    let has = |key: &str| member(members, key).is_some_and(|value| !matches!(value, "null" | "\"\""));
     let rules: &[(Feed, bool)] = match api {
         PullApi::V2 => &[
             (Feed::Alerts, has("alertCode") || has("mediaId")),
@@ -184,10 +186,11 @@ fn feed_of_row(api: PullApi, members: &[(Cow<'_, str>, &str)]) -> Option<Feed> {
             (Feed::Trips, has("tripUUID") || MILES.iter().any(|key| has(key))),
             (Feed::GeofenceActivity, has("enterDateTime")),
             (Feed::UsageHours, has("segmentId") || (has("startDateTime") && has("durationMinutes"))),
-            (Feed::Locations, has("status") && (has("date") || has("imei"))),
+            // The current list alone has the key, whether it has a word or not.
+            (Feed::Locations, is_there("status") && (has("date") || has("imei"))),
             (Feed::History, has("date")),
             (Feed::Geofences, has("geofenceUUID") && (has("points") || has("type"))),
-            (Feed::Trackers, has("imei") && has("driverId")),
+            (Feed::Trackers, has("imei") && has("driverId") && !is_there("date")),
             // A timeline of no feed: its rows are refused as such, whichever feed they are taken for.
             (Feed::Trips, has("rowType")),
         ],
@@ -449,6 +452,7 @@ mod tests {
         assert_eq!(feed(&format!("[{fix},{fix}]")), Some(Feed::History));
         assert_eq!(feed(r#"[{"imei":"1","driverId":5}]"#), Some(Feed::Trackers));
         assert_eq!(feed(r#"[{},{"imei":"1","driverId":5}]"#), Some(Feed::Trackers));
+        assert_eq!(feed(&format!(r#"[{{"imei":"1","driverId":5,"date":null}},{fix}]"#)), Some(Feed::History));
         let trip = r#"[{"imei":"1","startDateTime":1,"durationMinutes":31,"distanceMilesDetailed":11.8}]"#;
         assert_eq!(feed(trip), Some(Feed::Trips));
         let locations = |row: &str| format!(r#"{{"data":{{"locations":[{row}]}}}}"#);
@@ -456,5 +460,27 @@ mod tests {
         assert_eq!(enveloped(fix), Some(Feed::History));
         assert_eq!(enveloped(never_reported), Some(Feed::Locations));
         assert_eq!(enveloped("{}"), Some(Feed::Locations));
+    }
+
+    #[test]
+    fn a_field_without_a_value_says_nothing_about_the_feed() {
+        use Feed::{Positions, Stops, Trips, UsageHours};
+        let usage = r#"{"imei":"1","startDateTime":1,"durationMinutes":31,"distanceMiles":null}"#;
+        let trip = r#"{"imei":"1","startDateTime":1,"durationMinutes":31,"distanceMiles":3}"#;
+        let both = format!("{usage},{trip}");
+        for (api, rows, expected) in [
+            (
+                PullApi::V3,
+                r#"{"positionDate":1,"latitude":1,"longitude":2,"stopDateTime":null}"#,
+                Some(Positions),
+            ),
+            (PullApi::V2, r#"{"imei":"1","stopType":"Idling","beginDate":1,"mediaId":null}"#, Some(Stops)),
+            (PullApi::V2, r#"{"imei":"1","beginDate":1,"alertCode":""}"#, Some(Stops)),
+            (PullApi::V2, usage, Some(UsageHours)),
+            (PullApi::V2, both.as_str(), Some(Trips)),
+            (PullApi::V2, r#"{"alertCode":null,"beginDate":""}"#, None),
+        ] {
+            assert_eq!(feed_of(api, format!("[{rows}]").as_bytes()), expected, "{rows}");
+        }
     }
 }

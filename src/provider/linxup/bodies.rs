@@ -232,9 +232,10 @@ fn breadcrumb(carrier: &Message<'_>, shared: &Parts, subject: &Subject, crumb: C
     message.fact(fact, String::new(), Body::Position(body))
 }
 
-/// From the degrees; failing that the middle of the octant. A word that the degrees do not say stays.
+/// From the degrees; failing that the middle of the octant. A word that the degrees do not say stays as it came.
 fn heading(message: &mut Message<'_>) -> Option<f64> {
     let fields = &mut message.fields;
+    let came = fields.peek("heading").cloned().unwrap_or(Value::Null);
     let word = fields.text(keys!["heading"]);
     let degrees = fields.read(keys!["direction"], values::degrees);
     if word.eq_ignore_ascii_case("none") {
@@ -246,13 +247,13 @@ fn heading(message: &mut Message<'_>) -> Option<f64> {
     match (degrees, values::octant(&word)) {
         (Some(degrees), Some(middle)) if values::in_octant(degrees, middle) => Some(degrees),
         (Some(degrees), Some(_)) => {
-            fields.leave("heading", Value::Text(word.into()));
+            fields.leave("heading", came);
             Some(degrees)
         }
         (None, Some(middle)) => Some(middle),
         (degrees, None) => {
             fields.mark_unreadable();
-            fields.leave("heading", Value::Text(word.into()));
+            fields.leave("heading", came);
             degrees
         }
     }

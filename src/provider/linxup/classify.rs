@@ -141,7 +141,7 @@ fn nested(members: &Members) -> Vec<Kind> {
         (Kind::Usage, start && (has("durationMinutes") || end) && !has("stopType") && !has_miles(members)),
         (
             Kind::Position,
-            is_there("latitude") && is_there("longitude") && FIX_TIMES.iter().any(|key| is_there(key)),
+            is_there("latitude") && is_there("longitude") && FIX_TIMES.iter().any(|key| has(key)),
         ),
         (Kind::Update, has("tracker") && members.keys().all(|key| NESTED_UPDATE.contains(&key))),
     ];
@@ -150,12 +150,17 @@ fn nested(members: &Members) -> Vec<Kind> {
 
 /// What looks like usage may be a stop or a trip whose mark is null: ties that only a hint breaks.
 fn like_usage(members: &Members) -> impl Iterator<Item = Kind> {
+    let has = |key: &str| has(members, key);
     let is_there = |key: &str| members.contains_key(key);
+    // Both have these times, and neither has an engine's word.
+    let either = has("startDateTime") && has("endDateTime") && !has("engineOn");
     let place = is_there("latitude") && is_there("longitude");
     let stop = (is_there("stopType") || place) && !has_miles(members);
-    // No trip has an engine's word.
-    let trip = has(members, "startDateTime") && !is_there("stopType") && !has(members, "engineOn");
-    [(Kind::Stop, stop), (Kind::Trip, trip)].into_iter().filter(|(_, holds)| *holds).map(|(kind, _)| kind)
+    let trip = MILES.iter().any(|key| is_there(key)) && !is_there("stopType");
+    [(Kind::Stop, either && stop), (Kind::Trip, either && trip)]
+        .into_iter()
+        .filter(|(_, holds)| *holds)
+        .map(|(kind, _)| kind)
 }
 
 /// Messages of a known kind that lack what their identity needs: worth a better word than "unrecognized".
@@ -163,9 +168,11 @@ fn incomplete(members: &Members) -> Option<Kind> {
     let has = |key: &str| has(members, key);
     let is_there = |key: &str| members.contains_key(key);
     let miles = has("distanceMiles") || has("authorizedMiles");
+    let empty_fix =
+        is_there("latitude") && is_there("longitude") && FIX_TIMES.iter().any(|key| is_there(key));
     if miles && (is_there("startDateTime") || is_there("endDateTime")) {
         Some(Kind::Trip)
-    } else if has("tracker") && has("latitude") && has("longitude") {
+    } else if empty_fix || (has("tracker") && has("latitude") && has("longitude")) {
         Some(Kind::Position)
     } else {
         None
@@ -182,9 +189,14 @@ fn has(members: &Members, key: &str) -> bool {
     members.get(key).is_some_and(|value| !is_nothing(value))
 }
 
-/// The same of an object: one without members says nothing.
+/// The same of an object: one without members says nothing, nor does an empty list in its place.
 fn has_object(members: &Members, key: &str) -> bool {
-    has(members, key) && !matches!(members.get(key), Some(Value::Object(object)) if object.is_empty())
+    let is_empty = match members.get(key) {
+        Some(Value::Object(object)) => object.is_empty(),
+        Some(Value::List(list)) => list.is_empty(),
+        Some(_) | None => false,
+    };
+    has(members, key) && !is_empty
 }
 
 /// The kinds that the last segment of a URL names: the provider's own names, and ours.
@@ -242,6 +254,8 @@ mod tests {
             (r#"{"startDateTime":1,"endDateTime":2,"unauthorizedMiles":0}"#, Shape::Unknown),
             (r#"{"startDateTime":1,"endDateTime":2,"distanceMilesDetailed":"1"}"#, Shape::Unknown),
             (r#"{"latitude":null,"longitude":null,"reportDateTime":1}"#, Shape::Nested(Position)),
+            (r#"{"latitude":null,"longitude":null,"date":null}"#, Shape::Nested(Position)),
+            (r#"{"trackedItem":[],"latitude":1,"longitude":1,"date":1}"#, Shape::Nested(Position)),
             (r#"{"latitude":1,"date":1}"#, Shape::Unknown),
             (r#"{"latitude":1,"longitude":1,"date":1,"distanceMiles":3}"#, Shape::Nested(Position)),
             (r#"{"tracker":{},"person":null}"#, Shape::Nested(Update)),
@@ -267,9 +281,10 @@ mod tests {
         let markless = r#"{"startDateTime":1,"endDateTime":2,"latitude":1,"longitude":1}"#;
         check(markless, None, (Shape::Nested(Kind::Usage), Hint::None));
         check(markless, Some("stop"), (Shape::Nested(Kind::Stop), Hint::Fits));
-        check(markless, Some("trip"), (Shape::Nested(Kind::Trip), Hint::Fits));
-        let usage = r#"{"startDateTime":1,"endDateTime":2,"engineOn":true}"#;
-        check(usage, Some("trip"), (Shape::Nested(Kind::Usage), Hint::Contradicts));
+        check(markless, Some("trip"), (Shape::Nested(Kind::Usage), Hint::Contradicts));
+        let null_miles = r#"{"startDateTime":1,"endDateTime":2,"distanceMiles":null}"#;
+        check(null_miles, None, (Shape::Nested(Kind::Usage), Hint::None));
+        check(null_miles, Some("trip"), (Shape::Nested(Kind::Trip), Hint::Fits));
         let left = r#"{"leftBehindTimestamp":1,"trackedItem":{"id":1}}"#;
         check(left, Some("item"), (Shape::Nested(Kind::LeftBehind), Hint::Fits));
         check(left, Some("item-sighting"), (Shape::Nested(Kind::LeftBehind), Hint::Contradicts));
@@ -283,6 +298,27 @@ mod tests {
         let miles = r#"{"startDateTime":1,"endDateTime":2,"distanceMiles":3}"#;
         check(miles, Some("usage-hours"), (Shape::Nested(Kind::Trip), Hint::Contradicts));
         check(r#"{"tracker":{},"new":1}"#, Some("device-update"), (Shape::Unknown, Hint::None));
+    }
+
+    #[test]
+    fn a_hint_makes_nothing_of_what_its_kind_cannot_be() {
+        use Kind::{Alert, Stop, Usage};
+        for (json, hint, kind) in [
+            (r#"{"startDate":1,"endDate":2,"stopType":null}"#, "stop", Usage),
+            (r#"{"startDateTime":1,"durationMinutes":1,"stopType":null}"#, "stop", Usage),
+            (r#"{"startDateTime":1,"endDateTime":2,"engineOn":true,"stopType":null}"#, "stop", Usage),
+            (r#"{"startDateTime":1,"endDate":2,"distanceMiles":null}"#, "trip", Usage),
+            (r#"{"startDateTime":1,"endDateTime":2,"engineOn":true,"distanceMiles":null}"#, "trip", Usage),
+            (r#"{"stopType":"OFF","latitude":1,"longitude":1,"date":null}"#, "position", Stop),
+            (r#"{"alertCode":"X","latitude":1,"longitude":1,"date":null}"#, "position", Alert),
+        ] {
+            check(json, None, (Shape::Nested(kind), Hint::None));
+            check(json, Some(hint), (Shape::Nested(kind), Hint::Contradicts));
+        }
+    }
+
+    #[test]
+    fn a_hint_is_spelt_as_the_provider_spells_it_or_as_we_do() {
         check(r#"{"pushType":"STOP"}"#, Some("stops"), (Shape::Flat(Kind::Stop), Hint::Fits));
         check(
             r#"{"statusChangeType":"ACTIVATE"}"#,

@@ -51,10 +51,12 @@ pub(super) fn media(message: &mut Message<'_>) -> Result<Draft, Missing> {
     Ok(message.fact(fact, String::new(), Body::Media(pb::Media { id, clips })))
 }
 
-/// Whether a V2 row is the answer to the question for an alert's media. It may have no slot: they expire.
+/// Whether a V2 row is the answer to the question for an alert's media. It may have no slot, or an empty one: they expire. Neither
+/// makes media of a row that has anything of an alert.
 pub(super) fn is_media(message: &Message<'_>) -> bool {
+    let has = |key: &str| message.fields.has(key);
+    let filled = SLOTS.iter().any(|(video, thumbnail, _)| has(video) || has(thumbnail));
     let is_there = |key: &str| message.fields.peek(key).is_some();
-    let slots = SLOTS.iter().any(|(video, thumbnail, _)| is_there(video) || is_there(thumbnail));
     let is_alert = ["alertCode", "alertDateTime", "alertDesc", "alertUUID"].into_iter().any(is_there);
-    (slots && !message.fields.has("alertCode")) || (message.fields.has("mediaId") && !is_alert)
+    (filled && !has("alertCode")) || (has("mediaId") && !is_alert)
 }

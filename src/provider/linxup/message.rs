@@ -204,24 +204,24 @@ impl<'a> Message<'a> {
         compared: Compared,
         body: pb::fleet_event::Body,
     ) -> Draft {
-        self.state_in_fleets(subject, kind, compared, body, &[])
+        self.state_beside(subject, kind, compared, body, ("", &[]))
     }
 
-    /// As [`Message::state`], of a tracker that is in several fleets, of which the event has none: they are compared, too.
-    pub(super) fn state_in_fleets(
+    /// As [`Message::state`], of what is compared by more than the event's own fields: by what stands here under its name, too.
+    pub(super) fn state_beside(
         &mut self,
         subject: Subject,
         kind: StateKind,
         compared: Compared,
         body: pb::fleet_event::Body,
-        fleets: &[String],
+        beside: (&str, &[String]),
     ) -> Draft {
         let received_at = self.context.received_at;
         let event_type = EventType::of(&body);
         let mut event = self.event(received_at, body);
         event.subject.clone_from(&subject.text);
         event.record_version = received_at.0;
-        let content = content(&event, fleets);
+        let content = content(&event, beside);
         let key = StateKey { subject: subject.text, event_type, kind, format: self.format.as_str().into() };
         let identity = Identity::State(StateIdentity {
             key,
@@ -229,12 +229,12 @@ impl<'a> Message<'a> {
             compared,
             other_subjects: subject.others,
             received_at,
-            own_time: None,
         });
         Draft { event, event_type, identity }
     }
 
     fn event(&mut self, occurred: Millis, body: pb::fleet_event::Body) -> Box<pb::FleetEvent> {
+        parts::drop_sentinels(&mut self.fields);
         let received = self.context.received_at;
         let ahead = occurred.0 > received.0.saturating_add(CLOCK_TOLERANCE_MILLIS);
         let ahead = ahead.then_some(pb::Anomaly::ClockAhead);
@@ -268,8 +268,8 @@ impl<'a> Message<'a> {
 }
 
 /// What a state is compared by, as ProtoJSON with sorted keys: of a tracker change its kind, its status and who it is about,
-/// without the tracker's custom data, and its fleets where they are several; of a definition what the geofence is, without its ids.
-fn content(event: &pb::FleetEvent, fleets: &[String]) -> String {
+/// without the tracker's custom data; of a definition what the geofence is, without its ids. Of either what stands beside it.
+fn content(event: &pb::FleetEvent, (name, beside): (&str, &[String])) -> String {
     use pb::fleet_event::Body;
     let compared = match &event.body {
         Some(Body::GeofenceDefinition(definition)) => {
@@ -294,10 +294,10 @@ fn content(event: &pb::FleetEvent, fleets: &[String]) -> String {
         },
     };
     // An event that a decoder made always has JSON; were it not so, every state would differ from the last: never lost.
-    let Ok(mut value) = json::to_sorted(&compared) else { return format!("{compared:?}{fleets:?}") };
-    // The digests of those in one fleet, or in none, are in the stores: nothing is added to them.
-    if !fleets.is_empty() {
-        value["fleetIds"] = fleets.into();
+    let Ok(mut value) = json::to_sorted(&compared) else { return format!("{compared:?}{beside:?}") };
+    // The digests of those that have nothing beside them are in the stores: nothing is added to them.
+    if !beside.is_empty() {
+        value[name] = beside.into();
     }
     value.to_string()
 }

@@ -35,7 +35,12 @@ pub fn decode(source: &Source, document: Option<&str>, context: &Context<'_>) ->
         None => return nothing(Outcome::Undecodable(Reason::Borrowed("not json")), Hint::None),
     };
     match source {
-        Source::Push { hint } => pushed(members, hint.as_deref(), context),
+        Source::Push { hint } => {
+            let decoded = pushed(members, hint.as_deref(), context);
+            let is_incomplete =
+                decoded.hint == Hint::Fits && matches!(decoded.outcome, Outcome::Undecodable(_));
+            if is_incomplete { without_hint(document, context).unwrap_or(decoded) } else { decoded }
+        }
         Source::Pull { api, feed } => pulled(members, *api, *feed, context),
     }
 }
@@ -61,6 +66,15 @@ fn pushed<'a>(members: Members<'a>, hint: Option<&str>, context: &'a Context<'a>
         Err(Missing(reason)) => Outcome::Undecodable(reason),
     };
     Decoded { outcome, learnt: message.learnt, hint }
+}
+
+/// What lacks something that the kind of its hint needs, and nothing that its kind by the order of the rules needs, is of the
+/// latter: a hint breaks ties, and costs no message.
+fn without_hint(document: Option<&str>, context: &Context<'_>) -> Option<Decoded> {
+    let Some(Value::Object(members)) = document.and_then(Value::of) else { return None };
+    let decoded = pushed(members, None, context);
+    let is_whole = matches!(decoded.outcome, Outcome::Events(_));
+    is_whole.then_some(Decoded { hint: Hint::Contradicts, ..decoded })
 }
 
 fn pulled<'a>(members: Members<'a>, api: PullApi, feed: Feed, context: &'a Context<'a>) -> Decoded {

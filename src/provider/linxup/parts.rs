@@ -200,6 +200,24 @@ pub(super) fn group(fields: &mut Fields) -> String {
     fields.read(keys!["fenceGroup"], values::text_but(NO_GROUP)).unwrap_or_default()
 }
 
+/// What says that there is nothing says so also where it has no place: a heading of `None`, with its direction 0, and a fence group
+/// of `No Group`.
+pub(super) fn drop_sentinels(fields: &mut Fields) {
+    if says(fields, "fenceGroup", NO_GROUP) {
+        fields.take("fenceGroup");
+    }
+    if says(fields, "heading", "none") {
+        fields.take("heading");
+        if fields.peek("direction").map(values::number) == Some(Read::Is(0.0)) {
+            fields.take("direction");
+        }
+    }
+}
+
+fn says(fields: &Fields, key: &str, word: &str) -> bool {
+    matches!(fields.peek(key), Some(Value::Text(text)) if text.trim().eq_ignore_ascii_case(word))
+}
+
 /// An address beside other fields, or as an object.
 pub(super) fn address(fields: &mut Fields, layout: Layout) -> pb::Address {
     match layout {

@@ -6,7 +6,7 @@ use super::fields::is_nothing;
 use super::geofences;
 use super::media;
 use super::message::{Message, Missing, Sameness};
-use super::values;
+use super::values::{self, Read};
 use crate::event::{Millis, pb};
 use crate::provider::Feed;
 use crate::provider::draft::{Compared, Draft, Reason, StateKind};
@@ -92,12 +92,13 @@ pub(super) fn settled(message: &Message<'_>, end: Millis) -> Result<(), Missing>
 
 /// The current list: a position, and perhaps news of being offline, also of a tracker that never reported.
 fn locations(message: &mut Message<'_>) -> Result<Row, Missing> {
-    let status = message.fields.peek("status").map(values::text);
-    let word = match status {
-        Some(values::Read::Is(word)) if bodies::is_offline(&word) => word,
-        Some(_) | None => String::new(),
+    let word = match message.fields.peek("status").map(values::text) {
+        Some(Read::Is(word)) if bodies::is_offline(&word) => Some(word),
+        // What cannot be read does not say that it came back.
+        Some(Read::Unreadable) => None,
+        Some(Read::Is(_) | Read::Absent) | None => Some(String::new()),
     };
-    let offline = offline(message, word);
+    let offline = word.and_then(|word| offline(message, word));
     let position = bodies::position(message, keys!["date"]);
     let (mut drafts, skipped) = match position {
         Ok(drafts) => (drafts, None),
@@ -171,7 +172,7 @@ fn geofence(message: &mut Message<'_>) -> Result<Draft, Missing> {
     use pb::geofence_definition::Action;
     let id = message.fields.id(keys!["agilisGeofenceId"]);
     let uuid = message.fields.id(keys!["geofenceUUID"]);
-    let (_, active) = message.fields.word(keys!["status"], |word| {
+    let (word, active) = message.fields.word(keys!["status"], |word| {
         Some(match word.to_ascii_uppercase().as_str() {
             "ACT" => true,
             "INA" => false,
@@ -179,5 +180,6 @@ fn geofence(message: &mut Message<'_>) -> Result<Draft, Missing> {
         })
     });
     let action = if active == Some(false) { Action::Deleted } else { Action::Updated };
-    geofences::definition(message, id, uuid, action, active)
+    let unknown = geofences::unknown_word(&word, active.is_some());
+    geofences::definition(message, id, uuid, action, active, ("status", &unknown))
 }

@@ -87,7 +87,7 @@ fn tracker(message: &mut Message<'_>) -> Result<Draft, Missing> {
     let subject = message.tracker_subject()?;
     let kind = pb::tracker_change::Kind::Updated.into();
     let body = Body::TrackerChange(pb::TrackerChange { kind, provider_status });
-    Ok(message.state_in_fleets(subject, StateKind::Update, Compared::Content, body, &several))
+    Ok(message.state_beside(subject, StateKind::Update, Compared::Content, body, ("fleetIds", &several)))
 }
 
 /// The ids of a tracker's fleets, sorted, where they are more than one.

@@ -8,7 +8,6 @@ use super::values;
 use crate::event::pb;
 use crate::provider::draft::{Compared, Draft, StateKind};
 use crate::provider::members::{Keys, keys};
-use crate::provider::tree::Value;
 use pb::geofence_crossing::Direction;
 
 const STARTS: &Keys = keys!["startDateTime", "startDate"];
@@ -62,7 +61,6 @@ fn crossing(message: &mut Message<'_>) -> Result<Draft, Missing> {
         address: given(parts::address(&mut message.fields, Layout::Flat)),
         geofence: None,
     };
-    drop_empty_heading(message);
     let at = Some(values::timestamp(time));
     let (enter_time, exit_time) = match direction {
         Direction::Exit => (None, at),
@@ -77,17 +75,6 @@ fn crossing(message: &mut Message<'_>) -> Result<Draft, Missing> {
         place: given(place),
     };
     bodies::crossing(message, &keys, time, String::new(), body)
-}
-
-/// A heading of `None`, with its direction 0, says nothing, also where headings have no place.
-fn drop_empty_heading(message: &mut Message<'_>) {
-    let none = matches!(message.fields.peek("heading"), Some(Value::Text(word)) if word.trim().eq_ignore_ascii_case("none"));
-    if none {
-        message.fields.take("heading");
-        if message.fields.peek("direction").map(values::number) == Some(values::Read::Is(0.0)) {
-            message.fields.take("direction");
-        }
-    }
 }
 
 fn update(message: &mut Message<'_>) -> Result<Draft, Missing> {
