@@ -11,7 +11,7 @@ use bytes::Bytes;
 use fleetbus::app::{self, Handle};
 use fleetbus::config::{self, load::ThisProcess};
 use fleetbus::event::{AccountId, EventType, Millis};
-use fleetbus::replay::{LaneKey, Parked, Reason};
+use fleetbus::replay::{LaneKey, Parked, ParkedRaw, RawReason, Reason};
 use prost::Message as _;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -479,6 +479,31 @@ async fn a_replay_keeps_its_rate_and_can_be_cancelled() {
     assert_eq!((status, &cancelled["state"]), (200, &json!("cancelled")));
     assert_ne!(bridge.get(&path).await.1["tried"], 3);
     assert_eq!(bridge.get("/v1/replays").await.1["replays"][0]["state"], "cancelled");
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn raw_bytes_whose_source_is_unknown_stay_and_hold_no_replay_up() {
+    let bridge = Bridge::start().await;
+    let raw = ParkedRaw {
+        account: AccountId::new("acme"),
+        source: "v9/things".to_owned(),
+        received_at: Millis(jiff::Timestamp::now().as_millisecond()),
+        reason: RawReason::Unrecognized,
+        error: String::new(),
+        body: Bytes::from_static(b"{}"),
+    };
+    let (tell, told) = tokio::sync::oneshot::channel();
+    bridge.handle.store.park_raw(vec![raw], Box::new(move |kept| tell.send(kept).unwrap())).unwrap();
+    timeout(PATIENCE, told).await.unwrap().unwrap().unwrap();
+    let seq = bridge.get("/v1/parked").await.1["parked"][0]["seq"].clone();
+    bridge.push(r#"{"pushType": "NOVELTY"}"#).await;
+    let (_, begun) = bridge.send(Method::POST, "/v1/replays", &json!({})).await;
+    let done = bridge.replayed(&begun["id"]).await;
+    let counts = ["tried", "left", "errors"].map(|name| done[name].as_u64());
+    assert_eq!((&done["state"], counts), (&json!("done"), [Some(2), Some(2), Some(0)]), "{done}");
+    let edit = format!("/v1/parked/{seq}/edit");
+    assert_eq!(bridge.send(Method::POST, &edit, &json!({"body": "{}"})).await.0, 422);
     bridge.stop().await;
 }
 

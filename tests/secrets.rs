@@ -344,3 +344,19 @@ fn a_configuration_that_is_wrong_is_told_without_the_secrets_in_it() {
         }
     }
 }
+
+#[test]
+fn an_address_with_a_secret_in_it_is_refused_and_never_repeated() {
+    let address = "http://me:Qx7-token@127.0.0.1:1";
+    let named = [("FLEETBUS_ADMIN", address)];
+    for words in [&["health"][..], &["parked", "list"][..]] {
+        let flag = [words, &["--admin", address][..]].concat();
+        for (place, said) in [command(&flag, &[]), command(words, &named)] {
+            assert!(said.contains("exit status: 64"), "{place}: {said}");
+            assert!(said.contains("it holds a user or a secret"), "{place}: {said}");
+            assert!(!said.contains("Qx7-token"), "{place}: {said}");
+        }
+        let (place, said) = command(&[words, &["--help"][..]].concat(), &named);
+        assert!(said.contains("FLEETBUS_ADMIN") && !said.contains("Qx7-token"), "{place}: {said}");
+    }
+}

@@ -310,7 +310,13 @@ impl Backfills {
     /// Goes on with what a restart interrupted.
     pub(super) async fn resume(&self) {
         for held in self.book.resume().await {
-            match self.rest(&held.now().work) {
+            let work = held.now().work;
+            // All of it was fetched, and the process ended before that was written down.
+            if work.done_until >= work.to {
+                self.book.ended(&held, Ok(Phase::Done)).await;
+                continue;
+            }
+            match self.rest(&work) {
                 Ok(backfill) => self.run(&held, backfill),
                 Err(why) => self.book.ended(&held, Err(why)).await,
             }

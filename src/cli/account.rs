@@ -113,7 +113,8 @@ const fn exit_of(error: &MoveError) -> Exit {
         | MoveError::Out(_)
         | MoveError::Here(_)
         | MoveError::Again
-        | MoveError::Exists(_) => Exit::Usage,
+        | MoveError::Exists(_)
+        | MoveError::Left(_) => Exit::Usage,
         MoveError::Unreadable { .. } => Exit::Data,
         MoveError::Store(_) => Exit::Store,
         MoveError::Seen(_) | MoveError::Unwritable { .. } => Exit::Failed,

@@ -30,7 +30,13 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_'
 #[derive(Debug, clap::Args)]
 pub struct At {
     /// The operator's port of the bridge. The token is read from FLEETBUS_ADMIN_TOKEN, or from --token-file.
-    #[arg(long, value_name = "URL", env = "FLEETBUS_ADMIN", hide_env_values = true, default_value = "http://127.0.0.1:9090", value_parser = base)]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "FLEETBUS_ADMIN",
+        hide_env_values = true,
+        default_value = "http://127.0.0.1:9090"
+    )]
     admin: String,
     /// A file that holds the admin token.
     #[arg(long, value_name = "FILE")]
@@ -70,11 +76,17 @@ pub struct Filter {
     error: Option<String>,
 }
 
-/// The address of a bridge, without a trailing slash.
+/// The address of a bridge, as --admin or FLEETBUS_ADMIN has it. Not a parser of clap's, which repeats what it refuses: there may be a
+/// secret in it.
 ///
 /// # Errors
 /// What is expected, where it is none.
-pub fn base(text: &str) -> Result<String, &'static str> {
+pub fn address(text: &str) -> Result<String, Mistake> {
+    base(text).map_err(|why| Mistake::Misuse(format!("--admin, or FLEETBUS_ADMIN: {why}")))
+}
+
+/// Without a trailing slash.
+fn base(text: &str) -> Result<String, &'static str> {
     match reqwest::Url::parse(text) {
         Ok(url) if !url.username().is_empty() || url.password().is_some() => {
             Err("it holds a user or a secret: the token comes from FLEETBUS_ADMIN_TOKEN or --token-file")
@@ -151,11 +163,12 @@ impl Body {
 }
 
 impl Remote {
-    /// Reads the token; nothing is asked yet.
+    /// Reads the address and the token; nothing is asked yet.
     ///
     /// # Errors
-    /// Where the token cannot be read.
+    /// Where the address is none, or the token cannot be read.
     pub fn new(at: &At) -> anyhow::Result<Self> {
+        let base = address(&at.admin)?;
         let token = match &at.token_file {
             Some(path) => {
                 let unreadable = |source| Mistake::NoInput { name: path.display().to_string(), source };
@@ -178,7 +191,7 @@ impl Remote {
         let token = token.filter(|token| !token.trim().is_empty()).map(header).transpose()?;
         // The operator's port is not behind a proxy, whatever the environment says about the world outside.
         let client = reqwest::Client::builder().connect_timeout(CONNECT).no_proxy().build()?;
-        Ok(Self { client, base: at.admin.clone(), token })
+        Ok(Self { client, base, token })
     }
 
     /// Asks for a value.

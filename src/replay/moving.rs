@@ -5,13 +5,16 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi, params};
 use uuid::Uuid;
 
 use super::tally::{Delta, Kind, Weight};
-use super::{Act, DataDir, Entry, StoreError, Table, audit, entries, mend, rows, schema, whole};
+use super::{
+    Act, DataDir, Entry, Store, StoreError, Table, audit, entries, mend, rows, schema, staged, whole,
+};
 use crate::deliver::dedup::{FileError, moving as seen};
 use crate::event::{AccountId, Millis};
 
@@ -67,6 +70,11 @@ pub enum MoveError {
     /// It would overwrite something.
     #[error("{0} exists already: name a new file")]
     Exists(PathBuf),
+    /// It would be written where something is.
+    #[error(
+        "{0} exists already: an export that was killed left it, another one writes it, or it is somebody else's; remove it or move it away, and export again"
+    )]
+    Left(PathBuf),
     /// The file is none of these, or is damaged.
     #[error("{path} is not an exported account, or is damaged: {why}")]
     Unreadable {
@@ -102,10 +110,7 @@ pub fn export(dir: &DataDir, account: &AccountId, to: &Path, now: Millis) -> Res
         return Err(MoveError::Exists(to.to_owned()));
     }
     let mut conn = schema::open(&path, None)?;
-    let mut damaged = 0;
-    for table in Table::ALL {
-        mend::read(&mut conn, table, now, &mut damaged).map_err(store)?;
-    }
+    let damaged = mended(&mut conn, now).map_err(store)?;
     if switch(&conn, account, OUT).map_err(store)?.is_some() {
         return Err(MoveError::Out(account.clone()));
     }
@@ -113,20 +118,29 @@ pub fn export(dir: &DataDir, account: &AccountId, to: &Path, now: Millis) -> Res
     if is_unknown(&conn, account).map_err(store)? && known.is_nothing() {
         return Err(MoveError::Unknown(account.clone()));
     }
-    let unwritable = |source| MoveError::Unwritable { path: to.to_owned(), source };
-    let part = to.with_extension("part");
-    schema::remove_if_there(&part).map_err(unwritable)?;
-    schema::private(&part).map_err(unwritable)?;
+    let part = new_part(to)?;
     let id = Uuid::now_v7();
-    let mut moved = fill(&conn, &known, account, &part, id).map_err(|error| match error {
-        Filling::Here(error) => store(error),
-        Filling::Seen(error) => MoveError::Seen(error.into()),
-    })?;
+    let written = fill(&conn, &known, account, &part, id)
+        .and_then(|moved| finish(&part, to).map(|()| moved).map_err(Filling::File));
+    let mut moved = match written {
+        Ok(moved) => moved,
+        Err(error) => {
+            // SQLite's journal of the part goes with the connection; the part itself would be in the next export's way.
+            drop(conn);
+            std::fs::remove_file(&part).unwrap_or_default();
+            return Err(match error {
+                Filling::Here(error) => store(error),
+                Filling::Seen(error) => MoveError::Seen(error.into()),
+                Filling::File(source) => MoveError::Unwritable { path: to.to_owned(), source },
+            });
+        }
+    };
     moved.damaged = damaged;
-    File::open(&part).and_then(|file| file.sync_all()).map_err(unwritable)?;
-    std::fs::rename(&part, to).map_err(unwritable)?;
-    if let Some(folder) = to.canonicalize().ok().and_then(|path| path.parent().map(Path::to_owned)) {
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(unwritable)?;
+    // Whoever was told the same name may have taken it meanwhile.
+    let there =
+        move_of(to).map_err(|error| MoveError::Unreadable { path: to.to_owned(), why: error.to_string() })?;
+    if there != id.to_string() {
+        return Err(MoveError::Exists(to.to_owned()));
     }
     // From here on it lives in the file alone.
     let take_out = |conn: &mut Connection| {
@@ -149,15 +163,72 @@ pub fn export(dir: &DataDir, account: &AccountId, to: &Path, now: Millis) -> Res
     Ok(moved)
 }
 
-/// What failed while the file was filled.
+/// As at a start, before anything is read: no entry is damaged, and what was decided on is in its table. How many were damaged.
+fn mended(conn: &mut Connection, now: Millis) -> rusqlite::Result<u64> {
+    let mut damaged = 0;
+    for table in Table::ALL {
+        mend::read(conn, table, now, &mut damaged)?;
+    }
+    staged::settle(conn)?;
+    Ok(damaged)
+}
+
+/// The file for as long as it is written: it has all of the name, so that it is no other export's.
+fn new_part(to: &Path) -> Result<PathBuf, MoveError> {
+    let mut part = to.to_owned().into_os_string();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    match File::options().write(true).create_new(true).mode(0o600).open(&part) {
+        // Another export of that name had the part until now: only who has it gives anything the name.
+        Ok(_) if to.exists() => {
+            std::fs::remove_file(&part).unwrap_or_default();
+            Err(MoveError::Exists(to.to_owned()))
+        }
+        Ok(_) => Ok(part),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(MoveError::Left(part)),
+        Err(source) => Err(MoveError::Unwritable { path: to.to_owned(), source }),
+    }
+}
+
+/// Gives the file its name, once it is on disk.
+fn finish(part: &Path, to: &Path) -> io::Result<()> {
+    File::open(part)?.sync_all()?;
+    std::fs::rename(part, to)?;
+    match to.canonicalize()?.parent() {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// Which move a file is of.
+fn move_of(path: &Path) -> rusqlite::Result<String> {
+    let conn = schema::open_to_read(path)?;
+    conn.query_row("SELECT value FROM about WHERE name = 'move'", [], |row| row.get(0))
+}
+
+/// What failed while the file was written.
 enum Filling {
     Here(rusqlite::Error),
     Seen(rusqlite::Error),
+    File(io::Error),
 }
 
 impl From<rusqlite::Error> for Filling {
+    /// The store is only read meanwhile: what cannot be written is the file.
     fn from(error: rusqlite::Error) -> Self {
-        Self::Here(error)
+        let is_of_writing = error.sqlite_error().is_some_and(|error| match error.code {
+            ErrorCode::DiskFull | ErrorCode::CannotOpen | ErrorCode::ReadOnly => true,
+            ErrorCode::SystemIoFailure => !matches!(
+                error.extended_code,
+                ffi::SQLITE_IOERR_READ
+                    | ffi::SQLITE_IOERR_SHORT_READ
+                    | ffi::SQLITE_IOERR_DATA
+                    | ffi::SQLITE_IOERR_CORRUPTFS
+            ),
+            // A set of SQLite's that grows with it: none of them is of writing.
+            _ => false,
+        });
+        if is_of_writing { Self::File(io::Error::other(error)) } else { Self::Here(error) }
     }
 }
 
@@ -244,6 +315,7 @@ pub fn import(dir: &DataDir, from: &Path, now: Millis) -> Result<Moved, MoveErro
     if !are_whole(&away).map_err(|error| unreadable(error.to_string()))? {
         return Err(unreadable("some of it is not as it was exported: copy the file again".to_owned()));
     }
+    let damaged = mended(&mut conn, now).map_err(store)?;
     let came = format!("{IN}{}", away.id);
     if switch(&conn, account, &came).map_err(store)?.is_some() {
         return Err(MoveError::Again);
@@ -256,9 +328,9 @@ pub fn import(dir: &DataDir, from: &Path, now: Millis) -> Result<Moved, MoveErro
     drop(away.conn);
     conn.execute("ATTACH DATABASE ?1 AS away", [from.to_string_lossy()]).map_err(store)?;
     let take_in = |conn: &mut Connection| {
-        let next = schema::next_seq(conn)?;
+        let first = schema::next_seq(conn)?;
         let transaction = conn.transaction()?;
-        let (parked, next) = take_in_rows(&transaction, next)?;
+        let (parked, next) = take_in_rows(&transaction, first)?;
         let mut entries = 0;
         for table in Table::ALL {
             let came_in = |place: &str| {
@@ -275,7 +347,7 @@ pub fn import(dir: &DataDir, from: &Path, now: Millis) -> Result<Moved, MoveErro
         count(&transaction, account, Delta::add)?;
         schema::save_next_seq(&transaction, next)?;
         // Rows of another configuration may belong to other topics: the next start looks.
-        transaction.execute("DELETE FROM main.meta WHERE name = 'routing'", [])?;
+        schema::rows_came(&transaction, first)?;
         entries::remove(&transaction, Table::Switches, account, OUT)?;
         set_switch(&transaction, account, &came, &away.id, now)?;
         audit::record(&transaction, &act("account.import", account, &away.id, now))?;
@@ -284,31 +356,33 @@ pub fn import(dir: &DataDir, from: &Path, now: Millis) -> Result<Moved, MoveErro
     };
     let (parked, entries) = take_in(&mut conn).map_err(store)?;
     conn.execute_batch("DETACH DATABASE away").map_err(store)?;
-    Ok(Moved { account: account.clone(), parked, entries, damaged: 0, seen })
+    Ok(Moved { account: account.clone(), parked, entries, damaged, seen })
 }
 
 /// Events and raw bytes in the order that they had, from the number `next` on. How many, and the number after them.
 fn take_in_rows(conn: &Connection, next: u64) -> rusqlite::Result<(u64, u64)> {
-    let mut order =
-        conn.prepare("SELECT seq, 0 FROM away.parked UNION ALL SELECT seq, 1 FROM away.raw ORDER BY 1")?;
+    // By its own number each row is found at once: the file's tables have no key.
+    let mut order = conn.prepare(
+        "SELECT seq, 0, rowid FROM away.parked UNION ALL SELECT seq, 1, rowid FROM away.raw ORDER BY 1",
+    )?;
     // No attempt is under way: whatever was provisional is so no more.
     let mut event = conn.prepare(
         "INSERT INTO main.parked (seq, account, topic, subject, type, id, reason, held, parked_at, cost, error, trace,
                                   for_bus, enters, payload, checksum)
          SELECT ?2, account, topic, subject, type, id, reason, 0, parked_at, cost, error, trace, for_bus, enters, payload,
                 checksum
-         FROM away.parked WHERE seq = ?1",
+         FROM away.parked WHERE rowid = ?1",
     )?;
     let mut raw = conn.prepare(
         "INSERT INTO main.raw (seq, digest, account, source, received_at, reason, cost, error, body, checksum)
-         SELECT ?2, digest, account, source, received_at, reason, cost, error, body, checksum FROM away.raw WHERE seq = ?1",
+         SELECT ?2, digest, account, source, received_at, reason, cost, error, body, checksum FROM away.raw WHERE rowid = ?1",
     )?;
     let mut rows = order.query([])?;
     let mut given = next;
     while let Some(row) = rows.next()? {
-        let (seq, is_raw): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let (is_raw, rowid): (i64, i64) = (row.get(1)?, row.get(2)?);
         let insert = if is_raw == 1 { &mut raw } else { &mut event };
-        insert.execute(params![seq, rows::int(given)])?;
+        insert.execute(params![rowid, rows::int(given)])?;
         given += 1;
     }
     // Rows of an older version have no checksum, and none is made here of bytes that nobody compared.
@@ -417,5 +491,94 @@ fn act(act: &'static str, account: &AccountId, id: &impl ToString, now: Millis) 
         object: id.to_string(),
         before: None,
         after: None,
+    }
+}
+
+impl Store {
+    /// Whether a raw message of this time, that comes from another store, would be gone at once.
+    #[must_use]
+    pub fn is_too_old(&self, received_at: Millis, now: Millis) -> bool {
+        received_at < self.shared.limits.cutoff(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(account: &str, key: &str) -> Entry {
+        let (account, key) = (AccountId::new(account), key.to_owned());
+        Entry { account, key, value: "{}".to_owned(), saved_at: Millis(7) }
+    }
+
+    fn open(dir: &DataDir) -> Connection {
+        schema::open(&dir.path().join("store.db"), None).unwrap()
+    }
+
+    /// Where `acme` has a cursor.
+    async fn stopped() -> (tempfile::TempDir, DataDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = DataDir::lock(&folder.path().join("data")).await.unwrap();
+        entries::put(&open(&dir), Table::Cursors, &entry("acme", "v2/trips")).unwrap();
+        (folder, dir)
+    }
+
+    #[tokio::test]
+    async fn an_export_shares_its_part_with_no_other_and_removes_no_file_that_it_did_not_make() {
+        let (folder, dir) = stopped().await;
+        let acme = AccountId::new("acme");
+        let [to, unrelated, left] =
+            ["eu.acme", "eu.part", "eu.acme.part"].map(|name| folder.path().join(name));
+        std::fs::write(&unrelated, "unrelated").unwrap();
+        std::fs::write(&left, "left").unwrap();
+        let refused = export(&dir, &acme, &to, Millis(8)).unwrap_err();
+        assert!(matches!(&refused, MoveError::Left(path) if *path == left), "{refused}");
+        assert_eq!(std::fs::read(&left).unwrap(), b"left");
+        std::fs::remove_file(&left).unwrap();
+        assert_eq!(export(&dir, &acme, &to, Millis(8)).unwrap().entries, 1);
+        assert_eq!(std::fs::read(&unrelated).unwrap(), b"unrelated");
+        assert!(to.exists() && !left.exists());
+    }
+
+    #[tokio::test]
+    async fn what_was_decided_on_and_is_not_in_its_table_yet_moves_with_its_account() {
+        let (folder, dir) = stopped().await;
+        let acme = AccountId::new("acme");
+        let staged = staged::parts(vec![entry("acme", "tracker/1"), entry("zeta", "tracker/1")]);
+        for part in staged.into_iter().chain([staged::decided(Millis(7))]) {
+            entries::put(&open(&dir), Table::Jobs, &part).unwrap();
+        }
+        let to = folder.path().join("acme.moved");
+        assert_eq!(export(&dir, &acme, &to, Millis(8)).unwrap().entries, 2);
+        assert!(!staged::is_unsettled(&open(&dir)).unwrap());
+        assert!(!is_unknown(&open(&dir), &AccountId::new("zeta")).unwrap());
+
+        let other = DataDir::lock(&folder.path().join("other")).await.unwrap();
+        let staged = staged::parts(vec![entry("acme", "tracker/2")]);
+        for part in staged.into_iter().chain([staged::decided(Millis(7))]) {
+            entries::put(&open(&other), Table::Jobs, &part).unwrap();
+        }
+        let refused = import(&other, &to, Millis(9)).unwrap_err();
+        assert!(matches!(refused, MoveError::Here(_)), "{refused}");
+        entries::remove(&open(&other), Table::CustomData, &acme, "tracker/2").unwrap();
+        assert_eq!(import(&other, &to, Millis(9)).unwrap().entries, 2);
+    }
+
+    #[track_caller]
+    fn check(extended: i32, is_of_file: bool) {
+        let error = rusqlite::Error::SqliteFailure(ffi::Error::new(extended), None);
+        assert_eq!(matches!(Filling::from(error), Filling::File(_)), is_of_file, "{extended}");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_not_a_store_that_fails() {
+        check(ffi::SQLITE_FULL, true);
+        check(ffi::SQLITE_CANTOPEN, true);
+        check(ffi::SQLITE_READONLY, true);
+        check(ffi::SQLITE_IOERR_WRITE, true);
+        check(ffi::SQLITE_IOERR_FSYNC, true);
+        check(ffi::SQLITE_IOERR_READ, false);
+        check(ffi::SQLITE_CORRUPT, false);
+        check(ffi::SQLITE_NOTADB, false);
     }
 }

@@ -8,7 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use rusqlite::{Connection, OpenFlags, Row};
+use rusqlite::types::FromSql;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 
 use super::log::{self, Look};
 use super::whole::Covered;
@@ -274,23 +275,40 @@ pub(super) fn save_next_seq(conn: &Connection, next: u64) -> rusqlite::Result<()
         .map(|_| ())
 }
 
+/// Rows from `first` on came from another instance, and nobody here knows how they were routed: what is known of the routing holds for
+/// those before. It gets another name, for an older version goes by the usual one, and is to look at all rows.
+pub(super) fn rows_came(conn: &Connection, first: u64) -> rusqlite::Result<()> {
+    // After an import that no start has followed there is no usual one, and the rows of that one come first.
+    conn.execute(
+        "INSERT OR REPLACE INTO meta (name, value) SELECT 'routing_until', ?1 FROM meta WHERE name = 'routing'",
+        [rows::int(first)],
+    )?;
+    conn.execute("UPDATE OR REPLACE meta SET name = 'routing_before' WHERE name = 'routing'", []).map(|_| ())
+}
+
+fn meta<T: FromSql>(conn: &Connection, name: &str) -> rusqlite::Result<Option<T>> {
+    conn.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0)).optional()
+}
+
 /// Moves rows to the topics of today's configuration, where it differs from the one they were parked under. In steps;
 /// the old fingerprint goes with the first and the new one comes with the last, so that what a start that was cut short
 /// has moved is looked at again, also where the next one has the old configuration.
 pub(super) fn reroute(conn: &mut Connection, routing: &Routing) -> rusqlite::Result<u64> {
-    let known: Option<String> = conn
-        .query_row("SELECT value FROM meta WHERE name = 'routing'", [], |row| row.get(0))
-        .map(Some)
-        .or_else(|e| if e == rusqlite::Error::QueryReturnedNoRows { Ok(None) } else { Err(e) })?;
+    let known: Option<String> = meta(conn, "routing")?;
     if known.as_ref() == Some(&routing.fingerprint) {
         return Ok(0);
     }
-    let before = known.and_then(|known| (routing.before)(&known));
+    let (known, until) = match known {
+        Some(known) => (Some(known), i64::MAX),
+        None => (meta(conn, "routing_before")?, meta(conn, "routing_until")?.unwrap_or(0)),
+    };
+    let before = known.and_then(|known: String| (routing.before)(&known)).map(|before| (before, until));
     let mut moved = 0;
     let mut after = Some(-1);
     while let Some(from) = after {
         let transaction = conn.transaction()?;
-        transaction.execute("DELETE FROM meta WHERE name = 'routing'", [])?;
+        let known = "DELETE FROM meta WHERE name IN ('routing', 'routing_before', 'routing_until')";
+        transaction.execute(known, [])?;
         let (more, last) = reroute_some(&transaction, routing, before.as_ref(), from)?;
         moved += more;
         after = last;
@@ -307,7 +325,7 @@ pub(super) fn reroute(conn: &mut Connection, routing: &Routing) -> rusqlite::Res
 fn reroute_some(
     conn: &Connection,
     routing: &Routing,
-    before: Option<&TopicOf>,
+    before: Option<&(TopicOf, i64)>,
     from: i64,
 ) -> rusqlite::Result<(u64, Option<i64>)> {
     let mut query = conn.prepare_cached(
@@ -320,6 +338,7 @@ fn reroute_some(
     while let Some(row) = found.next()? {
         let seq: i64 = row.get(0)?;
         last = Some(seq);
+        let before = before.filter(|(_, until)| seq < *until).map(|(before, _)| before);
         // One that cannot be read stays where it is.
         moves.extend(rows::readable(reroute_one(row, routing, before))?.flatten().map(|to| (seq, to)));
     }

@@ -235,3 +235,39 @@ async fn what_waits_for_the_bus_is_not_edited() {
         desk.json(Method::POST, &format!("/v1/parked/{seq}/edit"), &json!({"topic": "fleet.x"})).await;
     assert_eq!(status, 409, "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_edits_of_one_message_at_once_one_is_sent() {
+    let (desk, _, seq) = with_a_broken_message().await;
+    let edit = format!("/v1/parked/{seq}/edit");
+    let [one, other] = [1, 2].map(|second| json!({"body": position("350000000000017", second).to_string()}));
+    let (one, other) =
+        tokio::join!(desk.json(Method::POST, &edit, &one), desk.json(Method::POST, &edit, &other));
+    let mut statuses = [one.0, other.0];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 404], "{one:?} {other:?}");
+    assert_eq!(desk.events().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn raw_messages_that_nobody_could_decode_or_that_would_be_gone_at_once_are_wrong_lines() {
+    let desk = Desk::open("").await;
+    let now = jiff::Timestamp::now().to_string();
+    let line = |source: &str, received_at: &str| {
+        json!({"kind": "raw", "account": "acme", "source": source, "reason": "unrecognized",
+            "received_at": received_at, "body": "e30="})
+        .to_string()
+    };
+    let lines = [line("v9/things", &now), line("push", "2020-01-01T00:00:00Z"), line("push/stop", &now)];
+    let file = desk.file("raw.ndjson", &lines.join("\n"));
+    let (status, _, said) = desk.cli(&["parked", "import", &file]).await;
+    assert_eq!(status, 1, "{said}");
+    for words in [
+        "line 1: source \"v9/things\" is unknown",
+        "line 2: it was received longer ago than replay.retention",
+        "2 lines are wrong",
+    ] {
+        assert!(said.contains(words), "{said}");
+    }
+    assert_eq!(seqs(&desk, "").await, [0; 0]);
+}

@@ -4,13 +4,14 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use fleetbus::event::{AccountId, Millis};
 use fleetbus::replay::{Acts, DataDir, Entry, Recovered, Salvage, Store, Table, check, check_copy, moving};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::{Running, limits};
+use crate::support::{Running, lane, limits, now, parked};
 
 const TABLES: [Table; 7] = [
     Table::Cursors,
@@ -179,7 +180,7 @@ async fn what_is_kept_twice_is_restored_and_that_is_said_once() {
             assert_eq!((found.len() == 1, is_sound), (where_ == IN_THE_VALUE, where_ == IN_THE_VALUE));
             let (running, recovered) = Running::open(dir, limits(), None).await;
             assert_eq!(held(&running, &recovered, table).await, entries(table));
-            assert_eq!(running.store.stats(crate::now()).damaged_entries, 1);
+            assert_eq!(running.store.stats(now()).damaged_entries, 1);
             let (object, after) = acts(&running).await.remove(0);
             assert!(object.ends_with(" acme key/b"), "{object}");
             assert_eq!(after.unwrap(), json!({"restored": true}).to_string());
@@ -247,12 +248,12 @@ async fn an_account_moves_with_its_entries_twice_where_they_are_kept_twice() {
     flip(dir.path(), Table::Cursors, "b", IN_THE_VALUE, 1);
     flip(dir.path(), Table::States, "b", IN_THE_VALUE, 1);
     let lock = DataDir::lock(dir.path()).await.unwrap();
-    let moved = moving::export(&lock, &acme, &file, crate::now()).unwrap();
+    let moved = moving::export(&lock, &acme, &file, now()).unwrap();
     assert_eq!((moved.entries, moved.damaged), (20, 2));
     drop(lock);
     assert_eq!(findings(dir.path()).await, Vec::<String>::new());
     let lock = DataDir::lock(to.path()).await.unwrap();
-    moving::import(&lock, &file, crate::now()).unwrap();
+    moving::import(&lock, &file, now()).unwrap();
     drop(lock);
     for table in KEPT_TWICE {
         flip(to.path(), table, "c", IN_THE_KEY, 1);
@@ -270,4 +271,22 @@ async fn an_account_moves_with_its_entries_twice_where_they_are_kept_twice() {
         assert_eq!(rest, expected.cloned().collect::<Vec<_>>(), "{table:?}");
     }
     assert!(keys.len() == 1 && keys.iter().all(|key| key.starts_with("moved-in/")), "{keys:?}");
+}
+
+#[tokio::test]
+async fn an_account_with_many_rows_comes_in_without_a_look_at_all_of_them_for_each() {
+    let running = Running::start(limits()).await;
+    for _ in 0..20_000 {
+        let row = parked(&running.store, &lane("acme", "a"));
+        running.store.park(vec![row], Box::new(|kept| kept.unwrap())).unwrap();
+    }
+    let (dir, to) = (running.stop(), tempfile::tempdir().unwrap());
+    let file = to.path().join("acme.moved");
+    let lock = DataDir::lock(dir.path()).await.unwrap();
+    moving::export(&lock, &AccountId::new("acme"), &file, now()).unwrap();
+    let lock = DataDir::lock(to.path()).await.unwrap();
+    let begun = Instant::now();
+    assert_eq!(moving::import(&lock, &file, now()).unwrap().parked, 20_000);
+    // It takes a second at most; with such looks a minute and a half.
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
 }

@@ -4,9 +4,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fleetbus::replay::{DataDir, Recovered, Routing, Store};
+use fleetbus::event::AccountId;
+use fleetbus::replay::{DataDir, Recovered, Routing, Store, moving};
 
-use crate::support::{Running, lane, limits, park, parked};
+use crate::support::{Running, lane, limits, now, park, parked};
 
 /// More rows than one transaction moves.
 const ROWS: u64 = 6_000;
@@ -20,6 +21,11 @@ fn routing(topic: &'static str) -> Routing {
             Some(Box::new(move |_, _, _| Some(known.into())))
         }),
     }
+}
+
+/// The oldest head's first.
+fn topics(recovered: &Recovered) -> Vec<String> {
+    recovered.lanes.iter().map(|lane| lane.key.topic.to_string()).collect()
 }
 
 #[tokio::test]
@@ -62,12 +68,34 @@ async fn a_row_that_an_operator_put_elsewhere_stays_there_where_its_old_topic_ca
         key.topic = topic.into();
         park(&running.store, vec![parked(&running.store, &key)]).await.unwrap();
     }
-    let topics = |recovered: &Recovered| -> Vec<String> {
-        recovered.lanes.iter().map(|lane| lane.key.topic.to_string()).collect()
-    };
     let (running, recovered) = running.restart(limits(), Some(routing("new"))).await;
     assert_eq!(topics(&recovered), ["new", "chosen"]);
     let unreadable = Routing { before: Box::new(|_| None), ..routing("another bus") };
     let (_running, recovered) = running.restart(limits(), Some(unreadable)).await;
     assert_eq!(topics(&recovered), ["another bus"], "nothing tells the one from the other");
+}
+
+#[tokio::test]
+async fn rows_that_come_with_an_account_move_to_the_topics_here_and_what_an_operator_put_elsewhere_stays() {
+    let (running, _) = Running::open(tempfile::tempdir().unwrap(), limits(), Some(routing("old"))).await;
+    for topic in ["old", "chosen"] {
+        let mut key = lane("zeta", "a");
+        key.topic = topic.into();
+        park(&running.store, vec![parked(&running.store, &key)]).await.unwrap();
+    }
+    let here = running.stop();
+    let away = Running::start(limits()).await;
+    park(&away.store, vec![parked(&away.store, &lane("acme", "a"))]).await.unwrap();
+    let away = away.stop();
+    let file = away.path().join("acme.moved");
+    let lock = DataDir::lock(away.path()).await.unwrap();
+    moving::export(&lock, &AccountId::new("acme"), &file, now()).unwrap();
+    drop(lock);
+    let lock = DataDir::lock(here.path()).await.unwrap();
+    moving::import(&lock, &file, now()).unwrap();
+    drop(lock);
+    let (running, recovered) = Running::open(here, limits(), Some(routing("old"))).await;
+    assert_eq!(topics(&recovered), ["old", "chosen", "old"]);
+    let (_running, recovered) = running.restart(limits(), Some(routing("new"))).await;
+    assert_eq!(topics(&recovered), ["new", "chosen", "new"]);
 }

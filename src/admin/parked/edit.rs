@@ -15,7 +15,7 @@ use super::show;
 use crate::admin::AdminState;
 use crate::clock;
 use crate::event::Text;
-use crate::intake::accept::{Receipt, Refusal};
+use crate::intake::accept::{Acceptance, Receipt, Refusal};
 use crate::provider::Element;
 use crate::replay::{Act, LaneKey, Original, Parked, ParkedRaw, Reason, Seq, Stored};
 use crate::route;
@@ -116,6 +116,8 @@ async fn make(state: &AdminState, caller: &Caller, edit: Edit) -> Result<Edited,
             Ok(Edited { seq: seq.0, events: 1, left: 0 })
         }
         Edit::Body(seq, raw) => {
+            // Until it is sent and its row is to go: of two at once, the second finds it gone.
+            let _editing = state.inner.transfers.editing.lock().await;
             let original = state.inner.store.get(seq).await?.and_then(crate::replay::Kept::whole);
             let Some(Stored::Raw(_, original)) = original else {
                 return Err(Problem::not_found("it is gone meanwhile"));
@@ -123,6 +125,11 @@ async fn make(state: &AdminState, caller: &Caller, edit: Edit) -> Result<Edited,
             if !state.inner.again.acceptance.has(&raw.account) {
                 return Err(Problem::unprocessable(
                     "it stays parked as it was: its account is not configured here",
+                ));
+            }
+            if !Acceptance::knows(&raw.source) {
+                return Err(Problem::unprocessable(
+                    "it stays parked as it was: this version does not know the way that it came",
                 ));
             }
             let text = |body: &[u8]| serde_json::json!({"bytes": body.len()}).to_string();

@@ -14,7 +14,7 @@ use data_encoding::BASE64;
 use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, oneshot};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -27,7 +27,7 @@ use crate::deliver::lanes::Admission;
 use crate::enrich::import::Wrong;
 use crate::event::AccountId;
 use crate::event::ids::Ids;
-use crate::intake::accept::{Encoded, Receipt, Republish};
+use crate::intake::accept::{Acceptance, Encoded, Receipt, Republish};
 use crate::replay::{Act, Filter, Kept, ParkError, ParkedRaw, RawReason, Seq, Store, Stored};
 
 /// Exports at once: each holds a page in memory.
@@ -40,11 +40,13 @@ const IMPORT_BYTES: usize = 32 << 20;
 /// Bounds of transfers.
 pub(in crate::admin) struct Transfers {
     exports: Arc<Semaphore>,
+    /// Whoever sends edited raw bytes: one at a time, from the look at the row to its delete.
+    pub(super) editing: Mutex<()>,
 }
 
 impl Transfers {
     pub(in crate::admin) fn new() -> Self {
-        Self { exports: Arc::new(Semaphore::new(EXPORTS)) }
+        Self { exports: Arc::new(Semaphore::new(EXPORTS)), editing: Mutex::default() }
     }
 }
 
@@ -266,6 +268,15 @@ fn add(state: &AdminState, line: Line, looked: &mut Looked) -> Result<(), String
             let reason = RawReason::parse(&reason).ok_or_else(|| format!("reason {reason:?} is unknown"))?;
             let received_at =
                 time_of(&received_at).ok_or("received_at is no time like 2026-01-31T12:00:00Z")?;
+            if !Acceptance::knows(&source) {
+                return Err(format!(
+                    "source {source:?} is unknown to this version, which could never decode it: leave the line out"
+                ));
+            }
+            if state.inner.store.is_too_old(received_at, clock::now()) {
+                let why = "it was received longer ago than replay.retention, and would be gone at once: raise that, or leave the line out";
+                return Err(why.to_owned());
+            }
             let body = decoded(body)?.into();
             looked.raw.push(ParkedRaw { account, source, received_at, reason, error, body });
         }

@@ -15,7 +15,7 @@ use crate::admin::problem::Problem;
 use crate::deliver::lanes::Admission;
 use crate::event::ids::Ids;
 use crate::event::{EventType, pb::FleetEvent};
-use crate::intake::accept::{Encoded, Receipt, Refusal, Republish};
+use crate::intake::accept::{Acceptance, Encoded, Receipt, Refusal, Republish};
 use crate::replay::{Filter, Kept, Kind, Parked, ParkedRaw, Reason, Seq, Stored, WaitsFor};
 use crate::trace;
 
@@ -305,7 +305,7 @@ impl Run {
             return Ok(());
         }
         // Nobody can decode it, and what is behind it is another's.
-        if !self.replays.again.acceptance.has(&raw.account) {
+        if !self.replays.again.acceptance.has(&raw.account) || !Acceptance::knows(&raw.source) {
             fate.left += 1;
             return Ok(());
         }
