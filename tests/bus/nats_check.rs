@@ -1,10 +1,12 @@
 //! What a check says of NATS.
 
-use async_nats::jetstream::stream::{Config as Stream, RetentionPolicy, StorageType};
+use async_nats::jetstream::stream::{
+    Config as Stream, DiscardPolicy, PersistenceMode, RetentionPolicy, StorageType, SubjectTransform,
+};
 use fleetbus::bus::{Finding, Outcome};
 use fleetbus::config::{self, Create};
 
-use crate::brokers::{shared_nats, unique};
+use crate::brokers::{Guard, Nats, shared_nats, unique};
 use crate::desk::message;
 use crate::nats::{config, desk, stream};
 
@@ -72,9 +74,49 @@ async fn a_check_tells_what_a_stream_does_not_take_or_keep() {
     weak(&check(Stream { storage: StorageType::Memory, ..Stream::default() }).await, "in memory");
     weak(&check(Stream { retention: RetentionPolicy::Interest, ..Stream::default() }).await, "interest");
     weak(&check(Stream { max_messages_per_subject: 1, ..Stream::default() }).await, "keeps 1 of");
+    let transform = SubjectTransform { source: ">".to_owned(), destination: "moved.>".to_owned() };
+    weak(&check(Stream { subject_transform: Some(transform), ..Stream::default() }).await, "moved.>");
+    weak(&check(Stream { persist_mode: Some(PersistenceMode::Async), ..Stream::default() }).await, "async");
+    let per_subject = Stream {
+        discard: DiscardPolicy::New,
+        discard_new_per_subject: true,
+        max_messages_per_subject: 1,
+        ..Stream::default()
+    };
+    weak(&check(per_subject).await, "refuses the next");
     let no_ack = check(Stream { no_ack: true, ..Stream::default() }).await;
     assert!(
         matches!(&no_ack[..], [Finding::Unusable { what, .. }] if what.contains("acknowledges nothing")),
         "{no_ack:?}"
     );
+}
+
+/// A stream that is full has room for less than one more message; and so has an account.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_tells_that_there_is_no_room() {
+    let accounts = "accounts { A: { jetstream: { max_file: 1M }, users: [ { user: a, password: a } ] } }\nno_auth_user: a\n";
+    let nats = Nats::start(Guard::Open, accounts);
+    let fill = async |more: Stream, words: &str| {
+        let root = unique("full");
+        let name = stream(&nats, &root, more).await;
+        let desk = desk(config(&nats, &name)).await;
+        let mut outcome = Outcome::Delivered;
+        for number in 1..2_000 {
+            let mut sent = message(&format!("{root}.position.acme.1"), "key", number);
+            sent.payload = vec![b'x'; 10_000].into();
+            outcome = desk.attempt(number, &sent).await;
+            if outcome != Outcome::Delivered {
+                break;
+            }
+        }
+        assert!(matches!(outcome, Outcome::Failed(_)), "{words}: {outcome:?}");
+        let findings = desk.bus.check(&[format!("{root}.position.*.*").into()]).await;
+        let said =
+            findings.iter().any(|f| matches!(f, Finding::Unusable { what, .. } if what.contains(words)));
+        assert!(said, "{words}: {findings:?}");
+        desk.close().await;
+    };
+    let bounded = Stream { max_bytes: 300_000, discard: DiscardPolicy::New, ..Stream::default() };
+    fill(bounded, "is full").await;
+    fill(Stream::default(), "the account has").await;
 }

@@ -106,7 +106,7 @@ impl Contact {
     /// What the states of the brokers' connections come to. A broker may accept a connection and never answer: of that
     /// librdkafka says nothing.
     pub(super) fn way<'a>(&mut self, mut states: impl Iterator<Item = &'a str> + Clone, now: Instant) -> Way {
-        if states.clone().any(|state| matches!(state, "UP" | "UPDATE" | "REAUTH")) {
+        if states.clone().any(is_up) {
             self.tries_since = None;
             return Way::Open;
         }
@@ -141,6 +141,11 @@ impl Contact {
         };
         Finding::Barred { what, fix: fix.to_owned() }
     }
+}
+
+/// Whether a connection that is in a state can be used.
+pub(super) fn is_up(state: &str) -> bool {
+    matches!(state, "UP" | "UPDATE" | "REAUTH")
 }
 
 #[cfg(test)]

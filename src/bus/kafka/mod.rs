@@ -5,6 +5,7 @@
 
 mod contact;
 mod errors;
+mod leaders;
 mod moved;
 mod properties;
 mod registry;
@@ -31,6 +32,7 @@ use crate::config;
 use crate::event::Text;
 use contact::{Contact, Say, Trouble, Way};
 use errors::failure_of;
+use leaders::{Leaders, unreached};
 use properties::Properties;
 use registry::SchemaRegistry;
 use turns::{Meant, STALE, Sent, Taken, Turns};
@@ -69,6 +71,7 @@ struct Shared {
     troubled: AtomicBool,
     down: AtomicBool,
     contact: Mutex<Contact>,
+    leaders: Mutex<Leaders>,
 }
 
 /// A message in the client's hands.
@@ -102,6 +105,7 @@ impl ClientContext for Context {
     fn stats(&self, statistics: Statistics) {
         let states = statistics.brokers.values().map(|broker| broker.state.as_str());
         let way = self.shared.contact.lock().way(states, Instant::now());
+        self.shared.look_at_leaders(way, &statistics);
         match way {
             Way::Open => self.shared.is_up(),
             Way::Vain => self.shared.went_down(),
@@ -139,6 +143,7 @@ impl Shared {
             troubled: AtomicBool::new(false),
             down: AtomicBool::new(false),
             contact: Mutex::default(),
+            leaders: Mutex::default(),
         }
     }
 
@@ -156,7 +161,16 @@ impl Shared {
         self.down.store(true, Ordering::Relaxed);
     }
 
+    /// Names those that are not reached while others are: where none is, the bus is away.
+    fn look_at_leaders(&self, way: Way, statistics: &Statistics) {
+        let away = unreached(statistics).filter(|_| way == Way::Open);
+        for (broker, reason) in self.leaders.lock().look(away, Instant::now()) {
+            tracing::warn!(broker, reason, "kafka.leader_unreachable");
+        }
+    }
+
     fn is_in_trouble(&self, trouble: Trouble, reason: &str) {
+        self.leaders.lock().heard(reason);
         let say = self.contact.lock().failed(trouble, reason, Instant::now());
         self.troubled.store(true, Ordering::Relaxed);
         match (say, trouble) {

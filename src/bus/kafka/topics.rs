@@ -1,18 +1,90 @@
 //! What Kafka has, lacks and promises: topics, replicas and limits, looked up at start and by `check --connect`; made where
 //! that is configured.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::{Metadata, MetadataPartition, MetadataTopic};
 use rdkafka::producer::Producer as _;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{ASK, KafkaBus};
 use crate::bus::Finding;
 use crate::config;
 use crate::event::Text;
+
+/// How long a connection to one broker may take.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Of a topic's partitions, the fewest of any.
+#[derive(Clone, Copy)]
+struct Fewest {
+    replicas: usize,
+    in_sync: usize,
+}
+
+impl Fewest {
+    /// What a topic says that wants so many in sync.
+    fn lack(self, topic: &str, wanted: usize) -> Option<Finding> {
+        let Self { replicas, in_sync } = self;
+        if in_sync < wanted.min(replicas) {
+            return Some(Finding::Unusable {
+                what: format!(
+                    "topic {topic} has a partition with {in_sync} replicas in sync, of {wanted} that it wants: it takes nothing"
+                ),
+                fix: "bring brokers back".to_owned(),
+            });
+        }
+        (wanted > replicas).then(|| {
+            Finding::Weak(format!(
+                "topic {topic} has min.insync.replicas {wanted}, and {replicas} replicas: newer brokers take as many as there are, older ones take nothing"
+            ))
+        })
+    }
+}
+
+/// A broker where it says that it is.
+struct Leader {
+    id: i32,
+    host: String,
+    port: u16,
+}
+
+/// Those that lead partitions of these topics.
+fn leaders(metadata: &Metadata, topics: &[Text]) -> Vec<Leader> {
+    let ours = metadata.topics().iter().filter(|known| topics.iter().any(|topic| **topic == *known.name()));
+    let leading: BTreeSet<i32> =
+        ours.flat_map(MetadataTopic::partitions).map(MetadataPartition::leader).collect();
+    let brokers = metadata.brokers().iter().filter(|broker| leading.contains(&broker.id()));
+    brokers
+        .filter_map(|broker| {
+            let port = u16::try_from(broker.port()).ok()?;
+            Some(Leader { id: broker.id(), host: broker.host().to_owned(), port })
+        })
+        .collect()
+}
+
+/// Those for which nobody answers.
+async fn unreached(leaders: Vec<Leader>) -> Vec<Finding> {
+    let trying = leaders.into_iter().map(|Leader { id, host, port }| async move {
+        let why = match timeout(CONNECT, TcpStream::connect((host.as_str(), port))).await {
+            Ok(Ok(_)) => return None,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it does not answer".to_owned(),
+        };
+        Some(Finding::Unusable {
+            what: format!("broker {id} at {host}:{port} cannot be reached ({why}): what it leads is parked"),
+            fix: "compare its advertised.listeners, the name service and the firewall with where this runs"
+                .to_owned(),
+        })
+    });
+    join_all(trying).await.into_iter().flatten().collect()
+}
 
 impl KafkaBus {
     pub(in crate::bus) async fn check(&self, topics: &[Text]) -> Vec<Finding> {
@@ -36,9 +108,10 @@ impl KafkaBus {
             }
             Err(_) => return vec![Finding::Unreachable("Kafka could not be asked".to_owned())],
         };
+        let leaders = leaders(&metadata, topics);
         let mut findings = Vec::new();
         let mut missing = Vec::new();
-        let mut fewest_in_sync = HashMap::new();
+        let mut fewest = HashMap::new();
         for topic in topics {
             let known = metadata.topics().iter().find(|known| known.name() == &**topic);
             match known {
@@ -54,20 +127,21 @@ impl KafkaBus {
                 }
                 Some(known) if known.error().is_none() => {
                     let in_sync = known.partitions().iter().map(|p| p.isr().len()).min().unwrap_or(0);
-                    fewest_in_sync.insert(topic.clone(), in_sync);
-                    let fewest = known.partitions().iter().map(|p| p.replicas().len()).min().unwrap_or(0);
-                    findings.push(if fewest < 2 {
+                    let replicas = known.partitions().iter().map(|p| p.replicas().len()).min().unwrap_or(0);
+                    fewest.insert(topic.clone(), Fewest { replicas, in_sync });
+                    findings.push(if replicas < 2 {
                         Finding::Weak(format!(
                             "topic {topic} has one replica: an acknowledgement survives a process, not a machine"
                         ))
                     } else {
-                        Finding::Fine(format!("topic {topic}, {fewest} replicas"))
+                        Finding::Fine(format!("topic {topic}, {replicas} replicas"))
                     });
                 }
                 Some(_) | None => missing.push(topic.clone()),
             }
         }
-        findings.extend(self.settings(topics, &missing, &fewest_in_sync).await);
+        findings.extend(unreached(leaders).await);
+        findings.extend(self.settings(topics, &missing, &fewest).await);
         findings.extend(self.missing(&missing).await);
         findings
     }
@@ -82,7 +156,7 @@ impl KafkaBus {
         &self,
         topics: &[Text],
         missing: &[Text],
-        fewest_in_sync: &HashMap<Text, usize>,
+        fewest: &HashMap<Text, Fewest>,
     ) -> Vec<Finding> {
         let there: Vec<&Text> = topics.iter().filter(|topic| !missing.contains(topic)).collect();
         let Ok(admin) = self.admin() else { return Vec::new() };
@@ -114,12 +188,7 @@ impl KafkaBus {
                 }),
             ];
             let wanted = setting("min.insync.replicas").and_then(|count| count.parse::<usize>().ok());
-            let in_sync = fewest_in_sync.get(topic).copied();
-            let lacks = wanted.zip(in_sync).filter(|(wanted, in_sync)| in_sync < wanted);
-            let lacks = lacks.map(|(wanted, in_sync)| Finding::Unusable {
-                what: format!("topic {topic} has a partition with {in_sync} replicas in sync, of {wanted} that it wants: it takes nothing"),
-                fix: "bring brokers back".to_owned(),
-            });
+            let lacks = wanted.zip(fewest.get(topic).copied()).and_then(|(wanted, fewest)| fewest.lack(topic, wanted));
             let weak = found.into_iter().flatten();
             let weak = weak.map(move |found| Finding::Weak(format!("topic {topic} has {found}")));
             lacks.into_iter().chain(weak)

@@ -21,6 +21,9 @@ use crate::event::Text;
 
 /// How long a question about the stream may take.
 const ASK: Duration = Duration::from_secs(5);
+const ASK_ACCOUNT: Duration = Duration::from_secs(1);
+/// How many addresses may lead nowhere before one that answers: the client tries each for as long as a question may take.
+const TRIES: u32 = 3;
 /// How long after a question about a stream for which nobody answers the next one is asked.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -55,7 +58,7 @@ impl NatsBus {
             Ok(Err(why)) => return unreachable(why),
             Err(_) => return unreachable("it does not answer".to_owned()),
         };
-        let connected = timeout(ASK, async {
+        let connected = timeout(ASK * TRIES, async {
             while client.connection_state() != State::Connected {
                 sleep(Duration::from_millis(20)).await;
             }
@@ -127,6 +130,10 @@ impl NatsBus {
         };
         self.shared.seen.lock().holds(name, &info.config.subjects);
         let mut findings = promise::findings(name, &info, topics);
+        // Not everybody may ask this, and who may not hears nothing.
+        if let Ok(Ok(account)) = timeout(ASK_ACCOUNT, context.query_account()).await {
+            findings.extend(promise::account_is_full(&account, &info));
+        }
         // A quarter of the window is left for what is on its way.
         let window = info.config.duplicate_window * 3 / 4;
         self.shared.window_ms.store(millis(window.min(WINDOW)), Ordering::Relaxed);

@@ -1,0 +1,113 @@
+//! Brokers that lead partitions for which messages wait and that this client does not reach, while it reaches others: what waits for
+//! them is parked, and nothing else tells of it. Invariant: each is named once, until it is reached. Pure, but for `now`. Neighbour:
+//! `contact` has the way to the brokers as a whole.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::Statistics;
+
+use super::contact::is_up;
+
+/// How long one is without a connection before it is named: leaders change, and connections are made anew.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Leaders {
+    away: HashMap<String, Away>,
+    /// What the client said last of any broker.
+    reason: String,
+}
+
+#[derive(Debug)]
+struct Away {
+    since: Instant,
+    named: bool,
+}
+
+impl Leaders {
+    /// The client says why it does not reach a broker, by its name.
+    pub(super) fn heard(&mut self, reason: &str) {
+        reason.clone_into(&mut self.reason);
+    }
+
+    /// Those that are away now. Which of them are to be named, with the reason where it is known.
+    pub(super) fn look<'a>(
+        &mut self,
+        away: impl Iterator<Item = &'a str>,
+        now: Instant,
+    ) -> Vec<(String, String)> {
+        let mut before = std::mem::take(&mut self.away);
+        let mut named = Vec::new();
+        for broker in away {
+            let mut is = before.remove(broker).unwrap_or(Away { since: now, named: false });
+            if !is.named && now.saturating_duration_since(is.since) >= PATIENCE {
+                is.named = true;
+                let reason = Some(&self.reason).filter(|reason| reason.contains(broker));
+                named.push((broker.to_owned(), reason.cloned().unwrap_or_default()));
+            }
+            self.away.insert(broker.to_owned(), is);
+        }
+        named
+    }
+}
+
+/// Brokers that are not connected, and lead partitions for which messages wait.
+pub(super) fn unreached(statistics: &Statistics) -> impl Iterator<Item = &str> {
+    let waits = |leader: i32| {
+        let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
+        let mut led = partitions.filter(move |partition| partition.leader == leader);
+        led.any(|partition| partition.msgq_cnt + partition.xmit_msgq_cnt > 0)
+    };
+    let brokers = statistics.brokers.values();
+    brokers
+        .filter(move |broker| broker.nodeid >= 0 && !is_up(&broker.state) && waits(broker.nodeid))
+        .map(|broker| broker.nodename.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::statistics::{Broker, Partition, Topic};
+
+    use super::*;
+
+    #[test]
+    fn a_leader_that_is_not_reached_is_named_once_until_it_is() {
+        let (mut leaders, begin) = (Leaders::default(), Instant::now());
+        let mut at = |seconds: u64, away: &[&str]| {
+            let named = leaders.look(away.iter().copied(), begin + Duration::from_secs(seconds));
+            named.into_iter().map(|(broker, reason)| format!("{broker} {reason}")).collect::<Vec<_>>()
+        };
+        assert!(at(0, &["k2:9092"]).is_empty());
+        assert!(at(9, &["k2:9092", "k3:9092"]).is_empty());
+        assert_eq!(at(10, &["k2:9092", "k3:9092"]), ["k2:9092 "]);
+        assert_eq!(at(30, &["k2:9092", "k3:9092"]), ["k3:9092 "]);
+        assert!(at(60, &["k2:9092", "k3:9092"]).is_empty());
+        assert!(at(61, &["k3:9092"]).is_empty(), "it was reached");
+        assert!(at(62, &["k2:9092"]).is_empty());
+        leaders.heard("k2:9092/2: Connect to ipv4#10.0.0.2:9092 failed: Connection refused");
+        let named = leaders.look(["k2:9092"].into_iter(), begin + Duration::from_secs(72));
+        assert!(named[0].1.ends_with("Connection refused"), "{named:?}");
+    }
+
+    #[test]
+    fn a_broker_is_needed_where_messages_wait_for_a_partition_that_it_leads() {
+        let broker = |nodeid: i32, state: &str| Broker {
+            nodeid,
+            nodename: format!("k{nodeid}"),
+            state: state.to_owned(),
+            ..Broker::default()
+        };
+        let partition =
+            |leader: i32, waits: i64| Partition { leader, msgq_cnt: waits, ..Partition::default() };
+        let mut statistics = Statistics::default();
+        let states = [(1, "UP"), (2, "CONNECT"), (3, "INIT"), (-1, "DOWN")];
+        statistics.brokers = states.map(|(id, state)| (id.to_string(), broker(id, state))).into();
+        let partitions =
+            [(0, partition(1, 5)), (1, partition(2, 5)), (2, partition(3, 0)), (3, partition(-1, 5))];
+        let topic = Topic { partitions: partitions.into(), ..Topic::default() };
+        statistics.topics = [("fleet.position".to_owned(), topic)].into();
+        assert_eq!(unreached(&statistics).collect::<Vec<_>>(), ["k2"]);
+    }
+}
