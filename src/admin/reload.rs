@@ -51,7 +51,7 @@ pub enum ReloadError {
         source: std::io::Error,
     },
     /// What it says.
-    #[error("the configuration has {} problems, and nothing was changed", .0.len())]
+    #[error("the configuration has problems ({}), and nothing was changed", .0.len())]
     Wrong(Vec<config::Problem>),
     /// A file that is half written looks so.
     #[error(

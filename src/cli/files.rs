@@ -1,6 +1,8 @@
 //! File descriptors: as many as the system lets this process have. Shells and service managers mostly start it with 1,024, of
 //! which the ports alone may take more; then neither the bus nor a file could be opened any more.
 
+use std::sync::Arc;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Both ports' connections, the files in `data_dir`, the connections to the bus and to providers.
@@ -19,6 +21,14 @@ pub fn raise_limit() {
             warn_below_enough(current);
         }
     }
+}
+
+/// A file that may not grow (`ulimit -f`) is a disk that fails, with a word and an exit code, and does not end the process by a signal.
+///
+/// # Errors
+/// Where the signal cannot be awaited.
+pub fn survive_size_limit() -> std::io::Result<()> {
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default()).map(|_| ())
 }
 
 /// No limit is none.

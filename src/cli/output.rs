@@ -8,6 +8,9 @@ use serde_json::Value;
 use super::complain;
 use super::remote::{Reader, plain, say};
 
+/// The most characters of a cell.
+const CELL: usize = 500;
+
 /// `--output`.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Output {
@@ -86,9 +89,15 @@ pub fn text(value: Option<&Value>) -> String {
     }
 }
 
+/// What fits a table: all of it is in the other forms.
 fn cell(row: &Value, paths: &str) -> String {
     let at = |path: &str| path.split('/').try_fold(row, |value, part| value.get(part));
-    text(paths.split('|').find_map(at))
+    let mut text = text(paths.split('|').find_map(at));
+    if let Some((end, _)) = text.char_indices().nth(CELL) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 fn table(rows: &[Value], columns: &[Column]) -> String {
@@ -144,5 +153,12 @@ SEQ  TYPE       IN  ERROR
     fn one_thing_is_a_line_a_field() {
         let shown = lines(&json!({"id": "acme", "expires": null, "parked": {"messages": 1}}));
         assert_eq!(shown, "expires:    \nid:         acme\nparked:\n{\n  \"messages\": 1\n}");
+    }
+
+    #[test]
+    fn a_cell_that_is_too_long_for_a_table_is_cut() {
+        let row = json!({ "body": "ü".repeat(100_000) });
+        let cut = format!("BODY\n{}…", "ü".repeat(CELL));
+        assert_eq!(table(&[row], &[("BODY", "body")]), cut);
     }
 }

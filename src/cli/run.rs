@@ -1,10 +1,15 @@
 //! `fleetbus run`: the bridge, until SIGTERM or SIGINT. A second signal exits at once; SIGHUP reads the configuration again.
-//! Invariant: SIGHUP is listened to before anything else is done, so that none that comes during the start ends the process by the
-//! system's default, or is lost; the others do so until the configuration is read, for reading may hang.
+//! Invariant: signals are listened to before anything else is done. No SIGHUP that comes during the start ends the process or is lost; the
+//! others end it at once until the configuration is read, for reading may hang, and for the first process of a container the system's
+//! default is that they do nothing.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag::register_conditional_shutdown;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +32,12 @@ pub struct Args {
 /// # Errors
 /// Where the runtime cannot be made, or no signal be awaited; all else is an [`Exit`] with a sentence.
 pub fn run(args: Args) -> anyhow::Result<Exit> {
+    let early = Arc::new(AtomicBool::new(true));
+    for signal in [SIGTERM, SIGINT] {
+        // As a shell says it of one that a signal ended.
+        register_conditional_shutdown(signal, 128 + signal, Arc::clone(&early))
+            .context("signals cannot be awaited")?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime")?;
     let hangup = {
         // Only so far: what follows may not be done inside a runtime.
@@ -47,10 +58,11 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     };
     let _written = telemetry::start(spans.as_ref());
     files::raise_limit();
+    files::survive_size_limit().context("SIGXFSZ cannot be awaited")?;
     for note in &loaded.notes {
         tracing::warn!(note, "config.note");
     }
-    let exit = runtime.block_on(serve(loaded, path, hangup))?;
+    let exit = runtime.block_on(serve(loaded, path, hangup, &early))?;
     // What still blocks a thread (a broker that hangs) must not hold the exit back.
     runtime.shutdown_background();
     if let Some(spans) = spans {
@@ -92,9 +104,15 @@ pub fn complain_of(problems: &[Problem], path: &Path) -> Exit {
 }
 
 /// `hangup` keeps a signal that nobody awaits yet until somebody does; several are one.
-async fn serve(loaded: Loaded, path: PathBuf, mut hangup: Signal) -> anyhow::Result<Exit> {
+async fn serve(
+    loaded: Loaded,
+    path: PathBuf,
+    mut hangup: Signal,
+    early: &AtomicBool,
+) -> anyhow::Result<Exit> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be awaited")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be awaited")?;
+    early.store(false, Ordering::SeqCst);
     let built = tokio::select! {
         built = app::build(loaded.config) => built,
         // Nothing was accepted yet: it may have waited for data_dir.

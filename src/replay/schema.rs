@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use rusqlite::config::DbConfig;
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 
@@ -168,15 +169,19 @@ pub(super) fn open(path: &Path, page_cap: Option<u32>) -> Result<Connection, Sto
     Ok(conn)
 }
 
-/// Looks, and writes nothing, not even by closing: a connection that cannot write moves no log into the file. Without
-/// a log the file's own header says it, and a full disk need not make room for looking.
+/// Looks, and writes nothing, not even by closing: the log is not moved into the file. Without a log the file's own header says it, and a full disk need not make room for looking.
 fn version_of(path: &Path) -> rusqlite::Result<i64> {
     let log = log::path_of(path);
     if !log.metadata().is_ok_and(|log| log.len() > 0) {
         // What cannot be read so is for the opening to complain about.
         return Ok(header_version(path).unwrap_or(0));
     }
-    open_to_read(path)?.pragma_query_value(None, "user_version", |row| row.get(0))
+    // Who may not write needs a file of shared memory beside a log, which a full disk has no room for.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    conn.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    conn.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
 /// `user_version` is the big-endian number at byte 60 of a file that begins with SQLite's name.

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::Statistics;
+use rdkafka::statistics::Broker;
 
 use super::contact::is_up;
 
@@ -53,22 +54,24 @@ impl Leaders {
     }
 }
 
-/// Brokers that are not connected, and lead partitions for which messages wait.
+/// Brokers that are not connected and lead partitions, where messages wait for none of those that are. (Those that were meant for a broker
+/// that went away are in none of the client's counts but in that of all.)
 pub(super) fn unreached(statistics: &Statistics) -> impl Iterator<Item = &str> {
-    let waits = |leader: i32| {
-        let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
-        let mut led = partitions.filter(move |partition| partition.leader == leader);
-        led.any(|partition| partition.msgq_cnt + partition.xmit_msgq_cnt > 0)
-    };
+    let partitions = || statistics.topics.values().flat_map(|topic| topic.partitions.values());
     let brokers = statistics.brokers.values();
-    brokers
-        .filter(move |broker| broker.nodeid >= 0 && !is_up(&broker.state) && waits(broker.nodeid))
-        .map(|broker| broker.nodename.as_str())
+    let (up, down): (Vec<&Broker>, Vec<&Broker>) = brokers.partition(|broker| is_up(&broker.state));
+    let with_them = up.iter().map(|broker| broker.outbuf_msg_cnt + broker.waitresp_msg_cnt).sum::<i64>();
+    let for_them = partitions().filter(|of| up.iter().any(|broker| broker.nodeid == of.leader));
+    let for_them = for_them.map(|of| of.msgq_cnt + of.xmit_msgq_cnt).sum::<i64>();
+    let waits = i64::try_from(statistics.msg_cnt).is_ok_and(|all| all > with_them + for_them);
+    let leads = move |broker: &&Broker| partitions().any(|of| of.leader == broker.nodeid);
+    let down = down.into_iter().filter(move |broker| waits && broker.nodeid >= 0 && leads(broker));
+    down.map(|broker| broker.nodename.as_str())
 }
 
 #[cfg(test)]
 mod tests {
-    use rdkafka::statistics::{Broker, Partition, Topic};
+    use rdkafka::statistics::{Partition, Topic};
 
     use super::*;
 
@@ -92,22 +95,25 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_is_needed_where_messages_wait_for_a_partition_that_it_leads() {
-        let broker = |nodeid: i32, state: &str| Broker {
+    fn a_leader_is_needed_where_messages_wait_for_none_that_is_reached() {
+        let broker = |nodeid: i32, state: &str, waitresp_msg_cnt: i64| Broker {
             nodeid,
             nodename: format!("k{nodeid}"),
             state: state.to_owned(),
+            waitresp_msg_cnt,
             ..Broker::default()
         };
-        let partition =
-            |leader: i32, waits: i64| Partition { leader, msgq_cnt: waits, ..Partition::default() };
+        let partition = |leader: i32, msgq_cnt: i64| Partition { leader, msgq_cnt, ..Partition::default() };
         let mut statistics = Statistics::default();
-        let states = [(1, "UP"), (2, "CONNECT"), (3, "INIT"), (-1, "DOWN")];
-        statistics.brokers = states.map(|(id, state)| (id.to_string(), broker(id, state))).into();
-        let partitions =
-            [(0, partition(1, 5)), (1, partition(2, 5)), (2, partition(3, 0)), (3, partition(-1, 5))];
+        let brokers =
+            [broker(1, "UP", 5), broker(2, "CONNECT", 0), broker(3, "INIT", 0), broker(-1, "DOWN", 0)];
+        statistics.brokers = brokers.map(|broker| (broker.nodeid.to_string(), broker)).into();
+        let partitions = [(0, partition(1, 2)), (1, partition(2, 0)), (2, partition(-1, 0))];
         let topic = Topic { partitions: partitions.into(), ..Topic::default() };
         statistics.topics = [("fleet.position".to_owned(), topic)].into();
-        assert_eq!(unreached(&statistics).collect::<Vec<_>>(), ["k2"]);
+        for (all, expected) in [(7, &[][..]), (8, &["k2"])] {
+            statistics.msg_cnt = all;
+            assert_eq!(unreached(&statistics).collect::<Vec<_>>(), expected);
+        }
     }
 }

@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use tracing::Instrument as _;
@@ -80,14 +80,14 @@ where
         .route("/webhooks/{account}", routes())
         .route("/webhooks/{account}/", routes())
         .route("/webhooks/{account}/{hint}", routes())
-        .method_not_allowed_fallback(|| async {
-            answer::problem(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "POST messages here; GET says whether a token is right",
-            )
+        .route("/webhooks/{account}/{hint}/", routes())
+        .method_not_allowed_fallback(|State(shared): State<Shared<F>>, uri: Uri| async move {
+            let words = "POST messages here; GET says whether a token is right";
+            astray(&shared.state, &uri, StatusCode::METHOD_NOT_ALLOWED, words)
         })
-        .fallback(|| async {
-            answer::problem(StatusCode::NOT_FOUND, "not found: messages are posted to /webhooks/{account}")
+        .fallback(|State(shared): State<Shared<F>>, uri: Uri| async move {
+            let words = "not found: messages are posted to /webhooks/{account}";
+            astray(&shared.state, &uri, StatusCode::NOT_FOUND, words)
         })
         .with_state(Shared { state, accept })
 }
@@ -122,6 +122,19 @@ fn refuse(state: &WebhookState, account: &AccountId, refusal: auth::Refusal) -> 
         tracing::warn!(account = refused.account, refused.count = refused.count, reason = %refusal, "webhook.refused");
     }
     finish(state, account, answer)
+}
+
+/// For a request that comes to no webhook. The provider tells nobody what it is answered: whoever typed the address learns it here.
+fn astray(state: &WebhookState, uri: &Uri, status: StatusCode, words: &'static str) -> Response {
+    let account = uri.path().split('/').filter(|segment| !segment.is_empty()).nth(1);
+    let (account, now) = (AccountId::new(account.unwrap_or_default()), clock::now());
+    let counts = state.counts.load();
+    if let Some(refused) = counts.refused(&account, now) {
+        let reason = status.canonical_reason().unwrap_or_default();
+        tracing::warn!(account = refused.account, refused.count = refused.count, reason, "webhook.refused");
+    }
+    counts.answered(&account, status, now);
+    answer::problem(status, words)
 }
 
 /// A hint in lower case, where it could be one.
