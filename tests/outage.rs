@@ -36,7 +36,7 @@ const ROWS: usize = 100;
 /// Vehicles that send beside the others, one row a request, each in its turn: their latency is the live traffic's. Those that
 /// were not heard of in the outage, so that they are live but where the bus is still said to be away.
 const LIVE: [std::ops::Range<usize>; 2] = [2_000_000..2_001_000, 3_000_000..3_001_000];
-/// Requests before the outage.
+/// Requests before the outage: some seconds of them, where percentiles are what is asked for.
 const NORMAL: usize = 2_000;
 /// Resident memory: what the process has without work, what it may have in work, and what 100,000 lanes take.
 const BOUND_MIB: usize = 400;
@@ -260,7 +260,8 @@ async fn an_outage_takes_no_more_memory_than_is_stated_and_its_drain_keeps_order
 
     let never = AtomicBool::new(false);
     let [before_it, beside_it] = LIVE;
-    let mut normal = Live::send(&webhook, before_it.clone(), &never, NORMAL).await;
+    let normal = number("OUTAGE_NORMAL", NORMAL);
+    let mut normal = Live::send(&webhook, before_it.clone(), &never, normal).await;
     let before = peaks.take();
 
     broker.kill9();

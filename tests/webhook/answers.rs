@@ -116,13 +116,18 @@ async fn a_get_says_whether_the_token_is_right() {
         404,
         &["/webhooks/"],
     );
+    let counts = webhooks.state.counts.load();
+    let readings = counts.readings();
+    assert_eq!((readings[0].answered(405), readings[1].answered(404)), (1, 1));
 }
 
 #[tokio::test]
 async fn an_address_with_a_slash_at_its_end_works() {
     let webhooks = Webhooks::start();
     check(&webhooks.post("/webhooks/acme/", "[]").await, 201, &[]);
-    assert_eq!(webhooks.seen.lock()[0].hint, None);
+    check(&webhooks.post("/webhooks/acme/stop/", "[]").await, 201, &[]);
+    let hints: Vec<_> = webhooks.seen.lock().iter().map(|pushed| pushed.hint.clone()).collect();
+    assert_eq!(hints, [None, Some("stop".to_owned())]);
 }
 
 #[tokio::test]

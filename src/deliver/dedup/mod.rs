@@ -134,7 +134,7 @@ struct Respites {
 }
 
 impl Respites {
-    fn is_one(&self, questions: &[Question], now: Instant) -> bool {
+    fn cover(&self, questions: &[Question], now: Instant) -> bool {
         self.all.is_some_and(|until| now < until)
             || questions.iter().all(|asked| self.of.get(asked.account()).is_some_and(|until| now < *until))
     }
@@ -404,7 +404,7 @@ impl Dedup {
 
     async fn ask(&self, questions: Vec<Question>, until: Instant) -> Option<Vec<Option<bool>>> {
         let begun = Instant::now();
-        if self.respites.lock().is_one(&questions, begun) {
+        if self.respites.lock().cover(&questions, begun) {
             return None;
         }
         let accounts: BTreeSet<AccountId> = questions.iter().map(Question::account).cloned().collect();

@@ -48,8 +48,8 @@ fn a_respite_is_that_of_one_account() {
     };
     let (mut respites, now) = (Respites::default(), Instant::now());
     respites.begin([AccountId::new("acme")].iter(), now);
-    assert!(respites.is_one(&[question("acme")], now));
-    assert!(!respites.is_one(&[question("other")], now));
-    assert!(!respites.is_one(&[question("acme"), question("other")], now));
-    assert!(!respites.is_one(&[question("acme")], now + RESPITE));
+    assert!(respites.cover(&[question("acme")], now));
+    assert!(!respites.cover(&[question("other")], now));
+    assert!(!respites.cover(&[question("acme"), question("other")], now));
+    assert!(!respites.cover(&[question("acme")], now + RESPITE));
 }
