@@ -21,7 +21,7 @@ use crate::event::{AccountId, EventType};
 /// Look-ups that may wait.
 const QUEUE: usize = 4_096;
 /// How long one request's questions are worked on: others wait behind them, for [`PATIENCE`](super::PATIENCE) at most.
-pub(super) const WORK: Duration = Duration::from_millis(400);
+pub(super) const WORK: Duration = Duration::from_millis(800);
 /// How often the journal is written.
 const COMMIT: Duration = Duration::from_millis(50);
 /// How often the tail is folded.
