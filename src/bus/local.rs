@@ -245,33 +245,22 @@ impl Shared {
     }
 }
 
-/// Whether more is to be removed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Left {
-    Nothing,
-    Something,
-}
-
 impl Thread {
     fn work(mut self, newest: &watch::Sender<u64>) {
-        let (mut looked_after, mut left) = (Instant::now(), Left::Nothing);
+        let mut look_at = Instant::now() + UPKEEP;
         loop {
-            let patience = match left {
-                Left::Nothing => Duration::from_millis(500),
-                Left::Something => Duration::ZERO,
-            };
-            match self.inside.recv_timeout(patience) {
+            let patience = look_at.saturating_duration_since(Instant::now());
+            match self.inside.recv_timeout(patience.min(Duration::from_millis(500))) {
                 Ok(first) => self.batch(first, newest),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            let is_due = looked_after.elapsed() >= UPKEEP || self.bytes > self.limits.max_size;
-            if is_due || left == Left::Something {
-                looked_after = Instant::now();
-                left = self.upkeep().unwrap_or_else(|error| {
+            if Instant::now() >= look_at || self.bytes > self.limits.max_size {
+                let pause = self.upkeep().unwrap_or_else(|error| {
                     tracing::warn!(error = %error, "local.upkeep_failed");
-                    Left::Nothing
+                    UPKEEP
                 });
+                look_at = Instant::now() + pause;
             }
         }
     }
@@ -333,8 +322,8 @@ impl Thread {
         Ok(last.unsigned_abs())
     }
 
-    /// Removes of what is too old, or too much, as much as a turn allows.
-    fn upkeep(&mut self) -> rusqlite::Result<Left> {
+    /// Removes of what is too old, or too much, as much as a turn allows. How long until the next one: none, where more is left.
+    fn upkeep(&mut self) -> rusqlite::Result<Duration> {
         let begun = Instant::now();
         let now = jiff::Timestamp::now().as_millisecond();
         let oldest = now - i64::try_from(self.limits.retention.as_millis()).unwrap_or(i64::MAX);
@@ -355,10 +344,10 @@ impl Thread {
             };
             self.bytes = self.bytes.saturating_sub(removed.1);
             if removed.0 < CHUNK {
-                return Ok(Left::Nothing);
+                return Ok(UPKEEP);
             }
             if begun.elapsed() >= TURN {
-                return Ok(Left::Something);
+                return Ok(Duration::ZERO);
             }
         }
     }

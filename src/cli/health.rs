@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 
 use super::Exit;
-use super::remote::{address, say, wait};
+use super::remote::{Admin, say, wait};
 
 /// A line or two comes back; more is no bridge's answer.
 const ANSWER: usize = 4096;
@@ -14,15 +14,8 @@ const ANSWER: usize = 4096;
 /// Arguments of `fleetbus health`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The operator's port of the bridge: its admin.address.
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "FLEETBUS_ADMIN",
-        hide_env_values = true,
-        default_value = "http://127.0.0.1:9090"
-    )]
-    admin: String,
+    #[command(flatten)]
+    admin: Admin,
     /// How long to wait for the answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
     within: u64,
@@ -34,7 +27,7 @@ pub struct Args {
 /// Where the address is none; where the bridge is not ready, or does not answer in time, with what it says.
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let within = Duration::from_secs(args.within);
-    wait(ask(&address(&args.admin)?, within))
+    wait(ask(&args.admin.address()?, within))
 }
 
 async fn ask(admin: &str, within: Duration) -> anyhow::Result<Exit> {

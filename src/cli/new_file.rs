@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
-use crate::replay::remove_if_there;
+use crate::replay::{part_of, remove_if_there};
 
 /// A file that is being written, under another name until it is complete.
 pub struct NewFile {
@@ -25,9 +25,7 @@ impl NewFile {
     /// # Errors
     /// Where a file is there already, or none can be made.
     pub fn create(name: PathBuf) -> anyhow::Result<Self> {
-        let mut part = name.clone().into_os_string();
-        part.push(".part");
-        let part = PathBuf::from(part);
+        let part = part_of(&name);
         if name.exists() {
             anyhow::bail!("{} is there already: name a new file", name.display());
         }

@@ -26,10 +26,10 @@ const PAGE: usize = 1_000;
 /// What stays as it is in a query.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Which bridge.
+/// Where a bridge is.
 #[derive(Debug, clap::Args)]
-pub struct At {
-    /// The operator's port of the bridge. The token is read from FLEETBUS_ADMIN_TOKEN, or from --token-file.
+pub struct Admin {
+    /// The operator's port of the bridge: its admin.address.
     #[arg(
         long,
         value_name = "URL",
@@ -38,7 +38,14 @@ pub struct At {
         default_value = "http://127.0.0.1:9090"
     )]
     admin: String,
-    /// A file that holds the admin token.
+}
+
+/// Which bridge.
+#[derive(Debug, clap::Args)]
+pub struct At {
+    #[command(flatten)]
+    admin: Admin,
+    /// A file that holds the admin token; without it, that is read from FLEETBUS_ADMIN_TOKEN.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
@@ -76,16 +83,16 @@ pub struct Filter {
     error: Option<String>,
 }
 
-/// The address of a bridge, as --admin or FLEETBUS_ADMIN has it. Not a parser of clap's, which repeats what it refuses: there may be a
-/// secret in it.
-///
-/// # Errors
-/// What is expected, where it is none.
-pub fn address(text: &str) -> Result<String, Mistake> {
-    base(text).map_err(|why| Mistake::Misuse(format!("--admin, or FLEETBUS_ADMIN: {why}")))
+impl Admin {
+    /// The address, without a trailing slash. Not a parser of clap's, which repeats what it refuses: there may be a secret in it.
+    ///
+    /// # Errors
+    /// What is expected, where it is none.
+    pub fn address(&self) -> Result<String, Mistake> {
+        base(&self.admin).map_err(|why| Mistake::Misuse(format!("--admin, or FLEETBUS_ADMIN: {why}")))
+    }
 }
 
-/// Without a trailing slash.
 fn base(text: &str) -> Result<String, &'static str> {
     match reqwest::Url::parse(text) {
         Ok(url) if !url.username().is_empty() || url.password().is_some() => {
@@ -168,7 +175,7 @@ impl Remote {
     /// # Errors
     /// Where the address is none, or the token cannot be read.
     pub fn new(at: &At) -> anyhow::Result<Self> {
-        let base = address(&at.admin)?;
+        let base = at.admin.address()?;
         let token = match &at.token_file {
             Some(path) => {
                 let unreadable = |source| Mistake::NoInput { name: path.display().to_string(), source };

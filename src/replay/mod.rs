@@ -46,7 +46,7 @@ pub use mounts::Volume;
 pub use queue::Done;
 pub use report::{Named, Recovered, RecoveredLane, StoreHealth, StoreStats};
 pub use salvage::{Exported, Salvage, SalvageError};
-pub(crate) use schema::{private_where_missing, remove_if_there};
+pub(crate) use schema::{part_of, private_where_missing, remove_if_there};
 pub use sound::{Checked, backup, check, check_copy};
 pub use still::{Cut, Still};
 pub use store::Store;

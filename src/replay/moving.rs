@@ -12,9 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, ffi, params};
 use uuid::Uuid;
 
 use super::tally::{Delta, Kind, Weight};
-use super::{
-    Act, DataDir, Entry, Store, StoreError, Table, audit, entries, mend, rows, schema, staged, whole,
-};
+use super::{Act, DataDir, Entry, StoreError, Table, audit, entries, mend, rows, schema, staged, whole};
 use crate::deliver::dedup::{FileError, moving as seen};
 use crate::event::{AccountId, Millis};
 
@@ -173,11 +171,9 @@ fn mended(conn: &mut Connection, now: Millis) -> rusqlite::Result<u64> {
     Ok(damaged)
 }
 
-/// The file for as long as it is written: it has all of the name, so that it is no other export's.
+/// Makes the file under the name that it has for as long as it is written, where that is nobody else's.
 fn new_part(to: &Path) -> Result<PathBuf, MoveError> {
-    let mut part = to.to_owned().into_os_string();
-    part.push(".part");
-    let part = PathBuf::from(part);
+    let part = schema::part_of(to);
     match File::options().write(true).create_new(true).mode(0o600).open(&part) {
         // Another export of that name had the part until now: only who has it gives anything the name.
         Ok(_) if to.exists() => {
@@ -194,10 +190,7 @@ fn new_part(to: &Path) -> Result<PathBuf, MoveError> {
 fn finish(part: &Path, to: &Path) -> io::Result<()> {
     File::open(part)?.sync_all()?;
     std::fs::rename(part, to)?;
-    match to.canonicalize()?.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
+    schema::sync_folder_of(to)
 }
 
 /// Which move a file is of.
@@ -491,14 +484,6 @@ fn act(act: &'static str, account: &AccountId, id: &impl ToString, now: Millis) 
         object: id.to_string(),
         before: None,
         after: None,
-    }
-}
-
-impl Store {
-    /// Whether a raw message of this time, that comes from another store, would be gone at once.
-    #[must_use]
-    pub fn is_too_old(&self, received_at: Millis, now: Millis) -> bool {
-        received_at < self.shared.limits.cutoff(now)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::fmt::Display;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -197,6 +197,11 @@ fn header_version(path: &Path) -> std::io::Result<i64> {
 pub(super) fn private(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?.sync_all()?;
+    sync_folder_of(path)
+}
+
+/// Whatever names a file has is on disk.
+pub(super) fn sync_folder_of(path: &Path) -> std::io::Result<()> {
     match path.parent() {
         // A bare name has an empty text for its folder, which cannot be opened.
         Some(folder) if folder.as_os_str().is_empty() => File::open(".")?.sync_all(),
@@ -208,6 +213,13 @@ pub(super) fn private(path: &Path) -> std::io::Result<()> {
 /// The same, where no such file is there yet.
 pub(crate) fn private_where_missing(path: &Path) -> std::io::Result<()> {
     if path.exists() { Ok(()) } else { private(path) }
+}
+
+/// What a file is called for as long as it is written: all of its name stands in it, so that it is no other file's.
+pub(crate) fn part_of(name: &Path) -> PathBuf {
+    let mut part = name.as_os_str().to_owned();
+    part.push(".part");
+    part.into()
 }
 
 /// Removes a file; that there is none is as good.

@@ -500,6 +500,12 @@ impl Store {
         self.shared.quota(account).saturating_sub(self.shared.ledger.lock().account_bytes(account))
     }
 
+    /// Whether a raw message of this time, that comes from another store, would be gone at once.
+    #[must_use]
+    pub fn is_too_old(&self, received_at: Millis, now: Millis) -> bool {
+        received_at < self.shared.limits.cutoff(now)
+    }
+
     /// How it does, now and from now on.
     #[must_use]
     pub fn health(&self) -> watch::Receiver<StoreHealth> {

@@ -21,6 +21,7 @@ use crate::event::Text;
 
 /// How long a question about the stream may take.
 const ASK: Duration = Duration::from_secs(5);
+/// The same about the account, which not everybody may ask.
 const ASK_ACCOUNT: Duration = Duration::from_secs(1);
 /// How many addresses may lead nowhere before one that answers: the client tries each for as long as a question may take.
 const TRIES: u32 = 3;
@@ -130,7 +131,7 @@ impl NatsBus {
         };
         self.shared.seen.lock().holds(name, &info.config.subjects);
         let mut findings = promise::findings(name, &info, topics);
-        // Not everybody may ask this, and who may not hears nothing.
+        // Who may not ask hears nothing.
         if let Ok(Ok(account)) = timeout(ASK_ACCOUNT, context.query_account()).await {
             findings.extend(promise::account_is_full(&account, &info));
         }

@@ -26,6 +26,10 @@ pub enum Answer {
     Unauthorized(Seen),
     /// No such account.
     UnknownAccount,
+    /// Nothing is posted there.
+    NoWebhook,
+    /// Neither a `POST` nor a `GET`.
+    WrongMethod,
     /// The body was not read, or not to its end.
     Unread(Unread),
     /// The body was read and kept, and is neither the gzip that it was said to be nor JSON.
@@ -57,7 +61,8 @@ impl Answer {
             Self::Taken(_) => StatusCode::CREATED,
             Self::Ready => StatusCode::OK,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
-            Self::UnknownAccount => StatusCode::NOT_FOUND,
+            Self::UnknownAccount | Self::NoWebhook => StatusCode::NOT_FOUND,
+            Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::Unread(unread) => match unread {
                 Unread::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
                 Unread::TooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -78,7 +83,13 @@ impl Answer {
     fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         match self {
-            Self::Taken(_) | Self::Ready | Self::UnknownAccount | Self::NotGzip => {}
+            // Which methods are allowed the router says.
+            Self::Taken(_)
+            | Self::Ready
+            | Self::UnknownAccount
+            | Self::NoWebhook
+            | Self::WrongMethod
+            | Self::NotGzip => {}
             Self::Unauthorized(_) => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"fleetbus\""));
             }
@@ -106,6 +117,12 @@ impl Answer {
             Self::Ready => "ready for POST\n".into_response(),
             Self::Unauthorized(seen) => Json(Error::of(seen)).into_response(),
             Self::UnknownAccount => Json(Error::of("no such account")).into_response(),
+            Self::NoWebhook => {
+                Json(Error::of("not found: messages are posted to /webhooks/{account}")).into_response()
+            }
+            Self::WrongMethod => {
+                Json(Error::of("POST messages here; GET says whether a token is right")).into_response()
+            }
             Self::Unread(unread) => Json(Error::of(unread)).into_response(),
             Self::NotGzip => {
                 Json(Error::of("the body's gzip is broken or cut off, and as it came it is not JSON"))
@@ -120,11 +137,6 @@ impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         (self.status(), self.headers(), self.body()).into_response()
     }
-}
-
-/// An error without a case of its own.
-pub(super) fn problem(status: StatusCode, sentence: &str) -> Response {
-    (status, Json(Error::of(sentence))).into_response()
 }
 
 /// In whole seconds, at least one.

@@ -13,7 +13,7 @@ use crate::latency::{Histograms, Latencies};
 
 /// The label of all accounts that are not configured.
 pub const UNKNOWN: &str = "_unknown";
-/// Every status that [`super::Answer`] can have, and what is said where there is no webhook.
+/// Every status that [`super::Answer`] can have.
 const STATUSES: [u16; 11] = [200, 201, 400, 401, 404, 405, 408, 413, 415, 429, 503];
 /// A sender that is refused again and again is logged once in this time.
 const QUIET_MS: i64 = 60_000;

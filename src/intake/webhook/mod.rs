@@ -7,6 +7,7 @@ mod body;
 mod counts;
 mod traceparent;
 
+use std::fmt::Display;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,7 +16,7 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use tracing::Instrument as _;
@@ -82,12 +83,10 @@ where
         .route("/webhooks/{account}/{hint}", routes())
         .route("/webhooks/{account}/{hint}/", routes())
         .method_not_allowed_fallback(|State(shared): State<Shared<F>>, uri: Uri| async move {
-            let words = "POST messages here; GET says whether a token is right";
-            astray(&shared.state, &uri, StatusCode::METHOD_NOT_ALLOWED, words)
+            astray(&shared.state, &uri, Answer::WrongMethod)
         })
         .fallback(|State(shared): State<Shared<F>>, uri: Uri| async move {
-            let words = "not found: messages are posted to /webhooks/{account}";
-            astray(&shared.state, &uri, StatusCode::NOT_FOUND, words)
+            astray(&shared.state, &uri, Answer::NoWebhook)
         })
         .with_state(Shared { state, accept })
 }
@@ -107,34 +106,31 @@ impl<F: Clone + Send + Sync + 'static> FromRequestParts<Shared<F>> for Authentic
         let account = AccountId::new(part("account").unwrap_or_default());
         match shared.state.tokens.authenticate(&account, &parts.headers, clock::now()) {
             Ok(account) => Ok(Self { account, hint: part("hint").and_then(hint) }),
-            Err(refusal) => Err(refuse(&shared.state, &account, refusal)),
+            Err(refusal) => {
+                let answer = match refusal {
+                    auth::Refusal::Unauthorized(seen) => Answer::Unauthorized(seen),
+                    auth::Refusal::UnknownAccount => Answer::UnknownAccount,
+                };
+                Err(refuse(&shared.state, &account, answer, &refusal))
+            }
         }
     }
 }
 
-fn refuse(state: &WebhookState, account: &AccountId, refusal: auth::Refusal) -> Response {
-    let answer = match refusal {
-        auth::Refusal::Unauthorized(seen) => Answer::Unauthorized(seen),
-        auth::Refusal::UnknownAccount => Answer::UnknownAccount,
-    };
+/// Who is not let in is told so; and it is said here, for the provider says it to nobody.
+fn refuse(state: &WebhookState, account: &AccountId, answer: Answer, reason: &dyn Display) -> Response {
     let counts = state.counts.load();
     if let Some(refused) = counts.refused(account, clock::now()) {
-        tracing::warn!(account = refused.account, refused.count = refused.count, reason = %refusal, "webhook.refused");
+        tracing::warn!(account = refused.account, refused.count = refused.count, reason = %reason, "webhook.refused");
     }
     finish(state, account, answer)
 }
 
-/// For a request that comes to no webhook. The provider tells nobody what it is answered: whoever typed the address learns it here.
-fn astray(state: &WebhookState, uri: &Uri, status: StatusCode, words: &'static str) -> Response {
+/// For a request that comes to no webhook: whoever typed the address named an account in it, perhaps.
+fn astray(state: &WebhookState, uri: &Uri, answer: Answer) -> Response {
     let account = uri.path().split('/').filter(|segment| !segment.is_empty()).nth(1);
-    let (account, now) = (AccountId::new(account.unwrap_or_default()), clock::now());
-    let counts = state.counts.load();
-    if let Some(refused) = counts.refused(&account, now) {
-        let reason = status.canonical_reason().unwrap_or_default();
-        tracing::warn!(account = refused.account, refused.count = refused.count, reason, "webhook.refused");
-    }
-    counts.answered(&account, status, now);
-    answer::problem(status, words)
+    let reason = answer.status().canonical_reason().unwrap_or_default();
+    refuse(state, &AccountId::new(account.unwrap_or_default()), answer, &reason)
 }
 
 /// A hint in lower case, where it could be one.
