@@ -30,7 +30,8 @@ ARG FLEETBUS_REVISION=
 RUN find src -name '*.rs' -exec touch {} + \
  && FLEETBUS_REVISION="$FLEETBUS_REVISION" cargo auditable build --release --locked
 COPY deploy/image/root.sh deploy/image/root.sh
-RUN deploy/image/root.sh target/release/fleetbus /image
+# The volume's folder apart: a copy gives its owner to a folder that it makes, and not to one that is there.
+RUN deploy/image/root.sh target/release/fleetbus /image && mv /image/data /data
 
 FROM scratch
 ARG FLEETBUS_REVISION=
@@ -44,7 +45,7 @@ LABEL org.opencontainers.image.title="fleetbus" \
       org.opencontainers.image.revision="${FLEETBUS_REVISION}"
 COPY --from=build /image/ /
 # The volume is the user's; all else is root's, and read-only.
-COPY --from=build --chown=65532:65532 /image/data /data
+COPY --from=build --chown=65532:65532 /data /data
 ENV FLEETBUS_CONFIG=/etc/fleetbus/fleetbus.yaml
 WORKDIR /
 USER 65532:65532

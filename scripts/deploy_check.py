@@ -19,6 +19,8 @@ import tempfile
 
 import yaml
 
+from deploy_values import POLLED, REFUSED, TAKEN
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CHART = ROOT / "helm/fleetbus"
 EXAMPLE = ROOT / "helm/examples/app-with-sidecar"
@@ -45,11 +47,22 @@ def run(*command, cwd=ROOT, env=None):
     return done.stdout
 
 
-def render(values, *more, chart=CHART, version=KUBERNETES[-1]):
+class Unique(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which YAML takes the last."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise Wrong(f"{key} is there twice{node.start_mark}")
+        return super().construct_mapping(node, deep)
+
+
+def render(values, *more, chart=CHART, release="release"):
     """The manifests of a chart with these values: (text, documents)."""
     files = ["--values", ROOT / f"helm/checks/{values}.yaml"] if values else []
-    text = run(HELM, "template", "release", chart, "--namespace", "fleet", "--kube-version", version, *files, *more)
-    return text, [document for document in yaml.safe_load_all(text) if document]
+    text = run(HELM, "template", release, chart, "--namespace", "fleet", "--kube-version", KUBERNETES[-1], *files, *more)
+    return text, [document for document in yaml.load_all(text, Unique) if document]
 
 
 def pods(documents):
@@ -87,21 +100,26 @@ def chart_lints():
     return f"helm lint --strict, {len(MODES)} modes and the example"
 
 
+def validate(name, documents, versions):
+    """Core kinds by the schemas of Kubernetes, others by their own types."""
+    own = [document for document in documents if document["kind"] in OPERATORS_KINDS]
+    core = [document for document in documents if document["kind"] not in OPERATORS_KINDS]
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, part in (("own", own), ("core", core)):
+            (pathlib.Path(folder) / f"{kind}.yaml").write_text(yaml.safe_dump_all(part))
+        for version in versions:
+            said = run(PYTHON_BIN / "kubernetes-validate", "--strict", "-k", version, f"{folder}/core.yaml")
+            if "Couldn't find schema" in said:
+                raise Wrong(f"{name}: {said}")
+        if own:
+            run(STRICT, "kinds", f"{folder}/own.yaml")
+
+
 def manifests_are_valid():
     seen = 0
-    with tempfile.TemporaryDirectory() as folder:
-        for name, _, documents in rendered():
-            own = [document for document in documents if document["kind"] in OPERATORS_KINDS]
-            core = [document for document in documents if document["kind"] not in OPERATORS_KINDS]
-            for kind, part in (("own", own), ("core", core)):
-                (pathlib.Path(folder) / f"{kind}.yaml").write_text(yaml.safe_dump_all(part))
-            for version in KUBERNETES:
-                said = run(PYTHON_BIN / "kubernetes-validate", "--strict", "-k", version, f"{folder}/core.yaml")
-                if "Couldn't find schema" in said:
-                    raise Wrong(f"{name}: {said}")
-            if own:
-                run(STRICT, "kinds", f"{folder}/own.yaml")
-            seen += len(documents)
+    for name, _, documents in rendered():
+        validate(name, documents, KUBERNETES)
+        seen += len(documents)
     return f"{seen} manifests, strictly, Kubernetes {' and '.join(KUBERNETES)}, Gateway API and Prometheus operator by their own types"
 
 
@@ -200,6 +218,52 @@ def nothing_but_webhooks_is_routed():
     return f"{seen} routes, each the path of an account to a service of the webhook port"
 
 
+def routes_fit_a_gateway():
+    """A route has 16 rules at most, of 128 matches in all, and a rule eight by the first edition of the Gateway API."""
+    pushed = {"provider": "linxup", "webhook": {"token": {"env": "TOKEN"}}}
+    sizes = {"large": 300, **{f"small{n}": 1 for n in range(17)}}
+    units = [{"name": name, "accounts": [{"id": f"{name}_{n}", **pushed} for n in range(size)]} for name, size in sizes.items()]
+    polled = {"name": "polled", "accounts": json.loads(POLLED.removeprefix("accounts="))}
+    values = {"instances": [*units, polled], "gateway": {"enabled": True, "parentRefs": [{"name": "public"}]}}
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(values, file)
+        _, documents = render(None, "--values", file.name)
+    names, routed = set(), {}
+    for route in (document for document in documents if document["kind"] == "HTTPRoute"):
+        names.add(route["metadata"]["name"])
+        rules = route["spec"]["rules"]
+        if not 1 <= len(rules) <= 16 or not all(1 <= len(rule["matches"]) <= 8 for rule in rules):
+            raise Wrong(f"{route['metadata']['name']} has rules with {[len(rule['matches']) for rule in rules]} matches")
+        for rule in rules:
+            routed |= {match["path"]["value"]: rule["backendRefs"][0]["name"] for match in rule["matches"]}
+    of = "release-fleetbus"
+    if names != {f"{of}-large", f"{of}-large.2", f"{of}-large.3", *(f"{of}-small{n}" for n in range(17))}:
+        raise Wrong(f"the routes are {sorted(names)}")
+    if routed != {f"/webhooks/{account['id']}": f"{of}-{unit['name']}" for unit in units for account in unit["accounts"]}:
+        raise Wrong("not every account is routed to its own process")
+    (alone,) = [document for document in render("sidecar")[1] if document["kind"] == "HTTPRoute"]
+    if alone["metadata"]["name"] != of:
+        raise Wrong(f"the route of one process is {alone['metadata']['name']}")
+    return f"{len(routed)} accounts of {len(units)} processes in {len(names)} routes"
+
+
+def notes_name_mounted_tokens():
+    with tempfile.TemporaryDirectory() as folder:
+        chart = pathlib.Path(folder) / "fleetbus"
+        shutil.copytree(CHART, chart)
+        # Helm shows notes where there is a cluster: here they are part of a manifest.
+        notes = (chart / "templates/NOTES.txt").read_text()
+        (chart / "templates/_notes.tpl").write_text(f'{{{{ define "notes" }}}}{notes}{{{{ end }}}}')
+        (chart / "templates/notes.yaml").write_text('{kind: Notes, metadata: {name: notes}, text: {{ include "notes" . | toJson }}}')
+        for mode, secrets in (("instances", ["fleetbus-admin/token"] * 2), ("deployment", [])):
+            text, documents = render(mode, chart=chart)
+            (notes,) = [document["text"] for document in documents if document["kind"] == "Notes"]
+            named = re.findall(r"--token-file /run/secrets/fleetbus/(\S+)", notes)
+            if named != secrets or any(f'path: "{secret}"' not in text for secret in secrets):
+                raise Wrong(f"{mode}: the notes name {named}")
+    return "the commands that Helm prints name the admin token's file where there is one, and the pod mounts it"
+
+
 def stops_are_waited_for():
     bounds = {}
     source = (ROOT / "src/app.rs").read_text()
@@ -237,59 +301,38 @@ def sidecar_is_native():
     return "the example's sidecar starts first, restarts by itself, has three probes and a claim"
 
 
-# What is refused: (values of a mode, what is set beside, what is said).
-REFUSED = [
-    ("deployment", ["replicas=2"], "an account lives in exactly one process"),
-    ("instances", ["instances[0].replicas=3"], "an account lives in exactly one process"),
-    ("instances", ["instances[1].accounts[0].id=acme"], "account acme is in north and in south"),
-    ("instances", ["instances[1].name=north"], "the name north is there twice"),
-    ("instances", ["instances[0].name=North"], "/instances/0/name"),
-    ("instances", ["replicas=-1"], "/replicas"),
-    ("instances", ["replicas=one"], "/replicas"),
-    ("instances", ["mode=cluster"], "/mode"),
-    ("instances", ["autoscaling.enabled=true"], "autoscaling"),
-    ("instances", ["image.digest=sha256:abc"], "/image/digest"),
-    ("instances", ["config.data_dir=/tmp"], "data_dir"),
-    ("instances", ["config.admin.address=0.0.0.0:1"], "address"),
-    ("instances", ["config.listen.address=0.0.0.0:1"], "listen"),
-    ("instances", ["config.delivery.publish_deadlin=1s"], "publish_deadlin"),
-    ("instances", ["config.delivery.drain_delay=5"], "/config/delivery/drain_delay"),
-    ("instances", ["config.bus.kafka.properties.sasl\\.password.value=literal"], "sasl.password"),
-    ("deployment", ["accounts[0].webhook.token=literal"], "/accounts/0/webhook/token"),
-    ("deployment", ["accounts[0].id=with space"], "/accounts/0/id"),
-    ("deployment", ["accounts[0].provider=nobody"], "/accounts/0/provider"),
-    ("deployment", ["accounts[0].webhook.token.secret.key="], "key"),
-    ("deployment", ["persistence.existingClaim="], "it takes a claim that is there"),
-    ("deployment", ["persistence.acceptLoss=true"], "for mode sidecar only"),
-    ("deployment", ["persistence.accessMode=ReadWriteMany"], "/persistence/accessMode"),
-    ("deployment", ["terminationGracePeriodSeconds=30"], "a stop may take 60 s"),
-    ("deployment", ["ingress.host="], "ingress.enabled needs ingress.host"),
-    ("deployment", ["gateway.enabled=true"], "gateway.enabled needs gateway.parentRefs"),
-    ("deployment", ["mode=instances"], "accounts belong into an entry of instances"),
-    ("deployment", ["service.type=ExternalName"], "/service/type"),
-    ("deployment", ["ports.webhook=0"], "/ports/webhook"),
-    ("deployment", ["podDisruptionBudget.maxUnavailable=2"], "/podDisruptionBudget/maxUnavailable"),
-    ("sidecar", ["persistence.acceptLoss=false"], "would be lost with the pod"),
-    ("sidecar", ["sidecar.selectorLabels=null"], "sidecar.selectorLabels must name the labels"),
-    ("sidecar", ["sidecar.selectorLabels=null", "gateway.enabled=false", "serviceMonitor.enabled=true"], "with a route or a monitor"),
-    ("sidecar", ["persistence.existingClaim=fleetbus"], "and one is named"),
-    ("instances", ["persistence.existingVolume=data"], "for mode sidecar only"),
-    ("instances", ["persistence.existingClaim=fleetbus"], "is there for two instances"),
-    ("instances", ["fullnameOverride=a-name-that-is-far-too-long-for-it", "instances[0].name=north-america-east-1"], "a name of 55 characters"),
-]
+def options(settings):
+    """What sets them."""
+    for setting in settings:
+        is_json = re.match(r'[^=]+=[\["{]', setting)
+        yield from ("--set-json" if is_json else "--set", setting)
+
+
+def refuse(mode, settings, said, release="release"):
+    try:
+        render(mode, *options(settings), release=release)
+    except Wrong as refused:
+        if said not in str(refused):
+            raise Wrong(f"{mode} with {settings} is refused, but not for `{said}`: {refused}") from None
+    else:
+        raise Wrong(f"{mode} with {settings} is taken, and should be refused for `{said}`")
 
 
 def wrong_values_are_refused():
     for mode, settings, said in REFUSED:
-        setting = [part for value in settings for part in ("--set", value)]
-        try:
-            render(mode, *setting)
-        except Wrong as refused:
-            if said not in str(refused):
-                raise Wrong(f"{mode} with {settings} is refused, but not for `{said}`: {refused}") from None
-        else:
-            raise Wrong(f"{mode} with {settings} is taken, and should be refused for `{said}`")
-    return f"{len(REFUSED)} wrong values, each refused for its reason"
+        refuse(mode, settings, said)
+    refuse("deployment", [], "123-fleetbus is no name of a Service", release="123")
+    return f"{len(REFUSED) + 1} wrong values, each refused for its reason"
+
+
+def right_values_are_taken():
+    """As a release whose name looks like a number."""
+    for mode, settings, made in TAKEN:
+        text, documents = render(mode, "--set", "fullnameOverride=fleet", *options(settings), release="123")
+        if made not in text:
+            raise Wrong(f"{mode} with {settings} does not render `{made}`")
+        validate(f"{mode} with {settings}", documents, KUBERNETES[-1:])
+    return f"{len(TAKEN)} sets of values that are unset, look like numbers or are just large enough"
 
 
 def image_copies_what_is_there():
@@ -440,9 +483,12 @@ CHECKS = [
     pods_are_restricted,
     configurations_are_valid,
     nothing_but_webhooks_is_routed,
+    routes_fit_a_gateway,
     stops_are_waited_for,
     sidecar_is_native,
     wrong_values_are_refused,
+    right_values_are_taken,
+    notes_name_mounted_tokens,
     examples_of_the_pages_are_values,
     image_copies_what_is_there,
     compose_starts_what_it_says,

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What can be seen of the image without a container engine: the release binary in a bare root folder that deploy/image/root.sh
-# lays out (the same that the Dockerfile's last stage copies), started read-only, as a user without rights, as process 1 of
+# lays out and the Dockerfile's last stage copies, started read-only, as a user without rights, as process 1 of
 # its own process, mount and network namespaces. It must become ready, take a webhook, and end with 0 at SIGTERM.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -24,11 +24,30 @@ tidy() {
 }
 trap tidy EXIT
 
-deploy/image/root.sh "$binary" "$root"
-# What an engine adds: a configuration, the volume.
-mkdir "$work/data" "$work/mounted"
-chown 65532:65532 "$work/data"
+# The Dockerfile's own line, whose / is a folder here.
+build=$work/build
+mkdir "$build"
+layout=$(sed -nE "/^RUN deploy.image.root.sh /{s/^RUN //; s| /| $build/|g; s|target/release/fleetbus|\"\$binary\"|; p}" Dockerfile)
+eval "${layout:?the Dockerfile does not run root.sh}"
+# Its COPYs, as BuildKit does them: a folder that is made gets the owner, one that is there keeps its own.
+while read -r owner source target; do
+  kept=$owner
+  [ ! -d "$root$target" ] || kept=$(stat -c %u:%g "$root$target")
+  mkdir -p "$root$target"
+  cp -a "$build$source/." "$root$target"
+  chown -Rh "$owner" "$root$target"
+  chown "$kept" "$root$target"
+done < <(awk '/^COPY --from=build / { print ($3 ~ /^--chown=/ ? substr($3, 9) : "0:0"), $(NF - 1), $NF }' Dockerfile)
+# What an engine adds: a configuration, and a new volume, which is filled from the image's folder and has its owner.
+mkdir "$work/mounted"
+cp -a "$root/data" "$work/data"
 cp deploy/image/check.yaml "$work/mounted/fleetbus.yaml"
+
+# Where the image's OpenSSL looks for CAs, as it names the place itself.
+openssl=$(find "$root" -name 'libcrypto.so*' -exec grep -aohm 1 'OPENSSLDIR: "[^"]*"' {} + | cut -d '"' -f 2 || true)
+trusted=$root$openssl/cert.pem
+[ -L "$trusted" ] && trusted=$root$(readlink "$trusted")
+grep -qs 'BEGIN CERTIFICATE' "$trusted" || fail "OpenSSL finds no CA certificates in the image: ${openssl:-no libcrypto}/cert.pem"
 
 inside='
   mount --make-rprivate /

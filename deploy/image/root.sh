@@ -8,7 +8,7 @@ binary=$1 root=$2
 case $root in '' | /) echo "root.sh: not into /" >&2; exit 64 ;; esac
 # Nothing of an earlier layout stays.
 rm -rf "$root"
-mkdir -p "$root/etc/fleetbus" "$root/etc/ssl/certs" "$root/usr/bin" "$root/usr/share/doc" "$root/var/lib/dpkg/status.d"
+mkdir -p "$root/etc/fleetbus" "$root/etc/ssl/certs" "$root/usr/bin" "$root/usr/lib/ssl" "$root/usr/share/doc" "$root/var/lib/dpkg/status.d"
 # Where a container's kernel file systems and its volume are mounted; a read-only root cannot grow them.
 mkdir -p "$root/data" "$root/dev" "$root/proc" "$root/sys" "$root/tmp"
 install -m 755 "$binary" "$root/usr/bin/fleetbus"
@@ -37,6 +37,8 @@ done < "$root.packages"
 rm "$root.libraries" "$root.packages"
 
 cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
+# Where Debian's OpenSSL looks, by which Kafka's client speaks TLS.
+ln -s /etc/ssl/certs/ca-certificates.crt "$root/usr/lib/ssl/cert.pem"
 echo 'fleetbus:x:65532:65532:fleetbus:/data:/usr/sbin/nologin' > "$root/etc/passwd"
 echo 'fleetbus:x:65532:' > "$root/etc/group"
 # Without it the C library asks DNS before /etc/hosts.

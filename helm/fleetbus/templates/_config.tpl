@@ -36,6 +36,16 @@ mounted; no secret is ever written into the configuration.
 {{- $found | uniq | toJson -}}
 {{- end -}}
 
+{{/* Where the admin token is mounted, if one is a secret of Kubernetes: an option of the commands that ask the operator API. */}}
+{{- define "fleetbus.tokenFile" -}}
+{{- $admin := default dict .config.admin -}}
+{{- $secrets := list -}}
+{{- range prepend (default list $admin.tokens) $admin -}}
+{{- with (default dict .token).secret -}}{{- $secrets = append $secrets . -}}{{- end -}}
+{{- end -}}
+{{- with first $secrets }} --token-file /run/secrets/fleetbus/{{ .name }}/{{ .key }}{{ end -}}
+{{- end -}}
+
 {{/* How long a stop may take, in seconds: what it goes on accepting for, rounded up, and the bounds of src/app.rs. */}}
 {{- define "fleetbus.grace" -}}
 {{- $delay := default "5s" (default dict .unit.config.delivery).drain_delay -}}

@@ -14,8 +14,8 @@
 {{- end -}}
 
 {{- define "fleetbus.selector" -}}
-app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 {{- with .unit.instance }}
 fleetbus.io/instance: {{ . | quote }}
 {{- end }}
@@ -24,13 +24,17 @@ fleetbus.io/instance: {{ . | quote }}
 {{/* Of the pods of `helm test`, which no Service and no other policy may select. */}}
 {{- define "fleetbus.testLabels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}-test
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
-{{- define "fleetbus.labels" -}}
+{{- define "fleetbus.podLabels" -}}
 {{ include "fleetbus.selector" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/component: bridge
+{{- end -}}
+
+{{- define "fleetbus.labels" -}}
+{{ include "fleetbus.podLabels" . }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
 {{- end -}}

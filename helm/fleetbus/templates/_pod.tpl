@@ -35,8 +35,9 @@ ports:
   - name: admin
     containerPort: {{ .root.Values.ports.admin }}
 # It waits up to 30 s for the lock of the volume, and then counts what is parked.
+# Both answer once the store is open. One that is full while the bus is away is not ready either: a restart would not mend it.
 startupProbe:
-  httpGet: { path: /readyz, port: admin }
+  httpGet: { path: /healthz, port: admin }
   periodSeconds: 1
   timeoutSeconds: 3
   failureThreshold: 120
@@ -53,7 +54,7 @@ livenessProbe:
 resources: {{- toYaml .unit.resources | nindent 2 }}
 securityContext: {{- include "fleetbus.securityContext" . | nindent 2 }}
 volumeMounts:
-  - name: {{ include "fleetbus.dataVolume" . }}
+  - name: {{ include "fleetbus.dataVolume" . | quote }}
     mountPath: /data
   - name: fleetbus-config
     mountPath: /etc/fleetbus
@@ -81,7 +82,7 @@ volumeMounts:
 {{- define "fleetbus.volumes" -}}
 - name: fleetbus-config
   configMap:
-    name: {{ .unit.name }}
+    name: {{ .unit.name | quote }}
 {{- with include "fleetbus.secrets" . | fromJsonArray }}
 - name: fleetbus-secrets
   projected:
@@ -90,20 +91,20 @@ volumeMounts:
     sources:
       {{- range . }}
       - secret:
-          name: {{ .name }}
+          name: {{ .name | quote }}
           items: [{ key: {{ .key | quote }}, path: {{ printf "%s/%s" .name .key | quote }} }]
       {{- end }}
 {{- end }}
 {{- with .root.Values.tls.secretName }}
 - name: fleetbus-tls
   secret:
-    secretName: {{ . }}
+    secretName: {{ . | quote }}
     defaultMode: 0444
 {{- end }}
 {{- with .unit.persistence.existingClaim }}
 - name: fleetbus-data
   persistentVolumeClaim:
-    claimName: {{ . }}
+    claimName: {{ . | quote }}
 {{- end }}
 {{- if .unit.persistence.acceptLoss }}
 - name: fleetbus-data
@@ -118,9 +119,7 @@ volumeMounts:
 {{- define "fleetbus.podTemplate" -}}
 metadata:
   labels:
-    {{- include "fleetbus.selector" . | nindent 4 }}
-    app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-    app.kubernetes.io/component: bridge
+    {{- include "fleetbus.podLabels" . | nindent 4 }}
     {{- with .root.Values.podLabels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -131,7 +130,7 @@ metadata:
     {{- toYaml . | nindent 4 }}
     {{- end }}
 spec:
-  serviceAccountName: {{ include "fleetbus.serviceAccount" .root }}
+  serviceAccountName: {{ include "fleetbus.serviceAccount" .root | quote }}
   automountServiceAccountToken: false
   enableServiceLinks: false
   terminationGracePeriodSeconds: {{ include "fleetbus.grace" . }}
@@ -147,7 +146,7 @@ spec:
   imagePullSecrets: {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- with .root.Values.priorityClassName }}
-  priorityClassName: {{ . }}
+  priorityClassName: {{ . | quote }}
   {{- end }}
   containers:
     - {{ include "fleetbus.container" . | nindent 6 | trim }}
