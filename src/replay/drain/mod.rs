@@ -466,7 +466,7 @@ impl Drain {
         if !delivered.is_empty() {
             faults::point(Point::InDrain);
             shared.acknowledged.fetch_add(delivered.len() as u64, Ordering::Relaxed);
-            shared.rows.delivered(&delivered);
+            shared.rows.delivered(key, &delivered);
         }
         live |= self.book(key, run);
         match (stuck, live) {

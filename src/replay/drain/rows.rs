@@ -1,15 +1,15 @@
 //! Between the drain's lanes and the store's thread: what lanes want to read while a question is out is asked together, and what
-//! was delivered is deleted together. Invariant: whatever is delivered is given to the store to delete before anything
-//! more is read, so that no lane reads a row that it has delivered.
+//! was delivered is deleted together. Invariant: what a lane delivered is given to the store to delete before that lane is read
+//! from its beginning, so that none reads a row that it has delivered.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use crate::replay::{AskError, Kept, LaneRows, Parked, Seq, Store};
+use crate::replay::{AskError, Kept, LaneKey, LaneRows, Parked, Seq, Store};
 
 /// Lanes of one question.
 const GANG: usize = 128;
@@ -26,10 +26,11 @@ struct Wish {
     answer: oneshot::Sender<Answer>,
 }
 
-/// What is to be deleted, and since when it waits; none where nothing does.
+/// What is to be deleted and whose it is, and since when it waits; none where nothing does.
 #[derive(Default)]
 struct Delivered {
     seqs: Vec<Seq>,
+    lanes: HashSet<LaneKey>,
     since: Option<Instant>,
 }
 
@@ -66,7 +67,10 @@ impl Rows {
                 self.rung.notified().await;
                 continue;
             }
-            self.delete();
+            // Each deletion is a transaction with an fsync: reads that do not need one do without.
+            if gang.iter().any(|wish| self.would_see_delivered(&wish.rows)) {
+                self.delete();
+            }
             let wanted = gang.iter().map(|wish| wish.rows.clone()).collect();
             match self.store.read_lanes(wanted).await {
                 Ok(found) => {
@@ -91,12 +95,20 @@ impl Rows {
         }
     }
 
-    /// These are acknowledged: they are deleted soon, together with others.
-    pub(super) fn delivered(&self, seqs: &[Seq]) {
+    /// A lane is read on after what it has delivered; only from its beginning is that still there.
+    fn would_see_delivered(&self, rows: &LaneRows) -> bool {
+        rows.after.is_none() && self.delivered.lock().lanes.contains(&rows.lane)
+    }
+
+    /// These of a lane are acknowledged: they are deleted soon, together with others.
+    pub(super) fn delivered(&self, lane: &LaneKey, seqs: &[Seq]) {
         let many = {
             let mut delivered = self.delivered.lock();
             delivered.since.get_or_insert_with(Instant::now);
             delivered.seqs.extend_from_slice(seqs);
+            if !delivered.lanes.contains(lane) {
+                delivered.lanes.insert(lane.clone());
+            }
             delivered.seqs.len() >= DELIVERED
         };
         if many {

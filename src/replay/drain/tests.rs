@@ -82,7 +82,7 @@ async fn no_lane_reads_a_row_that_it_has_delivered() {
             let wanted = LaneRows { lane: lane(), after: None, rows: 1, bytes: 1 << 20 };
             let read = rows.read(wanted).await.unwrap();
             assert_eq!(read.iter().map(Kept::<Parked>::seq).collect::<Vec<_>>(), [Seq(first)]);
-            rows.delivered(&[Seq(first)]);
+            rows.delivered(&lane(), &[Seq(first)]);
             assert!(rows.due().is_some(), "deleted soon, whatever comes");
         }
     };
@@ -93,6 +93,28 @@ async fn no_lane_reads_a_row_that_it_has_delivered() {
     rows.delete();
     assert_eq!(rows.due(), None);
     assert_eq!(waiting(&store).await, 0);
+    store.close();
+    thread.join().unwrap();
+}
+
+#[tokio::test]
+async fn what_was_delivered_is_not_deleted_for_the_reading_of_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, thread) = store(dir.path()).await;
+    let rows = Rows::new(store.clone());
+    let other = LaneKey { subject: "other".into(), ..lane() };
+    let read = async {
+        rows.delivered(&lane(), &[Seq(1)]);
+        for (lane, after, waits) in [(other, None, true), (lane(), Some(Seq(1)), true), (lane(), None, false)]
+        {
+            rows.read(LaneRows { lane, after, rows: 1, bytes: 1 << 20 }).await.unwrap();
+            assert_eq!(rows.due().is_some(), waits);
+        }
+    };
+    tokio::select! {
+        () = read => {}
+        never = rows.serve() => match never {},
+    }
     store.close();
     thread.join().unwrap();
 }
