@@ -249,6 +249,7 @@ impl Snapshot {
             oldest_for_operator: None,
             expiring_for_bus: 0,
             expiring_for_operator: 0,
+            refuses_for_bus: false,
             queued_parks: 0,
             queued_changes: 0,
             file_bytes: 0,

@@ -62,11 +62,16 @@ fn bus_refuses(snapshot: &Snapshot) -> bool {
     snapshot.breaker_open || snapshot.bus == BusState::Unavailable
 }
 
+/// No row fits exactly into what is left of a full store. One that is refused while there is much room was a large request's.
 fn store_refuses(snapshot: &Snapshot) -> bool {
     match snapshot.store.health {
-        StoreHealth::Well => snapshot.bytes_for_bus(None) >= snapshot.capacity_for_bus(),
+        StoreHealth::Well => snapshot.store.refuses_for_bus && is_nearly_full(snapshot),
         StoreHealth::Full | StoreHealth::Failing | StoreHealth::Broken => true,
     }
+}
+
+fn is_nearly_full(snapshot: &Snapshot) -> bool {
+    snapshot.bytes_for_bus(None) * 100 >= snapshot.capacity_for_bus() * NEARLY_FULL
 }
 
 fn findings(snapshot: &Snapshot, accounts: &[Account]) -> Vec<Finding> {
@@ -95,8 +100,8 @@ fn findings(snapshot: &Snapshot, accounts: &[Account]) -> Vec<Finding> {
     if snapshot.refused_topics > 0 {
         find("topics-refused", format!("the bus refuses {} topics", snapshot.refused_topics));
     }
-    let (used, capacity) = (snapshot.bytes_for_bus(None), snapshot.capacity_for_bus());
-    if used * 100 >= capacity * NEARLY_FULL {
+    if is_nearly_full(snapshot) {
+        let (used, capacity) = (snapshot.bytes_for_bus(None), snapshot.capacity_for_bus());
         find("store-nearly-full", format!("{used} of {capacity} bytes for what waits for the bus are used"));
     }
     for account in accounts {
@@ -162,15 +167,19 @@ mod tests {
         let open: Change = |s| s.breaker_open = true;
         let full: Change = |s| s.store.health = StoreHealth::Full;
         let failing: Change = |s| s.store.health = StoreHealth::Failing;
-        let spent: Change = |s| parked(s, 9_000);
+        let nearly: Change = |s| parked(s, 8_999);
+        let refuses: Change = |s| s.store.refuses_for_bus = true;
         check(&[], None, &[]);
         check(&[away], None, &["bus-unavailable"]);
         check(&[open], None, &["breaker-open"]);
         check(&[full], None, &["disk-full"]);
-        check(&[spent], None, &["store-nearly-full", "quota-nearly-spent"]);
+        check(&[nearly, refuses], None, &["store-nearly-full", "quota-nearly-spent"]);
         check(&[away, full], BOTH, &["disk-full", "bus-unavailable"]);
         check(&[open, failing], BOTH, &["store-failing", "breaker-open"]);
-        check(&[away, spent], BOTH, &["bus-unavailable", "store-nearly-full", "quota-nearly-spent"]);
+        let found = ["bus-unavailable", "store-nearly-full", "quota-nearly-spent"];
+        check(&[away, nearly], None, &found);
+        check(&[away, nearly, refuses], BOTH, &found);
+        check(&[away, refuses], None, &["bus-unavailable"]);
     }
 
     #[test]

@@ -101,6 +101,8 @@ pub struct StoreStats {
     pub expiring_for_bus: u64,
     /// The same for the operator.
     pub expiring_for_operator: u64,
+    /// Whether the last who came for room to wait for the bus in found none.
+    pub refuses_for_bus: bool,
     /// Rows that wait to be written.
     pub queued_parks: u64,
     /// Rows that wait to be deleted, freed or marked.

@@ -526,6 +526,7 @@ impl Store {
             expiring_for_bus: ledger.older_than(Population::Bus, soon),
             expiring_for_operator: ledger.older_than(Population::Unfit, soon)
                 + ledger.older_than(Population::Raw, soon),
+            refuses_for_bus: ledger.refuses_for_bus(),
             queued_parks: parks as u64,
             queued_changes: changes as u64,
             file_bytes: shared.file_bytes.load(Ordering::Relaxed),

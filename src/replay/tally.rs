@@ -209,6 +209,8 @@ pub(super) struct Ledger {
     operator: Count,
     reserved: Room,
     ages: BTreeMap<(Population, i64), u64>,
+    /// Whether the last who came for room to wait for the bus in found none in the whole store.
+    refuses_for_bus: bool,
 }
 
 #[derive(Debug, Default)]
@@ -317,7 +319,9 @@ impl Ledger {
     /// Reserves room for rows that will be parked.
     pub(super) fn reserve(&mut self, account: &AccountId, room: Room, quotas: &Quotas) -> Result<(), NoRoom> {
         if room.bus > 0 {
-            self.has_room_for_bus(account, room.bus, quotas)?;
+            let found = self.has_room_for_bus(account, room.bus, quotas);
+            self.refuses_for_bus = matches!(found, Err(NoRoom::Store));
+            found?;
         }
         if room.operator > 0 {
             self.has_room_for_operator(account, room.operator, quotas.operator)?;
@@ -328,6 +332,11 @@ impl Ledger {
             reserved.operator += room.operator;
         }
         Ok(())
+    }
+
+    /// Whether the last who came for room to wait for the bus in found none in the whole store.
+    pub(super) const fn refuses_for_bus(&self) -> bool {
+        self.refuses_for_bus
     }
 
     fn has_room_for_bus(&self, account: &AccountId, bytes: u64, quotas: &Quotas) -> Result<(), NoRoom> {
@@ -459,9 +468,12 @@ mod tests {
         let acme = AccountId::new("acme");
         assert_eq!(ledger.reserve(&acme, bus(60), &quotas(100, 1000)), Ok(()));
         assert_eq!(ledger.reserve(&acme, bus(41), &quotas(100, 1000)), Err(NoRoom::Account));
+        assert!(!ledger.refuses_for_bus(), "an account has none: others do");
         assert_eq!(ledger.reserve(&AccountId::new("other"), bus(41), &quotas(100, 100)), Err(NoRoom::Store));
+        assert!(ledger.refuses_for_bus());
         ledger.release(&acme, bus(60));
         assert_eq!(ledger.reserve(&acme, bus(100), &quotas(100, 100)), Ok(()));
+        assert!(!ledger.refuses_for_bus());
     }
 
     #[test]
