@@ -3,7 +3,7 @@
 
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,6 +82,8 @@ impl DataDir {
             .create(true)
             .truncate(false)
             .write(true)
+            // Who may open it may hold it. Those of the folder's group may have to take it over.
+            .mode(0o660)
             .open(&file)
             .map_err(|e| unwritable(&file, e))?;
         let deadline = tokio::time::Instant::now() + patience;
@@ -140,6 +142,17 @@ fn make(path: &Path) -> io::Result<()> {
     if grown.is_empty() {
         return Ok(());
     }
+    match path.symlink_metadata() {
+        Ok(found) if found.is_symlink() => {
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "it is a link to a folder that is not there",
+            ));
+        }
+        Ok(_) => return Err(io::Error::new(io::ErrorKind::NotADirectory, "it is not a folder")),
+        // It is missing, or making it says what is wrong.
+        Err(_) => {}
+    }
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     grown.iter().try_for_each(|folder| File::open(folder)?.sync_all())
 }
@@ -174,5 +187,16 @@ mod tests {
         assert!(grown(&path).is_empty());
         assert_eq!(grown(&there.join("a/d")), [there.join("a")]);
         assert_eq!(grown(Path::new("no-such-folder/b")), [Path::new("no-such-folder"), Path::new(".")]);
+    }
+
+    #[test]
+    fn what_is_in_a_folders_place_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let [file, link] = ["file", "link"].map(|name| dir.path().join(name));
+        std::fs::write(&file, "").unwrap();
+        std::os::unix::fs::symlink(dir.path().join("nowhere"), &link).unwrap();
+        let said = |path: &Path| make(path).unwrap_err().to_string();
+        assert_eq!(said(&file), "it is not a folder");
+        assert_eq!(said(&link), "it is a link to a folder that is not there");
     }
 }
