@@ -289,7 +289,7 @@ impl Walk<'_> {
 
 /// Whether a property's value is a secret.
 fn is_secret(name: &str) -> bool {
-    ["password", "secret", "key", "token"].iter().any(|end| name.ends_with(end)) || name == "ssl.key.pem"
+    ["password", "passphrase", "secret", "key", "key.pem", "token"].iter().any(|end| name.ends_with(end))
 }
 
 fn is_host_and_port(text: &str) -> bool {
