@@ -101,8 +101,10 @@ impl Look<'_> {
     }
 
     fn event(&mut self, event: &mut pb::FleetEvent) {
+        let subject = if is_about_tracker(event) { event.subject.as_str() } else { "" };
         if let Some(pb::Tracker { imei, id, serial_number, uuid, custom_data, .. }) = &mut event.tracker {
-            self.overlay(Kind::Tracker, &[imei, id, serial_number, uuid], custom_data);
+            // The message may have no IMEI where the directory knows it.
+            self.overlay(Kind::Tracker, &[imei, subject, id, serial_number, uuid], custom_data);
         }
         if let Some(pb::Vehicle { vin, license_plate, name, custom_data, .. }) = &mut event.vehicle {
             self.overlay(Kind::Vehicle, &[vin, license_plate, name], custom_data);
@@ -150,6 +152,26 @@ impl Look<'_> {
                 self.place(left.last_seen.as_mut());
             }
         }
+    }
+}
+
+/// Whether the subject is a tracker.
+const fn is_about_tracker(event: &pb::FleetEvent) -> bool {
+    use pb::fleet_event::Body;
+    match &event.body {
+        Some(
+            Body::Position(_)
+            | Body::Trip(_)
+            | Body::Stop(_)
+            | Body::Usage(_)
+            | Body::Alert(_)
+            | Body::GeofenceCrossing(_)
+            | Body::TrackerChange(_),
+        ) => true,
+        Some(
+            Body::GeofenceDefinition(_) | Body::Media(_) | Body::ItemSighting(_) | Body::ItemLeftBehind(_),
+        )
+        | None => false,
     }
 }
 
@@ -238,6 +260,20 @@ mod tests {
             1_000,
             r#"{"id":"an-id","tracker":{"id":"17","imei":"350000000000017","customData":{"cost":{"center":7.0},"depot":"north","team":"b"}},"vehicle":{"name":"Truck 1","customData":{"axles":3.0}},"geofenceCrossing":{"geofence":{"id":"9","customData":{"gate":null}}}}"#,
         );
+    }
+
+    #[test]
+    fn a_tracker_is_found_by_the_imei_that_only_the_directory_knew() {
+        let shelf = shelf(&[(Kind::Tracker, "350000000000101", r#"{"depot":"east"}"#)]);
+        let found = |body| {
+            let tracker = pb::Tracker { id: "101".to_owned(), ..pb::Tracker::default() };
+            let subject = "350000000000101".to_owned();
+            let event = pb::FleetEvent { subject, tracker: Some(tracker), body: Some(body), ..event() };
+            enrich(event, &acme(), &shelf, 1_000).tracker.unwrap().custom_data.is_some()
+        };
+        use pb::fleet_event::Body;
+        assert!(found(Body::Position(pb::Position::default())));
+        assert!(!found(Body::Media(pb::Media::default())), "of that it is the media's id");
     }
 
     #[test]
