@@ -4,6 +4,7 @@
 //! One task owns all attempts. ADR 0008 has what async-nats reports on a disconnect in flight.
 
 mod errors;
+mod inbox;
 mod limit;
 mod login;
 mod promise;
@@ -11,7 +12,6 @@ mod silence;
 mod stream;
 mod subjects;
 
-use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,13 +19,13 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use async_nats::connection::State;
-use async_nats::jetstream;
-use async_nats::jetstream::context::{ContextBuilder, PublishError, PublishErrorKind};
-use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::{
     Client, ClientError, ConnectErrorKind, ConnectOptions, Event, HeaderMap, HeaderName, Server, ServerError,
+    Subscriber, header,
 };
 use futures_util::StreamExt as _;
+use futures_util::future::OptionFuture;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::error::TrySendError;
@@ -39,6 +39,7 @@ use crate::config;
 use crate::deliver::seldom::Seldom;
 use crate::event::Text;
 use errors::{Reaction, Sending, Stream, reaction};
+use inbox::{Connection, Ended, Waiting, hear};
 use limit::{Limit, Open, Sizes, TooLarge};
 use login::Login;
 use silence::Heard;
@@ -64,8 +65,8 @@ const OTHER_STREAM: Duration = Duration::from_secs(60);
 const TOO_LARGE: &str = "maximum payload violation";
 /// In the server's words where the user may not subscribe: to the inbox, and no acknowledgement arrives.
 const MAY_NOT_SUBSCRIBE: &str = "permissions violation for subscription";
-/// Subjects that the server refused lately, at most.
-const REFUSED: usize = 1_024;
+/// Messages that the task takes over at once.
+const BATCH: usize = 64;
 
 /// See the module.
 pub struct NatsBus {
@@ -73,13 +74,8 @@ pub struct NatsBus {
     options: tokio::sync::Mutex<Option<ConnectOptions>>,
     door: mpsc::Sender<(Message, Ticket)>,
     inside: tokio::sync::Mutex<mpsc::Receiver<(Message, Ticket)>>,
+    answers: tokio::sync::Mutex<Option<Subscriber>>,
     shared: Arc<Shared>,
-}
-
-/// A client, and what it publishes by.
-struct Connection {
-    client: Client,
-    jetstream: jetstream::Context,
 }
 
 struct Shared {
@@ -96,9 +92,7 @@ struct Shared {
     connections: watch::Sender<u64>,
     /// For how many ms one message id is sent again.
     window_ms: AtomicU64,
-    violations: Mutex<HashMap<String, Instant>>,
-    /// Rises with every refusal of a subject.
-    refusals: watch::Sender<u64>,
+    waiting: Waiting,
     seen: Mutex<Seen>,
     unanswered: Unanswered,
     heard: Heard,
@@ -123,8 +117,7 @@ impl Shared {
             turned_away: AtomicBool::new(false),
             connections: watch::Sender::new(0),
             window_ms: AtomicU64::new(millis(WINDOW)),
-            violations: Mutex::default(),
-            refusals: watch::Sender::new(0),
+            waiting: Waiting::default(),
             seen: Mutex::default(),
             unanswered: Unanswered::default(),
             heard: Heard::default(),
@@ -139,7 +132,18 @@ impl Shared {
     /// How much longer the first connection is waited for.
     fn begins(&self) -> Option<Duration> {
         let left = BEGINNING.checked_sub(self.opened.elapsed()).filter(|left| !left.is_zero());
-        left.filter(|_| *self.connections.borrow() == 0)
+        left.filter(|_| self.connections() == 0)
+    }
+
+    /// How many connections there were.
+    fn connections(&self) -> u64 {
+        *self.connections.borrow()
+    }
+
+    /// Until there is another connection than there were so many of, but not for longer.
+    async fn next_connection(&self, seen: u64, patience: Duration) {
+        let mut connections = self.connections.subscribe();
+        timeout(patience, connections.wait_for(|count| *count != seen)).await.map(drop).unwrap_or_default();
     }
 
     fn happened(&self, event: &Event) {
@@ -152,6 +156,7 @@ impl Shared {
                 self.limit.lock().heard(Instant::now());
                 *self.why_not.lock() = None;
                 self.connections.send_modify(|count| *count += 1);
+                self.waiting.disconnected();
                 tracing::info!("nats.connected");
             }
             Event::Disconnected | Event::Closed => {
@@ -160,13 +165,7 @@ impl Shared {
             }
             Event::ServerError(ServerError::Other(text)) => {
                 if let Some(subject) = violated_subject(text) {
-                    let mut violations = self.violations.lock();
-                    if violations.len() >= REFUSED {
-                        violations.clear();
-                    }
-                    violations.insert(subject.to_ascii_lowercase(), Instant::now());
-                    drop(violations);
-                    self.refusals.send_modify(|count| *count += 1);
+                    self.waiting.forbidden(subject);
                     // Its words name the subject, and so the vehicle.
                     tracing::debug!(error = "no permission to publish", "nats.server_error");
                 } else {
@@ -220,12 +219,6 @@ impl Shared {
             tracing::error!("nats.login_refused");
         }
     }
-
-    /// Whether the server refused this subject since `since`.
-    fn is_refused(&self, subject: &str, since: Instant) -> bool {
-        let subject = subject.to_ascii_lowercase();
-        self.violations.lock().get(&subject).is_some_and(|at| *at >= since)
-    }
 }
 
 /// Whether the client says that the server refused who it is. It hands on the kind's words, and what follows them at most.
@@ -278,6 +271,7 @@ impl NatsBus {
             options: tokio::sync::Mutex::new(Some(options)),
             door,
             inside: tokio::sync::Mutex::new(inside),
+            answers: tokio::sync::Mutex::new(None),
             shared,
         })
     }
@@ -324,17 +318,24 @@ impl NatsBus {
             tracing::error!(error = %error, "nats.cannot_connect");
         }
         let mut inside = self.inside.lock().await;
+        let answers = self.answers.lock().await.take();
+        let mut hearing =
+            pin!(OptionFuture::from(answers.map(|answers| hear(answers, &self.shared.waiting))));
         let mut attempts = FuturesUnordered::new();
+        let mut taken = Vec::with_capacity(BATCH);
         let mut asking = pin!(self.ask_where_nobody_answers());
         let mut moving = pin!(self.move_where_nothing_is_heard());
         loop {
+            let room = QUEUE.saturating_sub(attempts.len()).min(BATCH);
             tokio::select! {
                 () = stop.cancelled() => break,
+                Some(never) = &mut hearing => match never {},
                 never = &mut asking => match never {},
                 never = &mut moving => match never {},
                 Some(()) = attempts.next(), if !attempts.is_empty() => {}
-                Some((message, ticket)) = inside.recv(), if attempts.len() < QUEUE => {
-                    attempts.push(self.attempt(message, ticket));
+                _ = inside.recv_many(&mut taken, room), if room > 0 => {
+                    // It is large, and the set would move it more than once.
+                    attempts.extend(taken.drain(..).map(|(message, ticket)| Box::pin(self.attempt(message, ticket))));
                 }
             }
         }
@@ -354,9 +355,9 @@ impl NatsBus {
         if client.connection_state() == State::Connected {
             self.shared.connected.store(true, Ordering::Relaxed);
         }
-        let jetstream =
-            ContextBuilder::new().timeout(ACK).ack_timeout(ACK).max_ack_inflight(QUEUE).build(client.clone());
-        let connection = Arc::new(Connection { client, jetstream });
+        let (connection, answers) = Connection::new(client).await?;
+        *self.answers.lock().await = Some(answers);
+        let connection = Arc::new(connection);
         self.shared.connection.store(Some(Arc::clone(&connection)));
         Ok(connection)
     }
@@ -365,14 +366,14 @@ impl NatsBus {
     async fn attempt(&self, message: Message, ticket: Ticket) {
         let begun = Instant::now();
         let window = Duration::from_millis(self.shared.window_ms.load(Ordering::Relaxed));
-        let mut refusals = self.shared.refusals.subscribe();
-        let mut connections = self.shared.connections.subscribe();
         let mut sent = false;
         let mut asked = false;
         let mut every = AGAIN;
         let size = size_of(&message);
         let mut open = None;
         loop {
+            // Before it looks for one, so that none is missed.
+            let seen = self.shared.connections();
             let connection = self.shared.connection.load_full().filter(|_| self.is_available());
             let Some(connection) = connection else {
                 let pause = if sent { Some(AGAIN) } else { self.shared.begins() };
@@ -382,7 +383,7 @@ impl NatsBus {
                 if sent && begun.elapsed() >= window {
                     return ticket.resolve(Outcome::Unresolved);
                 }
-                timeout(pause, connections.changed()).await.ok();
+                self.shared.next_connection(seen, pause).await;
                 continue;
             };
             let sending = if sent { Sending::Again } else { Sending::First };
@@ -393,24 +394,9 @@ impl NatsBus {
             }
             open.get_or_insert_with(|| Open::new(&self.shared.sizes, size));
             sent = true;
-            connections.mark_unchanged();
-            let acknowledged = async {
-                let subject = String::from(&*message.topic);
-                connection.jetstream.send_publish(subject, publish(&message)).await?.await
-            };
-            tokio::pin!(acknowledged);
-            let ended = loop {
-                tokio::select! {
-                    ended = &mut acknowledged => break Ended::Told(ended),
-                    _ = connections.changed() => break Ended::Disconnected,
-                    _ = refusals.changed() => {
-                        if self.shared.is_refused(&message.topic, begun) {
-                            break Ended::Forbidden;
-                        }
-                    }
-                }
-            };
-            match ended {
+            let payload = message.payload.clone();
+            let sent_so = connection.send(&self.shared.waiting, &message.topic, headers(&message), payload);
+            match sent_so.await {
                 Ended::Told(Ok(taken)) => {
                     // Stored before: by this process, or its like before a kill; or by another bridge whose stream it is, too.
                     if taken.duplicate
@@ -440,7 +426,7 @@ impl NatsBus {
                 {
                     // It was not sent.
                     (asked, sent, open) = (true, sending == Sending::Again, None);
-                    timeout(ACK, connections.changed()).await.ok();
+                    self.shared.next_connection(seen, ACK).await;
                 }
                 Ended::Told(Err(error)) => match self.react(&error, sending, &message.topic) {
                     Reaction::End(failure) => return ticket.resolve(Outcome::Failed(failure)),
@@ -451,7 +437,7 @@ impl NatsBus {
                     Reaction::Again => {
                         let pause = every.saturating_sub(now.elapsed()).max(AGAIN);
                         every = (every * 2).min(ACK);
-                        timeout(pause, connections.changed()).await.ok();
+                        self.shared.next_connection(seen, pause).await;
                     }
                 },
                 Ended::Disconnected => {}
@@ -504,15 +490,14 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn publish(message: &Message) -> PublishMessage {
+fn headers(message: &Message) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in &message.headers {
         headers.insert(HeaderName::from_static(name), value);
     }
-    PublishMessage::build()
-        .headers(headers)
-        .payload(message.payload.clone())
-        .message_id(message.id.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()))
+    let id = message.id.as_hyphenated();
+    headers.insert(header::NATS_MESSAGE_ID, &*id.encode_lower(&mut Uuid::encode_buffer()));
+    headers
 }
 
 fn failed_unavailable(why: &str) -> Outcome {
@@ -531,16 +516,6 @@ fn failed(failure: Failure, sending: Sending) -> Outcome {
 fn size_of(message: &Message) -> usize {
     message.payload.len()
         + message.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
-}
-
-/// How one send ended.
-enum Ended {
-    /// The stream's word, or none in time.
-    Told(Result<jetstream::publish::PublishAck, PublishError>),
-    /// The server takes nothing on this subject from this user.
-    Forbidden,
-    /// There is a new connection: what came of it on the old one is not known.
-    Disconnected,
 }
 
 #[cfg(test)]

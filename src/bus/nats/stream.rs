@@ -80,7 +80,6 @@ impl NatsBus {
             }
             return unreachable(why.unwrap_or_else(|| "it does not answer".to_owned()));
         }
-        self.shared.connected.store(true, Ordering::Relaxed);
         let context = ContextBuilder::new().timeout(ASK).build(client);
         let name = &self.config.stream;
         let wanted = everything(topics);
