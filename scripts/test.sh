@@ -29,7 +29,12 @@ tests() {
   fi
 }
 
-schema() { "$cache/bin/buf-v1.75.0" lint; }
+# As it should be, and nothing of the last release's taken away or changed: docs/release.md.
+schema() {
+  local buf="$cache/bin/buf-v1.75.0"
+  "$buf" lint && "$buf" breaking --against proto/released.binpb
+}
+
 docs() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet; }
 
 step "setting up" scripts/setup.sh

@@ -12,6 +12,7 @@ consumer = Consumer({
     "bootstrap.servers": os.environ.get("KAFKA_BROKERS", "localhost:9092"),
     "group.id": os.environ.get("GROUP", "my-service"),
     "auto.offset.reset": "earliest",
+    "enable.auto.offset.store": False,
 })
 consumer.subscribe([topic])
 while True:
@@ -21,3 +22,4 @@ while True:
     event = deserialize(record.value(), SerializationContext(topic, MessageField.VALUE))
     point = event.position.place.point
     print(event.occur_time.ToJsonString(), event.subject, event.vehicle.name, point.latitude, point.longitude, flush=True)
+    consumer.store_offsets(record)  # done: only now may its offset be committed

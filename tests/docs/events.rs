@@ -19,8 +19,9 @@ How to read one in your language: [subscribe.md](subscribe.md). Which provider's
 
 What a consumer does with it:
 
-- **Upsert by `record_id`**, and keep the greater `record_version`; or by `id`, where every version counts.
-- **Expect repetition**: after a crash the same `id` may come again.
+- **Upsert by `record_id`**, and keep the greater `record_version`, of equal ones the later; or by `id`, where every version counts.
+- **Expect repetition**: the same `id` may come again after a crash or a long outage of NATS, and where it is older than `dedup.*`, republished or
+  replayed; the copies may differ in content.
 - **Compare `occur_time`** where order matters beyond one vehicle's: what was healed, backfilled or decoded again comes late.
 - **Ignore what you do not know**: fields and enum values are added, never changed.
 

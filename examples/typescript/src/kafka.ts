@@ -13,11 +13,12 @@ const records = await consumer.consume({
   topics: [process.env.TOPIC ?? "fleet.position"],
   mode: MessagesStreamModes.COMMITTED,
   fallbackMode: MessagesStreamFallbackModes.EARLIEST,
-  autocommit: true,
+  autocommit: false,
 });
 for await (const record of records) {
   const event = fromBinary(FleetEventSchema, record.value);
   const point = event.body.case === "position" ? event.body.value.place?.point : undefined;
   const time = event.occurTime ? timestampDate(event.occurTime).toISOString() : "";
   console.log(time, event.subject, event.vehicle?.name, point?.latitude, point?.longitude);
+  await record.commit(); // done
 }

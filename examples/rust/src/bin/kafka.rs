@@ -13,6 +13,7 @@ async fn main() -> anyhow::Result<()> {
         .set("bootstrap.servers", var("KAFKA_BROKERS").unwrap_or("localhost:9092".into()))
         .set("group.id", var("GROUP").unwrap_or("my-service".into()))
         .set("auto.offset.reset", "earliest")
+        .set("enable.auto.offset.store", "false")
         .create()?;
     consumer.subscribe(&[&var("TOPIC").unwrap_or("fleet.position".into())])?;
     loop {
@@ -24,5 +25,7 @@ async fn main() -> anyhow::Result<()> {
             let time = event.occur_time.unwrap_or_default();
             println!("{time} {} {vehicle} {} {}", event.subject, point.latitude, point.longitude);
         }
+        // Done: only now may its offset be committed.
+        consumer.store_offset_from_message(&record)?;
     }
 }

@@ -17,7 +17,8 @@ public final class KafkaSubscriber {
         Map.of(
             "bootstrap.servers", environment.getOrDefault("KAFKA_BROKERS", "localhost:9092"),
             "group.id", environment.getOrDefault("GROUP", "my-service"),
-            "auto.offset.reset", "earliest");
+            "auto.offset.reset", "earliest",
+            "enable.auto.commit", "false");
     try (var consumer = new KafkaConsumer<>(settings, new StringDeserializer(), new ByteArrayDeserializer())) {
       consumer.subscribe(List.of(environment.getOrDefault("TOPIC", "fleet.position")));
       while (true) {
@@ -29,6 +30,7 @@ public final class KafkaSubscriber {
               String.join(" ", time.toString(), event.getSubject(), event.getVehicle().getName(),
                   String.valueOf(point.getLatitude()), String.valueOf(point.getLongitude())));
         }
+        consumer.commitSync(); // all of them are done
       }
     }
   }
