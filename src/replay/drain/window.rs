@@ -143,7 +143,11 @@ impl Sending {
                 (free > 0).then(|| used + free.min(wanted))
             });
             if let Ok(before) = taken {
-                return size.saturating_sub(before).min(wanted);
+                let taken = size.saturating_sub(before).min(wanted);
+                if before + taken < size {
+                    self.room.notify_one();
+                }
+                return taken;
             }
             timeout(TICK, notified).await.ok();
         }
@@ -171,7 +175,8 @@ impl Sending {
     /// These are acknowledged, or wait without a place.
     pub(super) fn give_back(&self, places: usize) {
         self.unacknowledged.fetch_sub(places, Ordering::Relaxed);
-        self.room.notify_waiters();
+        // Who takes it wakes the next where there is more: hundreds wait, and most of them would find nothing.
+        self.room.notify_one();
     }
 
     /// So long an answer took; and so many events have come to the lanes until now.
@@ -283,6 +288,19 @@ mod tests {
             let waited = timeout(SECOND * 10, join(waiting, raising)).await;
             assert!(waited.is_ok(), "by the old one it were 50 seconds");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_place_is_woken_by_who_gives_one_back() {
+        let sending = Sending::new(Window::One, watch::channel(None).1, NONE);
+        let begun = tokio::time::Instant::now();
+        let lanes = (0..1_000).map(|_| async {
+            let places = sending.room(3).await;
+            tokio::task::yield_now().await;
+            sending.give_back(places);
+        });
+        join_all(lanes).await;
+        assert_eq!(tokio::time::Instant::now(), begun, "nobody waited for a tick");
     }
 
     #[test]
