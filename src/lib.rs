@@ -21,6 +21,7 @@ pub mod config;
 pub mod version;
 
 pub mod app;
+mod aside;
 pub mod clock;
 pub mod faults;
 pub mod intake;
@@ -44,3 +45,7 @@ pub mod replay;
 
 pub mod admin;
 pub mod simulate;
+
+#[cfg(test)]
+#[path = "../tests/support/hanging.rs"]
+mod hanging;

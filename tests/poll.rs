@@ -6,6 +6,8 @@
 mod bench;
 #[path = "poll/faults.rs"]
 mod faults;
+#[path = "support/hanging.rs"]
+mod hanging;
 #[path = "poll/hosts.rs"]
 mod hosts;
 #[path = "poll/windows.rs"]

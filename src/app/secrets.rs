@@ -1,17 +1,11 @@
 //! Secrets in files, read again and again. Invariants: one whose disk hangs holds no other up, and is not asked again until that read
 //! has ended: a thread at most hangs for each. Neighbours: `look` takes what is new into force.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio::time::timeout;
-
+use crate::aside::{Aside, Miss, PATIENCE};
 use crate::config::{Secret, SecretError, SecretSource};
-
-/// How long one may take: a network's file system answers far sooner.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What was read, and for what.
 pub(super) type Secrets<K> = Vec<(K, Result<Secret, SecretError>)>;
@@ -19,8 +13,8 @@ pub(super) type Secrets<K> = Vec<(K, Result<Secret, SecretError>)>;
 /// See the module.
 pub(super) struct Reading {
     patience: Duration,
-    /// Sources whose reading has not ended, and the thread that waits there.
-    hanging: HashMap<SecretSource, JoinHandle<()>>,
+    /// Sources whose reading has not ended.
+    hanging: HashMap<SecretSource, Aside<Secret, SecretError>>,
 }
 
 impl Reading {
@@ -37,31 +31,20 @@ impl Reading {
     where
         R: Fn(&SecretSource) -> Result<Secret, SecretError> + Copy + Send + 'static,
     {
-        self.hanging.retain(|_, reading| !reading.is_finished());
-        let hangs = |(_, source): &(K, SecretSource)| self.hanging.contains_key(source);
-        let (hanging, rest): (Vec<_>, Vec<_>) = wanted.into_iter().partition(hangs);
-        let late = |(wanted, source)| (wanted, Err(SecretError::Late(source)));
-        let mut all: Vec<_> = hanging.into_iter().map(late).collect();
-        let mut rest = VecDeque::from(rest);
-        while !rest.is_empty() {
-            let sources: Vec<SecretSource> = rest.iter().map(|(_, source)| source.clone()).collect();
-            let (told, mut is_read) = mpsc::channel(1);
-            let reading = tokio::task::spawn_blocking(move || {
-                for source in sources {
-                    // Who waited too long has left.
-                    if told.blocking_send(by(&source)).is_err() {
-                        return;
-                    }
-                }
-            });
-            while let Ok(Some(secret)) = timeout(self.patience, is_read.recv()).await {
-                all.extend(rest.pop_front().map(|(wanted, _)| (wanted, secret)));
-            }
-            if let Some((wanted, source)) = rest.pop_front() {
-                self.hanging.insert(source.clone(), reading);
-                all.push(late((wanted, source)));
-            }
+        let mut all = Vec::with_capacity(wanted.len());
+        for (wanted, source) in wanted {
+            let of = source.clone();
+            let aside =
+                self.hanging.entry(source.clone()).or_insert_with(|| Aside::with_patience(self.patience));
+            let secret = match aside.read(move || by(&of)).await {
+                Ok(secret) => Ok(secret),
+                Err(Miss::Failed(error)) => Err(error),
+                // A reload may have read a newer one than the last of here.
+                Err(Miss::Late(_)) => Err(SecretError::Late(source)),
+            };
+            all.push((wanted, secret));
         }
+        self.hanging.retain(|_, aside| aside.hangs());
         all
     }
 }
@@ -96,7 +79,7 @@ mod tests {
             assert_eq!(reading.hanging.len(), 1, "one thread");
         }
         HANGS.store(false, Ordering::Relaxed);
-        while !reading.hanging.values().all(JoinHandle::is_finished) {
+        while reading.hanging.values_mut().any(Aside::hangs) {
             tokio::task::yield_now().await;
         }
         assert!(reading.read_by(wanted(), by).await.iter().all(|(_, secret)| secret.is_ok()));

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
@@ -239,7 +240,7 @@ pub struct Bench {
     pub off: Arc<AtomicI64>,
     stands: Vec<Stand>,
     _still: std::sync::mpsc::SyncSender<()>,
-    _secrets: tempfile::TempDir,
+    secrets: tempfile::TempDir,
 }
 
 /// What is polled: an account, the API, where, and what how often.
@@ -292,7 +293,7 @@ impl Bench {
             off,
             stands: asked.iter().map(|asked| asked.stand.clone()).collect(),
             _still: still,
-            _secrets: secrets,
+            secrets,
         };
         let (taken, refusals) = (Arc::clone(&bench.taken), Arc::clone(&bench.refusals));
         let accept = move |pulled: Pulled| {
@@ -307,6 +308,11 @@ impl Bench {
         };
         pollers.run(accept, Arc::clone(&bench.cursors), &bus_available, &bench.tracker, &bench.stop);
         bench
+    }
+
+    /// Where an account's secret is.
+    pub fn secret(&self, account: &str) -> PathBuf {
+        self.secrets.path().join(account)
     }
 
     /// Lets everything happen that happens now.

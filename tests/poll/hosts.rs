@@ -13,6 +13,7 @@ use fleetbus::provider::{Feed, PullApi};
 use fleetbus::replay::{DataDir, Store, StoreLimits};
 
 use crate::bench::{Asked, Bench, Call, Reply, SECRET, Stand, T, array, ok, status, v2};
+use crate::hanging::Hanging;
 
 fn v3<'a>(stand: &'a Stand, feeds: &[(Feed, u64)]) -> Asked<'a> {
     Asked { account: "acme", v3: true, stand, feeds: feeds.to_vec() }
@@ -117,6 +118,37 @@ async fn a_jwt_is_bought_again_five_seconds_after_it_failed_however_often_it_is_
     }
     assert_eq!(opened, [false, false, false, true]);
     assert_eq!(seconds(&stand.calls_of("POST /jwts")), [0, 6, 12]);
+}
+
+/// It froze the runtime: with it webhooks, `/healthz` and the stop. Here it would freeze the test.
+#[tokio::test(start_paused = true)]
+async fn a_secret_whose_disk_hangs_holds_nobody_up_and_stays_in_use() {
+    let check = async |asked: fn(&Stand) -> Asked<'_>, what: &str, pause: u64| {
+        let stand = Stand::start(|call| match call.what.as_str() {
+            "POST /jwts" => ok("jwt"),
+            "GET /positions" => ok("[]"),
+            _ => v2(1),
+        })
+        .await;
+        let bench = Bench::start(&[asked(&stand)]);
+        bench.settle().await;
+        let hanging = Hanging::put(&bench.secret("acme"));
+        tokio::time::advance(Duration::from_secs(pause)).await;
+        hanging.is_read().await;
+        assert_eq!(stand.calls_of(what).len(), 1);
+        for seconds in [10, pause] {
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            bench.settle().await;
+        }
+        assert_eq!(
+            seconds(&stand.calls_of(what)),
+            [0, pause + 10, 2 * pause + 10],
+            "{what}: one waits, once"
+        );
+        assert_eq!(bench.status().failed_polls, 0, "{}", bench.said());
+    };
+    check(|stand| v2_feeds(stand, &[(Feed::Trips, 60)]), "POST /trips", 60).await;
+    check(|stand| v3(stand, &[(Feed::Positions, 60)]), "POST /jwts", 14 * 60).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,7 +19,8 @@ use super::bucket::{Bucket, Class};
 use super::fault::{Fault, remaining, sent_at};
 use super::http::{Answer, Client, Exchange, Held};
 use super::request::{Request, Verb, get};
-use crate::config::{PollApi, Secret, SecretSource};
+use crate::aside::Kept;
+use crate::config::{PollApi, Secret};
 use crate::event::Millis;
 use crate::provider::{AnswerError, Feed, PullApi, pulled_rows};
 
@@ -53,8 +54,8 @@ pub struct Host {
 
 /// What opens it.
 enum Door {
-    V2 { token: SecretSource },
-    V3 { key: SecretSource, jwt: tokio::sync::Mutex<Jwt> },
+    V2 { token: Kept },
+    V3 { key: Kept, jwt: tokio::sync::Mutex<Jwt> },
 }
 
 #[derive(Default)]
@@ -90,9 +91,9 @@ impl Host {
     #[must_use]
     pub fn new(client: Client, base_url: &str, api: &PollApi, clock: Clock) -> Self {
         let (door, bucket) = match api {
-            PollApi::V2 { token } => (Door::V2 { token: token.clone() }, None),
+            PollApi::V2 { token } => (Door::V2 { token: Kept::new(token.clone()) }, None),
             PollApi::V3 { key } => {
-                let door = Door::V3 { key: key.clone(), jwt: tokio::sync::Mutex::default() };
+                let door = Door::V3 { key: Kept::new(key.clone()), jwt: tokio::sync::Mutex::default() };
                 (door, Some(Bucket::new(Instant::now())))
             }
         };
@@ -116,10 +117,11 @@ impl Host {
         self.gate.lock().brake.is_slowed()
     }
 
-    /// Calls that are under way.
+    /// Calls that are under way, and whether others wait for their secret.
     #[must_use]
     pub fn under_way(&self) -> usize {
-        LINES - self.lines.available_permits()
+        let (Door::V2 { token: secret } | Door::V3 { key: secret, .. }) = &self.door;
+        LINES - self.lines.available_permits() + usize::from(secret.is_awaited())
     }
 
     /// The largest answer that is read.
@@ -171,7 +173,7 @@ impl Host {
 
     async fn ask(&self, request: &Request, class: Class, gone_out: &AtomicBool) -> Result<Answer, Fault> {
         match &self.door {
-            Door::V2 { token } => self.send(request, bearer(token)?, Some(class), gone_out).await,
+            Door::V2 { token } => self.send(request, bearer(token).await?, Some(class), gone_out).await,
             Door::V3 { key, jwt } => {
                 let (opener, number) = self.jwt(key, jwt, None).await?;
                 match self.send(request, opener, Some(class), gone_out).await {
@@ -188,7 +190,7 @@ impl Host {
     /// The JWT, bought by one caller for all. `refused` is the number of one that did not open.
     async fn jwt(
         &self,
-        key: &SecretSource,
+        key: &Kept,
         jwt: &tokio::sync::Mutex<Jwt>,
         refused: Option<u64>,
     ) -> Result<(Opener, u64), Fault> {
@@ -221,8 +223,8 @@ impl Host {
         }
     }
 
-    async fn buy(&self, key: &SecretSource) -> Result<Secret, Fault> {
-        let key = key.read().map_err(|error| Fault::Unauthorized(error.to_string()))?;
+    async fn buy(&self, key: &Kept) -> Result<Secret, Fault> {
+        let key = key.read().await.map_err(|error| Fault::Unauthorized(error.to_string()))?;
         let opener = (HeaderName::from_static("x-api-key"), header_value(key.reveal().trim())?);
         let request = Request { verb: Verb::Post("{}".to_owned()), path: "/jwts", query: Vec::new() };
         // Buying is exempt from the limit.
@@ -346,8 +348,8 @@ fn opener(jwt: &Secret) -> Result<Opener, Fault> {
 }
 
 /// The token without a scheme of its own: some paste it with one.
-fn bearer(source: &SecretSource) -> Result<Opener, Fault> {
-    let token = source.read().map_err(|error| Fault::Unauthorized(error.to_string()))?;
+async fn bearer(token: &Kept) -> Result<Opener, Fault> {
+    let token = token.read().await.map_err(|error| Fault::Unauthorized(error.to_string()))?;
     let text = token.reveal().trim();
     let bare = match text.get(..7) {
         Some(scheme) if scheme.eq_ignore_ascii_case("bearer ") => text[7..].trim(),

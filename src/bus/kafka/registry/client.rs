@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::aside::Kept;
 use crate::bus::OpenError;
 use crate::config::{self, RegistryLogin};
 use crate::encode::schema::File;
@@ -78,7 +79,26 @@ struct Problem {
 pub(super) struct Client {
     http: reqwest::Client,
     url: String,
-    login: Option<RegistryLogin>,
+    login: Login,
+}
+
+/// Who asks.
+enum Login {
+    Nobody,
+    Basic { user: String, password: Kept },
+    Bearer { token: Kept },
+}
+
+impl Login {
+    fn of(login: Option<&RegistryLogin>) -> Self {
+        match login {
+            None => Self::Nobody,
+            Some(RegistryLogin::Basic { user, password }) => {
+                Self::Basic { user: user.clone(), password: Kept::new(password.clone()) }
+            }
+            Some(RegistryLogin::Bearer { token }) => Self::Bearer { token: Kept::new(token.clone()) },
+        }
+    }
 }
 
 impl Client {
@@ -95,7 +115,7 @@ impl Client {
             builder = builder.tls_certs_merge(ca);
         }
         let http = builder.build().map_err(|error| failed(outbound::said(error)))?;
-        Ok(Self { http, url: config.url.clone(), login: config.login.clone() })
+        Ok(Self { http, url: config.url.clone(), login: Login::of(config.login.as_ref()) })
     }
 
     /// The newest version of a subject.
@@ -133,7 +153,7 @@ impl Client {
             Some(body) => self.http.post(url).header(CONTENT_TYPE, MEDIA_TYPE).body(body.to_string()),
         };
         let unanswered = |error: reqwest::Error| Fault::Unanswered(outbound::said(error));
-        let request = self.signed(request.header(ACCEPT, MEDIA_TYPE))?;
+        let request = self.signed(request.header(ACCEPT, MEDIA_TYPE)).await?;
         let mut answer = request.send().await.map_err(unanswered)?;
         let status = answer.status();
         let body = read(&mut answer).await?;
@@ -145,16 +165,14 @@ impl Client {
     }
 
     /// With the login as it reads now: a file may have been exchanged.
-    fn signed(&self, request: reqwest::RequestBuilder) -> Result<reqwest::RequestBuilder, Fault> {
+    async fn signed(&self, request: reqwest::RequestBuilder) -> Result<reqwest::RequestBuilder, Fault> {
         let unread = |error: config::SecretError| Fault::Unanswered(error.to_string());
         Ok(match &self.login {
-            None => request,
-            Some(RegistryLogin::Basic { user, password }) => {
-                request.basic_auth(user, Some(password.read().map_err(unread)?.reveal()))
+            Login::Nobody => request,
+            Login::Basic { user, password } => {
+                request.basic_auth(user, Some(password.read().await.map_err(unread)?.reveal()))
             }
-            Some(RegistryLogin::Bearer { token }) => {
-                request.bearer_auth(token.read().map_err(unread)?.reveal())
-            }
+            Login::Bearer { token } => request.bearer_auth(token.read().await.map_err(unread)?.reveal()),
         })
     }
 }
@@ -191,7 +209,13 @@ fn fault_of(status: StatusCode, body: &[u8]) -> Fault {
 
 #[cfg(test)]
 mod tests {
+    use http::header::AUTHORIZATION;
+    use tokio::time::advance;
+
     use super::*;
+    use crate::aside::PATIENCE;
+    use crate::config::SecretSource;
+    use crate::hanging::Hanging;
 
     #[test]
     fn a_status_says_what_helps() {
@@ -205,5 +229,36 @@ mod tests {
         let conflict = check(409, "{\"error_code\":409,\"message\":\"not\\nbackward compatible\"}");
         assert_eq!(conflict.to_string(), "the registry says 409 Conflict: notbackward compatible");
         assert!(matches!(check(401, ""), Fault::Refused { .. }));
+    }
+
+    // On one thread: a read that hangs there would hold this test up, too.
+    #[tokio::test(start_paused = true)]
+    async fn a_password_whose_disk_hangs_holds_nobody_up_and_stays_in_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        std::fs::write(&path, "secret").unwrap();
+        let login =
+            RegistryLogin::Basic { user: "me".to_owned(), password: SecretSource::File(path.clone()) };
+        let client = Client::open(&config::SchemaRegistry {
+            url: "http://localhost:1".to_owned(),
+            subject: "{topic}-value".to_owned(),
+            register: config::Create::Never,
+            login: Some(login),
+            ca: None,
+        })
+        .unwrap();
+        let signature = async || {
+            let signed = client.signed(client.http.get(&client.url)).await;
+            signed.map(|request| request.build().unwrap().headers()[AUTHORIZATION].clone())
+        };
+        let first = signature().await.unwrap();
+        let hanging = Hanging::put(&path);
+        let passes = async {
+            hanging.is_read().await;
+            advance(PATIENCE).await;
+        };
+        let (late, ()) = tokio::join!(signature(), passes);
+        assert_eq!(late, Ok(first.clone()));
+        assert_eq!(signature().await, Ok(first), "without another wait");
     }
 }
