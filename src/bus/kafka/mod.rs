@@ -12,6 +12,7 @@ mod registry;
 mod topics;
 mod turns;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -24,11 +25,12 @@ use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, Statistics};
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, Message, OpenError, Outcome, Ticket};
-use crate::config;
+use crate::aside::{Aside, Miss};
+use crate::config::{self, SecretError};
 use crate::event::Text;
 use contact::{Contact, Say, Trouble, Way};
 use errors::failure_of;
@@ -57,6 +59,8 @@ pub struct KafkaBus {
 }
 
 type Client = ThreadedProducer<Context>;
+/// What the configuration's files held at a look.
+type Looked = Result<Arc<Properties>, Miss<Arc<Properties>, SecretError>>;
 /// Whether the client took a message; else why not, with the ticket.
 type Produced = Result<(), (Failure, Ticket)>;
 
@@ -333,15 +337,24 @@ impl KafkaBus {
     /// Looks after the client.
     async fn tend(&self, stop: &CancellationToken) {
         let mut pause = REBUILD_PAUSE.0;
-        let mut look = interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut seen = self.properties.load_full();
+        let aside = Aside::new();
+        // Beside the rest, which a disk that hangs does not hold up.
+        let look = async || {
+            sleep(LOOK).await;
+            let kafka = self.kafka.clone();
+            aside.read(move || Properties::read(&kafka).map(Arc::new)).await
+        };
+        let mut looking = pin!(look());
         let mut missed = 0;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.shared.ring.notified() => {}
-                _ = look.tick(), if seen.reads_files => seen = self.look_at_files(seen, &mut missed).await,
+                looked = &mut looking, if seen.reads_files => {
+                    seen = self.exchange(seen, looked, &mut missed).await;
+                    looking.set(look());
+                }
             }
             if self.shared.broken.load(Ordering::Relaxed) {
                 self.rebuild().await;
@@ -367,27 +380,27 @@ impl KafkaBus {
         self.shared.turns.lock().does_any_wait()
     }
 
-    /// A secret or certificate is another one: a client that has it takes the place of the one that has not. What was seen.
-    async fn look_at_files(&self, seen: Arc<Properties>, missed: &mut u32) -> Arc<Properties> {
-        let kafka = self.kafka.clone();
-        let read = tokio::task::spawn_blocking(move || Properties::read(&kafka)).await;
-        let now = match read {
-            Ok(Ok(now)) => now,
-            Ok(Err(error)) => {
+    /// Where a secret or certificate is another one, a client that has it takes the place of the one that has not. What was seen.
+    async fn exchange(&self, seen: Arc<Properties>, looked: Looked, missed: &mut u32) -> Arc<Properties> {
+        let now = match looked {
+            Ok(now) => now,
+            Err(miss) => {
                 *missed = missed.saturating_add(1);
                 // One that is not there once is about to be: files are exchanged in several steps.
                 if *missed == 2 {
-                    tracing::error!(error = %error, "kafka.secret_unreadable");
+                    let error = match miss {
+                        Miss::Failed(error) => error.to_string(),
+                        Miss::Late(_) => "a file of bus.kafka does not come: its disk hangs".to_owned(),
+                    };
+                    tracing::error!(error, "kafka.secret_unreadable");
                 }
                 return seen;
             }
-            Err(_) => return seen,
         };
         *missed = 0;
-        if now == *seen {
+        if now == seen {
             return seen;
         }
-        let now = Arc::new(now);
         match self.client(&now) {
             Ok(client) => {
                 tracing::info!("kafka.files_changed");
@@ -472,6 +485,7 @@ async fn let_end(client: Option<Arc<Client>>, patience: Duration, reports: Durat
 mod tests {
     use super::*;
     use crate::bus::Awaiting;
+    use crate::hanging::Hanging;
 
     /// While it is told, another thread tells what failed meanwhile, and comes to its end first.
     struct Slow(Arc<Shared>);
@@ -500,5 +514,37 @@ mod tests {
         assert!(shared.turns.lock().is_fenced(), "one failed meanwhile");
         shared.tell_failed();
         assert!(!shared.turns.lock().is_fenced());
+    }
+
+    /// Time passes by itself until the file is read, and not while it hangs.
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_hangs_does_not_keep_a_broken_client_from_being_rebuilt() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        std::fs::write(&path, "secret").unwrap();
+        let password = config::Property::Secret(config::SecretSource::File(path.clone()));
+        let bus = KafkaBus::open(&config::Kafka {
+            brokers: "localhost:1".to_owned(),
+            topic: "fleet.{type}".to_owned(),
+            create: config::Create::Never,
+            properties: vec![("sasl.password".to_owned(), password)],
+            registry: None,
+        })
+        .unwrap();
+        let hanging = Hanging::put(&path);
+        let stop = CancellationToken::new();
+        let breaks = async {
+            tokio::time::advance(LOOK).await;
+            hanging.is_read().await;
+            bus.shared.break_down();
+            let begun = Instant::now();
+            while bus.shared.broken.load(Ordering::Relaxed) {
+                assert!(begun.elapsed() < ASK, "it is not rebuilt");
+                tokio::task::yield_now().await;
+            }
+            stop.cancel();
+        };
+        tokio::join!(bus.tend(&stop), breaks);
+        assert!(bus.shared.client.load().is_some());
     }
 }
