@@ -4,6 +4,8 @@
 mod answers;
 #[path = "webhook/connections.rs"]
 mod connections;
+#[path = "support/hanging.rs"]
+mod hanging;
 #[path = "webhook/limits.rs"]
 mod limits;
 #[path = "webhook/port.rs"]

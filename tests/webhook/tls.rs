@@ -7,6 +7,7 @@ use fleetbus::intake::accept::Receipt;
 use fleetbus::intake::serve::{Bounds, Tls};
 use tokio::time::{Instant, timeout};
 
+use crate::hanging::Hanging;
 use crate::port::{PATIENCE, TOKEN, Webhooks};
 
 struct Certificates {
@@ -60,6 +61,22 @@ async fn tls_speaks_http2_and_takes_a_renewed_certificate_but_no_broken_one() {
     webhooks.stop.cancel();
     webhooks.tracker.close();
     timeout(PATIENCE, webhooks.tracker.wait()).await.expect("the look at the files ends with the port");
+}
+
+#[tokio::test]
+async fn a_key_whose_disk_hangs_holds_no_stop_up() {
+    let certificates = Certificates { folder: tempfile::tempdir().unwrap() };
+    certificates.renew();
+    let tls = Tls::load_and_look_every(certificates.files(), Duration::from_millis(20)).await.unwrap();
+    let webhooks =
+        Webhooks::with(Bounds::WEBHOOKS, Some(tls), |_| Box::pin(async { Ok(Receipt::default()) }));
+    let hanging = Hanging::put(&certificates.files().key);
+    hanging.is_read().await;
+    webhooks.stop.cancel();
+    webhooks.tracker.close();
+    // Sooner than the look is given up.
+    let stopped = timeout(Duration::from_secs(5), webhooks.tracker.wait()).await;
+    stopped.expect("nobody is connected, and nothing is waited for");
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! A port's certificate: PEM files, read again when their bytes change. Invariant: a pair that cannot be read or does not
-//! fit together never replaces one that does; the first pair must be good.
+//! A port's certificate: PEM files, read again when their bytes change. Invariants: a pair that cannot be read or does not
+//! fit together never replaces one that does; the first pair must be good; files whose disk hangs hold no stop up.
 
 use std::fmt;
 use std::io;
@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::aside::{Aside, Miss};
 use crate::config;
 use crate::logs;
 
@@ -36,6 +37,14 @@ pub enum TlsError {
         path: PathBuf,
         /// The system's words.
         source: io::Error,
+    },
+    /// Their disk hangs.
+    #[error("{} and {} do not come: their disk hangs", cert.display(), key.display())]
+    Late {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The key's file.
+        key: PathBuf,
     },
     /// A file holds something else.
     #[error("{} holds no {wanted} in PEM", path.display())]
@@ -62,6 +71,7 @@ pub enum TlsError {
 pub struct Tls {
     files: config::Tls,
     look: Duration,
+    reading: Arc<Aside<Bytes, TlsError>>,
     current: Arc<Current>,
     acceptor: TlsAcceptor,
 }
@@ -104,7 +114,8 @@ impl Tls {
     /// See [`TlsError`].
     pub async fn load_and_look_every(files: config::Tls, look: Duration) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let bytes = Bytes::read(&files).await?;
+        let reading = Arc::new(Aside::new());
+        let bytes = Bytes::read(&files, &reading).await?;
         let pair = bytes.pair(&files, &provider)?;
         let digest = bytes.digest();
         let current =
@@ -115,7 +126,7 @@ impl Tls {
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
         server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self { files, look, current, acceptor: TlsAcceptor::from(Arc::new(server)) })
+        Ok(Self { files, look, reading, current, acceptor: TlsAcceptor::from(Arc::new(server)) })
     }
 
     pub(super) fn acceptor(&self) -> TlsAcceptor {
@@ -127,8 +138,12 @@ impl Tls {
         let provider = aws_lc_rs::default_provider();
         // A failure is said once, not at every look.
         let mut said = None;
-        while stop.run_until_cancelled(tokio::time::sleep(self.look)).await.is_some() {
-            match self.renew(&provider).await {
+        let look = async || {
+            tokio::time::sleep(self.look).await;
+            self.renew(&provider).await
+        };
+        while let Some(renewed) = stop.run_until_cancelled(look()).await {
+            match renewed {
                 Ok(Renewal::Same) => {}
                 Ok(Renewal::New) => {
                     said = None;
@@ -146,7 +161,7 @@ impl Tls {
     }
 
     async fn renew(&self, provider: &CryptoProvider) -> Result<Renewal, TlsError> {
-        let bytes = Bytes::read(&self.files).await?;
+        let bytes = Bytes::read(&self.files, &self.reading).await?;
         let digest = bytes.digest();
         if digest == **self.current.digest.load() {
             return Ok(Renewal::Same);
@@ -163,14 +178,20 @@ enum Renewal {
     New,
 }
 
+#[derive(Clone)]
 struct Bytes {
     cert: Vec<u8>,
     key: Vec<u8>,
 }
 
 impl Bytes {
-    async fn read(files: &config::Tls) -> Result<Self, TlsError> {
-        Ok(Self { cert: read(&files.cert).await?, key: read(&files.key).await? })
+    async fn read(files: &config::Tls, aside: &Aside<Self, TlsError>) -> Result<Self, TlsError> {
+        let config::Tls { cert, key } = files.clone();
+        let bytes = aside.read(move || Ok(Self { cert: read(&cert)?, key: read(&key)? })).await;
+        bytes.map_err(|miss| match miss {
+            Miss::Failed(error) => error,
+            Miss::Late(_) => TlsError::Late { cert: files.cert.clone(), key: files.key.clone() },
+        })
     }
 
     fn digest(&self) -> [u8; 32] {
@@ -196,13 +217,13 @@ pub fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'stati
     }
 }
 
-async fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     let unreadable = |source| TlsError::Unreadable { path: path.to_owned(), source };
-    let length = tokio::fs::metadata(path).await.map_err(unreadable)?.len();
+    let length = std::fs::metadata(path).map_err(unreadable)?.len();
     if length > FILE_BYTES {
         return Err(unreadable(io::ErrorKind::FileTooLarge.into()));
     }
-    tokio::fs::read(path).await.map_err(unreadable)
+    std::fs::read(path).map_err(unreadable)
 }
 
 fn no_pair(files: &config::Tls, source: rustls::Error) -> TlsError {
