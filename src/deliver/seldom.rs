@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// See the module.
+#[derive(Debug)]
 pub struct Seldom {
     begun: Instant,
     pause: Duration,

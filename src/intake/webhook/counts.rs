@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use foldhash::HashMap;
 
+use crate::deliver::seldom::Seldom;
 use crate::event::{AccountId, Millis};
 use crate::latency::{Histograms, Latencies};
 
@@ -16,7 +17,7 @@ pub const UNKNOWN: &str = "_unknown";
 /// Every status that [`super::Answer`] can have.
 const STATUSES: [u16; 11] = [200, 201, 400, 401, 404, 405, 408, 413, 415, 429, 503];
 /// A sender that is refused again and again is logged once in this time.
-const QUIET_MS: i64 = 60_000;
+const QUIET: Duration = Duration::from_secs(60);
 
 /// See the module.
 #[derive(Debug)]
@@ -33,8 +34,7 @@ struct Account {
     answers: [AtomicU64; STATUSES.len()],
     hang_ups: AtomicU64,
     last_taken_ms: AtomicI64,
-    refused: AtomicU64,
-    last_said_ms: AtomicI64,
+    refused: Seldom,
 }
 
 /// One account's numbers.
@@ -126,17 +126,10 @@ impl Counts {
         }
     }
 
-    /// Counts a refusal, and tells where it is time to say so.
-    pub(super) fn refused(&self, account: &AccountId, now: Millis) -> Option<Refused<'_>> {
+    /// Counts a refusal, and tells where it is time to say so: by the time that passes, for a wall clock may be set back.
+    pub(super) fn refused(&self, account: &AccountId) -> Option<Refused<'_>> {
         let (label, account) = (self.label(account), self.of(account));
-        account.refused.fetch_add(1, Ordering::Relaxed);
-        let said = account.last_said_ms.load(Ordering::Relaxed);
-        if now.0.saturating_sub(said) < QUIET_MS {
-            return None;
-        }
-        let first =
-            account.last_said_ms.compare_exchange(said, now.0, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        first.then(|| Refused { account: label, count: account.refused.swap(0, Ordering::Relaxed) })
+        account.refused.happened().map(|count| Refused { account: label, count })
     }
 
     /// Counts a hang-up, unless the request is [`Waiting::answered`].
@@ -156,14 +149,12 @@ impl Counts {
 
 impl Account {
     fn since(since: Millis) -> Arc<Self> {
-        let zero = || AtomicI64::new(0);
         Arc::new(Self {
             since,
             answers: Default::default(),
             hang_ups: AtomicU64::new(0),
-            last_taken_ms: zero(),
-            refused: AtomicU64::new(0),
-            last_said_ms: zero(),
+            last_taken_ms: AtomicI64::new(0),
+            refused: Seldom::of(1, QUIET),
         })
     }
 
@@ -223,14 +214,15 @@ mod tests {
         assert_eq!(readings[1].last_taken, None);
     }
 
+    /// The rest is [`Seldom`]'s, which knows no wall clock that could be set back.
     #[test]
-    fn refusals_are_said_once_a_minute_with_their_number() {
+    fn refusals_are_said_at_first_and_then_seldom_and_of_each_account_by_itself() {
         let counts = Counts::new(&[acme()], Millis(3));
-        let said = |at| counts.refused(&acme(), Millis(at)).map(|r| r.count);
-        assert_eq!(said(1_000_000), Some(1));
-        assert_eq!(said(1_000_001), None);
-        assert_eq!(said(1_059_999), None);
-        assert_eq!(said(1_060_000), Some(3));
+        let said = |id: &str| counts.refused(&AccountId::new(id)).map(|r| (r.account, r.count));
+        assert_eq!(said("acme"), Some(("acme", 1)));
+        assert_eq!(said("acme"), None);
+        assert_eq!(said("x"), Some((UNKNOWN, 1)));
+        assert_eq!(said("y"), None);
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl<F: Clone + Send + Sync + 'static> FromRequestParts<Shared<F>> for Authentic
 /// Who is not let in is told so; and it is said here, for the provider says it to nobody.
 fn refuse(state: &WebhookState, account: &AccountId, answer: Answer, reason: &dyn Display) -> Response {
     let counts = state.counts.load();
-    if let Some(refused) = counts.refused(account, clock::now()) {
+    if let Some(refused) = counts.refused(account) {
         tracing::warn!(account = refused.account, refused.count = refused.count, reason = %reason, "webhook.refused");
     }
     finish(state, account, answer)
