@@ -1,6 +1,6 @@
 //! The embedded bus: a log in `data_dir` that `fleetbus tail` and `/v1/events` read. One thread owns `local.db`
 //! (`synchronous = FULL`), takes what has queued as one transaction, and acknowledges after its commit, where the file still
-//! has its name. Retention is by age and size, oldest first, in chunks.
+//! has its name. Retention is by age and size, oldest first, in chunks; a clock that is set forward makes nothing older.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,8 @@ use uuid::Uuid;
 
 use super::{Failure, Message, OpenError, Outcome, Ticket};
 use crate::config;
+use crate::event::Millis;
+use crate::replay::AgeClock;
 
 /// Messages that may wait for the thread.
 const QUEUE: usize = 16_384;
@@ -29,6 +31,9 @@ const CHUNK: usize = 1_000;
 const UPKEEP: Duration = Duration::from_secs(10);
 /// How long what comes waits for it; the rest is removed in turn with what comes.
 const TURN: Duration = Duration::from_millis(50);
+/// What is removed where the log is too large: the excess, and this part of what it may be, for else each write would be followed
+/// by a removal.
+const SPARE: u64 = 64;
 /// What a row takes beside its payload, by estimate.
 const ROW_BYTES: u64 = 300;
 /// Of the file; one without a number has the same.
@@ -70,6 +75,7 @@ struct Thread {
     inside: Receiver<(Message, Ticket)>,
     limits: config::Local,
     bytes: u64,
+    ages_by: AgeClock,
 }
 
 /// Why a batch is not in the log.
@@ -130,6 +136,7 @@ impl LocalBus {
             inside,
             limits: limits.clone(),
             bytes,
+            ages_by: AgeClock::new(crate::clock::now(), Instant::now()),
         };
         Ok(Self {
             shared,
@@ -256,7 +263,7 @@ impl Thread {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             if Instant::now() >= look_at || self.bytes > self.limits.max_size {
-                let pause = self.upkeep().unwrap_or_else(|error| {
+                let pause = self.upkeep(crate::clock::now(), Instant::now()).unwrap_or_else(|error| {
                     tracing::warn!(error = %error, "local.upkeep_failed");
                     UPKEEP
                 });
@@ -297,7 +304,7 @@ impl Thread {
     }
 
     fn write(&mut self, batch: &[(Message, Ticket)]) -> Result<u64, WriteError> {
-        let at = jiff::Timestamp::now().as_millisecond();
+        let at = crate::clock::now().0;
         let transaction = self.connection.transaction()?;
         let mut last = 0;
         {
@@ -323,32 +330,142 @@ impl Thread {
     }
 
     /// Removes of what is too old, or too much, as much as a turn allows. How long until the next one: none, where more is left.
-    fn upkeep(&mut self) -> rusqlite::Result<Duration> {
+    fn upkeep(&mut self, wall: Millis, now: Instant) -> rusqlite::Result<Duration> {
         let begun = Instant::now();
-        let now = jiff::Timestamp::now().as_millisecond();
-        let oldest = now - i64::try_from(self.limits.retention.as_millis()).unwrap_or(i64::MAX);
+        let (aged, _) = self.ages_by.read(wall, now);
+        let retention = i64::try_from(self.limits.retention.as_millis()).unwrap_or(i64::MAX);
+        let max_size = self.limits.max_size;
+        let most = if self.bytes > max_size { max_size - max_size / SPARE } else { max_size };
         loop {
-            let over = self.bytes > self.limits.max_size;
-            let removed: (usize, u64) = {
-                let mut delete = self.connection.prepare_cached(
-                    "DELETE FROM event WHERE offset IN (SELECT offset FROM event ORDER BY offset LIMIT ?1)
-                     AND (?2 OR at < ?3) RETURNING length(payload)",
-                )?;
-                let mut rows = delete.query(params![CHUNK, over, oldest])?;
-                let mut removed = (0, 0);
-                while let Some(row) = rows.next()? {
-                    removed.0 += 1;
-                    removed.1 += row.get::<_, u64>(0)? + ROW_BYTES;
-                }
-                removed
-            };
-            self.bytes = self.bytes.saturating_sub(removed.1);
-            if removed.0 < CHUNK {
+            let expired = self.expire(Millis(aged.0.saturating_sub(retention)))?;
+            let removed = expired.max(self.shrink(most)?);
+            if removed < CHUNK {
                 return Ok(UPKEEP);
             }
             if begun.elapsed() >= TURN {
                 return Ok(Duration::ZERO);
             }
         }
+    }
+
+    /// Of the oldest rows those go that are from before `oldest`; how many.
+    fn expire(&mut self, oldest: Millis) -> rusqlite::Result<usize> {
+        let mut delete = self.connection.prepare_cached(
+            "DELETE FROM event WHERE offset IN (SELECT offset FROM event ORDER BY offset LIMIT ?1)
+             AND at < ?2 RETURNING length(payload)",
+        )?;
+        let mut rows = delete.query(params![CHUNK, oldest.0])?;
+        let (mut count, mut bytes) = (0, 0);
+        while let Some(row) = rows.next()? {
+            count += 1;
+            bytes += row.get::<_, u64>(0)? + ROW_BYTES;
+        }
+        self.bytes = self.bytes.saturating_sub(bytes);
+        Ok(count)
+    }
+
+    /// The oldest rows go until the log is no larger than this, and never the newest, which was just acknowledged; how many.
+    fn shrink(&mut self, most: u64) -> rusqlite::Result<usize> {
+        let excess = self.bytes.saturating_sub(most);
+        let (mut count, mut bytes, mut last) = (0, 0, 0u64);
+        if excess > 0 {
+            let mut oldest = self.connection.prepare_cached(
+                "SELECT offset, length(payload) FROM event WHERE offset < (SELECT max(offset) FROM event)
+                 ORDER BY offset LIMIT ?1",
+            )?;
+            let mut rows = oldest.query([CHUNK])?;
+            while bytes < excess
+                && let Some(row) = rows.next()?
+            {
+                count += 1;
+                bytes += row.get::<_, u64>(1)? + ROW_BYTES;
+                last = row.get(0)?;
+            }
+        }
+        if count > 0 {
+            self.connection.prepare_cached("DELETE FROM event WHERE offset <= ?1")?.execute([last])?;
+            self.bytes = self.bytes.saturating_sub(bytes);
+        }
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::Headers;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+    /// Of each row, by the estimate.
+    const ROW: u64 = 1_000;
+
+    /// A log of so many rows that has room for so many.
+    fn log(dir: &Path, rows: usize, room: u64) -> Thread {
+        let limits = config::Local { retention: HOUR, max_size: room * ROW };
+        let bus = LocalBus::open(&limits, dir).unwrap();
+        let mut thread = bus.thread.lock().take().unwrap();
+        write(&mut thread, rows);
+        thread
+    }
+
+    fn write(thread: &mut Thread, rows: usize) {
+        struct Deaf;
+        impl super::super::Awaiting for Deaf {
+            fn resolve(&self, _: u64, _: Outcome) {}
+        }
+        let payload = Bytes::from(vec![7; (ROW - ROW_BYTES) as usize]);
+        let (topic, key, headers) = ("t".into(), "k".into(), Headers::default());
+        let message = Message { topic, key, id: Uuid::nil(), headers, payload };
+        let batch: Vec<_> = (0..rows).map(|_| (message.clone(), Ticket::new(Arc::new(Deaf), 0))).collect();
+        thread.write(&batch).unwrap();
+        thread.bytes += rows as u64 * ROW;
+    }
+
+    fn offsets(thread: &Thread) -> Vec<u64> {
+        let mut all = thread.connection.prepare("SELECT offset FROM event ORDER BY offset").unwrap();
+        all.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn what_is_too_much_goes_and_no_more_and_never_the_newest() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut thread = log(dir.path(), 12, 10);
+        thread.upkeep(crate::clock::now(), Instant::now()).unwrap();
+        // A little more than the excess, so that not every write is followed by a removal: here that is one row.
+        assert_eq!(offsets(&thread), (4..=12).collect::<Vec<_>>());
+        assert_eq!(thread.bytes, 9 * ROW);
+        write(&mut thread, 1);
+        thread.upkeep(crate::clock::now(), Instant::now()).unwrap();
+        assert_eq!(offsets(&thread).len(), 10, "it has room for them");
+        thread.limits.max_size = 1;
+        thread.upkeep(crate::clock::now(), Instant::now()).unwrap();
+        assert_eq!(offsets(&thread), [13], "it is larger than all that there may be");
+    }
+
+    #[test]
+    fn of_a_long_log_what_is_too_much_goes_in_chunks() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut thread = log(dir.path(), 2_500, 100);
+        let (now, mut turns) = (crate::clock::now(), 0);
+        while thread.bytes > thread.limits.max_size && turns < 10 {
+            thread.upkeep(now, Instant::now()).unwrap();
+            turns += 1;
+        }
+        assert_eq!(offsets(&thread), (2_403..=2_500).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_clock_that_is_set_forward_removes_nothing_and_time_that_passes_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut thread = log(dir.path(), 3, 10);
+        let (wall, now) = (crate::clock::now(), Instant::now());
+        let ahead = |hours: i64| Millis(wall.0 + hours * 3_600_000);
+        thread.upkeep(ahead(48), now).unwrap();
+        assert_eq!(offsets(&thread), [1, 2, 3]);
+        thread.upkeep(ahead(48), now + HOUR / 2).unwrap();
+        assert_eq!(offsets(&thread), [1, 2, 3]);
+        thread.upkeep(ahead(2), now + HOUR * 2).unwrap();
+        assert_eq!(offsets(&thread), [0; 0]);
+        assert_eq!(thread.bytes, 0);
     }
 }

@@ -55,18 +55,18 @@ const STEP: Duration = Duration::from_secs(60);
 /// What rows age by: the wall clock, but where it was set forward while the process ran. What was parked before would be too old all at once,
 /// and lost; whether the clock was wrong before or is now, nobody here can tell. A start takes the wall clock as it is.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct AgeClock {
+pub(crate) struct AgeClock {
     wall: Millis,
     since: Instant,
 }
 
 impl AgeClock {
-    pub(super) const fn new(wall: Millis, now: Instant) -> Self {
+    pub(crate) const fn new(wall: Millis, now: Instant) -> Self {
         Self { wall, since: now }
     }
 
     /// The time, and whether the wall clock is ahead of it.
-    pub(super) fn read(&mut self, wall: Millis, now: Instant) -> (Millis, bool) {
+    pub(crate) fn read(&mut self, wall: Millis, now: Instant) -> (Millis, bool) {
         let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
         let passed = millis(now.saturating_duration_since(self.since));
         let due = Millis(self.wall.0.saturating_add(passed));

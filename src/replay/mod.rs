@@ -40,6 +40,7 @@ pub(crate) use data_dir::has_lost_its_name;
 pub use data_dir::{DataDir, LockError};
 pub use entries::{DamagedEntry, Entry, Place, Table};
 pub use error::{AskError, ParkError, StoreError};
+pub(crate) use expiry::AgeClock;
 pub use expiry::{Gone, Why};
 pub use limits::{Routing, StoreLimits, TopicOf, TopicsBefore};
 pub use mounts::Volume;
