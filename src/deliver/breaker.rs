@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::config;
 
 /// Below this many attempts in the window nothing is concluded.
-const FEWEST_ATTEMPTS: u32 = 20;
+const FEWEST_ATTEMPTS: u64 = 20;
 /// So many standard deviations above the share are no chance: of 20 attempts, at a share of a half, 18 failures. Without it a bus of
 /// which 40 % fails would open the breaker every few minutes where there is little traffic.
 const CERTAINTY: f64 = 3.5;
@@ -42,8 +42,8 @@ pub enum Change {
 #[derive(Debug)]
 struct Slice {
     begun: Instant,
-    successes: u32,
-    failures: u32,
+    successes: u64,
+    failures: u64,
 }
 
 #[derive(Debug)]
@@ -131,8 +131,8 @@ impl Breaker {
         was_open.then_some(Change::Closed)
     }
 
-    /// Counts one attempt.
-    pub fn record(&mut self, now: Instant, verdict: Verdict) -> Option<Change> {
+    /// Counts attempts that ended alike, as if one after the other.
+    pub fn record(&mut self, now: Instant, verdict: Verdict, attempts: u64) -> Option<Change> {
         match verdict {
             Verdict::Success => self.failing_since = None,
             Verdict::Failure => {
@@ -145,7 +145,7 @@ impl Breaker {
                 Verdict::Success => self.close(),
             };
         }
-        self.count(now, verdict);
+        self.count(now, verdict, attempts);
         // A success is no proof that the bus is away, even where older ones have just left the window.
         if verdict == Verdict::Success {
             return None;
@@ -160,17 +160,17 @@ impl Breaker {
         Some(Change::Opened)
     }
 
-    fn is_too_much(&self, attempts: u32, failures: u32) -> bool {
-        let (share, of) = (self.settings.failure_rate, f64::from(attempts));
+    fn is_too_much(&self, attempts: u64, failures: u64) -> bool {
+        let (share, of) = (self.settings.failure_rate, attempts as f64);
         let chance = CERTAINTY * (of * share * (1.0 - share)).sqrt();
         // Where everything fails it is no chance, whatever the share.
-        let failed = f64::from(failures);
+        let failed = failures as f64;
         attempts >= FEWEST_ATTEMPTS
             && failed > share * of
             && (failures == attempts || failed > share * of + chance)
     }
 
-    fn count(&mut self, now: Instant, verdict: Verdict) {
+    fn count(&mut self, now: Instant, verdict: Verdict, attempts: u64) {
         while self
             .slices
             .front()
@@ -184,8 +184,8 @@ impl Breaker {
         }
         if let Some(slice) = self.slices.back_mut() {
             match verdict {
-                Verdict::Success => slice.successes += 1,
-                Verdict::Failure => slice.failures += 1,
+                Verdict::Success => slice.successes += attempts,
+                Verdict::Failure => slice.failures += attempts,
             }
         }
     }
@@ -203,7 +203,7 @@ mod tests {
     }
 
     fn feed(breaker: &mut Breaker, now: Instant, verdict: Verdict, times: u32) -> Vec<Change> {
-        (0..times).filter_map(|_| breaker.record(now, verdict)).collect()
+        (0..times).filter_map(|_| breaker.record(now, verdict, 1)).collect()
     }
 
     #[test]
@@ -225,6 +225,23 @@ mod tests {
     }
 
     #[test]
+    fn many_that_ended_alike_count_as_one_by_one() {
+        let now = Instant::now();
+        for (failures, opens) in [(19, false), (20, true), (1 << 20, true)] {
+            let mut at_once = breaker();
+            assert_eq!(at_once.record(now, Verdict::Failure, failures).is_some(), opens, "{failures}");
+            let mut one_by_one = breaker();
+            let changes = feed(&mut one_by_one, now, Verdict::Failure, failures as u32);
+            assert_eq!(changes.len(), usize::from(opens), "{failures}");
+        }
+        let mut mixed = breaker();
+        assert_eq!(mixed.record(now, Verdict::Success, 10_000), None);
+        assert_eq!(mixed.record(now, Verdict::Failure, 10_000), None);
+        assert_eq!(mixed.record(now, Verdict::Failure, 600), Some(Change::Opened));
+        assert_eq!(mixed.record(now, Verdict::Success, 10_000), Some(Change::Closed));
+    }
+
+    #[test]
     fn a_share_near_one_opens_when_everything_fails() {
         let settings = config::Breaker { failure_rate: 0.95, window: Duration::from_secs(30) };
         let mut breaker = Breaker::new(settings);
@@ -238,7 +255,7 @@ mod tests {
         for tick in 0..36_000u32 {
             let now = start + Duration::from_millis(100) * tick;
             let verdict = if tick % 5 < 2 { Verdict::Failure } else { Verdict::Success };
-            assert_eq!(breaker.record(now, verdict), None);
+            assert_eq!(breaker.record(now, verdict, 1), None);
         }
     }
 
@@ -270,8 +287,8 @@ mod tests {
         assert!(breaker.take_probe(start) && !breaker.take_probe(start));
         breaker.give_probe_back(start);
         assert!(breaker.take_probe(start), "it asked nothing");
-        assert_eq!(breaker.record(start, Verdict::Failure), None);
-        assert_eq!(breaker.record(start, Verdict::Success), Some(Change::Closed));
+        assert_eq!(breaker.record(start, Verdict::Failure, 1), None);
+        assert_eq!(breaker.record(start, Verdict::Success, 1), Some(Change::Closed));
         assert!(!breaker.is_open());
     }
 
@@ -283,7 +300,7 @@ mod tests {
         breaker.probe_now(start + LONG / 2);
         assert!(!breaker.is_open_long(start + LONG / 2));
         assert!(breaker.is_open_long(start + LONG));
-        breaker.record(start, Verdict::Success);
+        breaker.record(start, Verdict::Success, 1);
         assert!(!breaker.is_open_long(start + LONG));
     }
 
@@ -293,9 +310,9 @@ mod tests {
         let mut breaker = breaker();
         feed(&mut breaker, start, Verdict::Success, 4);
         feed(&mut breaker, start + Duration::from_secs(25), Verdict::Failure, 19);
-        assert_eq!(breaker.record(start + Duration::from_secs(32), Verdict::Success), None);
+        assert_eq!(breaker.record(start + Duration::from_secs(32), Verdict::Success, 1), None);
         assert!(!breaker.is_open());
-        let next = breaker.record(start + Duration::from_secs(32), Verdict::Failure);
+        let next = breaker.record(start + Duration::from_secs(32), Verdict::Failure, 1);
         assert_eq!(next, Some(Change::Opened));
     }
 
@@ -320,7 +337,7 @@ mod tests {
         let of = |attempt: u32| start + every * attempt;
         let verdict =
             |dice: &mut Dice| if dice.roll() < percent { Verdict::Failure } else { Verdict::Success };
-        let changes = (0..attempts).filter_map(|attempt| breaker.record(of(attempt), verdict(&mut dice)));
+        let changes = (0..attempts).filter_map(|attempt| breaker.record(of(attempt), verdict(&mut dice), 1));
         changes.filter(|change| *change == Change::Opened).count()
     }
 
@@ -343,7 +360,7 @@ mod tests {
             steps in vec((0u64..3_000, any::<bool>(), any::<bool>()), 1..400),
         ) {
             let (mut now, mut breaker) = (Instant::now(), breaker());
-            let (mut failures, mut attempts, mut last) = (0u32, 0u32, now);
+            let (mut failures, mut attempts, mut last) = (0u64, 0u64, now);
             for (pause, success, comes_back) in steps {
                 now += Duration::from_millis(pause);
                 if breaker.is_open() {
@@ -360,14 +377,15 @@ mod tests {
                     prop_assert!(!breaker.take_probe(now));
                 }
                 let was_open = breaker.is_open();
-                let change = breaker.record(now, if success { Verdict::Success } else { Verdict::Failure });
+                let verdict = if success { Verdict::Success } else { Verdict::Failure };
+                let change = breaker.record(now, verdict, 1);
                 if was_open {
                     prop_assert_eq!(change, success.then_some(Change::Closed));
                     (failures, attempts) = (0, 0);
                     continue;
                 }
                 // Since it closed; of these the window is a part.
-                (failures, attempts) = (failures + u32::from(!success), attempts + 1);
+                (failures, attempts) = (failures + u64::from(!success), attempts + 1);
                 if change == Some(Change::Opened) {
                     prop_assert!(!success && failures >= 18 && attempts >= FEWEST_ATTEMPTS);
                     last = now;

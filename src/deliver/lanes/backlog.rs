@@ -213,10 +213,7 @@ impl Lanes {
 
     /// Counts attempts that ended alike.
     pub(super) fn record_all(&self, verdict: Verdict, attempts: u64) {
-        let change = {
-            let (now, mut breaker) = (Instant::now(), self.breaker.lock());
-            (0..attempts).fold(None, |change, _| breaker.record(now, verdict).or(change))
-        };
+        let change = self.breaker.lock().record(Instant::now(), verdict, attempts);
         self.say(change);
     }
 
