@@ -335,7 +335,6 @@ impl Drain {
             Window::Unlimited => rows.len(),
         };
         let mut rest = rows.as_slice();
-        let mut live = false;
         while !rest.is_empty() && !shared.stop.is_cancelled() {
             let room = shared.sending.room(step.min(rest.len())).await;
             let (now, later) = rest.split_at(room);
@@ -343,12 +342,12 @@ impl Drain {
             let next = rest.first().map(Kept::<Parked>::seq);
             let Some(settled) = self.send(key, now, shared).await else { return Chunk::Late };
             match self.settle(&settled, next, shared) {
-                ended @ (Chunk::Stuck | Chunk::Refused | Chunk::Late) => return ended,
-                Chunk::Live => live = true,
-                Chunk::More => live = false,
+                Chunk::More => {}
+                // Live, it has no rows left; what is sent from here on would race its senders.
+                ended @ (Chunk::Live | Chunk::Stuck | Chunk::Refused | Chunk::Late) => return ended,
             }
         }
-        if live { Chunk::Live } else { Chunk::More }
+        Chunk::More
     }
 
     /// None where that is late: [`book_late`](Self::book_late) has it once nothing of it is open.
