@@ -1,9 +1,9 @@
 //! Topics that the bus refuses (missing, no rights, or no room): a state of the topic, so that nothing else stops. While a topic is
 //! refused its lanes are behind, and one parked event probes it, one second growing to five minutes, or to 30 s where time alone
-//! may help. Pure: "now" comes in. Bound: the topics that the configuration's template can make of accounts and types, and on NATS
+//! may help. Pure: "now" comes in, and asking for those that are due looks at no others. Bound: the topics that the configuration's template can make of accounts and types, and on NATS
 //! of vehicles with events that wait; all vehicles' topics of one account and type have one name, and news is what happens to a name.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use crate::event::Text;
@@ -12,6 +12,10 @@ use crate::event::Text;
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 /// The last one where room may come by itself.
 const PASSES: Duration = Duration::from_secs(30);
+/// Topics that are due at once; others are when these have been looked for.
+const DUE: usize = 1_024;
+/// Who has looked at all lanes for those that are due does so again after this, and so it is with a topic whose lanes were busy.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// What helps a topic that is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +59,10 @@ pub enum Taken {
 #[derive(Debug, Default)]
 pub struct Topics {
     refused: HashMap<Text, Refused>,
+    /// The same by when their probe is due.
+    by_probe: BTreeSet<(Instant, Text)>,
+    /// When lanes are looked for again; none: at once.
+    look_at: Option<Instant>,
     /// How many topics of each name are refused.
     names: HashMap<Text, u64>,
 }
@@ -71,8 +79,10 @@ impl Topics {
         let of_name = self.names.entry(named.clone()).or_default();
         *of_name += 1;
         let is_first = *of_name == 1;
-        let refused = Refused { next_probe: now + PAUSE.0, pause: PAUSE.0, cure, why: why.to_owned(), named };
+        let next_probe = now + PAUSE.0;
+        let refused = Refused { next_probe, pause: PAUSE.0, cure, why: why.to_owned(), named };
         self.refused.insert(topic.clone(), refused);
+        self.by_probe.insert((next_probe, topic.clone()));
         is_first
     }
 
@@ -81,7 +91,9 @@ impl Topics {
         if self.refused.is_empty() {
             return Taken::AsBefore;
         }
-        let Some(Refused { named, .. }) = self.refused.remove(topic) else { return Taken::AsBefore };
+        let Some((topic, refused)) = self.refused.remove_entry(topic) else { return Taken::AsBefore };
+        let Refused { next_probe, named, .. } = refused;
+        self.by_probe.remove(&(next_probe, topic));
         if let Some(left) = self.names.get_mut(&named).filter(|left| **left > 1) {
             *left -= 1;
             return Taken::Again;
@@ -103,7 +115,8 @@ impl Topics {
             return false;
         }
         refused.pause = (refused.pause * 2).min(refused.cure.longest_pause());
-        refused.next_probe = now + refused.pause;
+        let next = now + refused.pause;
+        self.probe_at(topic, next);
         true
     }
 
@@ -111,14 +124,28 @@ impl Topics {
     pub fn give_probe_back(&mut self, topic: &str, now: Instant) {
         if let Some(refused) = self.refused.get_mut(topic) {
             refused.pause = (refused.pause / 2).max(PAUSE.0);
-            refused.next_probe = now;
+            self.probe_at(topic, now);
+            self.look_at = None;
         }
     }
 
-    /// Those whose probe is due.
+    /// Those whose probe is due, a bounded number; none before lanes may be looked for again.
+    #[must_use]
     pub fn due(&self, now: Instant) -> HashSet<Text> {
-        let due = self.refused.iter().filter(|(_, refused)| now >= refused.next_probe);
-        due.map(|(topic, _)| topic.clone()).collect()
+        if self.look_at.is_some_and(|at| now < at) {
+            return HashSet::new();
+        }
+        let due = self.by_probe.iter().take_while(|(at, _)| *at <= now).take(DUE);
+        due.map(|(_, topic)| topic.clone()).collect()
+    }
+
+    /// All lanes were looked at for those that were due; of these every lane was busy.
+    pub fn looked(&mut self, busy: &HashSet<Text>, now: Instant) {
+        for topic in busy {
+            self.probe_at(topic, now + LOOK);
+        }
+        let is_due = self.by_probe.first().is_some_and(|(at, _)| *at <= now);
+        self.look_at = (!is_due).then_some(now + LOOK);
     }
 
     /// Something about the topics has changed: all may be probed at once.
@@ -126,6 +153,17 @@ impl Topics {
         for refused in self.refused.values_mut() {
             refused.next_probe = now;
             refused.pause = PAUSE.0;
+        }
+        self.by_probe = self.refused.keys().map(|topic| (now, topic.clone())).collect();
+        self.look_at = None;
+    }
+
+    fn probe_at(&mut self, topic: &str, at: Instant) {
+        if let Some(refused) = self.refused.get_mut(topic) {
+            let before = std::mem::replace(&mut refused.next_probe, at);
+            let topic = Text::from(topic);
+            self.by_probe.remove(&(before, topic.clone()));
+            self.by_probe.insert((at, topic));
         }
     }
 
@@ -164,6 +202,36 @@ mod tests {
         assert_eq!(topics.list(), [(topic.clone(), "still none".to_owned())]);
         assert_eq!(topics.take("fleet.trip"), Taken::LastOf(topic));
         assert_eq!(topics.take("fleet.trip"), Taken::AsBefore);
+    }
+
+    #[test]
+    fn all_lanes_are_looked_at_once_in_a_while_and_busy_ones_keep_no_others_from_their_turn() {
+        let (start, mut topics, cure) = (Instant::now(), Topics::default(), Cure::Time);
+        let names = |range: std::ops::Range<usize>| range.map(|at| Text::from(format!("fleet.trip.{at:04}")));
+        for topic in names(0..DUE + 5) {
+            topics.refuse(&topic, "fleet.trip", start, "full", cure);
+        }
+        assert_eq!(topics.due(start), HashSet::new(), "not yet");
+        let now = start + PAUSE.0;
+        let first: HashSet<Text> = names(0..DUE).collect();
+        assert_eq!(topics.due(now), first);
+        topics.looked(&first, now);
+        let rest: HashSet<Text> = names(DUE..DUE + 5).collect();
+        assert_eq!(topics.due(now), rest, "the lanes of the others are busy");
+        rest.iter().for_each(|topic| assert!(topics.take_probe(topic, now)));
+        topics.looked(&HashSet::new(), now);
+        let topic = Text::from("fleet.stop");
+        topics.refuse(&topic, &topic, start, "full", cure);
+        assert_eq!(topics.due(now), HashSet::new(), "all lanes were looked at just now");
+        topics.give_probe_back(&topic, now);
+        assert_eq!(topics.due(now), [topic.clone()].into(), "its turn is over");
+        assert!(topics.take_probe(&topic, now));
+        topics.looked(&HashSet::new(), now);
+        assert_eq!(topics.due(now + LOOK).len(), DUE, "and those that were busy are looked for again");
+        for topic in names(0..DUE + 5).chain([topic]) {
+            topics.take(&topic);
+        }
+        assert!(topics.by_probe.is_empty() && topics.names.is_empty());
     }
 
     #[test]

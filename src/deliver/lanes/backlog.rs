@@ -8,31 +8,28 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::super::breaker::{Change, Verdict};
-use super::super::topics::{Cure, Taken};
+use super::super::topics::Cure;
 use super::{Attempt, Came, Drained, Draining, Lane, Lanes, Ready};
 use crate::bus::Failure;
 use crate::event::{AccountId, Text};
 use crate::replay::{Done, LaneKey, ParkError, Parked, Reason, Seq};
 
-/// Refused topics that are probed at once.
-const PROBES: usize = 64;
-
 /// The lanes that come first by something, at most so many.
-struct Least<By> {
+pub(super) struct Least<By> {
     most: usize,
     lanes: BinaryHeap<(By, Ready)>,
 }
 
 impl<By: Ord> Least<By> {
-    fn new(most: usize) -> Self {
+    pub(super) fn new(most: usize) -> Self {
         Self { most, lanes: BinaryHeap::new() }
     }
 
-    fn would_take(&self, by: &By) -> bool {
+    pub(super) fn would_take(&self, by: &By) -> bool {
         self.lanes.len() < self.most || self.lanes.peek().is_some_and(|(last, _)| by < last)
     }
 
-    fn take(&mut self, by: By, lane: Ready) {
+    pub(super) fn take(&mut self, by: By, lane: Ready) {
         if self.would_take(&by) {
             self.lanes.push((by, lane));
         }
@@ -41,7 +38,7 @@ impl<By: Ord> Least<By> {
         }
     }
 
-    fn sorted(self) -> Vec<Ready> {
+    pub(super) fn sorted(self) -> Vec<Ready> {
         self.lanes.into_sorted_vec().into_iter().map(|(_, lane)| lane).collect()
     }
 }
@@ -104,74 +101,10 @@ impl Lanes {
         found
     }
 
-    /// One lane of each refused topic whose probe is due; the probe is spent. On NATS each lane is a topic of its own:
-    /// one pass over the lanes, whatever is refused. Where none is left, for the operator or age took its rows, nobody can tell
-    /// whether the topic is taken: it is not called refused any more.
-    #[must_use]
-    pub fn topic_probes(&self) -> Vec<Ready> {
-        let mut probes = Vec::new();
-        let now = Instant::now();
-        // Those whose lane was not met yet.
-        let mut due = self.topics.lock().due(now);
-        if due.is_empty() {
-            return probes;
-        }
-        for shard in &self.shards {
-            for (key, lane) in shard.lock().iter() {
-                if probes.len() >= PROBES || due.is_empty() {
-                    return probes;
-                }
-                if let Some(head) = lane.head.filter(|_| lane.is_free())
-                    && due.contains(&key.topic)
-                    && self.topics.lock().take_probe(&key.topic, now)
-                {
-                    due.remove(&key.topic);
-                    probes.push(Ready { head, key: key.clone() });
-                }
-            }
-        }
-        // Those whose probe is due still have busy lanes, or none.
-        let mut without_lanes = due;
-        if without_lanes.is_empty() {
-            return probes;
-        }
-        for shard in &self.shards {
-            for key in shard.lock().keys() {
-                without_lanes.remove(&key.topic);
-            }
-        }
-        for topic in &without_lanes {
-            let taken = self.topics.lock().take(topic);
-            if let Taken::LastOf(named) = taken {
-                self.said.topic_forgotten(&named);
-            }
-        }
-        probes
-    }
-
-    /// A probe, of the breaker or of this topic, found nothing to send: the next one goes at once.
-    pub fn give_probe_back(&self, topic: &str) {
-        let now = Instant::now();
-        self.breaker.lock().give_probe_back(now);
-        self.topics.lock().give_probe_back(topic, now);
-    }
-
     /// Whether only probes may go to this topic.
     #[must_use]
     pub fn is_topic_refused(&self, topic: &str) -> bool {
         self.topics.lock().is_refused(topic)
-    }
-
-    /// Topics were looked up or made: what was refused may be probed at once.
-    pub fn probe_topics_now(&self) {
-        self.topics.lock().probe_now(Instant::now());
-        self.ready.notify_one();
-    }
-
-    /// Whether the breaker's probe is due.
-    #[must_use]
-    pub fn is_probe_due(&self) -> bool {
-        self.breaker.lock().is_probe_due(Instant::now())
     }
 
     /// The client says that the bus is there again.
@@ -226,12 +159,6 @@ impl Lanes {
             }
             None => {}
         }
-    }
-
-    /// Whether the breaker's probe may be sent now; the probe is spent.
-    #[must_use]
-    pub fn take_probe(&self) -> bool {
-        self.breaker.lock().take_probe(Instant::now())
     }
 
     /// The drain begins with a lane. False where it has been taken, or is live.

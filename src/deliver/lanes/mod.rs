@@ -4,6 +4,7 @@
 //! either are held: the bound is what is in flight plus the lanes that the store's quota can hold, about 200 bytes each.
 
 mod backlog;
+mod probes;
 mod said;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use crate::deliver::slot::{Group, Outgoing, Slot, Stall};
 use crate::deliver::topics::{Cure, Taken, Topics};
 use crate::event::{AccountId, EventType, Text};
 use crate::replay::{LaneKey, ParkError, Parked, Reason, RecoveredLane, Seq, Store};
+pub use probes::Kin;
 use said::Said;
 
 /// Shards of the lane map: far more than threads that meet in it.

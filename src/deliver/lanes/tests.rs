@@ -4,6 +4,7 @@
 
 mod breaker;
 mod orders;
+mod probes;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::Duration;
