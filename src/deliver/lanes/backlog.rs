@@ -286,9 +286,16 @@ impl Lanes {
     pub fn drain_failed(&self, key: &LaneKey, failure: &Failure) {
         match failure {
             Failure::Unavailable(_) | Failure::Broken(_) => self.record(Verdict::Failure),
-            Failure::Refused(why) => self.refuse(&key.topic, why, Cure::Owner),
-            Failure::Full(why) => self.refuse(&key.topic, why, Cure::Time),
+            Failure::Refused(why) => self.answered_no(&key.topic, why, Cure::Owner),
+            Failure::Full(why) => self.answered_no(&key.topic, why, Cure::Time),
             Failure::Busy(_) | Failure::Unfit(_) => {}
         }
+    }
+
+    /// The topic is refused, and so the bus is there: where that was the breaker's probe, a lane of another topic is asked at once.
+    /// It acknowledged nothing, and stays as silent as it was.
+    fn answered_no(&self, topic: &Text, why: &str, cure: Cure) {
+        self.refuse(topic, why, cure);
+        self.breaker.lock().probe_now(Instant::now());
     }
 }

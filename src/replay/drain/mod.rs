@@ -4,6 +4,7 @@
 //! lane whose acknowledgement is late takes no other's place. Neighbours: `deliver::lanes` keeps the books; `rows` reads and
 //! deletes for all lanes together.
 
+mod probing;
 mod rows;
 mod sent;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use crate::encode;
 use crate::faults::{self, Point};
 use crate::route::BusKind;
 use crate::trace;
+use probing::{Probing, Turn};
 use rows::Rows;
 use sent::{Late, Mark, Sent, Settled};
 use window::{PATIENCE, Sending};
@@ -42,8 +44,6 @@ use window::{PATIENCE, Sending};
 const CHUNK: (usize, u64) = (128, 64 << 10);
 /// Lanes drained at once: some that read, some that send. One that waits for longer than `PATIENCE` is left with the bus.
 const LANES: usize = 256;
-/// Lanes of which one carries the breaker's probe.
-const PROBED: usize = 64;
 /// Lanes looked for at once.
 const QUEUE: usize = 1_024;
 /// How often lanes are looked for when nothing rang.
@@ -85,8 +85,6 @@ enum Extent {
 struct Work {
     lane: Ready,
     extent: Extent,
-    /// Those that carry a probe where that one has nothing to send.
-    spare: Vec<Ready>,
 }
 
 /// How the work on one lane ended.
@@ -127,7 +125,7 @@ impl Drain {
         let mut serving = pin!(shared.rows.serve());
         let mut working = FuturesUnordered::new();
         let mut queue = VecDeque::new();
-        let mut probes = 0;
+        let mut probing = Probing::default();
         let mut pause = PAUSE.0;
         let mut not_before = Instant::now();
         let mut looking: Option<JoinHandle<Looked>> = None;
@@ -143,10 +141,8 @@ impl Drain {
             let now = Instant::now();
             let wanted = if now < not_before { 0 } else { LANES.saturating_sub(working.len()) };
             let whole = if shared.late.is_full(self.bus.window()) { 0 } else { wanted };
-            for work in self.choose(wanted, whole, &mut queue, &mut probes) {
-                if self.lanes.begin_drain(&work.lane.key) {
-                    working.push(self.work(work, &shared));
-                }
+            for work in self.choose(wanted, whole, &mut queue, &mut probing) {
+                working.push(self.work(work, &shared));
             }
             let wants = whole > 0 && queue.is_empty() && changed && !self.lanes.is_breaker_open();
             if wants && looking.is_none() && now >= look_at {
@@ -209,59 +205,51 @@ impl Drain {
         shared.rows.delete();
     }
 
-    /// What to work on next: so many lanes at most, and so many of them whole. The breaker's probe has pauses of its own, and
-    /// goes whatever else waits; of one lane after another, for what is at the head of one may say nothing about the bus.
+    /// What to work on next, begun: so many lanes at most, and so many of them whole. The breaker's probe has pauses of its own,
+    /// and goes whatever else waits.
     fn choose(
         &self,
         wanted: usize,
         whole: usize,
         queue: &mut VecDeque<Ready>,
-        probes: &mut usize,
+        probing: &mut Probing,
     ) -> Vec<Work> {
         if self.lanes.is_breaker_open() {
             queue.clear();
-            if !self.lanes.is_probe_due() {
-                return Vec::new();
-            }
-            let mut lanes = self.lanes.ready(PROBED);
-            *probes += 1;
-            return match (!lanes.is_empty()).then(|| lanes.swap_remove(*probes % lanes.len())) {
-                Some(lane) if self.lanes.take_probe() => {
-                    vec![Work { lane, extent: Extent::Probe, spare: lanes }]
-                }
-                Some(_) => Vec::new(),
-                None => {
-                    self.lanes.close_breaker_for_want_of_probes();
-                    Vec::new()
-                }
-            };
+            return self.choose_probe(probing).into_iter().collect();
         }
         if wanted == 0 {
             return Vec::new();
         }
-        let work = |lane, extent| Work { lane, extent, spare: Vec::new() };
+        let work = |lane, extent| Work { lane, extent };
         let probes = self.lanes.topic_probes().into_iter().map(|lane| work(lane, Extent::Probe));
         let whole = queue.drain(..whole.min(queue.len()));
         // A topic may have been refused since its lanes were looked for.
         let whole = whole
             .filter(|lane| !self.lanes.is_topic_refused(&lane.key.topic))
             .map(|lane| work(lane, Extent::Whole));
-        probes.chain(whole).collect()
+        probes.chain(whole).filter(|work| self.lanes.begin_drain(&work.lane.key)).collect()
     }
 
-    /// A probe that no lane had anything for has asked the bus nothing: it is given back.
-    async fn work(&self, work: Work, shared: &Shared) -> Ended {
-        let Work { lane, extent, spare } = work;
-        let topic = lane.key.topic.clone();
-        let mut ended = self.lane(lane, extent, shared).await;
-        for lane in spare {
-            if ended != Ended::Empty {
-                return ended;
-            }
-            if self.lanes.begin_drain(&lane.key) {
-                ended = self.lane(lane, extent, shared).await;
-            }
+    /// The lane that asks whether the bus is there, where it is time to.
+    fn choose_probe(&self, probing: &mut Probing) -> Option<Work> {
+        if !self.lanes.is_probe_due() {
+            return None;
         }
+        match probing.next(&self.lanes, Instant::now()) {
+            Turn::Of(lane) if self.lanes.take_probe() => return Some(Work { lane, extent: Extent::Probe }),
+            Turn::Of(lane) => self.lanes.end_drain(&lane.key),
+            Turn::Nobodys => self.lanes.close_breaker_for_want_of_probes(),
+            Turn::Later => {}
+        }
+        None
+    }
+
+    /// A probe of a lane that had nothing to send has asked the bus nothing: it is given back.
+    async fn work(&self, work: Work, shared: &Shared) -> Ended {
+        let Work { lane, extent } = work;
+        let topic = lane.key.topic.clone();
+        let ended = self.lane(lane, extent, shared).await;
         if ended == Ended::Empty && extent == Extent::Probe {
             self.lanes.give_probe_back(&topic);
         }
