@@ -55,6 +55,9 @@ pub enum Failure {
     /// The bus cannot be reached: park, drained by itself.
     #[error("the bus is unavailable: {0}")]
     Unavailable(String),
+    /// Nobody answers for the topic's stream at the moment: as unavailable, but that others are well may be.
+    #[error("the bus does not answer for the topic: {0}")]
+    Unanswered(String),
     /// The client's own queue has no room at the moment: try again soon. It says nothing of the bus.
     #[error("the bus client is busy: {0}")]
     Busy(String),

@@ -18,6 +18,8 @@ const PROBE_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration:
 const LONG: Duration = Duration::from_secs(30);
 /// A bus of which nothing was heard for so long, but failures, is said to be silent: too few of them may open nothing.
 const SILENT: Duration = Duration::from_secs(10);
+/// A bus that acknowledged nothing for so long does not answer for one topic alone.
+const ALONE: Duration = Duration::from_secs(2);
 /// The window is counted in this many slices: its bound.
 const SLICES: u32 = 30;
 
@@ -28,6 +30,8 @@ pub enum Verdict {
     Success,
     /// The bus was not there, or did not answer in time.
     Failure,
+    /// It does not answer for one topic: a failure of the bus where it acknowledges nothing else either.
+    Unanswered,
 }
 
 /// A change worth a log line.
@@ -138,10 +142,16 @@ impl Breaker {
             Verdict::Failure => {
                 self.failing_since.get_or_insert(now);
             }
+            Verdict::Unanswered => {
+                let since = *self.failing_since.get_or_insert(now);
+                if now.saturating_duration_since(since) < ALONE {
+                    return None;
+                }
+            }
         }
         if let State::Open { .. } = self.state {
             return match verdict {
-                Verdict::Failure => None,
+                Verdict::Failure | Verdict::Unanswered => None,
                 Verdict::Success => self.close(),
             };
         }
@@ -185,7 +195,7 @@ impl Breaker {
         if let Some(slice) = self.slices.back_mut() {
             match verdict {
                 Verdict::Success => slice.successes += attempts,
-                Verdict::Failure => slice.failures += attempts,
+                Verdict::Failure | Verdict::Unanswered => slice.failures += attempts,
             }
         }
     }
@@ -222,6 +232,19 @@ mod tests {
         feed(&mut half, now, Verdict::Success, 10_000);
         assert_eq!(feed(&mut half, now, Verdict::Failure, 10_000), []);
         assert_eq!(feed(&mut half, now, Verdict::Failure, 600).len(), 1, "51.5 % of many are no chance");
+    }
+
+    #[test]
+    fn what_does_not_answer_for_one_topic_counts_only_where_nothing_else_is_acknowledged() {
+        let (start, mut breaker) = (Instant::now(), breaker());
+        for tick in 0..100 {
+            let now = start + Duration::from_millis(100) * tick;
+            assert_eq!(feed(&mut breaker, now, Verdict::Unanswered, 50), [], "others are well");
+            assert_eq!(breaker.record(now, Verdict::Success, 1), None);
+        }
+        let from = start + Duration::from_secs(10);
+        assert_eq!(feed(&mut breaker, from, Verdict::Unanswered, 2_000), []);
+        assert_eq!(feed(&mut breaker, from + ALONE, Verdict::Unanswered, 2_000), [Change::Opened]);
     }
 
     #[test]

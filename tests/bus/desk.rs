@@ -147,6 +147,7 @@ pub fn kind(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Delivered => "delivered",
         Outcome::Failed(Failure::Unavailable(_)) => "unavailable",
+        Outcome::Failed(Failure::Unanswered(_)) => "unanswered",
         Outcome::Failed(Failure::Busy(_)) => "busy",
         Outcome::Failed(Failure::Refused(_)) => "refused",
         Outcome::Failed(Failure::Full(_)) => "full",

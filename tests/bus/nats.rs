@@ -440,7 +440,7 @@ async fn a_stream_that_was_seen_and_does_not_answer_is_unavailable() {
     let of = |vehicle: u64| message(&format!("{root}.trip.acme.{vehicle}"), "key", vehicle);
     assert_eq!(kind(&desk.attempt(1, &of(1)).await), "refused", "nobody was there yet");
     assert_eq!(played(nats, &root, &[STORED], desk.attempt(2, &of(2))).await, Outcome::Delivered);
-    assert_eq!(kind(&desk.attempt(3, &of(3)).await), "unavailable");
+    assert_eq!(kind(&desk.attempt(3, &of(3)).await), "unanswered");
     desk.close().await;
 }
 
@@ -461,7 +461,7 @@ async fn a_stream_that_a_check_found_and_does_not_answer_is_unavailable_and_refu
     let jetstream = async_nats::jetstream::new(nats.client().await);
     jetstream.delete_stream(&name).await.expect("it was there");
     let of = |number: u64| message(&format!("{held}.a"), "key", number);
-    assert_eq!(kind(&desk.attempt(4, &of(4)).await), "unavailable");
+    assert_eq!(kind(&desk.attempt(4, &of(4)).await), "unanswered");
     let mut number = 5;
     let refused = async {
         while kind(&desk.attempt(number, &of(4)).await) != "refused" {

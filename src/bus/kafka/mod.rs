@@ -222,6 +222,7 @@ impl Shared {
             failure @ (Failure::Refused(_)
             | Failure::Full(_)
             | Failure::Unavailable(_)
+            | Failure::Unanswered(_)
             | Failure::Busy(_)) => failure,
         })
     }

@@ -258,7 +258,9 @@ fn flush_one(
                 Failure::Refused(_) | Failure::Full(_) => {
                     Some(Failure::Unavailable("one before it was refused".to_owned()))
                 }
-                Failure::Unavailable(_) | Failure::Busy(_) | Failure::Broken(_) => Some(failure.clone()),
+                Failure::Unavailable(_) | Failure::Unanswered(_) | Failure::Busy(_) | Failure::Broken(_) => {
+                    Some(failure.clone())
+                }
             };
             failed.push((failure, ticket));
             if let Some(rest) = rest {

@@ -35,7 +35,10 @@ pub(super) enum Reaction {
 
 pub(super) fn reaction(error: &PublishError, sending: Sending, stream: Stream) -> Reaction {
     match (failure_of(error, stream), sending) {
-        (None, _) | (Some(Failure::Unavailable(_) | Failure::Busy(_)), Sending::Again) => Reaction::Again,
+        (None, _)
+        | (Some(Failure::Unavailable(_) | Failure::Unanswered(_) | Failure::Busy(_)), Sending::Again) => {
+            Reaction::Again
+        }
         (Some(failure), Sending::First) => Reaction::End(failure),
         (
             Some(Failure::Refused(_) | Failure::Full(_) | Failure::Unfit(_) | Failure::Broken(_)),
@@ -51,7 +54,7 @@ fn failure_of(error: &PublishError, stream: Stream) -> Option<Failure> {
         PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => return None,
         PublishErrorKind::MaxAckPending => Failure::Busy(why),
         PublishErrorKind::StreamNotFound => match stream {
-            Stream::Seen => Failure::Unavailable("nobody answers for the stream".to_owned()),
+            Stream::Seen => Failure::Unanswered("the stream has no leader, or is gone".to_owned()),
             Stream::Unseen => Failure::Refused("no stream takes this subject".to_owned()),
         },
         PublishErrorKind::MaxPayloadExceeded => Failure::Unfit(why),
@@ -108,6 +111,7 @@ mod tests {
     fn reactions(error: &PublishError, stream: Stream) -> [&'static str; 2] {
         [Sending::First, Sending::Again].map(|sending| match reaction(error, sending, stream) {
             Reaction::End(Failure::Unavailable(_)) => "unavailable",
+            Reaction::End(Failure::Unanswered(_)) => "unanswered",
             Reaction::End(Failure::Busy(_)) => "busy",
             Reaction::End(Failure::Refused(_)) => "refused",
             Reaction::End(Failure::Full(_)) => "full",
@@ -138,7 +142,7 @@ mod tests {
     #[test]
     fn nobody_answers_for_a_stream_that_was_seen_while_it_has_no_leader() {
         let nobody = PublishError::new(PublishErrorKind::StreamNotFound);
-        assert_eq!(reactions(&nobody, Stream::Seen), ["unavailable", "again"]);
+        assert_eq!(reactions(&nobody, Stream::Seen), ["unanswered", "again"]);
         assert_eq!(reactions(&nobody, Stream::Unseen), ["refused", "unresolved"]);
     }
 }

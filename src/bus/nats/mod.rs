@@ -463,7 +463,10 @@ impl NatsBus {
             self.shared.unanswered.is(topic);
         }
         let reaction = reaction(error, sending, self.stream_of(topic));
-        if matches!(reaction, Reaction::Again | Reaction::End(Failure::Unavailable(_))) {
+        if matches!(
+            reaction,
+            Reaction::Again | Reaction::End(Failure::Unavailable(_) | Failure::Unanswered(_))
+        ) {
             self.shared.heard.missed();
         }
         reaction

@@ -286,6 +286,7 @@ impl Lanes {
     pub fn drain_failed(&self, key: &LaneKey, failure: &Failure) {
         match failure {
             Failure::Unavailable(_) | Failure::Broken(_) => self.record(Verdict::Failure),
+            Failure::Unanswered(_) => self.record(Verdict::Unanswered),
             Failure::Refused(why) => self.answered_no(&key.topic, why, Cure::Owner),
             Failure::Full(why) => self.answered_no(&key.topic, why, Cure::Time),
             Failure::Busy(_) | Failure::Unfit(_) => {}

@@ -378,17 +378,9 @@ impl Lanes {
         }
         match failure {
             Failure::Unavailable(why) | Failure::Broken(why) => {
-                let entry = &mut lane.entries[at];
-                if entry.row.is_none() {
-                    self.record(Verdict::Failure);
-                }
-                entry.tries += 1;
-                if entry.tries <= self.retries {
-                    self.stall(key, lane, at, Stall::Failed, &why);
-                } else {
-                    self.free_or_park(key, lane, at, &why);
-                }
+                self.try_again(key, lane, at, Verdict::Failure, &why);
             }
+            Failure::Unanswered(why) => self.try_again(key, lane, at, Verdict::Unanswered, &why),
             Failure::Busy(why) => self.stall(key, lane, at, Stall::Busy, &why),
             Failure::Refused(why) => {
                 self.refuse(&key.topic, &why, Cure::Owner);
@@ -399,6 +391,20 @@ impl Lanes {
                 self.free_or_park(key, lane, at, &why);
             }
             Failure::Unfit(why) => self.set_aside(key, lane, at, &why),
+        }
+    }
+
+    /// An entry is tried again, but not for ever.
+    fn try_again(self: &Arc<Self>, key: &LaneKey, lane: &mut Lane, at: usize, verdict: Verdict, why: &str) {
+        let entry = &mut lane.entries[at];
+        if entry.row.is_none() {
+            self.record(verdict);
+        }
+        entry.tries += 1;
+        if entry.tries <= self.retries {
+            self.stall(key, lane, at, Stall::Failed, why);
+        } else {
+            self.free_or_park(key, lane, at, why);
         }
     }
 
