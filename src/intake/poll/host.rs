@@ -117,11 +117,17 @@ impl Host {
         self.gate.lock().brake.is_slowed()
     }
 
-    /// Calls that are under way, and whether others wait for their secret.
+    /// Calls that are under way.
     #[must_use]
     pub fn under_way(&self) -> usize {
+        LINES - self.lines.available_permits()
+    }
+
+    /// Whether calls wait for the secret.
+    #[must_use]
+    pub fn reads_secret(&self) -> bool {
         let (Door::V2 { token: secret } | Door::V3 { key: secret, .. }) = &self.door;
-        LINES - self.lines.available_permits() + usize::from(secret.is_awaited())
+        secret.is_awaited()
     }
 
     /// The largest answer that is read.
