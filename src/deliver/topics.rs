@@ -1,7 +1,8 @@
 //! Topics that the bus refuses (missing, no rights, or no room): a state of the topic, so that nothing else stops. While a topic is
 //! refused its lanes are behind, and one parked event probes it, one second growing to five minutes, or to 30 s where time alone
-//! may help. Pure: "now" comes in, and asking for those that are due looks at no others. Bound: the topics that the configuration's template can make of accounts and types, and on NATS
-//! of vehicles with events that wait; all vehicles' topics of one account and type have one name, and news is what happens to a name.
+//! may help. Pure: "now" comes in, and asking for those that are due looks at no others. Bound: the topics that the configuration's
+//! template can make of accounts and types, and on NATS of vehicles with events that wait; all vehicles' topics of one account and
+//! type have one name, and news is what happens to a name.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};

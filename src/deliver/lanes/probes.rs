@@ -79,8 +79,8 @@ impl Lanes {
     }
 
     /// One lane of each refused topic whose probe is due; the probe is spent. On NATS each lane is a topic of its own:
-    /// one pass over the lanes, whatever is refused, and no next one for a while. Where none is left, for the operator or age took its rows, nobody can tell
-    /// whether the topic is taken: it is not called refused any more.
+    /// one pass over the lanes, whatever is refused, and no next one for a while. Where none is left, for the operator or age
+    /// took its rows, nobody can tell whether the topic is taken: it is not called refused any more.
     #[must_use]
     pub fn topic_probes(&self) -> Vec<Ready> {
         let mut probes = Vec::new();
