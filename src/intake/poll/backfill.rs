@@ -4,7 +4,6 @@
 //! for it. Neighbours: `plan` has the windows, `fetch` takes each.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -218,8 +217,7 @@ impl Backfill {
             }
             watch(Told::Failed(trouble.to_string()));
             let spread = self.door.spread;
-            let wait =
-                pause::after(&trouble, failures, Duration::ZERO, spread, || self.stretch.halve(window));
+            let wait = pause::of_backfill(&trouble, failures, spread, || self.stretch.halve(window));
             sleep(wait).await;
         }
     }

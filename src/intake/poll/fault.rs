@@ -115,6 +115,8 @@ fn retry_after(headers: &HeaderMap, now: Millis) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let pause = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
+        // More than can be counted.
+        Err(_) if !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit()) => LONGEST_PAUSE,
         Err(_) => {
             let now = sent_at(headers).unwrap_or(now);
             Duration::from_millis(u64::try_from(http_date(text)?.0.saturating_sub(now.0)).unwrap_or(0))
@@ -155,6 +157,7 @@ mod tests {
         check(429, &[("retry-after", "7")], "", limited(7));
         check(429, &[("retry-after", "0")], "", limited(1));
         check(429, &[("retry-after", "999999")], "", limited(3_600));
+        check(429, &[("retry-after", "99999999999999999999")], "", limited(3_600));
         check(429, &[("retry-after", "Mon, 29 Dec 2025 12:01:30 GMT")], "", limited(90));
         let dated =
             [("date", "Mon, 29 Dec 2025 11:00:00 GMT"), ("retry-after", "Mon, 29 Dec 2025 11:00:05 GMT")];

@@ -48,8 +48,48 @@ pub(super) fn after(
     }
 }
 
+/// The same of a backfill, which is given up after so many failures: where the other side asks for short pauses only, these are
+/// hours, too.
+pub(super) fn of_backfill(
+    trouble: &Trouble,
+    failures: u32,
+    spread: Spread,
+    halve: impl FnOnce() -> Halved,
+) -> Duration {
+    let pause = after(trouble, failures, Duration::ZERO, spread, halve);
+    match trouble {
+        Trouble::Fault(Fault::Limited(_)) => pause.max(growing(FAILED, failures, spread)),
+        Trouble::Fault(
+            Fault::Host(_)
+            | Fault::Refused(_)
+            | Fault::TimedOut
+            | Fault::TooLarge(_)
+            | Fault::Unauthorized(_),
+        )
+        | Trouble::Refusal(_)
+        | Trouble::Paused => pause,
+    }
+}
+
 fn growing((first, longest): (Duration, Duration), failures: u32, spread: Spread) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     let pause = first.saturating_mul(1 << doublings).min(longest);
     pause + spread(pause / 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backfill_that_is_asked_for_short_pauses_is_not_given_up_for_hours() {
+        let limited = Trouble::Fault(Fault::Limited(Duration::from_secs(1)));
+        let pauses = (1..40).map(|failures| {
+            of_backfill(&limited, failures, |_| Duration::ZERO, || panic!("nothing is too large"))
+        });
+        assert!(pauses.sum::<Duration>() > Duration::from_secs(2 * 3_600));
+        let long = Trouble::Fault(Fault::Limited(Duration::from_secs(1_800)));
+        let pause = of_backfill(&long, 1, |_| Duration::ZERO, || Halved::AtShortest);
+        assert_eq!(pause, Duration::from_secs(1_800));
+    }
 }
