@@ -65,13 +65,16 @@ fn bus_refuses(snapshot: &Snapshot) -> bool {
 /// No row fits exactly into what is left of a full store. One that is refused while there is much room was a large request's.
 fn store_refuses(snapshot: &Snapshot) -> bool {
     match snapshot.store.health {
-        StoreHealth::Well => snapshot.store.refuses_for_bus && is_nearly_full(snapshot),
+        StoreHealth::Well => {
+            let (used, capacity) = (snapshot.bytes_for_bus(None), snapshot.capacity_for_bus());
+            snapshot.store.refuses_for_bus && is_nearly_full(used, capacity)
+        }
         StoreHealth::Full | StoreHealth::Failing | StoreHealth::Broken => true,
     }
 }
 
-fn is_nearly_full(snapshot: &Snapshot) -> bool {
-    snapshot.bytes_for_bus(None) * 100 >= snapshot.capacity_for_bus() * NEARLY_FULL
+const fn is_nearly_full(used: u64, of: u64) -> bool {
+    used * 100 >= of * NEARLY_FULL
 }
 
 fn findings(snapshot: &Snapshot, accounts: &[Account]) -> Vec<Finding> {
@@ -100,13 +103,13 @@ fn findings(snapshot: &Snapshot, accounts: &[Account]) -> Vec<Finding> {
     if snapshot.refused_topics > 0 {
         find("topics-refused", format!("the bus refuses {} topics", snapshot.refused_topics));
     }
-    if is_nearly_full(snapshot) {
-        let (used, capacity) = (snapshot.bytes_for_bus(None), snapshot.capacity_for_bus());
+    let (used, capacity) = (snapshot.bytes_for_bus(None), snapshot.capacity_for_bus());
+    if is_nearly_full(used, capacity) {
         find("store-nearly-full", format!("{used} of {capacity} bytes for what waits for the bus are used"));
     }
     for account in accounts {
         let (used, quota) = (snapshot.bytes_for_bus(Some(&account.id)), account.limits.parked);
-        if used * 100 >= quota * NEARLY_FULL {
+        if is_nearly_full(used, quota) {
             find("quota-nearly-spent", format!("account {}: {used} of {quota} parked bytes", account.id));
         }
     }

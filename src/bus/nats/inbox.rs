@@ -99,11 +99,10 @@ fn told(answer: &Message) -> Result<PublishAck, PublishError> {
     if answer.status == Some(StatusCode::NO_RESPONDERS) {
         return Err(PublishError::new(PublishErrorKind::StreamNotFound));
     }
-    let other = |source| PublishError::with_source(PublishErrorKind::Other, source);
     match serde_json::from_slice(&answer.payload) {
         Ok(Response::Ok(taken)) => Ok(taken),
         Ok(Response::Err { error }) => Err(PublishError::with_source(PublishErrorKind::Other, error)),
-        Err(error) => Err(other(error)),
+        Err(error) => Err(PublishError::with_source(PublishErrorKind::Other, error)),
     }
 }
 

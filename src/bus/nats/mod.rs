@@ -143,7 +143,7 @@ impl Shared {
     /// Until there is another connection than there were so many of, but not for longer.
     async fn next_connection(&self, seen: u64, patience: Duration) {
         let mut connections = self.connections.subscribe();
-        timeout(patience, connections.wait_for(|count| *count != seen)).await.map(drop).unwrap_or_default();
+        timeout(patience, connections.wait_for(|count| *count != seen)).await.ok();
     }
 
     fn happened(&self, event: &Event) {

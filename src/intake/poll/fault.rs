@@ -2,6 +2,7 @@
 //! a fault out. Invariant: no token, key, parameter, id, name or place that a body quotes is ever in a fault's text (`words`).
 //! Neighbours: `http` makes faults, `host` reacts for all who share it, `feed` for itself.
 
+use std::num::IntErrorKind;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode, header};
@@ -116,7 +117,7 @@ fn retry_after(headers: &HeaderMap, now: Millis) -> Option<Duration> {
     let pause = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
         // More than can be counted.
-        Err(_) if !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit()) => LONGEST_PAUSE,
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => LONGEST_PAUSE,
         Err(_) => {
             let now = sent_at(headers).unwrap_or(now);
             Duration::from_millis(u64::try_from(http_date(text)?.0.saturating_sub(now.0)).unwrap_or(0))

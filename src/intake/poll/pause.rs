@@ -57,18 +57,10 @@ pub(super) fn of_backfill(
     halve: impl FnOnce() -> Halved,
 ) -> Duration {
     let pause = after(trouble, failures, Duration::ZERO, spread, halve);
-    match trouble {
-        Trouble::Fault(Fault::Limited(_)) => pause.max(growing(FAILED, failures, spread)),
-        Trouble::Fault(
-            Fault::Host(_)
-            | Fault::Refused(_)
-            | Fault::TimedOut
-            | Fault::TooLarge(_)
-            | Fault::Unauthorized(_),
-        )
-        | Trouble::Refusal(_)
-        | Trouble::Paused => pause,
+    if matches!(trouble, Trouble::Fault(Fault::Limited(_))) {
+        return pause.max(growing(FAILED, failures, spread));
     }
+    pause
 }
 
 fn growing((first, longest): (Duration, Duration), failures: u32, spread: Spread) -> Duration {
