@@ -7,6 +7,7 @@ pub mod directory;
 pub mod draft;
 pub mod linxup;
 mod members;
+mod repair;
 pub mod split;
 pub mod state;
 mod tree;
@@ -16,6 +17,7 @@ pub use draft::{
     Compared, Context, Decoded, Draft, Hint, Identity, Outcome, Reason, StateIdentity, StateKey, StateKind,
 };
 pub use linxup::answer::{AnswerError, MAX_ROWS, feed_of, pulled_rows, single_row, time_of_row};
+pub use repair::repaired;
 pub use split::{Element, MAX_ELEMENTS, SplitError, documents, elements, split};
 pub use state::{LastState, Resolved, resolve_state};
 

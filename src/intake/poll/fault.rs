@@ -3,7 +3,7 @@
 //! Neighbours: `http` makes faults, `host` reacts for all who share it, `feed` for itself.
 
 use std::num::IntErrorKind;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::{HeaderMap, StatusCode, header};
 use jiff::fmt::rfc2822;
@@ -127,8 +127,12 @@ fn retry_after(headers: &HeaderMap, now: Millis) -> Option<Duration> {
 }
 
 fn http_date(text: &str) -> Option<Millis> {
-    let parsed = rfc2822::DateTimeParser::new().parse_timestamp(text.trim()).ok()?;
-    Some(Millis(parsed.as_millisecond()))
+    if let Ok(parsed) = rfc2822::DateTimeParser::new().parse_timestamp(text.trim()) {
+        return Some(Millis(parsed.as_millisecond()));
+    }
+    // The two old spellings that a reader must know, too.
+    let since = httpdate::parse_http_date(text.trim()).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_millis()).ok().map(Millis)
 }
 
 #[cfg(test)]
@@ -160,6 +164,8 @@ mod tests {
         check(429, &[("retry-after", "999999")], "", limited(3_600));
         check(429, &[("retry-after", "99999999999999999999")], "", limited(3_600));
         check(429, &[("retry-after", "Mon, 29 Dec 2025 12:01:30 GMT")], "", limited(90));
+        check(429, &[("retry-after", "Monday, 29-Dec-25 12:01:30 GMT")], "", limited(90));
+        check(429, &[("retry-after", "Mon Dec 29 12:01:30 2025")], "", limited(90));
         let dated =
             [("date", "Mon, 29 Dec 2025 11:00:00 GMT"), ("retry-after", "Mon, 29 Dec 2025 11:00:05 GMT")];
         check(429, &dated, "", limited(5));

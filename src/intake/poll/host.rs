@@ -22,7 +22,7 @@ use super::request::{Request, Verb, get};
 use crate::aside::Kept;
 use crate::config::{PollApi, Secret};
 use crate::event::Millis;
-use crate::provider::{AnswerError, Feed, PullApi, pulled_rows};
+use crate::provider::{AnswerError, Feed, PullApi, pulled_rows, repaired};
 
 /// A JWT lives for 15 minutes: it is bought anew after 13, and used up to 14 where that fails.
 const JWT: (Duration, Duration) = (Duration::from_secs(13 * 60), Duration::from_secs(14 * 60));
@@ -389,8 +389,18 @@ fn jwt_of(body: &[u8]) -> Option<Secret> {
 async fn split(api: PullApi, feed: Feed, body: Bytes) -> Result<Vec<Bytes>, Fault> {
     let is_small = body.len() < LARGE;
     let split = move || -> Result<Vec<Bytes>, AnswerError> {
-        let rows = pulled_rows(api, feed, &body)?;
-        Ok(rows.iter().map(|row| body.slice_ref(row.as_bytes())).collect())
+        let rows_of = |body: &Bytes| -> Result<Vec<Bytes>, AnswerError> {
+            let rows = pulled_rows(api, feed, body)?;
+            Ok(rows.iter().map(|row| body.slice_ref(row.as_bytes())).collect())
+        };
+        match rows_of(&body) {
+            // One row must not keep the others of its window from everyone.
+            Err(error @ AnswerError::NotJson { .. }) => match repaired(&body) {
+                Some(repaired) => rows_of(&repaired.into()).map_err(|_| error),
+                None => Err(error),
+            },
+            rows => rows,
+        }
     };
     if is_small {
         return split().map_err(|error| Fault::of_answer(&error));
