@@ -558,6 +558,7 @@ fn reading(name: &feed::Name, status: &feed::Status) -> FeedReading {
         failed: status.failed_polls,
         failed_in_a_row: u64::from(status.failed_in_a_row),
         rows: status.rows,
+        skipped: status.skipped,
         last_success: status.succeeded_at,
         cursor: status.cursor.position,
     }

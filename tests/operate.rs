@@ -17,6 +17,8 @@ mod hangups;
 mod parked;
 #[path = "operate/pipes.rs"]
 mod pipes;
+#[path = "operate/polls.rs"]
+mod polls;
 #[path = "operate/proxy.rs"]
 mod proxy;
 #[path = "operate/reload.rs"]

@@ -79,6 +79,9 @@ struct Feed {
     failed_in_a_row: u64,
     calls: u64,
     rows: u64,
+    /// Rows of which not everything became an event by rule: trips that are not over, trackers that never reported, times and ids that
+    /// cannot be read.
+    skipped: u64,
     last_success: Option<String>,
     last_error: Option<LastError>,
     /// The cursor: up to here everything was fetched.
@@ -228,6 +231,7 @@ impl Feed {
             failed_in_a_row: u64::from(status.failed_in_a_row),
             calls: status.calls,
             rows: status.rows,
+            skipped: status.skipped,
             last_success: status.succeeded_at.map(time_text),
             last_error: failed.map(|(at, error)| LastError { at: time_text(at), error }),
             fetched_until: status.cursor.position.map(time_text),

@@ -206,6 +206,12 @@ fn feeds(page: &mut Page, snapshot: &Snapshot) {
     page.counter("feed_polls", "polls of a feed that ended", polls);
     let of = || snapshot.feeds.iter().map(|feed| (OfFeed::of(feed), feed));
     page.counter("feed_rows", "rows that a feed yielded", of().map(|(labels, feed)| (labels, feed.rows)));
+    let skipped = of().map(|(labels, feed)| (labels, feed.skipped));
+    page.counter(
+        "feed_rows_skipped",
+        "rows of a feed of which not everything became an event by rule",
+        skipped,
+    );
     let in_a_row = of().map(|(labels, feed)| (labels, feed.failed_in_a_row));
     page.gauge("feed_failures_in_a_row", "polls that failed since one last succeeded", in_a_row);
     let last = of().filter_map(|(labels, feed)| Some((labels, feed.last_success?)));
@@ -423,6 +429,7 @@ mod tests {
             failed: 1,
             failed_in_a_row: 0,
             rows: 9,
+            skipped: 2,
             last_success: Some(Millis(1_500)),
             cursor: Some(Millis(-500)),
         };

@@ -67,6 +67,8 @@ pub struct FeedReading {
     pub failed_in_a_row: u64,
     /// Rows received.
     pub rows: u64,
+    /// Those of which not everything became an event by rule.
+    pub skipped: u64,
     /// When a poll last succeeded.
     pub last_success: Option<Millis>,
     /// Up to when everything was fetched, where the feed has windows.

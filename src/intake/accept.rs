@@ -119,6 +119,7 @@ struct Way {
     channel: pb::origin::Channel,
     errand: Errand,
     received_at: Millis,
+    as_of: Millis,
     trace: Option<String>,
 }
 
@@ -275,8 +276,9 @@ impl Inner {
         let way = Way {
             source: Source::Push { hint: pushed.hint },
             channel: pb::origin::Channel::Webhook,
-            errand: Errand::Poll,
+            errand: Errand::Push,
             received_at: pushed.received_at,
+            as_of: pushed.received_at,
             trace: pushed.trace,
         };
         let bytes = pushed.body.len();
@@ -309,11 +311,13 @@ impl Inner {
         let way = Way {
             source: Source::Pull { api: pulled.api, feed: pulled.feed },
             channel: match pulled.errand {
-                Errand::Poll => pb::origin::Channel::Poll,
+                Errand::Push | Errand::Poll => pb::origin::Channel::Poll,
                 Errand::Backfill | Errand::Republish => pb::origin::Channel::Backfill,
             },
             errand: pulled.errand,
             received_at: pulled.received_at,
+            // The provider knows best when something has ended.
+            as_of: pulled.sent_at.unwrap_or(pulled.received_at),
             trace: None,
         };
         let mut sum = Receipt::default();
@@ -336,12 +340,12 @@ impl Inner {
         let account = self.account(&raw.account);
         let (Some(account), Some(source)) = (account, source_of(&raw.source)) else { return Err(not_kept) };
         let account = &*account;
-        let channel = match source {
-            Source::Push { .. } => pb::origin::Channel::Webhook,
-            Source::Pull { .. } => pb::origin::Channel::Poll,
+        let (channel, errand) = match source {
+            Source::Push { .. } => (pb::origin::Channel::Webhook, Errand::Push),
+            Source::Pull { .. } => (pb::origin::Channel::Poll, Errand::Poll),
         };
-        let errand = Errand::Poll;
-        let way = Way { source, channel, errand, received_at: raw.received_at, trace: None };
+        let (received_at, as_of) = (raw.received_at, raw.received_at);
+        let way = Way { source, channel, errand, received_at, as_of, trace: None };
         let mut elements = match Element::all_of(&raw.body) {
             Ok(elements) => elements,
             Err(SplitError::Empty) => return Err(Refusal::Empty),

@@ -23,9 +23,11 @@ pub struct Pushed {
     pub trace: Option<String>,
 }
 
-/// Who wants what was pulled.
+/// Why something is here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Errand {
+    /// The provider sent it.
+    Push,
     /// A feed's regular poll.
     Poll,
     /// A backfill.
@@ -47,6 +49,8 @@ pub struct Pulled {
     pub rows: Vec<Bytes>,
     /// When the answer was received.
     pub received_at: Millis,
+    /// When it was sent, by the provider's clock, where the answer says so.
+    pub sent_at: Option<Millis>,
     /// Why it was fetched.
     pub errand: Errand,
 }

@@ -261,7 +261,7 @@ impl Dedup {
             let answers = self.look_up(questions, until).await;
             point();
             for ((candidate, verdict, folds), known) in asked.into_iter().zip(answers) {
-                *verdict = if known { Some(Verdict::Known) } else { self.claim(candidate, folds) };
+                *verdict = if known { Some(self.met_again(candidate)) } else { self.claim(candidate, folds) };
             }
         }
         verdicts.into_iter().flatten().collect()
@@ -349,6 +349,18 @@ impl Dedup {
         }
         let claim = Some(claims.claim(&candidate.enters));
         Some(Verdict::New(Reservation { dedup: Arc::clone(self), claim, candidate: candidate.claimed() }))
+    }
+
+    /// What has no time is known for as long as it is asked about, by each answer of a feed perhaps: until the next fold memory knows it,
+    /// and not every hour on disk is looked through again.
+    fn met_again(&self, candidate: &Candidate) -> Verdict {
+        if candidate.key_time.is_none() {
+            let bucket = Bucket::of(candidate, (self.clock)());
+            // Its own id comes first, and is among those by which it is known.
+            let left_out = self.tail.lock().renew(&bucket, candidate.enters.first());
+            self.stats.not_written.fetch_add(left_out, Ordering::Relaxed);
+        }
+        Verdict::Known
     }
 
     fn settle(&self, claim: &Arc<Claim>, settled: Settled) {

@@ -212,6 +212,14 @@ impl Tail {
         left_out
     }
 
+    /// Remembers an id as of now that was found on disk, unless it was forgotten meanwhile; how many could not be.
+    pub fn renew(&mut self, bucket: &Bucket, known: Option<&Uuid>) -> u64 {
+        match known {
+            Some(id) if !self.has_forgotten(*id) => self.enter(bucket, &[*id], None),
+            Some(_) | None => 0,
+        }
+    }
+
     /// Forgets; how many could not be.
     pub fn forget(&mut self, ids: &[Uuid], now: Millis) -> u64 {
         let mut left_out = 0;

@@ -88,8 +88,9 @@ impl Acceptance {
 }
 
 impl Inner {
-    /// What is fetched again on purpose is new, whatever is remembered. And a backfill of what is older than dedup remembers by
-    /// its time is remembered by the time of its coming: interrupted and resumed, it knows what it has published.
+    /// What is fetched again on purpose is new, whatever is remembered. And what is fetched though it is older than dedup remembers
+    /// by its time is remembered by the time of its coming: a backfill that was interrupted knows what it has published, and what
+    /// each answer of a feed has again is published once. What is sent is as new as it is late: it is not looked for in all hours.
     pub(super) fn asked_of_dedup(
         &self,
         way: &Way,
@@ -98,8 +99,8 @@ impl Inner {
         key_time: Option<Millis>,
     ) -> (Ids, Option<Millis>) {
         match way.errand {
-            Errand::Poll => (checks, key_time),
-            Errand::Backfill => {
+            Errand::Push => (checks, key_time),
+            Errand::Poll | Errand::Backfill => {
                 (checks, key_time.filter(|time| self.deliverer.dedup.is_within_horizon(event_type, *time)))
             }
             Errand::Republish => (Ids::new(), key_time),

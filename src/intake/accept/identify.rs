@@ -79,6 +79,7 @@ impl Inner {
                     account: &account.id,
                     channel: way.channel,
                     received_at: way.received_at,
+                    as_of: way.as_of,
                     directory: &directory,
                 };
                 provider::decode_element(account.provider, &way.source, element, &context)
@@ -160,11 +161,11 @@ impl Inner {
                 let id = Ids::from_slice(&[event.id.parse().unwrap_or_default()]);
                 match (way.errand, unsettled) {
                     (Errand::Republish, _) => (event, Ids::new(), id),
-                    (Errand::Poll | Errand::Backfill, Some(under_way)) => {
+                    (Errand::Push | Errand::Poll | Errand::Backfill, Some(under_way)) => {
                         identified.decided.push(under_way);
                         (event, id.clone(), id)
                     }
-                    (Errand::Poll | Errand::Backfill, None) => {
+                    (Errand::Push | Errand::Poll | Errand::Backfill, None) => {
                         identified.same += 1;
                         self.deliverer.counts.of(&account.id, event_type, |count| {
                             count.received(1);

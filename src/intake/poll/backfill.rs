@@ -12,7 +12,8 @@ use super::bucket::Class;
 use super::fault::Fault;
 use super::fetch::{Fetch, Moment, Trouble};
 use super::host::Host;
-use super::plan::{Extent, SETTLE, Stretch, Window};
+use super::past::Stretch;
+use super::plan::{Extent, SETTLE, Window};
 use super::request::Endpoint;
 use super::{Clock, Settings, Spread, pause};
 use crate::event::{AccountId, Millis};
@@ -247,7 +248,7 @@ impl Backfill {
         };
         let told = |moment| {
             watch(match moment {
-                Moment::WaitingForBus => return,
+                Moment::WaitingForBus | Moment::HandedOver(_) => return,
                 Moment::Calling => Told::Calling,
                 Moment::HandingOver(rows) => Told::Rows(rows),
             });

@@ -13,7 +13,8 @@ use tracing::Instrument as _;
 use super::bucket::Class;
 use super::fetch::{Fetch, Moment, Taken, Trouble};
 use super::host::Host;
-use super::plan::{Cursor, Due, Extent, Halved, Live, Progress, Sweep};
+use super::past::{Due, Sweep};
+use super::plan::{Cursor, Extent, Halved, Live, Progress};
 use super::request::Endpoint;
 use super::steer::{Held, Steering};
 use super::{Clock, Spread, pause};
@@ -108,6 +109,8 @@ pub struct Status {
     pub calls: u64,
     /// Rows.
     pub rows: u64,
+    /// Rows of which nothing, or not everything, became an event by rule.
+    pub skipped: u64,
     /// What it is doing.
     pub doing: Doing,
     /// What its sweep is doing.
@@ -255,16 +258,15 @@ where
         sleep((self.spread)(BEGIN_SWEEP)).await;
         let mut failures = 0;
         loop {
-            let window = match plan.next((self.clock)()) {
-                Due::In(ms) => {
-                    sleep(Duration::from_millis(u64::try_from(ms).unwrap_or(0)).min(LOOK)).await;
-                    continue;
-                }
-                Due::Now(window) => window,
-            };
+            if let Due::In(ms) = plan.next((self.clock)()) {
+                sleep(Duration::from_millis(u64::try_from(ms).unwrap_or(0)).min(LOOK)).await;
+                continue;
+            }
             if let Err(stopping) = self.free(Side::Sweep).await {
                 return stopping;
             }
+            // That may have taken days.
+            let Due::Now(window) = plan.next((self.clock)()) else { continue };
             match self.take(Side::Sweep, Extent::Window(window)).await {
                 Ok(taken) => {
                     failures = 0;
@@ -338,6 +340,7 @@ where
                 self.status.lock().rows += rows;
                 self.doing(side, Doing::HandingOver);
             }
+            Moment::HandedOver(receipt) => self.status.lock().skipped += receipt.skipped,
         };
         let span = tracing::info_span!(
             target: trace::SPANS,

@@ -53,6 +53,8 @@ pub enum Moment {
     Calling,
     /// So many rows are handed over.
     HandingOver(u64),
+    /// They are durable, or were skipped.
+    HandedOver(Receipt),
 }
 
 /// An extent that was taken in full.
@@ -154,9 +156,11 @@ impl Fetch<'_> {
                     feed: self.feed,
                     rows,
                     received_at: (self.clock)(),
+                    sent_at,
                     errand: self.errand,
                 };
-                accept(pulled).await.map_err(Trouble::Refusal)?;
+                let receipt = accept(pulled).await.map_err(Trouble::Refusal)?;
+                told(Moment::HandedOver(receipt));
             }
             drop(held);
             if is_last {

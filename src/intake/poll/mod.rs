@@ -16,6 +16,7 @@ pub mod feed;
 pub mod fetch;
 pub mod host;
 pub mod http;
+mod past;
 mod pause;
 pub mod plan;
 pub mod request;

@@ -1,6 +1,7 @@
 //! Which stretch of time a feed asks for next (mapping section 5). Pure: "now" and what became of each window come in.
 //! Invariants: windows that were taken in full leave no gap up to the cursor, none is longer than the API takes, and the
-//! cursor never goes back by itself, whatever fails and whatever the clocks do. Neighbours: `feed` asks, `request` spells it.
+//! cursor never goes back by itself, whatever fails and whatever the clocks do, but for the first answer of a feed that began by a clock
+//! that was ahead. Neighbours: `feed` asks, `past` has the windows of sweeps and backfills, `request` spells them.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,8 +14,6 @@ pub const OVERLAP: i64 = 15 * MINUTE;
 pub const SETTLE: i64 = 30_000;
 /// How far back a feed begins that was never polled, and how far a sweep reaches.
 pub const SWEEP: i64 = 46 * HOUR;
-/// How often a feed is swept.
-pub const SWEEP_EVERY: i64 = 6 * HOUR;
 /// A window is not halved below this.
 pub const SHORTEST: i64 = 5 * MINUTE;
 /// An empty list where the window before had rows is asked for again so often before it is believed.
@@ -81,6 +80,9 @@ pub struct Cursor {
     /// How often in a row an empty answer was not believed.
     #[serde(default)]
     pub doubts: u8,
+    /// Where it stands is what our clock said when the feed began, and no answer was taken since.
+    #[serde(default)]
+    pub begun: bool,
 }
 
 /// What taking an extent in full leads to.
@@ -143,7 +145,7 @@ impl Live {
     /// What would be kept once the cursor stood elsewhere: whether there were rows is not known there.
     #[must_use]
     pub const fn at(&self, position: Millis) -> Cursor {
-        Cursor { position: Some(position), had_rows: false, doubts: 0, ..self.cursor }
+        Cursor { position: Some(position), had_rows: false, doubts: 0, begun: false, ..self.cursor }
     }
 
     /// An operator moves the cursor: the one way in which it goes back.
@@ -160,7 +162,12 @@ impl Live {
             return Extent::Whole;
         }
         let end = now.0.saturating_sub(SETTLE);
-        let position = self.cursor.position.get_or_insert(Millis(end.saturating_sub(SWEEP))).0;
+        let position = self.cursor.position.unwrap_or_else(|| {
+            self.cursor.begun = true;
+            Millis(end.saturating_sub(SWEEP))
+        });
+        self.cursor.position = Some(position);
+        let position = position.0;
         let from = match self.rest.filter(|_| self.until.0 <= end) {
             Some(rest) => rest.0,
             None => {
@@ -192,6 +199,14 @@ impl Live {
             return Progress::UpToDate;
         };
         self.span = next_span(self.span, longest, size);
+        if std::mem::take(&mut self.cursor.begun)
+            && let Some(begin) = sent_at.map(|at| Millis(at.0.saturating_sub(SETTLE + SWEEP)))
+            && self.cursor.position > Some(Millis(begin.0.saturating_add(OVERLAP)))
+        {
+            // Our clock was ahead when the feed began, by days perhaps: it begins where it would have.
+            self.move_to(begin);
+            return Progress::Behind;
+        }
         // The provider knows best until when it can have known.
         let known = sent_at.map_or(window.to, |at| window.to.min(Millis(at.0.saturating_sub(SETTLE))));
         self.cursor.position = self.cursor.position.max(Some(known));
@@ -210,117 +225,7 @@ impl Live {
     }
 }
 
-/// What the sweep has to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Due {
-    /// Nothing, for so many milliseconds.
-    In(i64),
-    /// This.
-    Now(Window),
-}
-
-/// The sweep of a feed: its last 46 hours, every 6 hours, for what arrived late.
-#[derive(Debug, Clone)]
-pub struct Sweep {
-    longest: i64,
-    span: i64,
-    swept: Millis,
-    /// The rest of the sweep in hand.
-    rest: Option<Window>,
-}
-
-impl Sweep {
-    /// Goes on where an earlier run stopped. The first live window of a new feed is a sweep, so the next is due in six hours;
-    /// none for an endpoint that has no windows.
-    #[must_use]
-    pub fn new(endpoint: Endpoint, swept: Option<Millis>, now: Millis) -> Option<Self> {
-        let longest = longest(endpoint)?;
-        Some(Self { longest, span: longest, swept: swept.unwrap_or(now), rest: None })
-    }
-
-    /// What is to be kept.
-    #[must_use]
-    pub const fn swept(&self) -> Millis {
-        self.swept
-    }
-
-    /// What to do.
-    pub fn next(&mut self, now: Millis) -> Due {
-        let Some(rest) = self.rest else {
-            let age = now.0.saturating_sub(self.swept.0);
-            // A last sweep in the future was dated by a clock that was set back since.
-            if (0..SWEEP_EVERY).contains(&age) {
-                return Due::In(SWEEP_EVERY - age);
-            }
-            let end = now.0.saturating_sub(SETTLE);
-            self.rest = Some(Window { from: Millis(end.saturating_sub(SWEEP)), to: Millis(end) });
-            return self.next(now);
-        };
-        let to = rest.from.0.saturating_add(self.span).min(rest.to.0);
-        Due::Now(Window { from: rest.from, to: Millis(to) })
-    }
-
-    /// A window was taken in full; whether the sweep is done with it.
-    pub fn taken(&mut self, window: Window, size: Size) -> bool {
-        self.span = next_span(self.span, self.longest, size);
-        let Some(rest) = &mut self.rest else { return true };
-        rest.from = rest.from.max(window.to);
-        if rest.from < rest.to {
-            return false;
-        }
-        self.swept = Millis(rest.to.0.saturating_add(SETTLE));
-        self.rest = None;
-        true
-    }
-
-    /// The answer was too large.
-    pub fn halve(&mut self, window: Window) -> Halved {
-        halve(&mut self.span, Extent::Window(window))
-    }
-}
-
-/// A stretch of the past, oldest window first: what a backfill fetches.
-#[derive(Debug, Clone)]
-pub struct Stretch {
-    longest: i64,
-    span: i64,
-    rest: Window,
-}
-
-impl Stretch {
-    /// None for an endpoint that has no windows: it has no past.
-    #[must_use]
-    pub fn new(endpoint: Endpoint, window: Window) -> Option<Self> {
-        let longest = longest(endpoint)?;
-        Some(Self { longest, span: longest, rest: window })
-    }
-
-    /// How many windows are left, where none has to be halved.
-    #[must_use]
-    pub fn windows(&self) -> u64 {
-        (self.rest.length().max(0) as u64).div_ceil(self.longest as u64)
-    }
-
-    /// What to ask for; none at the end.
-    #[must_use]
-    pub fn next(&self) -> Option<Window> {
-        let to = Millis(self.rest.from.0.saturating_add(self.span).min(self.rest.to.0));
-        (self.rest.from < self.rest.to).then_some(Window { from: self.rest.from, to })
-    }
-
-    /// A window was taken in full: every row is durable.
-    pub fn taken(&mut self, window: Window, size: Size) {
-        self.span = next_span(self.span, self.longest, size);
-        self.rest.from = self.rest.from.max(window.to);
-    }
-
-    /// The answer was too large.
-    pub fn halve(&mut self, window: Window) -> Halved {
-        halve(&mut self.span, Extent::Window(window))
-    }
-}
-
-const fn next_span(span: i64, longest: i64, size: Size) -> i64 {
+pub(super) const fn next_span(span: i64, longest: i64, size: Size) -> i64 {
     match size {
         Size::Small if span < longest / 2 => span * 2,
         Size::Small => longest,
@@ -328,7 +233,7 @@ const fn next_span(span: i64, longest: i64, size: Size) -> i64 {
     }
 }
 
-fn halve(span: &mut i64, extent: Extent) -> Halved {
+pub(super) fn halve(span: &mut i64, extent: Extent) -> Halved {
     match extent {
         Extent::Window(window) if window.length() > SHORTEST => {
             *span = (window.length() / 2).max(SHORTEST);
@@ -377,25 +282,6 @@ mod tests {
     }
 
     #[test]
-    fn a_stretch_is_fetched_from_its_begin_to_its_end_without_a_gap() {
-        let whole = Window { from: Millis(T), to: Millis(T + 5 * DAY) };
-        assert!(Stretch::new(Endpoint::V2Trackers, whole).is_none());
-        let mut stretch = Stretch::new(Endpoint::V2Trips, whole).expect("windows");
-        assert_eq!(stretch.windows(), 3);
-        let first = stretch.next().expect("a window");
-        assert_eq!((first.from, first.length()), (whole.from, TWO_DAYS));
-        assert_eq!(stretch.halve(first), Halved::Shorter);
-        let mut at = whole.from;
-        while let Some(window) = stretch.next() {
-            assert_eq!(window.from, at);
-            assert!(window.length() <= TWO_DAYS && window.length() > 0);
-            stretch.taken(window, Size::Small);
-            at = window.to;
-        }
-        assert_eq!((at, stretch.windows()), (whole.to, 0));
-    }
-
-    #[test]
     fn nothing_where_there_was_something_is_believed_the_third_time() {
         let mut live = Live::new(Endpoint::V2Trips, cursor(T));
         let first = live.next(Millis(T + HOUR));
@@ -428,6 +314,30 @@ mod tests {
         let next = live.next(Millis(T + 365 * DAY));
         assert_eq!(live.taken(next, 1, Some(Millis(T - DAY)), Size::Small), Progress::UpToDate);
         assert_eq!(live.cursor().position, Some(Millis(T + HOUR - SETTLE)));
+    }
+
+    #[test]
+    fn a_feed_that_began_by_a_clock_that_was_ahead_begins_anew_by_its_first_answer() {
+        let mut live = Live::new(Endpoint::V2Trips, Cursor::default());
+        live.next(Millis(T + 5 * DAY));
+        // Over a restart, and though the clock is right by then.
+        let kept = serde_json::to_string(&live.cursor()).unwrap();
+        for now in [T + 5 * DAY, T] {
+            let mut live = Live::new(Endpoint::V2Trips, serde_json::from_str(&kept).unwrap());
+            let next = live.next(Millis(now));
+            assert_eq!(live.taken(next, 0, Some(Millis(T)), Size::Small), Progress::Behind);
+            assert_eq!(live.cursor().position, Some(Millis(T - SETTLE - SWEEP)));
+            let next = live.next(Millis(now));
+            assert_eq!(window(next).from.0, T - SETTLE - SWEEP - OVERLAP);
+            assert_eq!(live.taken(next, 1, Some(Millis(T)), Size::Small), Progress::UpToDate);
+        }
+        // One that waited for its first answer stands where it began.
+        let mut live = Live::new(Endpoint::V3Positions, Cursor::default());
+        live.next(Millis(T));
+        let next = live.next(Millis(T + 9 * DAY));
+        live.taken(next, 1, Some(Millis(T + 9 * DAY)), Size::Small);
+        assert_eq!(window(next).from.0, T - SETTLE - SWEEP - OVERLAP);
+        assert_eq!(live.cursor().position, Some(Millis(T + 9 * DAY - SETTLE)));
     }
 
     #[test]
@@ -491,26 +401,6 @@ mod tests {
         assert_eq!(window(live.next(Millis(T))).from.0, T - 20 * DAY - OVERLAP);
     }
 
-    #[test]
-    fn a_sweep_reads_the_last_46_hours_every_six() {
-        assert!(Sweep::new(Endpoint::V2Locations, None, Millis(T)).is_none());
-        let mut sweep = Sweep::new(Endpoint::V2Trips, None, Millis(T)).unwrap();
-        assert_eq!(sweep.next(Millis(T + HOUR)), Due::In(5 * HOUR));
-        let now = T + 6 * HOUR;
-        let all = Window { from: Millis(now - SETTLE - SWEEP), to: Millis(now - SETTLE) };
-        assert_eq!(sweep.next(Millis(now)), Due::Now(all));
-        assert_eq!(sweep.halve(all), Halved::Shorter);
-        let half = Window { to: Millis(all.from.0 + 23 * HOUR), ..all };
-        assert_eq!(sweep.next(Millis(now + HOUR)), Due::Now(half));
-        assert!(!sweep.taken(half, Size::Small));
-        let rest = Window { from: half.to, ..all };
-        assert_eq!(sweep.next(Millis(now + 2 * HOUR)), Due::Now(rest));
-        assert!(sweep.taken(rest, Size::Small));
-        assert_eq!(sweep.swept(), Millis(now));
-        // The clock was set back behind the last sweep.
-        assert!(matches!(sweep.next(Millis(now - DAY)), Due::Now(_)));
-    }
-
     #[derive(Debug, Clone)]
     enum Turn {
         Pass(i64),
@@ -549,7 +439,7 @@ mod tests {
                 let window = window(extent);
                 prop_assert!(window.length() >= 0 && window.length() <= longest(endpoint).unwrap());
                 prop_assert!(window.to.0 <= now - SETTLE);
-                let before = live.cursor().position;
+                let (before, begun) = (live.cursor().position, live.cursor().begun);
                 match turn {
                     Turn::Pass(ms) | Turn::Set(ms) => now += ms,
                     Turn::Restart => {
@@ -560,6 +450,10 @@ mod tests {
                         let sent_at = now - behind;
                         live.taken(extent, rows, Some(Millis(sent_at)), Size::Small);
                         let after = live.cursor().position;
+                        if begun && after < before {
+                            prop_assert_eq!(after, Some(Millis(sent_at - SETTLE - SWEEP)));
+                            continue;
+                        }
                         prop_assert!(after >= before);
                         if after > before {
                             prop_assert!(after.unwrap().0 <= sent_at - SETTLE);

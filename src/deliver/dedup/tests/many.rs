@@ -1,5 +1,5 @@
 //! Many questions at once: those that may be in any hour are answered together, and what is too much of one account costs no other one
-//! its answers.
+//! its answers. What is asked about again and again is looked for on disk once a fold.
 
 use super::*;
 use tail::short;
@@ -52,4 +52,39 @@ fn a_respite_is_that_of_one_account() {
     assert!(!respites.cover(&[question("other")], now));
     assert!(!respites.cover(&[question("acme"), question("other")], now));
     assert!(!respites.cover(&[question("acme")], now + RESPITE));
+}
+
+#[test]
+fn what_is_met_again_and_again_is_looked_for_once_a_fold_and_known_for_as_long() {
+    const MEDIA: Fact = Fact::Media { number: 1 };
+    let mut stepped = Stepped::new();
+    stepped.remember(MEDIA);
+    let look_ups = |stepped: &Stepped| stepped.dedup.stats.look_ups.load(Ordering::Relaxed);
+    let first = look_ups(&stepped);
+    // Three weeks, where a week is remembered.
+    for day in 1..=21 {
+        stepped.worker.fold();
+        stepped.now.fetch_add(24 * 60 * MINUTE_MS, Ordering::Relaxed);
+        for _ in 0..3 {
+            assert!(stepped.is_known(MEDIA), "day {day}");
+        }
+        assert_eq!(look_ups(&stepped), first + day);
+    }
+    stepped.worker.fold();
+    stepped.dedup.forget(&stepped.candidate(MEDIA).enters);
+    assert!(!stepped.is_known(MEDIA));
+}
+
+#[test]
+fn what_is_forgotten_while_it_is_looked_up_stays_forgotten() {
+    const MEDIA: Fact = Fact::Media { number: 1 };
+    let mut stepped = Stepped::new();
+    stepped.remember(MEDIA);
+    stepped.worker.fold();
+    let mut looking = stepped.reserving(MEDIA);
+    assert!(stepped.poll(&mut looking).is_none());
+    stepped.worker.answer_waiting();
+    stepped.dedup.forget(&stepped.candidate(MEDIA).enters);
+    assert!(matches!(stepped.poll(&mut looking), Some(Verdict::Known)));
+    assert!(!stepped.is_known(MEDIA), "the next copy heals it");
 }
