@@ -33,6 +33,8 @@ pub enum Bug {
     OtherId,
     /// A connection is closed where its answer is due: `cut`.
     Cut,
+    /// A polled page is taken for durable, and nobody has it: `skipped`.
+    Skipped,
 }
 
 /// Dies here, where that was asked for.
@@ -64,8 +66,16 @@ pub const fn clock_error_ms() -> i64 {
     0
 }
 
+/// How far windows of polls reach back, in ms, where that is other than it is: what a poll skips, the next one would heal.
+#[cfg(not(feature = "faults"))]
+#[inline]
+#[must_use]
+pub const fn overlap_ms() -> Option<i64> {
+    None
+}
+
 #[cfg(feature = "faults")]
-pub use armed::{bug, clock_error_ms, point, store_fails};
+pub use armed::{bug, clock_error_ms, overlap_ms, point, store_fails};
 
 #[cfg(feature = "faults")]
 mod armed {
@@ -76,8 +86,13 @@ mod armed {
 
     use super::{Bug, Point};
 
-    /// A planted bug happens once in so many chances.
-    const EVERY: u64 = 97;
+    /// A planted bug happens once in so many chances; pages are few.
+    const fn every(bug: Bug) -> u64 {
+        match bug {
+            Bug::Lost | Bug::Reordered | Bug::OtherId | Bug::Cut => 97,
+            Bug::Skipped => 3,
+        }
+    }
     /// How often the file with the clock's error is read, in ms.
     const LOOK_MS: u64 = 50;
 
@@ -91,6 +106,7 @@ mod armed {
         begun: Instant,
         looked_at: AtomicU64,
         error_ms: AtomicI64,
+        overlap_ms: Option<i64>,
     }
 
     fn armed() -> &'static Armed {
@@ -109,6 +125,7 @@ mod armed {
                 begun: Instant::now(),
                 looked_at: AtomicU64::new(0),
                 error_ms: AtomicI64::new(0),
+                overlap_ms: std::env::var("FLEETBUS_OVERLAP_MS").ok().and_then(|text| text.parse().ok()),
             }
         })
     }
@@ -132,6 +149,7 @@ mod armed {
             "reordered" => Bug::Reordered,
             "other-id" => Bug::OtherId,
             "cut" => Bug::Cut,
+            "skipped" => Bug::Skipped,
             _ => return None,
         })
     }
@@ -148,13 +166,20 @@ mod armed {
     #[must_use]
     pub fn bug(which: Bug) -> bool {
         let armed = armed();
-        armed.bug == Some(which) && armed.chances.fetch_add(1, Ordering::Relaxed) % EVERY == EVERY - 1
+        armed.bug == Some(which)
+            && armed.chances.fetch_add(1, Ordering::Relaxed) % every(which) == every(which) - 1
     }
 
     /// Whether the store answers nothing now, as if its disk failed: while the file is there that `FLEETBUS_STORE_FAILS` names.
     #[must_use]
     pub fn store_fails() -> bool {
         armed().store_fails.as_ref().is_some_and(|file| file.exists())
+    }
+
+    /// How far windows of polls reach back, in ms, where `FLEETBUS_OVERLAP_MS` says so.
+    #[must_use]
+    pub fn overlap_ms() -> Option<i64> {
+        armed().overlap_ms
     }
 
     /// By how much the wall clock is wrong, in ms: what the file says that `FLEETBUS_CLOCK` names.

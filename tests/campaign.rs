@@ -54,6 +54,7 @@ fn short(bus: Kind, faults: Vec<Fault>) -> Settings {
 fn must_hold(outcome: &Outcome) {
     println!("{}", report::markdown(outcome));
     assert!(outcome.holds(), "{}\n{}", outcome.findings, report::markdown(outcome));
+    assert!(outcome.missed.is_empty(), "{}", report::markdown(outcome));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,6 +100,9 @@ async fn the_checker_finds_planted_bugs() {
     let (other, cut) = tokio::join!(with_bug("other-id"), with_bug("cut"));
     assert!(!other.findings.other_ids.is_empty(), "{}", report::markdown(&other));
     assert!(cut.cut > 0, "{}", report::markdown(&cut));
+    let skipped = with_bug("skipped").await;
+    let polled = |fact: &facts::Fact| fact.account != facts::Account::Acme;
+    assert!(skipped.findings.lost.iter().any(polled), "{}", report::markdown(&skipped));
 }
 
 fn asked<T: std::str::FromStr>(name: &str, otherwise: T) -> T {

@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(found(&[seen(1), seen(2), seen(3), seen(9)]).invented, [fact(9)]);
         let other = Seen { id: Uuid::nil(), ..seen(3) };
         assert_eq!(found(&[seen(1), seen(2), seen(3), other]).other_ids, [fact(3)]);
-        let past = HashSet::from([Fact { account: Account::Polled, ..fact(5) }]);
+        let past = HashSet::from([Fact { account: Account::PolledV2, ..fact(5) }]);
         assert_eq!(check(&[], &past, &past, &[]).lost.len(), 1, "polled past and not consumed");
     }
 }

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::brokers::USER;
+use super::facts::Account;
 
 /// The token of every account.
 pub const TOKEN: &str = "a-token-of-the-tests";
@@ -27,6 +29,8 @@ pub struct Home {
     client: reqwest::Client,
     started: u32,
     child: Option<Child>,
+    /// How the last one ended by itself.
+    ended: Option<ExitStatus>,
 }
 
 /// A port below those that the system hands out, so that nobody takes it while the bridge is down.
@@ -52,13 +56,14 @@ impl Home {
         std::fs::write(dir.join("fleetbus.yaml"), text).expect("a writable folder");
         let client = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().expect("a client");
         let (webhook, admin) = (format!("127.0.0.1:{webhook}"), format!("http://127.0.0.1:{admin}"));
-        Self { dir, webhook, admin, bug, client, started: 0, child: None }
+        Self { dir, webhook, admin, bug, client, started: 0, child: None, ended: None }
     }
 
     /// Starts it, armed with a failpoint where one is given. Does not wait.
     pub fn start(&mut self, failpoint: Option<&str>) {
         assert!(self.child.is_none(), "one at a time");
         self.started += 1;
+        self.ended = None;
         let log = File::create(self.log(self.started)).expect("a writable folder");
         let mut command = Command::new(env!("CARGO_BIN_EXE_fleetbus"));
         command
@@ -67,6 +72,8 @@ impl Home {
             .env("TEST_TOKEN", TOKEN)
             .env("CAMPAIGN_PASSWORD", USER.1)
             .env("FLEETBUS_CLOCK", self.dir.join("clock"))
+            // What one poll leaves out the next one would have, and nothing would be missed.
+            .env("FLEETBUS_OVERLAP_MS", "1000")
             .stdout(Stdio::null())
             .stderr(log);
         if let Some(failpoint) = failpoint {
@@ -100,18 +107,33 @@ impl Home {
     /// Whether it has ended by itself.
     pub fn has_died(&mut self) -> bool {
         let Some(child) = &mut self.child else { return true };
-        let ended = child.try_wait().expect("a child").is_some();
-        if ended {
-            self.child = None;
+        let Some(status) = child.try_wait().expect("a child") else { return false };
+        (self.child, self.ended) = (None, Some(status));
+        true
+    }
+
+    /// Whether it died as failpoints have it die, and of nothing else.
+    pub fn has_aborted(&mut self) -> bool {
+        self.has_died() && self.ended.is_some_and(|status| status.signal() == Some(Signal::SIGABRT as i32))
+    }
+
+    /// kill -9. How it had ended by itself before, where it had.
+    pub fn kill9(&mut self) -> Option<ExitStatus> {
+        let mut child = self.child.take()?;
+        let ended = child.try_wait().expect("a child");
+        if ended.is_none() {
+            child.kill().expect("it runs");
+            child.wait().expect("a child");
         }
         ended
     }
 
-    /// kill -9.
-    pub fn kill9(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().expect("it runs");
-            child.wait().expect("a child");
+    /// The polled accounts are asked for nothing more.
+    pub async fn pause_polls(&self) {
+        for account in Account::POLLED {
+            let url = format!("{}/v1/accounts/{}/pause", self.admin, account.word());
+            let answer = self.client.post(url).header("content-type", "application/json").send().await;
+            assert!(answer.expect("an answer").status().is_success());
         }
     }
 
@@ -187,7 +209,21 @@ impl Metrics {
         self.0.lines().filter_map(value).sum::<f64>() as u64
     }
 
-    /// Nothing is on its way, and nothing waits for the bus.
+    /// Each polled account has been asked for something a few times.
+    pub fn has_polled(&self) -> bool {
+        let polls = |account: Account| {
+            let labels = [format!("account=\"{}\"", account.word()), "succeeded".to_owned()];
+            self.sum("feed_polls_total", &[&labels[0], &labels[1]])
+        };
+        polls(Account::PolledV2) >= 4 && polls(Account::PolledV3) >= 2
+    }
+
+    /// Nothing of what is sent waits, as with [`is_quiet`](Self::is_quiet), and nothing of what is polled is on its way.
+    pub fn is_still(&self) -> bool {
+        self.is_quiet() && self.sum("events_in_flight", &[]) == 0
+    }
+
+    /// Nothing that was sent is on its way, and nothing waits for the bus.
     pub fn is_quiet(&self) -> bool {
         let waiting = ["reason=\"unavailable\"", "reason=\"refused\""];
         self.sum("events_in_flight", &["acme"]) == 0
@@ -195,15 +231,15 @@ impl Metrics {
             && waiting.iter().all(|reason| self.sum("parked_messages", &[reason]) == 0)
     }
 
-    /// Accounts and types whose counters do not add up: more fates than events.
+    /// Accounts and types whose counters do not add up, now that nothing is on its way: events without a fate, or fates without an
+    /// event.
     pub fn not_adding_up(&self) -> Vec<String> {
         let mut wrong = Vec::new();
-        for account in ["acme", "polled"] {
+        for account in Account::ALL.map(Account::word) {
             for topic in super::facts::TOPICS {
                 let labels = [format!("account=\"{account}\""), format!("type=\"{topic}\"")];
                 let of = |name: &str| self.sum(name, &[&labels[0], &labels[1]]);
-                let fates =
-                    ["delivered_total", "parked_total", "duplicate_total", "rejected_total", "in_flight"];
+                let fates = ["delivered_total", "parked_total", "duplicate_total", "rejected_total"];
                 let fates: u64 = fates.iter().map(|fate| of(&format!("events_{fate}"))).sum();
                 let received = of("events_received_total");
                 if fates != received {

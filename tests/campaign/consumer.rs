@@ -28,14 +28,27 @@ pub struct Read {
     pub odd: Vec<String>,
 }
 
+/// Where a message came, and what its headers say.
+struct Place<'a> {
+    /// The topic, or the subject but for its last token.
+    topic: &'a str,
+    /// The key, or the last token of the subject.
+    key: Option<&'a str>,
+    id: Option<&'a str>,
+}
+
 impl Read {
-    fn take(&mut self, place: &str, id_header: Option<&str>, payload: &[u8]) {
-        match Fact::read(payload) {
-            Some((fact, id)) if id_header == Some(id.to_string().as_str()) => {
-                self.seen.push(Seen { fact, id });
-            }
-            Some((fact, id)) => self.odd.push(format!("{place}: {fact:?} is {id}, its header {id_header:?}")),
-            None => self.odd.push(format!("{place}: no fact of the campaign")),
+    fn take(&mut self, place: &Place<'_>, payload: &[u8]) {
+        let Place { topic, key, id: said } = place;
+        let Some((fact, id)) = Fact::read(payload) else {
+            self.odd.push(format!("{topic}: no fact of the campaign"));
+            return;
+        };
+        let is_there = topic.split('.').any(|token| token == fact.kind.topic());
+        if is_there && *key == Some(fact.key().as_str()) && *said == Some(id.to_string().as_str()) {
+            self.seen.push(Seen { fact, id });
+        } else {
+            self.odd.push(format!("{topic}, key {key:?}, id {said:?}: {fact:?} is {id}"));
         }
     }
 
@@ -129,7 +142,8 @@ fn read_kafka(client: &ClientConfig, topic: &str, finish: &AtomicBool, count: &A
                 let header = headers.iter().find(|header| header.key == "ce_id")?;
                 std::str::from_utf8(header.value?).ok()
             });
-            read.take(topic, id, message.payload().unwrap_or_default());
+            let key = message.key().and_then(|key| std::str::from_utf8(key).ok());
+            read.take(&Place { topic, key, id }, message.payload().unwrap_or_default());
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -181,7 +195,9 @@ async fn read_nats(
                 }
                 last = place;
                 let id = message.headers.as_ref().and_then(|headers| headers.get("ce-id"));
-                read.take(&message.subject, id.map(async_nats::HeaderValue::as_str), &message.payload);
+                let id = id.map(async_nats::HeaderValue::as_str);
+                let (topic, key) = message.subject.rsplit_once('.').unwrap_or_default();
+                read.take(&Place { topic, key: Some(key), id }, &message.payload);
                 count.fetch_add(1, Ordering::Relaxed);
                 batch += 1;
                 if batch >= 1_000 {

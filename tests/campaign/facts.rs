@@ -18,8 +18,10 @@ const TOO_LARGE: usize = 1_200_000;
 pub enum Account {
     /// Pushed.
     Acme,
-    /// Polled.
-    Polled,
+    /// Polled, V2.
+    PolledV2,
+    /// Polled, V3: an account of its own, so that neither API heals what the other leaves out.
+    PolledV3,
 }
 
 /// What happened.
@@ -71,15 +73,19 @@ pub enum Bulk {
 pub const TOPICS: [&str; 3] = ["position", "trip", "alert"];
 
 impl Account {
+    pub const ALL: [Self; 3] = [Self::Acme, Self::PolledV2, Self::PolledV3];
+    pub const POLLED: [Self; 2] = [Self::PolledV2, Self::PolledV3];
+
     pub const fn word(self) -> &'static str {
         match self {
             Self::Acme => "acme",
-            Self::Polled => "polled",
+            Self::PolledV2 => "polled-v2",
+            Self::PolledV3 => "polled-v3",
         }
     }
 
     fn parse(word: &str) -> Option<Self> {
-        [Self::Acme, Self::Polled].into_iter().find(|account| account.word() == word)
+        Self::ALL.into_iter().find(|account| account.word() == word)
     }
 }
 
@@ -134,6 +140,11 @@ impl Fact {
         };
         let parts = [&["linxup", account, self.kind.topic(), &subject], keys].concat();
         v5(&v5(&NAMESPACE, &parts), &[version])
+    }
+
+    /// The key of its message, or the last token of its subject.
+    pub fn key(&self) -> String {
+        imei(self.vehicle)
     }
 
     /// What the provider pushes.

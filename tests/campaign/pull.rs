@@ -44,8 +44,9 @@ impl Pull {
     /// The account's configuration.
     pub fn configuration(&self) -> String {
         format!(
-            "  - id: polled\n    provider: linxup\n    poll:\n      \
-             - {{ api: v2, base_url: \"http://{address}/ibis/rest/api/v2\", token: {{ env: TEST_TOKEN }}, feeds: {{ history: 1s }} }}\n      \
+            "  - id: polled-v2\n    provider: linxup\n    poll:\n      \
+             - {{ api: v2, base_url: \"http://{address}/ibis/rest/api/v2\", token: {{ env: TEST_TOKEN }}, feeds: {{ history: 1s }} }}\n  \
+             - id: polled-v3\n    provider: linxup\n    poll:\n      \
              - {{ api: v3, base_url: \"http://{address}/pullapi/api/v3\", key: {{ env: TEST_TOKEN }}, feeds: {{ positions: 5s }} }}\n",
             address = self.address
         )
@@ -67,7 +68,8 @@ impl Pull {
 
     /// All that a poller may have fetched.
     pub fn pollable(&self) -> HashSet<Fact> {
-        self.facts(self.clock.now())
+        let now = self.clock.now();
+        Account::POLLED.into_iter().flat_map(|account| self.facts(account, now)).collect()
     }
 
     /// What the cursors in the store have gone past.
@@ -75,17 +77,22 @@ impl Pull {
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let store =
             rusqlite::Connection::open_with_flags(data_dir.join("store.db"), flags).expect("the store");
-        let mut query = store.prepare("SELECT value FROM cursors WHERE account = 'polled'").expect("cursors");
-        let cursors = query.query_map([], |row| row.get::<_, String>(0)).expect("cursors");
-        let position = |cursor: rusqlite::Result<String>| {
-            let cursor: Value = serde_json::from_str(&cursor.expect("a cursor")).expect("JSON");
-            cursor["position"].as_i64()
-        };
-        let past = cursors.filter_map(position).max();
-        past.map_or_else(HashSet::new, |past| self.facts(past))
+        let mut query = store.prepare("SELECT value FROM cursors WHERE account = ?1").expect("cursors");
+        let mut polled = HashSet::new();
+        for account in Account::POLLED {
+            let cursors = query.query_map([account.word()], |row| row.get::<_, String>(0)).expect("cursors");
+            let position = |cursor: rusqlite::Result<String>| {
+                let cursor: Value = serde_json::from_str(&cursor.expect("a cursor")).expect("JSON");
+                cursor["position"].as_i64()
+            };
+            if let Some(past) = cursors.filter_map(position).max() {
+                polled.extend(self.facts(account, past));
+            }
+        }
+        polled
     }
 
-    fn facts(&self, upto: i64) -> HashSet<Fact> {
+    fn facts(&self, account: Account, upto: i64) -> HashSet<Fact> {
         let happened = self.world.facts(self.world.begins - 1, upto);
         let fact = |fact: &fleetbus::simulate::world::Fact| {
             let kind = match &fact.what {
@@ -93,7 +100,7 @@ impl Pull {
                 What::Position { braked: Braked::No, .. } => Kind::Position,
                 _ => return None,
             };
-            Some(Fact { account: Account::Polled, kind, vehicle: fact.vehicle, at: fact.at })
+            Some(Fact { account, kind, vehicle: fact.vehicle, at: fact.at })
         };
         happened.iter().filter_map(fact).collect()
     }

@@ -49,6 +49,7 @@ pub fn markdown(outcome: &Outcome) -> String {
         format!("| set aside for the operator, as no bus takes them | {} |", findings.too_large.len()),
         format!("| not understood, kept raw | {} |", findings.unknown),
         format!("| answers that were not 2xx | {} |", by_status(&outcome.refused)),
+        format!("| requests sent again, and known | {} |", outcome.again),
         format!("| requests that were slow or hung up | {} |\n", outcome.rudeness),
         "| answer time | requests | p50 | p99 | p99.9 | max |\n|---|---|---|---|---|---|".to_owned(),
     ];

@@ -12,7 +12,7 @@ use fleetbus::simulate::serve::FaultKind;
 use super::brokers::unique;
 use super::bus::{self, Bus, Room, Size};
 use super::checker::{self, Findings};
-use super::child::Home;
+use super::child::{Home, Metrics};
 use super::disk::Disk;
 use super::faults::{Fault, Means, Strike, plan};
 use super::ledger::{self, Ledger};
@@ -52,6 +52,8 @@ pub struct Outcome {
     /// Requests that got no answer, though nobody had killed the bridge.
     pub cut: u64,
     pub refused: BTreeMap<u16, u64>,
+    /// Requests that were sent again, all of whose events had to be known.
+    pub again: u64,
     pub rudeness: u64,
     pub answered: u64,
     /// Everything else that is wrong.
@@ -80,6 +82,8 @@ const STEPS: [i64; 3] = [10, 180, 1_800];
 const EIGHT_DAYS_MS: i64 = 8 * 24 * 3_600_000;
 /// A load that stands still for so long never ends.
 const STUCK: Duration = Duration::from_secs(600);
+/// After a full disk it takes everything again by then.
+const RECOVERED: Duration = Duration::from_secs(30);
 const GLANCE: Duration = Duration::from_millis(50);
 /// How often the progress is said.
 const SAID: Duration = Duration::from_secs(10);
@@ -234,7 +238,8 @@ impl Campaign {
         };
         let mut longest = lasts;
         for fault in pair.into_iter().flatten() {
-            if self.begin(fault, draw).await {
+            // A failpoint may be missed once: what leads to it is left to chance.
+            if self.begin(fault, draw).await || self.begin(fault, draw).await {
                 self.count(fault);
             } else {
                 *self.missed.entry(fault).or_default() += 1;
@@ -294,6 +299,7 @@ impl Campaign {
             Fault::TooLarge => self.senders.large.store(3 + (draw % 5).cast_signed(), Ordering::Relaxed),
             Fault::StreamFull => self.bus.bound(Room::None).await,
             Fault::DiskFull => {
+                self.senders.may_refuse(STUCK);
                 self.disk.fill();
                 self.senders.bus_gone.store(true, Ordering::Relaxed);
                 self.bus.pause(draw);
@@ -301,6 +307,7 @@ impl Campaign {
             Fault::ClockForward | Fault::ClockBack => {
                 let minutes = STEPS[usize::try_from(draw).unwrap_or(0) % STEPS.len()];
                 let sign = if fault == Fault::ClockBack { -1 } else { 1 };
+                self.senders.steps();
                 self.home.step_clock(sign * minutes * 60_000);
             }
             Fault::RudeSenders => self.senders.rude.store(true, Ordering::Relaxed),
@@ -332,8 +339,12 @@ impl Campaign {
             Fault::DiskFull => {
                 self.bus.resume(draw);
                 self.disk.free();
+                self.senders.may_refuse(RECOVERED);
             }
-            Fault::ClockForward | Fault::ClockBack => self.home.step_clock(0),
+            Fault::ClockForward | Fault::ClockBack => {
+                self.senders.steps();
+                self.home.step_clock(0);
+            }
             Fault::RudeSenders => self.senders.rude.store(false, Ordering::Relaxed),
             Fault::Kill
             | Fault::DieBeforePark
@@ -360,7 +371,9 @@ impl Campaign {
     /// kill -9, and a start, armed with a failpoint where one is given.
     async fn kill(&mut self, failpoint: Option<&str>) {
         self.senders.excuse();
-        self.home.kill9();
+        if let Some(status) = self.home.kill9() {
+            self.trouble.push(format!("it had ended by itself, {status}:\n{}", self.home.last_words()));
+        }
         self.home.start(failpoint);
         if !self.home.is_up().await && failpoint.is_none() {
             self.trouble.push(format!("it does not start:\n{}", self.home.last_words()));
@@ -377,6 +390,7 @@ impl Campaign {
             if self.home.is_up().await {
                 break;
             }
+            self.trouble.push(format!("it does not start:\n{}", self.home.last_words()));
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         assert!(!self.home.has_died(), "it does not start any more:\n{}", self.home.last_words());
@@ -399,10 +413,19 @@ impl Campaign {
         while !self.home.has_died() && begun.elapsed() < REACHED {
             tokio::time::sleep(GLANCE).await;
         }
-        let died = self.home.has_died();
+        let died = self.died();
         self.revive().await;
         self.senders.excuse_no_more();
         died
+    }
+
+    /// Whether it died at its failpoint; of anything else is said.
+    fn died(&mut self) -> bool {
+        let (died, aborted) = (self.home.has_died(), self.home.has_aborted());
+        if died && !aborted {
+            self.trouble.push(format!("it ended, and not at its failpoint:\n{}", self.home.last_words()));
+        }
+        aborted
     }
 
     /// Nothing waits for the bus, the clock is a week ahead, and it dies while it removes what waited for the operator.
@@ -412,13 +435,15 @@ impl Campaign {
         if quiet {
             self.senders.excuse();
             self.aged = true;
+            self.senders.steps();
             self.home.step_clock(EIGHT_DAYS_MS);
             self.kill(Some("in-retention:1")).await;
             let begun = Instant::now();
             while !self.home.has_died() && begun.elapsed() < REACHED {
                 tokio::time::sleep(GLANCE).await;
             }
-            died = self.home.has_died();
+            died = self.died();
+            self.senders.steps();
             self.home.step_clock(0);
             self.revive().await;
             self.senders.excuse_no_more();
@@ -429,6 +454,7 @@ impl Campaign {
 
     /// SIGTERM under load. Endpoints are removed a little later; then it must end by itself, in time, with nothing cut.
     async fn terminate(&mut self) {
+        self.senders.may_refuse(STUCK);
         self.home.terminate();
         tokio::time::sleep(Duration::from_millis(300)).await;
         self.senders.stop_beginning();
@@ -438,15 +464,21 @@ impl Campaign {
         }
         self.home.start(None);
         if !self.home.is_up().await {
+            self.trouble.push(format!("it does not start after SIGTERM:\n{}", self.home.last_words()));
             self.revive().await;
         }
+        self.senders.may_refuse(RECOVERED);
         self.senders.go_on();
     }
 
     async fn is_quiet(&self, patience: Duration) -> bool {
+        self.is(Metrics::is_quiet, patience).await
+    }
+
+    async fn is(&self, so: fn(&Metrics) -> bool, patience: Duration) -> bool {
         let begun = Instant::now();
         loop {
-            if self.home.metrics().await.is_some_and(|metrics| metrics.is_quiet()) {
+            if self.home.metrics().await.is_some_and(|metrics| so(&metrics)) {
                 return true;
             }
             if begun.elapsed() > patience {
@@ -479,6 +511,13 @@ impl Campaign {
             self.trouble
                 .push(format!("{behind:?} events still wait for the bus\n{}", self.home.last_words()));
         }
+        if !self.is(Metrics::has_polled, CALM).await {
+            self.trouble.push(format!("nothing is polled any more\n{}", self.home.last_words()));
+        }
+        self.home.pause_polls().await;
+        if !self.is(Metrics::is_still, CALM).await {
+            self.trouble.push(format!("something is still on its way\n{}", self.home.last_words()));
+        }
         let last = self.home.metrics().await;
         self.home.terminate();
         let status = self.home.ended().await;
@@ -495,6 +534,7 @@ impl Campaign {
         if findings.unanswered > 0 {
             self.trouble.push(format!("{} requests were never answered", findings.unanswered));
         }
+        self.trouble.extend(unexplained(&self.senders, &self.struck, &findings));
         if let Some(metrics) = last {
             self.trouble.extend(metrics.not_adding_up());
             if !self.aged {
@@ -515,6 +555,7 @@ impl Campaign {
             missed: self.missed,
             cut: load(&self.senders.cut),
             refused: self.senders.refused.lock().expect("no panic").clone(),
+            again: load(&self.senders.again),
             rudeness: load(&self.senders.rudeness),
             answered: self.senders.ledger.answers(),
             trouble: self.trouble,
@@ -524,4 +565,32 @@ impl Campaign {
             settings: self.settings,
         }
     }
+}
+
+/// Answers without a reason, a dedup that knows nothing, and faults of which there is no trace.
+fn unexplained(senders: &Shared, struck: &BTreeMap<Fault, u32>, findings: &Findings) -> Vec<String> {
+    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let mut wrong = Vec::new();
+    let unasked = senders.unasked.lock().expect("no panic");
+    if !unasked.is_empty() {
+        wrong.push(format!("answers that nothing explains, by status: {unasked:?}"));
+    }
+    // A look-up on a disk that is too slow counts as new, which is rare.
+    let (again, unknown) = (load(&senders.again), load(&senders.unknown_again));
+    if unknown * 20 > again {
+        wrong.push(format!("of {again} requests that were sent again {unknown} were not known"));
+    }
+    if findings.polled == 0 {
+        wrong.push("nothing was polled".to_owned());
+    }
+    let without_trace = [
+        (Fault::TooLarge, findings.too_large.is_empty()),
+        (Fault::RudeSenders, load(&senders.rudeness) == 0),
+    ];
+    for (fault, none) in without_trace {
+        if none && struck.contains_key(&fault) {
+            wrong.push(format!("{}: there is no trace of it", fault.words()));
+        }
+    }
+    wrong
 }

@@ -35,6 +35,8 @@ pub struct Load {
 const PAUSE: Duration = Duration::from_millis(150);
 /// How long a sender waits for its answer.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// After a start, a stop or a full disk it takes everything again by then.
+const STARTED: Duration = Duration::from_secs(20);
 /// Acme's vehicles begin here: the others are polled.
 const FIRST_VEHICLE: u32 = 100_000;
 
@@ -59,8 +61,18 @@ pub struct Shared {
     changes: AtomicU64,
     /// Requests that were written, and got no answer, though nobody had killed the bridge.
     pub cut: AtomicU64,
-    /// Answers that were not 2xx, by their status.
+    /// Answers that were not 2xx, by their status,
     pub refused: Mutex<BTreeMap<u16, u64>>,
+    /// and those of them that nothing explains.
+    pub unasked: Mutex<BTreeMap<u16, u64>>,
+    /// Until when 503 has its reason: a start, a stop, a full disk.
+    may_refuse: Mutex<Instant>,
+    /// How often its clock was stepped: off by an odd number, right by an even one.
+    steps: AtomicU64,
+    /// Requests that were sent again, though answered 2xx, with nothing in between that dedup may forget at; and those of them of which
+    /// not every event was known.
+    pub again: AtomicU64,
+    pub unknown_again: AtomicU64,
     /// Requests that misbehaved, and were sent again.
     pub rudeness: AtomicU64,
     open: watch::Sender<bool>,
@@ -95,6 +107,11 @@ impl Senders {
             changes: AtomicU64::new(0),
             cut: AtomicU64::new(0),
             refused: Mutex::default(),
+            unasked: Mutex::default(),
+            may_refuse: Mutex::new(Instant::now()),
+            steps: AtomicU64::new(0),
+            again: AtomicU64::new(0),
+            unknown_again: AtomicU64::new(0),
             rudeness: AtomicU64::new(0),
             open,
             under_way: AtomicI64::new(0),
@@ -132,7 +149,31 @@ impl Shared {
         self.changes.fetch_add(1, Ordering::SeqCst);
     }
 
+    /// 503 has its reason for so long.
+    pub fn may_refuse(&self, during: Duration) {
+        *self.may_refuse.lock().expect("no panic") = Instant::now() + during;
+    }
+
+    /// Its clock is stepped.
+    pub fn steps(&self) {
+        self.steps.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// What dedup may forget at: kills, and steps of the clock. None while it is being killed or is starting, and while its clock is
+    /// wrong, for what is older than it remembers it does not know.
+    fn steady(&self) -> Option<[u64; 2]> {
+        let counts = [&self.changes, &self.steps].map(|count| count.load(Ordering::SeqCst));
+        (self.excuses.load(Ordering::SeqCst) == 0 && counts[1] % 2 == 0).then_some(counts)
+    }
+
+    /// Whether this answer has its reason.
+    fn explains(&self, status: u16) -> bool {
+        let until = *self.may_refuse.lock().expect("no panic");
+        status == 503 && (Instant::now() < until || self.excuses.load(Ordering::SeqCst) > 0)
+    }
+
     pub fn excuse_no_more(&self) {
+        self.may_refuse(STARTED);
         self.changes.fetch_add(1, Ordering::SeqCst);
         self.excuses.fetch_sub(1, Ordering::SeqCst);
     }
@@ -216,7 +257,15 @@ impl Sender {
         let again = self.random.random_ratio(1, 50);
         self.until_answered(number, &body, facts.len()).await;
         if again {
-            self.until_answered(number, &body, 0).await;
+            let before = self.shared.steady();
+            let known = self.until_answered(number, &body, 0).await;
+            if let Some(known) = known.filter(|_| before.is_some() && before == self.shared.steady())
+                && bulk == Bulk::Fits
+            {
+                self.shared.again.fetch_add(1, Ordering::Relaxed);
+                let unknown = known != facts.len() as u64;
+                self.shared.unknown_again.fetch_add(u64::from(unknown), Ordering::Relaxed);
+            }
         }
     }
 
@@ -268,7 +317,8 @@ impl Sender {
         }
     }
 
-    async fn until_answered(&mut self, number: u64, body: &[u8], events: usize) {
+    /// How many of its events were known, where its answer was read.
+    async fn until_answered(&mut self, number: u64, body: &[u8], events: usize) -> Option<u64> {
         loop {
             // The gate outlives its senders.
             self.gate.wait_for(|open| *open).await.expect("a gate");
@@ -286,25 +336,29 @@ impl Sender {
             };
             let bus = if manner == Manner::Fine { bus } else { Bus::NotMeasured };
             let latency = Latency { took: begun.elapsed(), bus };
-            let status = match sent {
-                Sent::Answered(status) => status,
+            let (status, known) = match sent {
+                Sent::Answered(status, known) => (status, known),
                 Sent::Cut => {
                     let excused = self.shared.excuses.load(Ordering::SeqCst) > 0
                         || self.shared.changes.load(Ordering::SeqCst) != before;
-                    let blameless = manner == Manner::Fine && !excused;
+                    // One that is slow is answered as well.
+                    let blameless = !matches!(manner, Manner::HangsUp(_)) && !excused;
                     self.shared.cut.fetch_add(u64::from(blameless), Ordering::Relaxed);
-                    0
+                    (0, None)
                 }
-                Sent::NotTaken => 0,
+                Sent::NotTaken => (0, None),
             };
             if manner == Manner::Fine || status != 0 {
                 self.shared.ledger.answer(number, status, events, latency);
             }
             self.shared.under_way.fetch_sub(1, Ordering::Relaxed);
             if (200..300).contains(&status) {
-                return;
+                return known;
             }
             if status != 0 {
+                if !self.shared.explains(status) {
+                    *self.shared.unasked.lock().expect("no panic").entry(status).or_default() += 1;
+                }
                 *self.shared.refused.lock().expect("no panic").entry(status).or_default() += 1;
             }
             tokio::time::sleep(PAUSE).await;
@@ -314,7 +368,11 @@ impl Sender {
     async fn post(&self, body: &[u8]) -> Sent {
         let url = format!("http://{}/webhooks/acme", self.shared.webhook);
         match self.shared.client.post(url).bearer_auth(TOKEN).body(body.to_vec()).send().await {
-            Ok(answer) => Sent::Answered(answer.status().as_u16()),
+            Ok(answer) => {
+                let status = answer.status().as_u16();
+                let receipt = answer.json::<Value>().await.ok();
+                Sent::Answered(status, receipt.and_then(|receipt| receipt["duplicates"].as_u64()))
+            }
             Err(error) if error.is_connect() => Sent::NotTaken,
             Err(_) => Sent::Cut,
         }
@@ -323,7 +381,8 @@ impl Sender {
 
 /// What became of one attempt.
 enum Sent {
-    Answered(u16),
+    /// With this status; and how many of its events were known, where that was read.
+    Answered(u16, Option<u64>),
     /// Written, and no answer came.
     Cut,
     /// Nobody listened.
@@ -348,8 +407,9 @@ async fn rude(webhook: &str, body: &[u8], manner: Manner) -> Sent {
         }
         Manner::Slow => {
             for piece in request.chunks(request.len() / 5 + 1) {
+                // It may have been answered already.
                 if socket.write_all(piece).await.is_err() {
-                    return Sent::Cut;
+                    break;
                 }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -357,7 +417,7 @@ async fn rude(webhook: &str, body: &[u8], manner: Manner) -> Sent {
             let read = tokio::time::timeout(PATIENCE, socket.read_to_end(&mut answer)).await;
             let status = std::str::from_utf8(answer.get(9..12).unwrap_or_default()).ok();
             match (read, status.and_then(|status| status.parse().ok())) {
-                (Ok(Ok(_)), Some(status)) => Sent::Answered(status),
+                (Ok(_), Some(status)) => Sent::Answered(status, None),
                 _ => Sent::Cut,
             }
         }

@@ -14,6 +14,7 @@ use super::plan::{Extent, Size};
 use super::request::Endpoint;
 use super::steer::Steering;
 use crate::event::{AccountId, Millis};
+use crate::faults::{self, Bug};
 use crate::intake::accept::{Errand, Pulled, Receipt, Refusal};
 use crate::provider::{Feed, PullApi};
 
@@ -148,7 +149,7 @@ impl Fetch<'_> {
             if !is_last {
                 before.clone_from(&rows);
             }
-            if count > 0 {
+            if count > 0 && !faults::bug(Bug::Skipped) {
                 told(Moment::HandingOver(count as u64));
                 let pulled = Pulled {
                     account: self.account.clone(),

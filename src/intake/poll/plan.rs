@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::request::Endpoint;
 use crate::event::Millis;
+use crate::faults;
 
 /// How far a window reaches back over what was taken already: rows arrive late.
 pub const OVERLAP: i64 = 15 * MINUTE;
@@ -38,6 +39,11 @@ pub const fn longest(endpoint: Endpoint) -> Option<i64> {
         Endpoint::V2GeofenceActivity | Endpoint::V3Positions | Endpoint::V3Stops => Some(QUARTER),
         Endpoint::V2Locations | Endpoint::V2Trackers | Endpoint::V2Geofences | Endpoint::V3Trackers => None,
     }
+}
+
+/// [`OVERLAP`], but where a campaign wants to see what it heals.
+fn overlap() -> i64 {
+    faults::overlap_ms().unwrap_or(OVERLAP)
 }
 
 /// A stretch of time, both ends included.
@@ -174,7 +180,7 @@ impl Live {
                 self.rest = None;
                 self.until = Millis(end);
                 // Where the clock was set back behind the cursor, what is young is read again and again, and the cursor stays.
-                position.min(end).saturating_sub(OVERLAP)
+                position.min(end).saturating_sub(overlap())
             }
         };
         let to = from.saturating_add(self.span).min(self.until.0);
@@ -214,7 +220,7 @@ impl Live {
             self.rest = None;
             return Progress::UpToDate;
         }
-        let overlap = OVERLAP.min(window.length() / 2);
+        let overlap = overlap().min(window.length() / 2);
         self.rest = Some(Millis(window.to.0.saturating_sub(overlap)));
         Progress::Behind
     }
