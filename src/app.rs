@@ -158,7 +158,7 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
     let hooks = WebhookState::new(&ids);
     for account in &config.accounts {
         if let Some(source) = &account.webhook {
-            let digest = TokenDigest::of(source.read()?.reveal());
+            let digest = TokenDigest::of(source.read_sendable()?.reveal());
             hooks.tokens.replace(&account.id, Origin::Config, digest.map(Key::of));
         }
     }

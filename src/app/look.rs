@@ -120,7 +120,7 @@ async fn unchanged(reloader: &Reloader, before: u64) -> Option<MutexGuard<'_, Co
 
 /// Reads the operator's tokens.
 pub(super) fn admin_keys(tokens: &[AdminToken]) -> Result<Vec<AdminKey>, SecretError> {
-    let key = |token: &AdminToken| Ok(AdminKey::of(token, &token.token.read()?));
+    let key = |token: &AdminToken| Ok(AdminKey::of(token, &token.token.read_sendable()?));
     tokens.iter().filter_map(|token| key(token).transpose()).collect()
 }
 

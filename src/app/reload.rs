@@ -301,7 +301,7 @@ fn read(path: PathBuf) -> Result<Read, ReloadError> {
     let config = config::load(&text, &ThisProcess).map_err(ReloadError::Wrong)?.config;
     let key = |account: &Account| -> Result<_, SecretError> {
         let digest = match &account.webhook {
-            Some(source) => TokenDigest::of(source.read()?.reveal()),
+            Some(source) => TokenDigest::of(source.read_sendable()?.reveal()),
             None => None,
         };
         Ok((account.id.clone(), digest))

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::bridge::acme;
+use crate::bridge::{TOKEN, acme};
 use crate::desk::{Desk, PATIENCE, position};
 
 /// Answers that it has nothing, whatever it is asked, and counts how often.
@@ -124,6 +124,21 @@ async fn a_file_without_accounts_removes_none() {
     assert!(matches!(failed, Err(ReloadError::NoAccounts)), "{failed:?}");
     more(&calls, 3).await;
     bridge.stop().await;
+}
+
+/// Two lines, the old one and the new one: who sends either would be told that it is wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_nobody_can_send_replaces_none() {
+    let secrets = tempfile::tempdir().unwrap();
+    let file = secrets.path().join("token");
+    std::fs::write(&file, TOKEN).unwrap();
+    let accounts = acme().replace("env: TEST_TOKEN", &format!("file: {}", file.display()));
+    let desk = Desk::with(&accounts, "").await;
+    std::fs::write(&file, format!("{TOKEN}\na-newer-token-of-the-tests\n")).unwrap();
+    let (status, said) = desk.reconfigured("", "").await;
+    let names_it = said["errors"].to_string().contains(&file.display().to_string());
+    assert_eq!((status, names_it), (422, true), "{said}");
+    desk.push(&position("350000000000017", 0)).await;
 }
 
 /// A bus that nobody serves: everything is parked.

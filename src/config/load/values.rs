@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::Walk;
 use crate::config::tree::{Fields, Node, Place, Value};
-use crate::config::{Create, SHORTEST_SENT, Secret, SecretSource, units};
+use crate::config::{Create, SHORTEST_SENT, Secret, SecretError, SecretSource, units};
 use crate::outbound::Way;
 
 pub(super) const HOUR: Duration = Duration::from_secs(3_600);
@@ -277,22 +277,26 @@ impl Walk<'_> {
         self.as_sent(one).is_some_and(|one| self.as_sent(other) == Some(one))
     }
 
-    /// A secret that comes in a header: of one that no header carries it is noted that nobody can send it, for else each is told
-    /// that it is wrong. A file with a line for each of two secrets is such a one.
+    /// A secret that others send in a header: one that is short is noted, for they may not be who should.
     pub(super) fn comes_in_a_header(&mut self, source: &SecretSource, at: &At) {
-        let Some(secret) = self.as_sent(source).map(Secret::new) else { return };
-        if !secret.can_be_sent() {
-            self.notes.push(format!(
-                "{}: the secret has a line break within, or another character that no header carries: nobody can send it",
-                at.path
-            ));
-        }
+        let Some(secret) = self.goes_in_a_header(source, at) else { return };
         if secret.reveal().len() < SHORTEST_SENT {
             self.notes.push(format!(
                 "{}: the secret has fewer than {SHORTEST_SENT} characters: it can be guessed",
                 at.path
             ));
         }
+    }
+
+    /// A secret that somebody sends in a header: one that no header carries is a problem, for it opens nothing, and who has the right
+    /// one is told that it is wrong. A file with a line for each of two secrets is such a one.
+    pub(super) fn goes_in_a_header(&mut self, source: &SecretSource, at: &At) -> Option<Secret> {
+        let secret = self.as_sent(source).map(Secret::new)?;
+        if !secret.can_be_sent() {
+            let what = format!("cannot be sent: {}", SecretError::Unsendable(source.clone()));
+            self.add(at, what, "name one secret, alone and on one line");
+        }
+        Some(secret)
     }
 
     fn as_sent(&self, source: &SecretSource) -> Option<String> {
