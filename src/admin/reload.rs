@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 use super::AdminState;
 use super::access::Caller;
 use super::problem::Problem;
-use crate::config::{self, SecretError};
+use crate::config::{self, Dedup, SecretError, units};
 use crate::event::AccountId;
 use crate::logs;
 use crate::replay::AskError;
@@ -68,6 +68,12 @@ pub enum ReloadError {
         "account {0} has events parked under topics that are not today's, and nothing was changed: restart with this configuration, which routes them anew, in their order, but for those whose topic was edited"
     )]
     OtherTopics(AccountId),
+    /// The horizons of dedup need a restart, and what is polled would be published twice until then.
+    #[error(
+        "what is polled is read again for {}, and `dedup`, which remembers less, stays as it is until a restart; nothing was changed: restart with this configuration",
+        units::say_duration(Dedup::READ_AGAIN)
+    )]
+    ShortDedup,
     /// A secret.
     #[error("a secret cannot be read, and nothing was changed")]
     Secret(#[from] SecretError),
@@ -108,6 +114,7 @@ impl From<ReloadError> for Problem {
             | ReloadError::NoAccounts
             | ReloadError::MovedOut(_)
             | ReloadError::OtherTopics(_)
+            | ReloadError::ShortDedup
             | ReloadError::Secret(_) => StatusCode::UNPROCESSABLE_ENTITY,
             ReloadError::Late | ReloadError::Store(_) | ReloadError::Stopping => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -122,6 +129,7 @@ impl From<ReloadError> for Problem {
             | ReloadError::NoAccounts
             | ReloadError::MovedOut(_)
             | ReloadError::OtherTopics(_)
+            | ReloadError::ShortDedup
             | ReloadError::Secret(_)
             | ReloadError::Late
             | ReloadError::Store(_)

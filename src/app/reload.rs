@@ -235,6 +235,10 @@ impl Reloader {
         if config.accounts.is_empty() && !running.accounts.is_empty() {
             return Err(ReloadError::NoAccounts);
         }
+        // What stays as it is may be too short for what is new.
+        if !polled(&config).is_empty() && !running.dedup.covers_polls() {
+            return Err(ReloadError::ShortDedup);
+        }
         let cursors = if polled(running) == polled(&config) {
             None
         } else {

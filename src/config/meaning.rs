@@ -327,6 +327,17 @@ pub struct Dedup {
     pub memory: u64,
 }
 
+impl Dedup {
+    /// Pollers read this much of the past again, for what arrived late.
+    pub const READ_AGAIN: Duration = Duration::from_secs(46 * 3_600);
+
+    /// Whether it remembers all that pollers read again.
+    #[must_use]
+    pub fn covers_polls(&self) -> bool {
+        self.positions.min(self.others) >= Self::READ_AGAIN
+    }
+}
+
 /// Where spans go: a collector that speaks OTLP over HTTP.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Otlp {

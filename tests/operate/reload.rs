@@ -141,6 +141,23 @@ async fn a_token_that_nobody_can_send_replaces_none() {
     desk.push(&position("350000000000017", 0)).await;
 }
 
+/// Until the restart that its longer horizons need, what it reads again would be published again.
+#[tokio::test(flavor = "multi_thread")]
+async fn polls_begin_under_no_dedup_that_is_too_short_for_them() {
+    let (base, calls) = provider().await;
+    let desk = Desk::with(acme(), "dedup: { positions: 1h, others: 1h }").await;
+    let polled = format!(
+        "{}    poll:\n      - {{ api: v2, base_url: \"{base}\", token: {{ env: TEST_TOKEN }}, feeds: {{ trips: 1s }} }}\n",
+        acme()
+    );
+    desk.reconfigured("positions: 1h, others: 1h", "positions: 48h, others: 48h").await;
+    let (status, said) = desk.reconfigured(acme(), &polled).await;
+    let names_it = said["detail"].as_str().is_some_and(|detail| detail.contains("`dedup`"));
+    assert_eq!((status, names_it, calls.load(Ordering::Relaxed)), (422, true, 0), "{said}");
+    let _restarted = desk.stopped_and_started().await;
+    more(&calls, 1).await;
+}
+
 /// A bus that nobody serves: everything is parked.
 const NOBODY: &str = "bus: { nats: { url: \"nats://127.0.0.1:1\", subject: \"one.{type}\" } }";
 

@@ -65,9 +65,6 @@ pub struct Loaded {
 /// All accounts' decoded bytes together: the process's bound, which no single account may exceed.
 const IN_FLIGHT_IN_ALL: u64 = 256 << 20;
 
-/// Pollers read this much of the past again, for what arrived late.
-const READ_AGAIN: Duration = Duration::from_secs(46 * 3_600);
-
 /// Loads a configuration from its text.
 ///
 /// # Errors
@@ -238,8 +235,8 @@ impl Walk<'_> {
             let at = At::in_map(&map, name);
             if let Some(written) = self.duration(&mut map, name, HOUR..=LONGEST) {
                 *horizon = written;
-                if polled && written < READ_AGAIN {
-                    let again = units::say_duration(READ_AGAIN);
+                if polled && written < Dedup::READ_AGAIN {
+                    let again = units::say_duration(Dedup::READ_AGAIN);
                     let what = format!("is shorter than the {again} that pollers read again");
                     self.add(&at, what, "write 48h or more, else what is read again is published again");
                 }
