@@ -18,8 +18,8 @@ use super::{known, topics};
 use crate::admin::{Access, Accounts, AdminKey, ReloadError, Reloaded};
 use crate::bus::Bus;
 use crate::clock;
-use crate::config::load::ThisProcess;
-use crate::config::{self, Account, Config, Poll, SecretError};
+use crate::config::load::{self, ThisProcess};
+use crate::config::{Account, Config, Poll, SecretError};
 use crate::deliver::Deliverer;
 use crate::event::{AccountId, EventType, Text};
 use crate::intake::accept::{Acceptance, Known};
@@ -157,7 +157,7 @@ impl Reloader {
         let polls =
             self.polls.get().filter(|polls| !polls.stop.is_cancelled()).ok_or(ReloadError::Stopping)?;
         let mut running = self.running.lock().await;
-        let read = self.read(path).await?;
+        let read = self.read(path, running.replay.max_size).await?;
         let ready = self.prepare(&running, read).await?;
         // From here on nothing fails.
         self.reloads.fetch_add(1, Ordering::Relaxed);
@@ -213,13 +213,13 @@ impl Reloader {
     }
 
     /// Reads it, unless an earlier reading still hangs: a thread at most does.
-    async fn read(&self, path: PathBuf) -> Result<Read, ReloadError> {
+    async fn read(&self, path: PathBuf, max_size: u64) -> Result<Read, ReloadError> {
         if self.reads.swap(true, Ordering::Relaxed) {
             return Err(ReloadError::Late);
         }
         let reads = Arc::clone(&self.reads);
         let reading = tokio::task::spawn_blocking(move || {
-            let read = read(path);
+            let read = read(path, load::Store::Open(max_size));
             reads.store(false, Ordering::Relaxed);
             read
         });
@@ -297,12 +297,12 @@ impl Reloader {
 }
 
 /// Reads every file. Blocks.
-fn read(path: PathBuf) -> Result<Read, ReloadError> {
+fn read(path: PathBuf, store: load::Store) -> Result<Read, ReloadError> {
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(source) => return Err(ReloadError::Unreadable { path, source }),
     };
-    let config = config::load(&text, &ThisProcess).map_err(ReloadError::Wrong)?.config;
+    let config = load::load_for(&text, &ThisProcess, store).map_err(ReloadError::Wrong)?.config;
     let key = |account: &Account| -> Result<_, SecretError> {
         let digest = match &account.webhook {
             Some(source) => TokenDigest::of(source.read_sendable()?.reveal()),

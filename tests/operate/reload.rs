@@ -8,6 +8,7 @@ use axum::Router;
 use fleetbus::admin::ReloadError;
 use fleetbus::app::{self, Handle};
 use fleetbus::config::{self, load::ThisProcess};
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -156,6 +157,24 @@ async fn polls_begin_under_no_dedup_that_is_too_short_for_them() {
     assert_eq!((status, names_it, calls.load(Ordering::Relaxed)), (422, true, 0), "{said}");
     let _restarted = desk.stopped_and_started().await;
     more(&calls, 1).await;
+}
+
+/// What derives from a key that needs a restart needs it, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_that_is_not_written_is_that_of_the_store_that_runs() {
+    let desk = Desk::with(acme(), "replay: { max_size: 1GiB }").await;
+    let (status, done) = desk.reconfigured("max_size: 1GiB", "max_size: 100MiB").await;
+    let said = (status, &done["changed"], &done["needs_restart"]);
+    assert_eq!(said, (200, &json!([]), &json!(["replay.max_size"])));
+    let quota = async |desk: &Desk| {
+        let page = desk.get("/metrics").await.1;
+        let line = "fleetbus_account_parked_max_bytes{account=\"acme\"} ";
+        let found = page.as_str().unwrap().lines().find_map(|l| l.strip_prefix(line)?.parse::<f64>().ok());
+        found.unwrap()
+    };
+    assert_eq!(quota(&desk).await.to_string(), (1u64 << 30).to_string());
+    let desk = desk.stopped_and_started().await;
+    assert_eq!(quota(&desk).await.to_string(), (100u64 << 20).to_string());
 }
 
 /// A bus that nobody serves: everything is parked.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::values::{At, LONGEST, Wire};
-use super::{IN_FLIGHT_IN_ALL, Walk};
+use super::{IN_FLIGHT_IN_ALL, Store, Walk};
 use crate::config::tree::{Fields, Node, Value, nearest};
 use crate::config::{Account, Limits, Poll, PollApi, Replay, units};
 use crate::event::AccountId;
@@ -218,7 +218,11 @@ impl Walk<'_> {
     }
 
     fn limits(&mut self, map: &mut Fields<'_>, replay: &Replay) -> Limits {
-        let mut limits = Limits { in_flight: 32 << 20, parked: replay.max_size.min(2 << 30), rate: None };
+        let room = match self.store {
+            Store::AsWritten => replay.max_size,
+            Store::Open(max_size) => max_size,
+        };
+        let mut limits = Limits { in_flight: 32 << 20, parked: room.min(2 << 30), rate: None };
         let Some(mut map) = self.map(map, "limits") else { return limits };
         if let Some((size, at)) = self.size(&mut map, "in_flight", 64 << 10) {
             limits.in_flight = size;

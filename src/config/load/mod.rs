@@ -70,8 +70,25 @@ const IN_FLIGHT_IN_ALL: u64 = 256 << 20;
 /// # Errors
 /// Every problem, in the order of the file.
 pub fn load(text: &str, world: &dyn World) -> Result<Loaded, Vec<Problem>> {
+    load_for(text, world, Store::AsWritten)
+}
+
+/// What has room for what is parked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Store {
+    /// One that is opened with the configuration.
+    AsWritten,
+    /// One that is open, of so many bytes until a restart: quotas that are not written follow it.
+    Open(u64),
+}
+
+/// The same, for a process that may run already.
+///
+/// # Errors
+/// Every problem, in the order of the file.
+pub fn load_for(text: &str, world: &dyn World, store: Store) -> Result<Loaded, Vec<Problem>> {
     let root = parse(text.trim_start_matches('\u{feff}')).map_err(|problem| vec![problem])?;
-    let mut walk = Walk { world, problems: Problems::default(), notes: Vec::new() };
+    let mut walk = Walk { world, store, problems: Problems::default(), notes: Vec::new() };
     let config = walk.config(&root);
     match config {
         Some(config) if walk.problems.is_empty() => Ok(Loaded { config, notes: walk.notes }),
@@ -89,6 +106,7 @@ enum Needed {
 /// One walk over the tree: what it asks, and what it found.
 struct Walk<'w> {
     world: &'w dyn World,
+    store: Store,
     problems: Problems,
     notes: Vec<String>,
 }
