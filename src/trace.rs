@@ -46,6 +46,27 @@ pub enum OpenError {
     Client(#[from] reqwest::Error),
 }
 
+/// What sends spans to the collector, which need not be up. Not to be called on an async task.
+///
+/// # Errors
+/// Where the token cannot be read, or the endpoint is none.
+pub fn exporter(otlp: &Otlp) -> Result<SpanExporter, OpenError> {
+    let mut headers = HashMap::new();
+    if let Some(token) = &otlp.token {
+        headers.insert("authorization".to_owned(), format!("Bearer {}", token.read()?.reveal()));
+    }
+    let mut builder = SpanExporter::builder().with_http();
+    // The exporter's own client would go through a proxy, also to this machine.
+    if Way::to(&otlp.endpoint) == Way::Loopback {
+        builder = builder.with_http_client(Client::builder().timeout(PATIENCE).no_proxy().build()?);
+    }
+    Ok(builder
+        .with_endpoint(format!("{}/v1/traces", otlp.endpoint))
+        .with_timeout(PATIENCE)
+        .with_headers(headers)
+        .build()?)
+}
+
 /// The exporter: a bounded queue, and a thread that sends what is in it. What does not fit is dropped: it is never waited for.
 #[derive(Debug)]
 pub struct Exporter {
@@ -53,25 +74,12 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Makes it. The collector need not be up. Not to be called on an async task.
+    /// Makes it. Not to be called on an async task.
     ///
     /// # Errors
-    /// Where the token cannot be read, or the endpoint is none.
+    /// As for [`exporter`].
     pub fn open(otlp: &Otlp) -> Result<Self, OpenError> {
-        let mut headers = HashMap::new();
-        if let Some(token) = &otlp.token {
-            headers.insert("authorization".to_owned(), format!("Bearer {}", token.read()?.reveal()));
-        }
-        let mut builder = SpanExporter::builder().with_http();
-        // The exporter's own client would go through a proxy, also to this machine.
-        if Way::to(&otlp.endpoint) == Way::Loopback {
-            builder = builder.with_http_client(Client::builder().timeout(PATIENCE).no_proxy().build()?);
-        }
-        let exporter = builder
-            .with_endpoint(format!("{}/v1/traces", otlp.endpoint))
-            .with_timeout(PATIENCE)
-            .with_headers(headers)
-            .build()?;
+        let exporter = exporter(otlp)?;
         let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
         let resource = Resource::builder().with_service_name("fleetbus").with_attribute(version).build();
         let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(otlp.sample)));

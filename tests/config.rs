@@ -8,6 +8,8 @@ mod documents;
 mod process;
 #[path = "config/registry.rs"]
 mod registry;
+#[path = "config/telemetry.rs"]
+mod telemetry;
 
 use std::io;
 use std::path::Path;

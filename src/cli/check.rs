@@ -11,6 +11,7 @@ use crate::bus::Bus;
 use crate::config::tree::{self, Place};
 use crate::config::{self, Account, Config, Loaded, Problem};
 use crate::intake::serve::{Tls, TlsError, certificates};
+use crate::trace;
 
 /// Arguments of `fleetbus check`.
 #[derive(Debug, clap::Args)]
@@ -42,7 +43,13 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         Ok(loaded) => loaded,
         Err(exit) => return Ok(exit),
     };
-    let unopened = wait(async { Ok(open(&loaded.config).await) })?;
+    let mut unopened = wait(async { Ok(open(&loaded.config).await) })?;
+    // Not among the others: it must not be made on an async task.
+    if let Some(otlp) = &loaded.config.otlp
+        && let Err(error) = trace::exporter(otlp)
+    {
+        unopened.push(Unopened::new("telemetry.otlp", error, "mend its endpoint, or the secret of its token"));
+    }
     if !unopened.is_empty() {
         return Ok(super::run::complain_of(&placed(unopened, &path), &path));
     }

@@ -27,11 +27,17 @@ impl Walk<'_> {
         });
         let token = self.secret(&mut otlp, "token");
         otlp.finish(&mut self.problems);
-        Some(Otlp { endpoint: endpoint?.0.trim_end_matches('/').to_owned(), sample, token })
+        Some(Otlp { endpoint: without_slash(&endpoint?.0).to_owned(), sample, token })
     }
 
     fn collector(&mut self, endpoint: &str, at: &At) {
         let fix = "write e.g. http://collector:4318, the port of OTLP over HTTP";
+        // Who sends the spans reads it more strictly than a browser would.
+        let sent_to = format!("{}/v1/traces", without_slash(endpoint)).parse::<http::Uri>();
+        if !sent_to.is_ok_and(|uri| uri.scheme().is_some() && uri.host().is_some_and(|host| !host.is_empty())) {
+            self.add(at, "is not the address of a collector", fix);
+            return;
+        }
         match reqwest::Url::parse(endpoint) {
             Ok(url) if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() => {
                 self.add(at, "is not the address of a collector", fix);
@@ -53,4 +59,9 @@ impl Walk<'_> {
             Err(_) => self.add(at, "is not the address of a collector", fix),
         }
     }
+}
+
+/// As requests are made under it.
+fn without_slash(endpoint: &str) -> &str {
+    endpoint.trim_end_matches('/')
 }
