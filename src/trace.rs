@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use http::HeaderValue;
 use opentelemetry::trace::{
     SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState, TracerProvider as _,
 };
@@ -53,7 +54,10 @@ pub enum OpenError {
 pub fn exporter(otlp: &Otlp) -> Result<SpanExporter, OpenError> {
     let mut headers = HashMap::new();
     if let Some(token) = &otlp.token {
-        headers.insert("authorization".to_owned(), format!("Bearer {}", token.read()?.reveal()));
+        let bearer = format!("Bearer {}", token.read()?.reveal());
+        // The exporter leaves out, without a word, what it cannot send.
+        HeaderValue::from_str(&bearer).map_err(|_| SecretError::Unsendable(token.clone()))?;
+        headers.insert("authorization".to_owned(), bearer);
     }
     let mut builder = SpanExporter::builder().with_http();
     // The exporter's own client would go through a proxy, also to this machine.

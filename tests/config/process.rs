@@ -116,6 +116,20 @@ fn check_makes_the_client_of_a_bus_as_run_does() {
 }
 
 #[test]
+fn check_makes_the_exporter_of_spans_as_run_does() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = "telemetry: { otlp: { endpoint: 'http://127.0.0.1:1', token: { file: FOLDER/token } } }\ndata_dir: FOLDER/data\n";
+    fs::write(folder.path().join("token"), "hünter2").expect("written");
+    let (code, said) = checked(folder.path(), text);
+    assert_eq!(code, Some(64), "{said}");
+    assert!(said.contains(":1:20: telemetry.otlp: the token of `telemetry.otlp` cannot be read: the secret in "), "{said}");
+    assert!(!said.contains("hünter2"), "{said}");
+    fs::write(folder.path().join("token"), "hunter2").expect("written");
+    let (code, said) = checked(folder.path(), text);
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
 fn a_bundle_of_authorities_may_be_larger_than_any_secret() {
     let folder = tempfile::tempdir().expect("a folder");
     let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a pair");

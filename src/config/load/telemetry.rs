@@ -1,7 +1,7 @@
 //! Where spans go. Off where it is left out: then nothing of it runs.
 
 use super::Walk;
-use super::values::At;
+use super::values::{At, Wire, carries_secrets};
 use crate::config::Otlp;
 use crate::config::tree::Fields;
 
@@ -16,21 +16,24 @@ impl Walk<'_> {
         map.finish(&mut self.problems);
         let mut otlp = otlp?;
         let endpoint = self.required(&mut otlp, "endpoint", "write e.g. http://collector:4318");
-        if let Some((endpoint, at)) = &endpoint {
-            self.collector(endpoint, at);
-        }
         let sample = self.text(&mut otlp, "sample").map_or(1.0, |(text, at)| {
             text.parse().ok().filter(|share| (0.0..=1.0).contains(share)).unwrap_or_else(|| {
                 self.add(&at, "is not a share from 0 to 1", "write 0.1 to keep a tenth");
                 1.0
             })
         });
-        let token = self.secret(&mut otlp, "token");
+        let at_token = At::in_map(&otlp, "token");
+        let token = self.secret(&mut otlp, "token").inspect(|token| {
+            self.goes_in_a_header(token, &at_token);
+        });
+        if let Some((endpoint, at)) = &endpoint {
+            self.collector(endpoint, at, if token.is_some() { Wire::Secret } else { Wire::Open });
+        }
         otlp.finish(&mut self.problems);
         Some(Otlp { endpoint: without_slash(&endpoint?.0).to_owned(), sample, token })
     }
 
-    fn collector(&mut self, endpoint: &str, at: &At) {
+    fn collector(&mut self, endpoint: &str, at: &At, wire: Wire) {
         let fix = "write e.g. http://collector:4318, the port of OTLP over HTTP";
         // Who sends the spans reads it more strictly than a browser would.
         let sent_to = format!("{}/v1/traces", without_slash(endpoint)).parse::<http::Uri>();
@@ -41,6 +44,9 @@ impl Walk<'_> {
         match reqwest::Url::parse(endpoint) {
             Ok(url) if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() => {
                 self.add(at, "is not the address of a collector", fix);
+            }
+            Ok(url) if wire == Wire::Secret && !carries_secrets(&url) => {
+                self.add(at, "is neither https, nor http on loopback", "write https: it carries `token`");
             }
             Ok(url) if !url.username().is_empty() || url.password().is_some() => {
                 self.add(at, "holds a user or a secret", "write `token` beside it");

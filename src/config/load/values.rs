@@ -7,6 +7,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use reqwest::Url;
+
 use super::Walk;
 use crate::config::tree::{Fields, Node, Place, Value};
 use crate::config::{Create, SHORTEST_SENT, Secret, SecretError, SecretSource, units};
@@ -180,13 +182,12 @@ impl Walk<'_> {
         example: &str,
         secrets: &str,
     ) -> Option<String> {
-        let Ok(url) = reqwest::Url::parse(text) else {
+        let Ok(url) = Url::parse(text) else {
             self.add(at, "is not a URL", format!("write e.g. {example}"));
             return None;
         };
-        let loopback = Way::to_host_of(&url) == Way::Loopback;
-        let plain = url.scheme() == "http" && (loopback || wire == Wire::Open);
-        if !(url.scheme() == "https" || plain) {
+        let is_open = url.scheme() == "http" && wire == Wire::Open;
+        if !(carries_secrets(&url) || is_open) {
             let (what, fix) = match wire {
                 Wire::Secret => {
                     ("is neither https, nor http on loopback", "write https: it carries the secret")
@@ -342,4 +343,9 @@ impl Walk<'_> {
         }
         Some(source)
     }
+}
+
+/// Whether nobody on the way reads what is sent there.
+pub(super) fn carries_secrets(url: &Url) -> bool {
+    url.scheme() == "https" || (url.scheme() == "http" && Way::to_host_of(url) == Way::Loopback)
 }
