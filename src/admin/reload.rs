@@ -34,6 +34,8 @@ pub struct Reloaded {
     pub changed: Vec<String>,
     /// Keys that are written otherwise, and stay as they were until a restart.
     pub needs_restart: Vec<&'static str>,
+    /// What the configuration means that one may not expect.
+    pub notes: Vec<String>,
 }
 
 /// Why nothing was reloaded.

@@ -19,7 +19,7 @@ use crate::admin::{Access, Accounts, AdminKey, ReloadError, Reloaded};
 use crate::bus::Bus;
 use crate::clock;
 use crate::config::load::{self, ThisProcess};
-use crate::config::{Account, Config, Poll, SecretError};
+use crate::config::{Account, Config, Loaded, Poll, SecretError};
 use crate::deliver::Deliverer;
 use crate::event::{AccountId, EventType, Text};
 use crate::intake::accept::{Acceptance, Known};
@@ -114,6 +114,7 @@ impl Polls {
 /// A configuration, and what the files say that it names.
 struct Read {
     config: Config,
+    notes: Vec<String>,
     keys: Vec<(AccountId, Option<TokenDigest>)>,
     admin: Vec<AdminKey>,
 }
@@ -121,6 +122,7 @@ struct Read {
 /// Everything about a configuration that could fail, done.
 struct Ready {
     config: Config,
+    notes: Vec<String>,
     keys: Vec<(AccountId, Option<TokenDigest>)>,
     admin: Vec<AdminKey>,
     known: Vec<(AccountId, Known)>,
@@ -133,7 +135,10 @@ impl Reloader {
     pub(super) async fn reload(&self, who: &str) -> Result<Reloaded, ReloadError> {
         let done = self.exchange(who).await;
         match &done {
-            Ok(Reloaded { changed, needs_restart }) => {
+            Ok(Reloaded { changed, needs_restart, notes }) => {
+                for note in notes {
+                    tracing::warn!(note, "config.note");
+                }
                 tracing::info!(who, ?changed, "config.reloaded");
                 if !needs_restart.is_empty() {
                     tracing::warn!(?needs_restart, "config.needs_restart");
@@ -173,6 +178,7 @@ impl Reloader {
         };
         self.settle(&ready).await;
         let Config { accounts, admin, replay, .. } = ready.config;
+        let reloaded = Reloaded { changed, needs_restart, notes: ready.notes };
         self.topics(polls, &running, &accounts);
         running.accounts = accounts;
         running.admin.tokens = admin.tokens;
@@ -184,11 +190,7 @@ impl Reloader {
             account: None,
             object: "the configuration".to_owned(),
             before: None,
-            after: serde_json::to_string(&Reloaded {
-                changed: changed.clone(),
-                needs_restart: needs_restart.clone(),
-            })
-            .ok(),
+            after: serde_json::to_string(&reloaded).ok(),
         };
         if let Some((hosts, mut cursors)) = poll_again {
             let again = |standing| {
@@ -209,7 +211,7 @@ impl Reloader {
             Ok(Err(error)) => tracing::warn!(who, error = %error, "config.reload_not_recorded"),
             Err(_) => tracing::warn!(who, error = "no answer in time", "config.reload_not_recorded"),
         }
-        Ok(Reloaded { changed, needs_restart })
+        Ok(reloaded)
     }
 
     /// Reads it, unless an earlier reading still hangs: a thread at most does.
@@ -231,7 +233,7 @@ impl Reloader {
     }
 
     async fn prepare(&self, running: &Config, read: Read) -> Result<Ready, ReloadError> {
-        let Read { config, keys, admin } = read;
+        let Read { config, notes, keys, admin } = read;
         if config.accounts.is_empty() && !running.accounts.is_empty() {
             return Err(ReloadError::NoAccounts);
         }
@@ -261,7 +263,8 @@ impl Reloader {
             directory.extend(self.store.all_entries(Table::Directory, Some(&account.id)).await?);
             states.extend(self.store.all_entries(Table::States, Some(&account.id)).await?);
         }
-        Ok(Ready { config, keys, admin, known: known(directory, states, &self.deliverer.dedup), cursors })
+        let known = known(directory, states, &self.deliverer.dedup);
+        Ok(Ready { config, notes, keys, admin, known, cursors })
     }
 
     /// An account is known to delivery before its webhooks are let in, and after.
@@ -302,7 +305,8 @@ fn read(path: PathBuf, store: load::Store) -> Result<Read, ReloadError> {
         Ok(text) => text,
         Err(source) => return Err(ReloadError::Unreadable { path, source }),
     };
-    let config = load::load_for(&text, &ThisProcess, store).map_err(ReloadError::Wrong)?.config;
+    let Loaded { config, notes } =
+        load::load_for(&text, &ThisProcess, store).map_err(ReloadError::Wrong)?;
     let key = |account: &Account| -> Result<_, SecretError> {
         let digest = match &account.webhook {
             Some(source) => TokenDigest::of(source.read_sendable()?.reveal()),
@@ -312,7 +316,7 @@ fn read(path: PathBuf, store: load::Store) -> Result<Read, ReloadError> {
     };
     let keys = config.accounts.iter().map(key).collect::<Result<_, _>>()?;
     let admin = admin_keys(&config.admin.tokens)?;
-    Ok(Read { config, keys, admin })
+    Ok(Read { config, notes, keys, admin })
 }
 
 /// What pollers are made of.

@@ -177,6 +177,16 @@ async fn a_quota_that_is_not_written_is_that_of_the_store_that_runs() {
     assert_eq!(quota(&desk).await.to_string(), (100u64 << 20).to_string());
 }
 
+/// As a start does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_says_what_one_may_not_expect() {
+    let mut desk = Desk::with(acme(), "replay: { retention: 7d }").await;
+    let (status, done) = desk.reconfigured("retention: 7d", "retention: 1d").await;
+    let note = done["notes"][0].as_str().unwrap_or_default();
+    assert_eq!((status, note.starts_with("replay.retention is 1d: ")), (200, true), "{done}");
+    assert!(desk.bridge.wait_for_log("config.note", PATIENCE).contains("replay.retention is 1d: "));
+}
+
 /// A bus that nobody serves: everything is parked.
 const NOBODY: &str = "bus: { nats: { url: \"nats://127.0.0.1:1\", subject: \"one.{type}\" } }";
 
