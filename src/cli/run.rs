@@ -147,10 +147,17 @@ async fn serve(
     };
     let stop = CancellationToken::new();
     let running = bridge.run(stop.clone());
-    tokio::pin!(running, reloading);
+    // A reload that has begun goes on while the bridge stops: it holds what others wait for.
+    let running = async {
+        tokio::pin!(running, reloading);
+        tokio::select! {
+            ended = &mut running => ended,
+            () = &mut reloading => running.await,
+        }
+    };
+    tokio::pin!(running);
     let ended = tokio::select! {
         ended = &mut running => ended,
-        () = &mut reloading => (&mut running).await,
         () = either(&mut terminate, &mut interrupt) => {
             stop.cancel();
             tokio::select! {

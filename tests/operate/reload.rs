@@ -1,5 +1,9 @@
 //! Reloads while the store fails: what runs goes on, and what is in force is said to be.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -8,6 +12,7 @@ use axum::Router;
 use fleetbus::admin::ReloadError;
 use fleetbus::app::{self, Handle};
 use fleetbus::config::{self, load::ThisProcess};
+use nix::sys::signal::Signal;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -15,7 +20,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::bridge::{TOKEN, acme};
+use crate::bridge::{self as process, TOKEN, acme, configure};
 use crate::desk::{Desk, PATIENCE, position};
 
 /// Answers that it has nothing, whatever it is asked, and counts how often.
@@ -185,6 +190,35 @@ async fn a_reload_says_what_one_may_not_expect() {
     let note = done["notes"][0].as_str().unwrap_or_default();
     assert_eq!((status, note.starts_with("replay.retention is 1d: ")), (200, true), "{done}");
     assert!(desk.bridge.wait_for_log("config.note", PATIENCE).contains("replay.retention is 1d: "));
+}
+
+/// A disk that is slow while the process is told to stop: others wait for what a reload holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_has_begun_goes_on_while_the_bridge_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = configure(folder.path(), "bus: { local: {} }", acme(), "delivery: { drain_delay: 30s }");
+    let mut bridge = process::Bridge::start(&config);
+    let text = std::fs::read_to_string(&config).unwrap().replace("id: acme", "id: zeta");
+    std::fs::remove_file(&config).unwrap();
+    assert!(Command::new("mkfifo").arg(&config).status().unwrap().success());
+    bridge.signal(Signal::SIGHUP);
+    // It can be opened so once somebody reads it.
+    let mut pipe = OpenOptions::new();
+    pipe.write(true).custom_flags(nix::libc::O_NONBLOCK);
+    let reading = async {
+        loop {
+            match pipe.open(&config) {
+                Ok(pipe) => return pipe,
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    let mut pipe = timeout(PATIENCE, reading).await.expect("the bridge reads its file");
+    bridge.signal(Signal::SIGTERM);
+    bridge.wait_for_log("app.stopping", PATIENCE);
+    pipe.write_all(text.as_bytes()).unwrap();
+    drop(pipe);
+    assert!(bridge.wait_for_log("config.reloaded", PATIENCE).contains("account zeta: added"));
 }
 
 /// A bus that nobody serves: everything is parked.
