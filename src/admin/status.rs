@@ -9,7 +9,7 @@ use crate::config::Account;
 use crate::replay::StoreHealth;
 
 /// The store counts as nearly full above this many hundredths.
-const NEARLY_FULL: u64 = 80;
+const NEARLY_FULL: u128 = 80;
 /// A feed counts as failing once so many polls in a row have failed.
 const FAILING: u64 = 3;
 
@@ -74,7 +74,8 @@ fn store_refuses(snapshot: &Snapshot) -> bool {
 }
 
 const fn is_nearly_full(used: u64, of: u64) -> bool {
-    used * 100 >= of * NEARLY_FULL
+    // A size may be any that a configuration can spell.
+    used as u128 * 100 >= of as u128 * NEARLY_FULL
 }
 
 fn findings(snapshot: &Snapshot, accounts: &[Account]) -> Vec<Finding> {
@@ -202,6 +203,7 @@ mod tests {
         check(&[|s| s.lanes_behind = 1], None, &["lanes-behind"]);
         check(&[|s| s.store.expiring_for_operator = 1], None, &["parked-expires"]);
         check(&[|s| s.connections = vec![("webhooks", 5, 5)]], None, &["connections-full"]);
+        check(&[|s| s.store_max_bytes = u64::MAX], None, &[]);
         check(&[|s| parked(s, 799)], None, &[]);
         check(&[|s| parked(s, 800)], None, &["quota-nearly-spent"]);
         let aside: Change = |s| {
