@@ -264,7 +264,7 @@ fn poll() -> Value {
 
 fn delivery() -> Value {
     let share = json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 1, "default": 0.5,
-        "description": "The breaker opens above this share of failures, of at least 20 attempts and by more than chance: at 0.5, 18 of 20 or 556 of 1,000" });
+        "description": "The breaker opens above this share of failures, of at least 20 attempts and by more than chance: at 0.5, 18 of 20 or 556 of 1,000; at 1, where all fail" });
     let retries = json!({ "type": "integer", "minimum": 0, "maximum": 10, "default": 3,
         "description": "How often a definite failure is tried again within the deadline; 0 to 10" });
     let breaker = map(

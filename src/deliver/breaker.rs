@@ -174,10 +174,7 @@ impl Breaker {
         let (share, of) = (self.settings.failure_rate, attempts as f64);
         let chance = CERTAINTY * (of * share * (1.0 - share)).sqrt();
         // Where everything fails it is no chance, whatever the share.
-        let failed = failures as f64;
-        attempts >= FEWEST_ATTEMPTS
-            && failed > share * of
-            && (failures == attempts || failed > share * of + chance)
+        attempts >= FEWEST_ATTEMPTS && (failures == attempts || failures as f64 > share * of + chance)
     }
 
     fn count(&mut self, now: Instant, verdict: Verdict, attempts: u64) {
@@ -265,10 +262,15 @@ mod tests {
     }
 
     #[test]
-    fn a_share_near_one_opens_when_everything_fails() {
-        let settings = config::Breaker { failure_rate: 0.95, window: Duration::from_secs(30) };
-        let mut breaker = Breaker::new(settings);
-        assert_eq!(feed(&mut breaker, Instant::now(), Verdict::Failure, 20), [Change::Opened]);
+    fn any_share_opens_when_everything_fails() {
+        for failure_rate in [0.95, 1.0] {
+            let settings = config::Breaker { failure_rate, window: Duration::from_secs(30) };
+            let (now, mut breaker) = (Instant::now(), Breaker::new(settings));
+            assert_eq!(feed(&mut breaker, now, Verdict::Failure, 20), [Change::Opened], "{failure_rate}");
+        }
+        let mut all = Breaker::new(config::Breaker { failure_rate: 1.0, window: Duration::from_secs(30) });
+        assert_eq!(feed(&mut all, Instant::now(), Verdict::Success, 1), []);
+        assert_eq!(feed(&mut all, Instant::now(), Verdict::Failure, 2_000), [], "not everything");
     }
 
     #[test]
