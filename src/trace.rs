@@ -1,9 +1,11 @@
 //! Spans over OTLP: `webhook` or `poll`, below it `decode` and `publish`, whose context travels in each message's
 //! `traceparent`; `drain` and `replay`, below them `publish`, with links to the traces of what they send. Invariants: ids of
 //! accounts, counts and statuses are all that a span says; where `telemetry` is not configured no span is made, and the
-//! sender's own `traceparent` is handed on. Neighbours: `cli::telemetry` installs it, `intake`, `replay` and `admin` make the spans.
+//! sender's own `traceparent` is handed on; what was not sent is counted and said. Neighbours: `cli::telemetry` installs it, `intake`, `replay`
+//! and `admin` make the spans.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -13,7 +15,8 @@ use opentelemetry::trace::{
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{self, Sampler, SdkTracerProvider, SpanData};
 use reqwest::blocking::Client;
 use tracing::field::Empty;
 use tracing::{Span, Subscriber};
@@ -23,6 +26,7 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::{Otlp, SecretError};
+use crate::deliver::seldom::Seldom;
 use crate::outbound::Way;
 
 /// The target of all spans: no filter of the logs names it.
@@ -30,8 +34,13 @@ pub const SPANS: &str = "spans";
 /// How long the collector may take with one batch, and with the last one at the stop.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Between two lines about spans that were not sent.
+const QUIET: Duration = Duration::from_secs(60);
 /// Traces that one span links to, at most.
 const LINKS: usize = 32;
+
+/// The exporter is the process's, and so is the count of what it did not send.
+static NOT_SENT: AtomicU64 = AtomicU64::new(0);
 
 /// Spans cannot be sent.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +80,44 @@ pub fn exporter(otlp: &Otlp) -> Result<SpanExporter, OpenError> {
         .build()?)
 }
 
+/// Spans that were not sent since the start: the collector was away, or refused them.
+pub fn not_sent() -> u64 {
+    NOT_SENT.load(Ordering::Relaxed)
+}
+
+/// Says what was not sent, and why: the library keeps it to itself.
+#[derive(Debug)]
+struct Saying {
+    exporter: SpanExporter,
+    seldom: Seldom,
+}
+
+impl trace::SpanExporter for Saying {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let spans = batch.len() as u64;
+        let sent = self.exporter.export(batch).await;
+        if let Err(error) = &sent {
+            NOT_SENT.fetch_add(spans, Ordering::Relaxed);
+            if let Some(spans) = self.seldom.happened_times(spans) {
+                tracing::warn!(spans, error = %error, "trace.not_sent");
+            }
+        }
+        sent
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.exporter.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
+    }
+}
+
 /// The exporter: a bounded queue, and a thread that sends what is in it. What does not fit is dropped: it is never waited for.
 #[derive(Debug)]
 pub struct Exporter {
@@ -88,7 +135,7 @@ impl Exporter {
         let resource = Resource::builder().with_service_name("fleetbus").with_attribute(version).build();
         let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(otlp.sample)));
         let provider = SdkTracerProvider::builder()
-            .with_batch_exporter(exporter)
+            .with_batch_exporter(Saying { exporter, seldom: Seldom::of(1, QUIET) })
             .with_sampler(sampler)
             .with_resource(resource)
             .build();

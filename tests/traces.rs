@@ -15,7 +15,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{any, post};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -190,6 +190,26 @@ async fn a_webhooks_spans_hang_below_its_senders_and_its_messages_below_them() {
         let points = page.lines().any(|line| line.starts_with(metric) && line.contains(&exemplar));
         assert!(points, "{metric} points to no trace:\n{page}");
     }
+}
+
+/// A token that it does not know.
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_that_a_collector_refuses_are_counted_and_said() {
+    let endpoint = serve(Router::new().fallback(any(|| async { StatusCode::FORBIDDEN }))).await;
+    let dir = tempfile::tempdir().unwrap();
+    let rest = format!(
+        "telemetry: {{ otlp: {{ endpoint: \"{endpoint}\", token: {{ env: TEST_TOKEN }} }} }}\ndelivery: {{ drain_delay: 0s }}"
+    );
+    let mut bridge = Bridge::start_with(
+        &configure(dir.path(), "bus: { local: {} }", acme(), &rest),
+        &[("OTEL_BSP_SCHEDULE_DELAY", "200")],
+    );
+    push(&bridge, Some(SENDER)).await;
+    let line = bridge.wait_for_log("trace.not_sent", PATIENCE);
+    assert!(line.contains("403") && !line.contains(TOKEN), "{line}");
+    let page = metrics(&bridge).await;
+    let counted = page.lines().find_map(|line| line.strip_prefix("fleetbus_spans_not_sent_total "));
+    assert!(counted.is_some_and(|spans| spans.parse::<u64>().unwrap() > 0), "{page}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -133,6 +133,8 @@ fn process(page: &mut Page, snapshot: &Snapshot) {
     page.single("ready", "1 while /readyz answers 200", u64::from(ready));
     let lost = "lines of the log that were lost, for nobody reads them";
     page.total("log_lines_lost", lost, snapshot.log_lines_lost);
+    let not_sent = "spans that were not sent: the collector is away, or refuses them";
+    page.total("spans_not_sent", not_sent, snapshot.spans_not_sent);
     let ports = || snapshot.connections.iter().map(|(port, open, bound)| (OfPort { port }, *open, *bound));
     page.gauge("connections", "open connections", ports().map(|(port, open, _)| (port, open)));
     page.gauge(

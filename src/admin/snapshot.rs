@@ -102,6 +102,8 @@ pub struct Snapshot {
     pub drained: u64,
     /// Lines of the log that nobody read.
     pub log_lines_lost: u64,
+    /// Spans that the collector did not take.
+    pub spans_not_sent: u64,
     /// Messages of another type than their URL says.
     pub contradicted_hints: u64,
     /// Events too old, or too far ahead, to be remembered.
@@ -212,6 +214,7 @@ impl Sources {
             late_acknowledgements: counts.late_acknowledgements.load(Ordering::Relaxed),
             drained: counts.drained.load(Ordering::Relaxed),
             log_lines_lost: crate::logs::lost(),
+            spans_not_sent: crate::trace::not_sent(),
             contradicted_hints: counts.contradicted_hints.load(Ordering::Relaxed),
             beyond_horizon: dedup.beyond_horizon.load(Ordering::Relaxed),
             dedup_look_ups: dedup.look_ups.load(Ordering::Relaxed),
@@ -276,6 +279,7 @@ impl Snapshot {
             late_acknowledgements: 0,
             drained: 0,
             log_lines_lost: 0,
+            spans_not_sent: 0,
             contradicted_hints: 0,
             beyond_horizon: 0,
             dedup_look_ups: 0,

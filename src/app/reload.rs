@@ -305,8 +305,7 @@ fn read(path: PathBuf, store: load::Store) -> Result<Read, ReloadError> {
         Ok(text) => text,
         Err(source) => return Err(ReloadError::Unreadable { path, source }),
     };
-    let Loaded { config, notes } =
-        load::load_for(&text, &ThisProcess, store).map_err(ReloadError::Wrong)?;
+    let Loaded { config, notes } = load::load_for(&text, &ThisProcess, store).map_err(ReloadError::Wrong)?;
     let key = |account: &Account| -> Result<_, SecretError> {
         let digest = match &account.webhook {
             Some(source) => TokenDigest::of(source.read_sendable()?.reveal()),

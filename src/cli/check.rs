@@ -48,7 +48,11 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     if let Some(otlp) = &loaded.config.otlp
         && let Err(error) = trace::exporter(otlp)
     {
-        unopened.push(Unopened::new("telemetry.otlp", error, "mend its endpoint, or the secret of its token"));
+        unopened.push(Unopened::new(
+            "telemetry.otlp",
+            error,
+            "mend its endpoint, or the secret of its token",
+        ));
     }
     if !unopened.is_empty() {
         return Ok(super::run::complain_of(&placed(unopened, &path), &path));

@@ -342,7 +342,12 @@ fn telemetry() -> Value {
         &[
             ("endpoint", text("Without /v1/traces, e.g. http://collector:4318", "")),
             ("sample", sample),
-            ("token", secret("Sent as a bearer token, read at the start; the endpoint is https then, or http on loopback")),
+            (
+                "token",
+                secret(
+                    "Sent as a bearer token, read at the start; the endpoint is https then, or http on loopback",
+                ),
+            ),
         ],
         &["endpoint"],
     );

@@ -122,7 +122,10 @@ fn check_makes_the_exporter_of_spans_as_run_does() {
     fs::write(folder.path().join("token"), "hünter2").expect("written");
     let (code, said) = checked(folder.path(), text);
     assert_eq!(code, Some(64), "{said}");
-    assert!(said.contains(":1:20: telemetry.otlp: the token of `telemetry.otlp` cannot be read: the secret in "), "{said}");
+    assert!(
+        said.contains(":1:20: telemetry.otlp: the token of `telemetry.otlp` cannot be read: the secret in "),
+        "{said}"
+    );
     assert!(!said.contains("hünter2"), "{said}");
     fs::write(folder.path().join("token"), "hunter2").expect("written");
     let (code, said) = checked(folder.path(), text);

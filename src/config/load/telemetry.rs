@@ -37,7 +37,8 @@ impl Walk<'_> {
         let fix = "write e.g. http://collector:4318, the port of OTLP over HTTP";
         // Who sends the spans reads it more strictly than a browser would.
         let sent_to = format!("{}/v1/traces", without_slash(endpoint)).parse::<http::Uri>();
-        if !sent_to.is_ok_and(|uri| uri.scheme().is_some() && uri.host().is_some_and(|host| !host.is_empty())) {
+        if !sent_to.is_ok_and(|uri| uri.scheme().is_some() && uri.host().is_some_and(|host| !host.is_empty()))
+        {
             self.add(at, "is not the address of a collector", fix);
             return;
         }
