@@ -8,7 +8,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::HeaderValue;
 use opentelemetry::trace::{
     SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState, TracerProvider as _,
 };
@@ -63,10 +62,8 @@ pub enum OpenError {
 pub fn exporter(otlp: &Otlp) -> Result<SpanExporter, OpenError> {
     let mut headers = HashMap::new();
     if let Some(token) = &otlp.token {
-        let bearer = format!("Bearer {}", token.read()?.reveal());
-        // The exporter leaves out, without a word, what it cannot send.
-        HeaderValue::from_str(&bearer).map_err(|_| SecretError::Unsendable(token.clone()))?;
-        headers.insert("authorization".to_owned(), bearer);
+        let token = token.read_sendable()?;
+        headers.insert("authorization".to_owned(), format!("Bearer {}", token.reveal().trim_ascii()));
     }
     let mut builder = SpanExporter::builder().with_http();
     // The exporter's own client would go through a proxy, also to this machine.

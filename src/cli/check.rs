@@ -51,7 +51,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         unopened.push(Unopened::new(
             "telemetry.otlp",
             error,
-            "mend its endpoint, or the secret of its token",
+            "mend its endpoint, the secret of its token, or what CA certificates this system has",
         ));
     }
     if !unopened.is_empty() {

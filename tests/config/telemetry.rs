@@ -49,7 +49,7 @@ fn a_token_goes_over_no_open_wire_and_is_one_that_can_be_sent() {
     check(
         &with_token("https://collector", "LINES"),
         &[
-            "1:60: telemetry.otlp.token: cannot be sent: the secret in environment variable LINES has a line break within, or another character that no header carries; name one secret, alone and on one line",
+            "1:53: telemetry.otlp.token: cannot be sent: the secret in environment variable LINES has a line break within, or another character that no header carries; name one secret, alone and on one line",
         ],
     );
 }
