@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use jiff::Timestamp;
 
 use super::input::{self, MOST};
+use super::remote::escaped;
 use super::{Exit, complain};
 use crate::event::ids::Ids;
 use crate::event::{AccountId, Millis, json, pb};
@@ -308,6 +309,7 @@ impl<W: Write> Conversion<W> {
                 return Ok(());
             }
         };
+        let text = escaped(&text);
         match self.form {
             Form::Event => writeln!(self.out, "{text}"),
             Form::Explained => {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::input::whole_or_exit;
-use super::remote::{At, Reader, Remote, plain, say, segment, wait};
+use super::remote::{At, Reader, Remote, say, say_json, segment, wait};
 use super::{Exit, complain};
 
 /// The most objects that the bridge gives at once.
@@ -118,14 +118,14 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Patch(args) => change(args, Remote::patch),
         Command::Get(target) => wait(async move {
             let said: Said = Remote::new(&target.at)?.get(&target.path(), &[]).await?;
-            say(said.data.get()).map(|_| Exit::Done)
+            say_json(said.data.get()).map(|_| Exit::Done)
         }),
         Command::List(args) => wait(list(args)),
         Command::Import(args) => import(args),
         Command::Remove(target) => wait(async move {
             let said: Said = Remote::new(&target.at)?.delete(&target.path(), &[]).await?;
             complain("removed; this is what was said");
-            say(said.data.get()).map(|_| Exit::Done)
+            say_json(said.data.get()).map(|_| Exit::Done)
         }),
     }
 }
@@ -151,7 +151,7 @@ fn change(
     let remote = Remote::new(&args.target.at)?;
     wait(async move {
         let said = send(&remote, &args.target.path(), &data).await?;
-        say(said.data.get()).map(|_| Exit::Done)
+        say_json(said.data.get()).map(|_| Exit::Done)
     })
 }
 
@@ -165,7 +165,7 @@ async fn list(args: ListArgs) -> anyhow::Result<Exit> {
         query.extend(after.map(|after| ("after", after)));
         let page: Page = remote.get(&path, &query).await?;
         for object in &page.custom_data {
-            if say(&plain(object.get()))? == Reader::Left {
+            if say_json(object.get())? == Reader::Left {
                 return Ok(Exit::Done);
             }
         }

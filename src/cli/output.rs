@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::complain;
-use super::remote::{Reader, plain, say};
+use super::remote::{Reader, escaped, plain, say, say_json};
 
 /// The most characters of a cell.
 const CELL: usize = 500;
@@ -46,11 +46,11 @@ impl Output {
                 say(&table(rows, columns))?;
             }
             Form::Json => {
-                say(&serde_json::to_string_pretty(rows)?)?;
+                say_json(&serde_json::to_string_pretty(rows)?)?;
             }
             Form::Ndjson => {
                 for row in rows {
-                    if say(&row.to_string())? == Reader::Left {
+                    if say_json(&row.to_string())? == Reader::Left {
                         break;
                     }
                 }
@@ -72,8 +72,8 @@ impl Output {
     pub fn one(self, row: &Value) -> anyhow::Result<()> {
         match self.form {
             Form::Table => say(&lines(row))?,
-            Form::Json => say(&serde_json::to_string_pretty(row)?)?,
-            Form::Ndjson => say(&row.to_string())?,
+            Form::Json => say_json(&serde_json::to_string_pretty(row)?)?,
+            Form::Ndjson => say_json(&row.to_string())?,
         };
         Ok(())
     }
@@ -85,7 +85,7 @@ pub fn text(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(text)) => plain(text),
-        Some(other) => other.to_string(),
+        Some(other) => escaped(&other.to_string()).into_owned(),
     }
 }
 
@@ -120,9 +120,10 @@ fn table(rows: &[Value], columns: &[Column]) -> String {
 fn lines(row: &Value) -> String {
     let fields: Vec<_> = row.as_object().into_iter().flatten().collect();
     let width = fields.iter().map(|(name, _)| name.len() + 2).max().unwrap_or(0).max(12);
+    let whole = |name: &str, value: &Value| format!("{name}:\n{}", escaped(&format!("{value:#}")));
     let line = |(name, value): &(&String, &Value)| match value {
-        Value::Object(_) => format!("{name}:\n{value:#}"),
-        Value::Array(list) if list.iter().any(Value::is_object) => format!("{name}:\n{value:#}"),
+        Value::Object(_) => whole(name, value),
+        Value::Array(list) if list.iter().any(Value::is_object) => whole(name, value),
         other => format!("{:<width$}{}", format!("{name}:"), text(Some(other))),
     };
     fields.iter().map(line).collect::<Vec<_>>().join("\n")
@@ -153,6 +154,8 @@ SEQ  TYPE       IN  ERROR
     fn one_thing_is_a_line_a_field() {
         let shown = lines(&json!({"id": "acme", "expires": null, "parked": {"messages": 1}}));
         assert_eq!(shown, "expires:    \nid:         acme\nparked:\n{\n  \"messages\": 1\n}");
+        let shown = lines(&json!({"event": {"name": "\u{9b}"}, "list": ["\u{7f}"]}));
+        assert_eq!(shown, "event:\n{\n  \"name\": \"\\u009b\"\n}\nlist:       [\"\\u007f\"]");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::input::{self, whole_or_exit};
 use super::job::{bar, count};
 use super::new_file::NewFile;
 use super::output::{Column, Output};
-use super::remote::{At, Filter, Reader, Remote, say, wait};
+use super::remote::{At, Filter, Reader, Remote, say, say_json, wait};
 use super::{Exit, complain};
 
 /// How much of a file is sent at once.
@@ -254,7 +254,7 @@ async fn export(args: ExportArgs) -> anyhow::Result<Exit> {
     let mut lines = remote.lines("/v1/parked/export", &args.filter.pairs()).await?;
     let Some(new) = new else {
         while let Some(line) = lines.whole().await? {
-            if say(&line)? == Reader::Left {
+            if say_json(&line)? == Reader::Left {
                 break;
             }
         }

@@ -1,6 +1,7 @@
 //! A running bridge as the command line meets it: the operator's port, by HTTP. Invariants: the token is never printed, and
 //! a bridge that does not answer, or says no, becomes one sentence.
 
+use std::borrow::Cow;
 use std::env::VarError;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -486,6 +487,14 @@ pub fn say(line: &str) -> anyhow::Result<Reader> {
     }
 }
 
+/// Writes JSON to standard output, [escaped].
+///
+/// # Errors
+/// As [`say`].
+pub fn say_json(json: &str) -> anyhow::Result<Reader> {
+    say(&escaped(json))
+}
+
 /// Text as one segment of a path.
 #[must_use]
 pub fn segment(text: &str) -> String {
@@ -498,9 +507,41 @@ pub fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
+/// JSON for a terminal, or for whoever reads it again: it means what it meant, and what would steer a terminal is escaped. JSON has some
+/// control characters escaped already, but not DEL and those from U+0080 on.
+#[must_use]
+pub fn escaped(json: &str) -> Cow<'_, str> {
+    let steers = |c: char| c.is_control() && c != '\n';
+    if !json.contains(steers) {
+        return Cow::Borrowed(json);
+    }
+    let mut text = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        match c {
+            // They stand between values only.
+            '\t' | '\r' => text.push(' '),
+            c if steers(c) => text.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => text.push(c),
+        }
+    }
+    Cow::Owned(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_means_what_it_meant_and_does_not_steer_the_terminal() {
+        let value = serde_json::json!({"a\u{9b}": ["\u{7f}\u{1b}[2J\t\n", "\u{85}ü\u{2028}\u{1f69a}"]});
+        for json in [value.to_string(), format!("{value:#}"), value.to_string().replace(':', "\t:\r")] {
+            let escaped = escaped(&json);
+            assert_eq!(serde_json::from_str::<Value>(&escaped).ok(), Some(value.clone()));
+            assert!(!escaped.contains(|c: char| c.is_control() && c != '\n'), "{escaped}");
+        }
+        assert_eq!(escaped("{\"a\": \"\u{9b}\"}"), r#"{"a": "\u009b"}"#);
+        assert!(matches!(escaped("{\n}"), Cow::Borrowed(_)), "mostly there is none");
+    }
 
     #[test]
     fn a_filter_becomes_a_query_of_what_is_set() {

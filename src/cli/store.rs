@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::new_file::NewFile;
-use super::remote::{At, Remote, say, wait};
+use super::remote::{At, Remote, escaped, say, wait};
 use super::run::read_config;
 use super::{Exit, complain};
 use crate::replay::{self, Checked, DataDir, Exported, LockError, Salvage, SalvageError};
@@ -161,7 +161,7 @@ fn export(args: ExportArgs) -> anyhow::Result<Exit> {
             new.finish()?;
             exported
         }
-        None => match salvage.export(&mut BufWriter::new(io::stdout().lock())) {
+        None => match salvage.export(&mut Escaped(BufWriter::new(io::stdout().lock()))) {
             // Who reads has enough.
             Err(SalvageError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
                 return Ok(Exit::Done);
@@ -173,6 +173,24 @@ fn export(args: ExportArgs) -> anyhow::Result<Exit> {
         complain(&sentence);
     }
     Ok(if exported.is_whole() { Exit::Done } else { Exit::Store })
+}
+
+/// JSON on its way to standard output, [escaped].
+struct Escaped<W>(W);
+
+impl<W: Write> Write for Escaped<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Whoever writes JSON writes whole characters.
+        match std::str::from_utf8(bytes) {
+            Ok(text) => self.0.write_all(escaped(text).as_bytes())?,
+            Err(_) => self.0.write_all(bytes)?,
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 fn summary(exported: &Exported) -> Vec<String> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::remote::{At, NoAnswer, Reader, Remote, plain, say, wait};
+use super::remote::{At, NoAnswer, Reader, Remote, escaped, plain, say, wait};
 use super::{Exit, complain};
 
 /// The pause before a bridge that went away is asked again.
@@ -101,7 +101,7 @@ async fn stream(
         let line: Line<'_> = serde_json::from_str(&text)?;
         place.after = Some(line.offset);
         place.left = place.left.map(|left| left - 1);
-        let shown = if args.json { line.event.get().to_owned() } else { readable(&line) };
+        let shown = if args.json { escaped(line.event.get()) } else { readable(&line).into() };
         if say(&shown)? == Reader::Left {
             return Ok(Ended::Enough);
         }

@@ -120,6 +120,31 @@ async fn an_import_is_taken_whole_or_not_at_all() {
     assert_eq!(desk.cli(&["custom-data", "get", "acme", "tracker", IMEI]).await.0, 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_listed_is_imported_as_it_was_and_steers_no_terminal() {
+    let desk = Desk::open("").await;
+    let data = json!({"no\u{9b}te": "\u{1b}[2J \u{9b}2J \u{7f} \u{85} ü\n"});
+    assert_eq!(desk.json(Method::PUT, TRACKER, &data).await.0, 200);
+    let said = async |arguments: &[&str]| {
+        let (status, out, said) = desk.cli(arguments).await;
+        assert_eq!(status, 0, "{said}");
+        assert!(!out.trim_end().contains(char::is_control), "{out:?}");
+        out
+    };
+    let listed = said(&["custom-data", "list", "acme"]).await;
+    for verb in ["get", "remove"] {
+        let out = said(&["custom-data", verb, "acme", "tracker", IMEI]).await;
+        assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), data);
+    }
+    let listed = desk.file("listed.ndjson", &listed);
+    said(&["custom-data", "import", "acme", &listed]).await;
+    assert_eq!(desk.get(TRACKER).await.1["data"], data);
+    desk.push(&position(IMEI, 0)).await;
+    let out = said(&["tail", "--json", "--after", "0", "--no-follow"]).await;
+    let event: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(event["tracker"]["customData"], data);
+}
+
 /// Run by hand, for its numbers: `cargo test --release --test operate -- --ignored --nocapture custom`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "it measures"]
