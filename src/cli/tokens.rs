@@ -1,5 +1,5 @@
 //! `fleetbus tokens`: what senders of webhooks authenticate with, at a running bridge. A new token is printed once, on standard
-//! output alone, so that it can be piped to where it belongs.
+//! output alone, so that it can be piped to where it belongs. Invariant: where it did not get there, the exit code tells.
 
 use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::input;
 use super::output::{Column, Output};
-use super::remote::{At, Mistake, Remote, say, segment, wait};
+use super::remote::{At, Mistake, Reader, Remote, say, segment, wait};
 use super::{Exit, complain};
 
 /// The longest file of a token: longer than any token.
@@ -166,14 +166,20 @@ async fn rotate(args: RotateArgs) -> anyhow::Result<Exit> {
 }
 
 fn show(made: &Made) -> anyhow::Result<Exit> {
-    match &made.token {
-        Some(token) => {
-            complain(&format!("token {}, shown this once:", made.id));
-            say(token)?;
+    let Some(token) = &made.token else {
+        complain(&format!("token {} was imported", made.id));
+        return Ok(Exit::Done);
+    };
+    complain(&format!("token {}, shown this once:", made.id));
+    let unprinted = || format!("token {} could not be printed: revoke it", made.id);
+    match say(token).with_context(unprinted)? {
+        Reader::Reads => Ok(Exit::Done),
+        // Elsewhere it has had enough; here it never had the token, which nobody shows again.
+        Reader::Left => {
+            complain(&unprinted());
+            Ok(Exit::Failed)
         }
-        None => complain(&format!("token {} was imported", made.id)),
     }
-    Ok(Exit::Done)
 }
 
 /// A token is read from a file or a pipe: an argument would stand in the history of the shell.

@@ -24,6 +24,34 @@ async fn a_reader_that_leaves_an_export_is_no_failure() {
     assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (Some(0), String::new()));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_nobody_read_is_a_failure_and_named() {
+    let desk = Desk::with(acme(), "").await;
+    let (_, made, _) = desk.cli(&["tokens", "create", "acme", "--name", "first"]).await;
+    assert!(!made.is_empty());
+    let first = desk.get("/v1/accounts/acme/tokens").await.1["tokens"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|token| token["name"] == "first")
+        .map(|token| token["id"].as_str().unwrap().to_owned())
+        .unwrap();
+    for args in [&["create", "acme"][..], &["rotate", "acme", &first]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fleetbus"));
+        command.arg("tokens").args(args).args(["--admin", &desk.bridge.admin]);
+        command.stdin(Stdio::null()).stdout(writer);
+        let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            (output.status.code(), said.contains(" could not be printed: revoke it")),
+            (Some(1), true),
+            "{said}"
+        );
+    }
+}
+
 /// How the command line ends where nobody reads what it says.
 fn unread(args: &[&str], from: fn(&mut Command, std::io::PipeWriter) -> &mut Command) -> Option<i32> {
     let (reader, writer) = std::io::pipe().unwrap();
