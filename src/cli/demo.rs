@@ -1,6 +1,10 @@
-//! `fleetbus demo`: a simulated fleet, a real bridge on the embedded bus, an outage in the middle, and sums that add up.
+//! `fleetbus demo`: a simulated fleet, a real bridge on the embedded bus, an outage in the middle, and sums that add up. Invariants: it
+//! ends, by itself or by an interrupt, and leaves nothing behind that nobody asked for. `simulate::demo` says what is seen.
 
+use std::fs::{DirBuilder, File};
+use std::io::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,14 +12,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::remote::escaped;
 use super::{Exit, complain};
 use crate::app::{self, Handle};
 use crate::config::load::ThisProcess;
 use crate::config::{self, Config};
+use crate::replay::remove_if_there;
 use crate::simulate::Clock;
 use crate::simulate::demo::{Later, Log, crumbs, frame, sums};
 use crate::simulate::push::{self, Faults, Format, Pushed, Target};
@@ -26,6 +33,8 @@ use crate::simulate::world::{World, is_newer};
 const LOST: u64 = 150;
 /// How much faster than the clock on the wall.
 const SPEED: f64 = 60.0;
+/// How long what has happened is still sent once the vehicles stop.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Arguments of `fleetbus demo`.
 #[derive(Debug, clap::Args)]
@@ -52,12 +61,12 @@ pub struct Args {
 /// # Errors
 /// Where the bridge cannot be started.
 pub fn run(args: Args) -> anyhow::Result<Exit> {
-    let temporary = std::env::temp_dir().join(format!("fleetbus-demo-{}", std::process::id()));
-    let data_dir = args.data_dir.clone().unwrap_or_else(|| temporary.clone());
+    let temporary = args.data_dir.is_none().then(temporary).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let shown = runtime.block_on(show(&args, &data_dir));
+    let data_dir = temporary.as_ref().or(args.data_dir.as_ref());
+    let shown = runtime.block_on(show(&args, data_dir.map_or(Path::new("."), PathBuf::as_path)));
     runtime.shutdown_background();
-    if args.data_dir.is_none()
+    if let Some(temporary) = temporary
         && let Err(error) = std::fs::remove_dir_all(&temporary)
     {
         complain(&format!("{} could not be removed: {error}", temporary.display()));
@@ -65,8 +74,28 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     shown
 }
 
+/// A new folder that nobody else can look into, under a name that nobody could have taken before.
+fn temporary() -> anyhow::Result<PathBuf> {
+    let path = std::env::temp_dir().join(format!("fleetbus-demo-{:032x}", rand::random::<u128>()));
+    let made = DirBuilder::new().mode(0o700).create(&path);
+    made.with_context(|| format!("{} cannot be made", path.display()))?;
+    Ok(path)
+}
+
+/// A file that only its owner reads, also where an earlier demo left one that others may.
+fn write_secret(path: &Path, secret: &str) -> std::io::Result<()> {
+    remove_if_there(path)?;
+    File::options().write(true).create_new(true).mode(0o600).open(path)?.write_all(secret.as_bytes())
+}
+
+/// A path as the configuration has it: quoted, whatever characters are in it.
+fn quoted(path: &Path) -> anyhow::Result<String> {
+    let text = path.to_str().with_context(|| format!("{} is not UTF-8 text", path.display()))?;
+    Ok(escaped(&serde_json::to_string(text)?).into_owned())
+}
+
 fn configuration(args: &Args, data_dir: &Path, provider: SocketAddr, token: &Path) -> anyhow::Result<Config> {
-    let (admin, data_dir, token) = (args.admin, data_dir.display(), token.display());
+    let (admin, data_dir, token) = (args.admin, quoted(data_dir)?, quoted(token)?);
     let text = format!(
         "listen: {{ address: 127.0.0.1:0 }}
 admin: {{ address: {admin} }}
@@ -93,10 +122,12 @@ accounts:
 }
 
 async fn show(args: &Args, data_dir: &Path) -> anyhow::Result<Exit> {
+    // From now on nothing else ends by an interrupt: each is looked for until the end.
+    let mut interrupts = signal(SignalKind::interrupt()).context("interrupts cannot be taken")?;
     std::fs::create_dir_all(data_dir).with_context(|| format!("{} cannot be made", data_dir.display()))?;
     let token_file = data_dir.join("demo-token");
     let token = format!("demo-{:032x}", rand::random::<u128>());
-    std::fs::write(&token_file, &token).context("the token cannot be written")?;
+    write_secret(&token_file, &token).context("the token cannot be written")?;
 
     // The simulated present moves fast, and is never in the future.
     let begins = jiff::Timestamp::now().as_millisecond() - (args.seconds as i64 + 120) * 1_000 * SPEED as i64;
@@ -120,90 +151,130 @@ async fn show(args: &Args, data_dir: &Path) -> anyhow::Result<Exit> {
         }
     };
     let handle = bridge.handle();
+    let Some(local) = handle.bus.as_local() else { bail!("the demo runs on the local bus") };
+    // Before the bridge runs: what an earlier demo left in the log is not of this one.
+    let log_begins = *local.newest().borrow();
     let (bridge_stops, running) = (CancellationToken::new(), TaskTracker::new());
     let bridge = running.spawn(bridge.run(bridge_stops.clone()));
-    complain(&format!(
-        "{} vehicles of a simulated provider push webhooks to a real bridge, {SPEED} times as fast as life",
-        args.vehicles
-    ));
-    complain(
-        "of each thousand webhooks of half of them 150 are never sent: the poller finds them by the pull API",
-    );
-    complain(&format!("the map: http://{}/", handle.admin_address));
-
-    let (drive_stops, pushed) = (CancellationToken::new(), Arc::new(Pushed::default()));
     let url = format!("http://{}/webhooks/demo", handle.webhook_address);
-    let target = Target {
-        url,
-        token,
-        format: Format::Both,
-        after: begins,
-        faults: Faults { lost: LOST, ..Faults::default() },
-    };
-    let driving = tracker.spawn(push::run(
-        world,
-        clock.clone(),
-        target.clone(),
-        Arc::clone(&pushed),
-        tracker.clone(),
-        drive_stops.clone(),
-    ));
-    let Some(local) = handle.bus.as_local() else { bail!("the demo runs on the local bus") };
-    let (away, back) = (args.seconds * 2 / 5, args.seconds * 3 / 5);
-    for second in 1..=args.seconds {
-        sleep(Duration::from_secs(1)).await;
-        if second == away {
-            complain("the bus goes away: events are parked, senders are answered all the same");
-            local.take_away();
-        }
-        if second == back {
-            complain("the bus is back: what was parked is drained, each vehicle's events in order");
-            local.bring_back();
-        }
-        if second % 2 == 0 || second == away || second == back {
-            let outage = (away..back).contains(&second);
-            let waiting = handle.deliverer.lanes.behind().1;
-            complain(&frame(second, &handle.deliverer.counts.total(None), waiting, outage));
-        }
-    }
-    let to = clock.stop();
-    drive_stops.cancel();
-    driving.await.context("pushing ended badly")?.context("the client cannot be made")?;
-    complain("the vehicles stop; the last polls and the drain come to an end");
-    let facts = world.facts(world.begins, to);
-    let expected = crumbs(&facts, is_newer);
-    let (text, right) = settle(&handle, |log, later| {
-        let reading = handle.deliverer.counts.total(None);
-        sums(&facts, expected, log, &reading, later)
-    })
-    .await?;
-    complain(&text);
-    complain(if right { "the sums add up" } else { "the sums do NOT add up" });
-    if args.keep_running {
-        complain("driving on: Ctrl-C ends it");
-        clock.go_on();
-        let drive_stops = CancellationToken::new();
-        let target = Target { after: to, ..target };
-        let driving = push::run(world, clock, target, pushed, tracker.clone(), drive_stops.clone());
-        let driving = tracker.spawn(driving);
-        tokio::signal::ctrl_c().await?;
-        drive_stops.cancel();
-        driving.await.context("pushing ended badly")?.context("the client cannot be made")?;
+    let faults = Faults { lost: LOST, ..Faults::default() };
+    let target = Target { url, token, format: Format::Both, after: begins, faults, patience: PATIENCE };
+    let drive = Drive { args, world, clock, target, tracker, handle: &handle, log_begins };
+    let mut verdict = None;
+    tokio::select! {
+        driven = drive.through(&mut verdict) => driven?,
+        _ = interrupts.recv() => complain("interrupted: the bridge stops"),
     }
     bridge_stops.cancel();
-    bridge.await.context("the bridge ended badly")?;
+    tokio::select! {
+        ended = bridge => {
+            ended.context("the bridge ended badly")?;
+        }
+        _ = interrupts.recv() => complain("interrupted again: nothing is waited for"),
+    }
     stop.cancel();
-    Ok(if right { Exit::Done } else { Exit::Failed })
+    Ok(match verdict {
+        Some(Verdict::Right) => Exit::Done,
+        Some(Verdict::Wrong) | None => Exit::Failed,
+    })
 }
 
-/// Waits until the sums add up, or half a minute.
+/// Whether the sums add up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Right,
+    Wrong,
+}
+
+/// The vehicles' drive past a running bridge.
+struct Drive<'a> {
+    args: &'a Args,
+    world: World,
+    clock: Clock,
+    target: Target,
+    tracker: TaskTracker,
+    handle: &'a Handle,
+    /// What the log has up to here is an earlier demo's.
+    log_begins: u64,
+}
+
+impl Drive<'_> {
+    /// To its end, and on for ever where that is asked for; `verdict` is there once the sums are.
+    async fn through(self, verdict: &mut Option<Verdict>) -> anyhow::Result<()> {
+        let Self { args, world, clock, target, tracker, handle, log_begins } = self;
+        let Some(local) = handle.bus.as_local() else { bail!("the demo runs on the local bus") };
+        complain(&format!(
+            "{} vehicles of a simulated provider push webhooks to a real bridge, {SPEED} times as fast as life",
+            args.vehicles
+        ));
+        complain(
+            "of each thousand webhooks of half of them 150 are never sent: the poller finds them by the pull API",
+        );
+        complain(&format!("the map: http://{}/", handle.admin_address));
+        let (stop, pushed) = (CancellationToken::new(), Arc::new(Pushed::default()));
+        // Also where this is interrupted.
+        let _stops = stop.clone().drop_guard();
+        let driving = tracker.spawn(push::run(
+            world,
+            clock.clone(),
+            target.clone(),
+            Arc::clone(&pushed),
+            tracker.clone(),
+            stop.clone(),
+        ));
+        let (away, back) = (args.seconds * 2 / 5, args.seconds * 3 / 5);
+        for second in 1..=args.seconds {
+            sleep(Duration::from_secs(1)).await;
+            if second == away {
+                complain("the bus goes away: events are parked, senders are answered all the same");
+                local.take_away();
+            }
+            if second == back {
+                complain("the bus is back: what was parked is drained, each vehicle's events in order");
+                local.bring_back();
+            }
+            if second % 2 == 0 || second == away || second == back {
+                let outage = (away..back).contains(&second);
+                let waiting = handle.deliverer.lanes.behind().1;
+                complain(&frame(second, &handle.deliverer.counts.total(None), waiting, outage));
+            }
+        }
+        let to = clock.stop();
+        stop.cancel();
+        driving.await.context("pushing ended badly")?.context("the client cannot be made")?;
+        complain("the vehicles stop; the last polls and the drain come to an end");
+        let facts = world.facts(world.begins, to);
+        let expected = crumbs(&facts, is_newer);
+        let (text, right) = settle(handle, log_begins, |log, later| {
+            let reading = handle.deliverer.counts.total(None);
+            sums(&facts, expected, log, &reading, later)
+        })
+        .await?;
+        complain(&text);
+        complain(if right { "the sums add up" } else { "the sums do NOT add up" });
+        *verdict = Some(if right { Verdict::Right } else { Verdict::Wrong });
+        if args.keep_running {
+            complain("driving on: Ctrl-C ends it");
+            clock.go_on();
+            let target = Target { after: to, ..target };
+            let goes_on = CancellationToken::new();
+            push::run(world, clock, target, pushed, tracker, goes_on)
+                .await
+                .context("the client cannot be made")?;
+        }
+        Ok(())
+    }
+}
+
+/// Waits until the sums of what is in the log from a place on add up, or half a minute.
 async fn settle(
     handle: &Handle,
+    log_begins: u64,
     check: impl Fn(&Log, Later) -> (String, bool),
 ) -> anyhow::Result<(String, bool)> {
     let Some(local) = handle.bus.as_local() else { bail!("the demo runs on the local bus") };
     let begun = Instant::now();
-    let (mut log, mut offset) = (Log::default(), 0);
+    let (mut log, mut offset) = (Log::default(), log_begins);
     loop {
         loop {
             let rows = local.read(None, offset, 5_000)?;

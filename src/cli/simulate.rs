@@ -1,4 +1,5 @@
-//! `fleetbus simulate linxup`: a stand-in for the provider, on loopback.
+//! `fleetbus simulate linxup`: a stand-in for the provider, on loopback. Invariant: it ends, whether the target answers or not. `simulate`
+//! does the work.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,11 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::remote::Mistake;
 use super::{Exit, complain};
 use crate::simulate::Clock;
 use crate::simulate::push::{self, Faults, Format, Pushed, Target};
@@ -19,6 +22,10 @@ use crate::simulate::world::World;
 
 /// A fast fleet begins at most so long ago: what is older than dedup remembers would be told twice.
 const HEAD_START_MS: i64 = 24 * 3_600_000;
+/// How long after its end what has happened until then is still sent.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Of a thousand: all of them.
+const ALL: u64 = 1_000;
 
 /// Arguments of `fleetbus simulate`.
 #[derive(Debug, clap::Args)]
@@ -58,13 +65,13 @@ struct Linxup {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Of a thousand webhooks, how many are never sent: the pull APIs have them.
-    #[arg(long, default_value_t = 0, value_name = "PER_MILLE")]
+    #[arg(long, default_value_t = 0, value_name = "PER_MILLE", value_parser = clap::value_parser!(u64).range(..=ALL))]
     lose: u64,
     /// Of a thousand webhooks, how many are sent twice.
-    #[arg(long, default_value_t = 0, value_name = "PER_MILLE")]
+    #[arg(long, default_value_t = 0, value_name = "PER_MILLE", value_parser = clap::value_parser!(u64).range(..=ALL))]
     double: u64,
     /// Of a thousand webhooks, how many are followed by a broken copy.
-    #[arg(long, default_value_t = 0, value_name = "PER_MILLE")]
+    #[arg(long, default_value_t = 0, value_name = "PER_MILLE", value_parser = clap::value_parser!(u64).range(..=ALL))]
     garble: u64,
     /// Where the pull APIs are served.
     #[arg(long, default_value = "127.0.0.1:8081")]
@@ -77,18 +84,19 @@ struct Linxup {
 /// Runs it.
 ///
 /// # Errors
-/// Where it cannot listen, or the target is not on this machine.
+/// Where it cannot listen, a file cannot be read, or the target is not on this machine.
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let Which::Linxup(args) = args.provider;
     let token = match &args.token_file {
-        Some(file) => std::fs::read_to_string(file).context("the token file cannot be read")?,
+        Some(file) => std::fs::read_to_string(file)
+            .map_err(|source| Mistake::NoInput { name: file.display().to_string(), source })?,
         None => std::env::var(&args.token_env).unwrap_or_else(|_| "simulated".to_owned()),
     };
     if !args.speed.is_finite() || !(0.1..=1_000.0).contains(&args.speed) {
-        bail!("--speed is between 0.1 and 1000");
+        return Err(Mistake::Misuse("--speed is between 0.1 and 1000".to_owned()).into());
     }
     if !args.listen.ip().is_loopback() || !args.to.as_deref().is_none_or(is_loopback) {
-        bail!("a simulated fleet talks to this machine only");
+        return Err(Mistake::Misuse("a simulated fleet talks to this machine only".to_owned()).into());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(simulate(args, token.trim().to_owned()))
@@ -108,6 +116,8 @@ fn head_start(speed: f64, seconds: Option<u64>) -> i64 {
 }
 
 async fn simulate(args: Linxup, token: String) -> anyhow::Result<Exit> {
+    // From now on nothing else ends by an interrupt: each is looked for until the end.
+    let mut interrupts = signal(SignalKind::interrupt()).context("interrupts cannot be taken")?;
     let begins = jiff::Timestamp::now().as_millisecond() - head_start(args.speed, args.seconds);
     let world = World { seed: args.seed, vehicles: args.vehicles, begins };
     let clock = Clock::new(begins, args.speed);
@@ -124,7 +134,7 @@ async fn simulate(args: Linxup, token: String) -> anyhow::Result<Exit> {
     let pushed = Arc::new(Pushed::default());
     let faults = Faults { lost: args.lose, doubled: args.double, garbled: args.garble };
     let pushing = args.to.map(|url| {
-        let target = Target { url, token, format: args.format, after: begins, faults };
+        let target = Target { url, token, format: args.format, after: begins, faults, patience: PATIENCE };
         tracker.spawn(push::run(world, clock, target, Arc::clone(&pushed), tracker.clone(), stop.clone()))
     });
     let ends = async {
@@ -137,16 +147,32 @@ async fn simulate(args: Linxup, token: String) -> anyhow::Result<Exit> {
     loop {
         tokio::select! {
             () = &mut ends => break,
-            _ = tokio::signal::ctrl_c() => break,
+            _ = interrupts.recv() => break,
             () = tokio::time::sleep(Duration::from_secs(2)) => complain(&sums(&pushed)),
         }
     }
     stop.cancel();
     if let Some(pushing) = pushing {
-        pushing.await.context("pushing ended badly")?.context("the client cannot be made")?;
+        complain("it ends; what has happened is still sent");
+        tokio::select! {
+            ended = pushing => ended.context("pushing ended badly")?.context("the client cannot be made")?,
+            _ = interrupts.recv() => {
+                complain("interrupted again: what was not answered yet is not sent any more");
+                return Ok(Exit::Failed);
+            }
+        }
     }
     complain(&sums(&pushed));
-    Ok(Exit::Done)
+    match (pushed.given_up.load(Ordering::Relaxed), pushed.dropped.load(Ordering::Relaxed)) {
+        (0, 0) => Ok(Exit::Done),
+        (given_up, dropped) => {
+            let seconds = PATIENCE.as_secs();
+            complain(&format!(
+                "{given_up} were not answered 2xx by {seconds} s after the end, {dropped} never sent: too many waited"
+            ));
+            Ok(Exit::Failed)
+        }
+    }
 }
 
 /// The pushed messages in one line.

@@ -1,6 +1,6 @@
 //! Pushes what happens as webhooks, as a faithful sender: per vehicle in order, each message only once the one before was
-//! answered 2xx, again with growing pauses until it is. Messages may be left out on purpose, for the pull
-//! APIs to heal, sent twice, or garbled.
+//! answered 2xx, again with growing pauses until it is, or until the patience that it has after the stop is at its end. Messages may be
+//! left out on purpose, for the pull APIs to heal, sent twice, or garbled. `cli/simulate` and `cli/demo` run it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::Response;
 use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -47,6 +48,8 @@ pub struct Target {
     pub after: i64,
     /// What goes wrong on the way.
     pub faults: Faults,
+    /// How long after the stop what happened until then is still sent.
+    pub patience: Duration,
 }
 
 /// What goes wrong on the way: of a thousand messages, how many. Decided by the message alone.
@@ -87,9 +90,11 @@ pub struct Pushed {
     pub garbled: AtomicU64,
     /// Left out because the vehicle's queue was full.
     pub dropped: AtomicU64,
+    /// Given up: not answered 2xx when the patience was at its end.
+    pub given_up: AtomicU64,
 }
 
-/// Pushes until `stop`; what has happened by then is still sent. Returns when all of it was answered.
+/// Pushes until `stop`; what has happened by then is still sent. Returns when all of it was answered, or given up.
 pub async fn run(
     world: World,
     clock: Clock,
@@ -98,14 +103,20 @@ pub async fn run(
     tracker: TaskTracker,
     stop: CancellationToken,
 ) -> Result<(), reqwest::Error> {
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(20)).build()?;
-    let senders = TaskTracker::new();
+    // The target is on this machine: no proxy is between, whatever the environment says about the world outside.
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(20)).no_proxy().build()?;
+    let patience = target.patience;
+    let (senders, given_up) = (TaskTracker::new(), CancellationToken::new());
     let queues: Vec<mpsc::Sender<Fact>> = (0..world.vehicles)
         .map(|_| {
             let (queue, facts) = mpsc::channel(QUEUE);
-            let (client, target, pushed) = (client.clone(), target.clone(), Arc::clone(&pushed));
-            let sending = send_all(client, target, pushed, facts);
-            tracker.spawn(senders.track_future(sending));
+            let sender = Sender {
+                client: client.clone(),
+                target: target.clone(),
+                pushed: Arc::clone(&pushed),
+                given_up: given_up.clone(),
+            };
+            tracker.spawn(senders.track_future(sender.send_all(facts)));
             queue
         })
         .collect();
@@ -113,7 +124,7 @@ pub async fn run(
     let mut last = false;
     while !last {
         last = stop.is_cancelled();
-        tokio::time::sleep(TICK).await;
+        sleep(TICK).await;
         let now = clock.now();
         for fact in world.facts(seen, now) {
             if let Some(queue) = queues.get(fact.vehicle as usize)
@@ -126,46 +137,82 @@ pub async fn run(
     }
     drop(queues);
     senders.close();
-    senders.wait().await;
+    if timeout(patience, senders.wait()).await.is_err() {
+        given_up.cancel();
+        senders.wait().await;
+    }
     Ok(())
 }
 
-async fn send_all(
+/// Sends one vehicle's messages.
+struct Sender {
     client: reqwest::Client,
     target: Target,
     pushed: Arc<Pushed>,
-    mut facts: mpsc::Receiver<Fact>,
-) {
-    while let Some(fact) = facts.recv().await {
-        let flat = match target.format {
-            Format::Flat => true,
-            Format::V3 => false,
-            Format::Both => !is_newer(fact.vehicle),
-        };
-        let message = if flat { render::flat(&fact) } else { Some(render::nested(&fact)) };
-        let Some(message) = message else { continue };
-        pushed.happened.fetch_add(1, Ordering::Relaxed);
-        let crumbs = message.get("batchedPositions").and_then(|crumbs| crumbs.as_str());
-        let crumbs = crumbs.map_or(0, |crumbs| crumbs.matches(';').count());
-        let heals = !is_newer(fact.vehicle) && fact.what.is_pulled();
-        let Faults { lost, doubled, garbled } = target.faults;
-        // Breadcrumbs are not in the pull APIs: only what is in them may be lost.
-        if heals && befalls(&fact, Fault::Lost, lost) {
-            pushed.lost.fetch_add(1, Ordering::Relaxed);
-            continue;
+    /// What is not answered by then is counted, and not sent any more.
+    given_up: CancellationToken,
+}
+
+impl Sender {
+    async fn send_all(self, mut facts: mpsc::Receiver<Fact>) {
+        while let Some(fact) = facts.recv().await {
+            let flat = match self.target.format {
+                Format::Flat => true,
+                Format::V3 => false,
+                Format::Both => !is_newer(fact.vehicle),
+            };
+            let message = if flat { render::flat(&fact) } else { Some(render::nested(&fact)) };
+            let Some(message) = message else { continue };
+            self.pushed.happened.fetch_add(1, Ordering::Relaxed);
+            let crumbs = message.get("batchedPositions").and_then(|crumbs| crumbs.as_str());
+            let crumbs = crumbs.map_or(0, |crumbs| crumbs.matches(';').count());
+            let heals = !is_newer(fact.vehicle) && fact.what.is_pulled();
+            let Faults { lost, doubled, garbled } = self.target.faults;
+            // Breadcrumbs are not in the pull APIs: only what is in them may be lost.
+            if heals && befalls(&fact, Fault::Lost, lost) {
+                self.pushed.lost.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            self.pushed.crumbs.fetch_add(crumbs as u64, Ordering::Relaxed);
+            let body = Bytes::from(message.to_string());
+            self.send(body.clone()).await;
+            if befalls(&fact, Fault::Doubled, doubled) {
+                self.pushed.doubled.fetch_add(1, Ordering::Relaxed);
+                self.send(body.clone()).await;
+            }
+            if befalls(&fact, Fault::Garbled, garbled) {
+                self.pushed.garbled.fetch_add(1, Ordering::Relaxed);
+                // Whatever the answer is, or none.
+                let garbled = self.request(body.slice(..body.len() / 2));
+                let _answer = self.given_up.run_until_cancelled(garbled).await;
+            }
         }
-        pushed.crumbs.fetch_add(crumbs as u64, Ordering::Relaxed);
-        let body = Bytes::from(message.to_string());
-        send(&client, &target, body.clone(), &pushed).await;
-        if befalls(&fact, Fault::Doubled, doubled) {
-            pushed.doubled.fetch_add(1, Ordering::Relaxed);
-            send(&client, &target, body.clone(), &pushed).await;
+    }
+
+    async fn send(&self, body: Bytes) {
+        if self.given_up.run_until_cancelled(self.insist(body)).await.is_none() {
+            self.pushed.given_up.fetch_add(1, Ordering::Relaxed);
         }
-        if befalls(&fact, Fault::Garbled, garbled) {
-            pushed.garbled.fetch_add(1, Ordering::Relaxed);
-            // Whatever the answer is, or none.
-            let _answer = request(&client, &target, body.slice(..body.len() / 2)).await;
+    }
+
+    /// Sends until it is answered 2xx.
+    async fn insist(&self, body: Bytes) {
+        let mut pause = PAUSE.0;
+        loop {
+            let sent = self.request(body.clone()).await;
+            if sent.is_ok_and(|answer| answer.status().is_success()) {
+                self.pushed.answered.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            self.pushed.again.fetch_add(1, Ordering::Relaxed);
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE.1);
         }
+    }
+
+    async fn request(&self, body: Bytes) -> reqwest::Result<Response> {
+        let request = self.client.post(&self.target.url).bearer_auth(&self.target.token);
+        request.header("content-type", "application/json").body(body).send().await
     }
 }
 
@@ -174,23 +221,4 @@ fn befalls(fact: &Fact, fault: Fault, per_mille: u64) -> bool {
     let salt = 0x9e37_79b9 * (2 * fault as u64 - 1);
     let hash = (fact.at.unsigned_abs() / 1_000).wrapping_mul(salt) ^ u64::from(fact.vehicle);
     hash % 1_000 < per_mille
-}
-
-async fn request(client: &reqwest::Client, target: &Target, body: Bytes) -> reqwest::Result<Response> {
-    let request = client.post(&target.url).bearer_auth(&target.token);
-    request.header("content-type", "application/json").body(body).send().await
-}
-
-async fn send(client: &reqwest::Client, target: &Target, body: Bytes, pushed: &Pushed) {
-    let mut pause = PAUSE.0;
-    loop {
-        let sent = request(client, target, body.clone()).await;
-        if sent.is_ok_and(|answer| answer.status().is_success()) {
-            pushed.answered.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        pushed.again.fetch_add(1, Ordering::Relaxed);
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSE.1);
-    }
 }

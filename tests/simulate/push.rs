@@ -53,7 +53,8 @@ impl Receiver {
 
 fn target(address: std::net::SocketAddr, faults: Faults) -> Target {
     let url = format!("http://{address}/webhooks/acme");
-    Target { url, token: "secret".to_owned(), format: Format::Both, after: BEGINS, faults }
+    let (token, patience) = ("secret".to_owned(), Duration::from_secs(30));
+    Target { url, token, format: Format::Both, after: BEGINS, faults, patience }
 }
 
 async fn until(what: &str, condition: impl Fn() -> bool) {
@@ -103,6 +104,33 @@ async fn each_vehicle_sends_everything_in_order_though_it_is_refused() {
     assert_eq!(pushed.answered.load(Ordering::Relaxed), all as u64);
     assert_eq!(pushed.dropped.load(Ordering::Relaxed), 0);
     assert_eq!(receiver.unreadable.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn what_nobody_answers_is_given_up_and_counted() {
+    let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+    let listener = TcpListener::bind(ANY).await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    drop(listener);
+    let pushed = Arc::new(Pushed::default());
+    let target = Target { patience: Duration::from_millis(1), ..target(address, Faults::default()) };
+    let run = push::run(
+        WORLD,
+        Clock::new(BEGINS, 300.0),
+        target,
+        Arc::clone(&pushed),
+        tracker.clone(),
+        stop.clone(),
+    );
+    let running = tracker.spawn(run);
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    until("it tries again", || read(&pushed.again) > 3).await;
+    stop.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(30), running).await.expect("it goes on");
+    ended.expect("no panic").expect("a client");
+    let (happened, given_up) = (read(&pushed.happened), read(&pushed.given_up));
+    assert!(happened > 0 && given_up == happened, "{happened} happened, {given_up} were given up");
+    assert_eq!(read(&pushed.answered), 0);
 }
 
 #[tokio::test]
