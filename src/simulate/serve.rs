@@ -273,10 +273,11 @@ async fn v2_window(
             )
                 .into_response();
         };
-        if window.to_date - window.from_date > WINDOWS.0 {
+        if window.to_date.saturating_sub(window.from_date) > WINDOWS.0 {
             return error("Date range cannot be more than 48 hours.").into_response();
         }
-        let facts = provider.facts(window.from_date - 1, window.to_date + 7_200_000);
+        let facts =
+            provider.facts(window.from_date.saturating_sub(1), window.to_date.saturating_add(7_200_000));
         let rows = facts
             .iter()
             .filter(|fact| wanted(&fact.what) && begins(fact) <= window.to_date)
@@ -353,10 +354,10 @@ async fn v2_activity(
 ) -> Response {
     v2(&provider, &headers, "geofences/activity", || {
         let longest = if asked.limit.is_some_and(|limit| limit <= 1_000) { WINDOWS.1 } else { WINDOWS.0 };
-        if asked.end - asked.start > longest {
+        if asked.end.saturating_sub(asked.start) > longest {
             return error("Date range is too long.").into_response();
         }
-        let facts = provider.facts(asked.start - 1, asked.end + 7_200_000);
+        let facts = provider.facts(asked.start.saturating_sub(1), asked.end.saturating_add(7_200_000));
         // One row a visit: complete once it has been left.
         let left: HashSet<(u32, i64)> = facts
             .iter()
@@ -492,11 +493,11 @@ async fn v3_window(
     wanted: fn(&What) -> bool,
 ) -> Response {
     let end = asked.end_date.unwrap_or(i64::MAX);
-    if end != i64::MAX && end - asked.start_date > WINDOWS.1 {
+    if end != i64::MAX && end.saturating_sub(asked.start_date) > WINDOWS.1 {
         return provider.dated(StatusCode::BAD_REQUEST);
     }
     v3(provider, headers, path, asked.page, |skip| {
-        let facts = provider.facts(asked.start_date - 1, end);
+        let facts = provider.facts(asked.start_date.saturating_sub(1), end);
         let facts = facts.iter().filter(|fact| wanted(&fact.what)).skip(skip).take(PAGE);
         facts.filter_map(render::v3_row).collect()
     })

@@ -252,3 +252,24 @@ async fn a_page_is_repeated_on_request() {
     assert_eq!(page(1).await, first);
     assert_eq!(page(1).await, second);
 }
+
+#[tokio::test]
+async fn a_window_may_be_as_wide_and_as_far_away_as_a_number_can_say() {
+    let desk = Desk::open(Duration::ZERO).await;
+    for (from, to, expected) in [
+        (i64::MIN, i64::MAX, "Error"),
+        (i64::MAX, i64::MIN, "Success"),
+        (i64::MIN, i64::MIN, "Success"),
+        (i64::MAX, i64::MAX, "Success"),
+    ] {
+        let said = value(desk.v2("trips", window(from, to)).await).await;
+        assert_eq!(said["responseType"], expected, "{said}");
+        let said = value(desk.v2_get(&format!("geofences/activity?start={from}&end={to}")).await).await;
+        assert_eq!(said.is_array(), expected == "Success", "{said}");
+        let jwt = desk.jwt(KEY).await.text().await.expect("a JWT");
+        let said = desk.v3(&format!("positions?startDate={from}&endDate={to}"), &jwt).await;
+        let refused = said.status() == StatusCode::BAD_REQUEST;
+        assert!(refused || said.status() == StatusCode::OK, "{}", said.status());
+        assert_eq!(refused, expected == "Error" && to != i64::MAX);
+    }
+}
