@@ -1,6 +1,7 @@
 //! How connections live and end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fleetbus::intake::accept::Receipt;
 use fleetbus::intake::serve::{BindError, Bounds, Port};
@@ -112,4 +113,72 @@ async fn a_port_that_is_taken_is_named_in_a_sentence() {
     assert!(matches!(error, BindError::Taken(_)));
     let sentence = format!("cannot listen on {}: another process has the port", port.address());
     assert!(error.to_string().starts_with(&sentence), "{error}");
+}
+
+/// Kinds of frames of HTTP/2.
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// `POST /webhooks/acme` with the token and an empty list, on a stream.
+fn request_of_http2(stream: u32) -> Vec<u8> {
+    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+    // POST, http, and by their places in the static table: :path, :authority, authorization.
+    let head =
+        [&[0x83, 0x86, 0x04][..], &text("/webhooks/acme"), &[0x01], &text("x"), &[0x0f, 0x08], &text(TOKEN)];
+    [frame(HEADERS, 0x4, stream, &head.concat()), frame(DATA, 0x1, stream, b"[]")].concat()
+}
+
+/// The next frame of this kind: its stream and payload. What is asked meanwhile is not answered.
+async fn next_frame(connection: &mut TcpStream, wanted: u8) -> Option<(u32, Vec<u8>)> {
+    loop {
+        let mut head = [0; 9];
+        connection.read_exact(&mut head).await.ok()?;
+        let [a, b, c, kind, _, stream @ ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        connection.read_exact(&mut payload).await.ok()?;
+        if kind == wanted {
+            return Some((u32::from_be_bytes(stream), payload));
+        }
+    }
+}
+
+/// Time stands still but where everybody waits for it.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_crosses_the_farewell_of_an_idle_connection_is_answered() {
+    let (begun, goes_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let told = (Arc::clone(&begun), Arc::clone(&goes_on));
+    let idle = Duration::from_secs(1);
+    let webhooks = Webhooks::with(Bounds { idle, ..Bounds::WEBHOOKS }, None, move |_| {
+        let (begun, goes_on) = told.clone();
+        Box::pin(async move {
+            begun.notify_one();
+            goes_on.notified().await;
+            Ok(Receipt::default())
+        })
+    });
+    let mut connection = TcpStream::connect(webhooks.address).await.unwrap();
+    let hello =
+        [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, &[]), request_of_http2(1)];
+    connection.write_all(&hello.concat()).await.unwrap();
+    goes_on.notify_one();
+    let (stream, _) = next_frame(&mut connection, DATA).await.unwrap();
+    assert_eq!(stream, 1);
+    begun.notified().await;
+    next_frame(&mut connection, GOAWAY).await.unwrap();
+    connection.write_all(&request_of_http2(3)).await.unwrap();
+    begun.notified().await;
+    // Longer than a connection has that was told to end and does nothing.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    goes_on.notify_one();
+    let (stream, answer) = next_frame(&mut connection, DATA).await.expect("an answer, not the end");
+    let answer = String::from_utf8(answer).unwrap();
+    assert_eq!((stream, answer.contains("\"events\":0")), (3, true), "{answer}");
 }

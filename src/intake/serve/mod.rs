@@ -55,7 +55,7 @@ const WINDOWS: (u32, u32) = (64 << 10, 128 << 10);
 const PING: Duration = Duration::from_secs(20);
 /// How long, and for how many bytes, a sender that was answered early may go on sending.
 const LINGER: (Duration, u64) = (Duration::from_secs(2), 4 << 20);
-/// How long an idle connection that was told to end may take.
+/// How long an idle connection that was told to end may take, unless a request comes meanwhile.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// The pause after the system could not accept (no file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -401,15 +401,14 @@ where
     let mut dismissed = pin!(guest.dismissed.cancelled());
     let mut leaving = false;
     let mut alarm = pin!(sleep_until(Instant::now()));
-    let mut stopping = false;
+    // By the stop alone: it cuts also what is in flight.
     let mut last: Option<Instant> = None;
     std::future::poll_fn(|cx| {
         loop {
             if connection.as_mut().poll_end(cx).is_ready() {
                 return Poll::Ready(Ended::ByItself);
             }
-            if !stopping && stopped.as_mut().poll(cx).is_ready() {
-                stopping = true;
+            if last.is_none() && stopped.as_mut().poll(cx).is_ready() {
                 last = Some(Instant::now() + grace);
                 connection.as_mut().wind_up();
                 continue;
@@ -418,10 +417,7 @@ where
                 leaving = true;
                 match pace.due() {
                     Some(due) if !due.idle && pace.rank().is_some() => return Poll::Ready(Ended::OutOfTime),
-                    Some(due) if due.idle => {
-                        pace.farewell();
-                        last = Some(Instant::now() + FAREWELL);
-                    }
+                    Some(due) if due.idle => pace.farewell(Instant::now() + FAREWELL),
                     // A request came at the same moment: it is answered first.
                     Some(_) | None => {}
                 }
@@ -437,8 +433,7 @@ where
             if !idle {
                 return Poll::Ready(Ended::OutOfTime);
             }
-            pace.farewell();
-            last = Some(Instant::now() + FAREWELL);
+            pace.farewell(Instant::now() + FAREWELL);
             connection.as_mut().wind_up();
         }
     })

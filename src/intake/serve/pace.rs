@@ -1,6 +1,7 @@
 //! The pace of one connection: when its head, or its next request, must be there. The stream says when bytes come, the
 //! service when a request begins and ends; `serve` asks for what is due after every poll. Pure but for its clock. Neither a
-//! peer that sends nothing nor one that reads nothing holds a connection for longer than its bounds.
+//! peer that sends nothing nor one that reads nothing holds a connection for longer than its bounds; while a request is worked on, nothing
+//! is due, also where the connection was told to end just when it came.
 
 use std::io;
 use std::pin::Pin;
@@ -49,8 +50,8 @@ enum Waiting {
     Head,
     /// For the first byte of one.
     Idle,
-    /// For the peer to take its leave.
-    Farewell,
+    /// For the peer to take its leave, until then.
+    Farewell(Instant),
 }
 
 /// What the connection speaks, as far as bytes tell anything: those of HTTP/2 may belong to no request.
@@ -100,7 +101,7 @@ impl Pace {
         match state.waiting {
             Waiting::Head => Some(Due { at: state.since + state.times.head, idle: false }),
             Waiting::Idle => Some(Due { at: state.since + state.times.idle, idle: true }),
-            Waiting::Farewell => None,
+            Waiting::Farewell(until) => Some(Due { at: until, idle: false }),
         }
     }
 
@@ -108,13 +109,17 @@ impl Pace {
     /// request is in flight.
     pub(super) fn rank(&self) -> Option<(bool, Instant)> {
         let state = self.0.lock();
-        let waits = state.in_flight == 0 && state.waiting != Waiting::Farewell;
+        let waits = match state.waiting {
+            Waiting::Head | Waiting::Idle => state.in_flight == 0,
+            Waiting::Farewell(_) => false,
+        };
         waits.then_some((state.proven, state.since))
     }
 
-    /// The connection was told to end: nothing more is due from it but its end.
-    pub(super) fn farewell(&self) {
-        self.0.lock().waiting = Waiting::Farewell;
+    /// The connection was told to end: nothing more is due from it but its end, by then. A request of HTTP/2 that crossed what it was told
+    /// is answered first.
+    pub(super) fn farewell(&self, until: Instant) {
+        self.0.lock().waiting = Waiting::Farewell(until);
     }
 
     /// A request's head is complete.
@@ -169,9 +174,13 @@ impl Drop for InFlight {
         let mut state = self.pace.0.lock();
         state.in_flight -= 1;
         state.answers.retain(|(number, _)| *number != self.number);
-        if state.in_flight == 0 && state.waiting != Waiting::Farewell {
-            state.waiting = Waiting::Idle;
+        if state.in_flight == 0 {
             state.since = Instant::now();
+            state.waiting = match state.waiting {
+                Waiting::Head | Waiting::Idle => Waiting::Idle,
+                // The last answer may be on its way still.
+                Waiting::Farewell(_) => Waiting::Farewell(state.since + state.times.answer),
+            };
         }
     }
 }
@@ -331,6 +340,20 @@ mod tests {
         drop(other);
         stream.wants_piece();
         assert_eq!(left(&pace), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_crosses_a_farewell_has_its_time_and_its_answer_too() {
+        let pace = Pace::new(TIMES);
+        drop(pace.begin(Protocol::Http2));
+        pace.farewell(Instant::now() + Duration::from_secs(1));
+        assert_eq!(left(&pace), Some((Duration::from_secs(1), false)));
+        let crossed = pace.begin(Protocol::Http2);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(left(&pace), None, "it is worked on");
+        drop(crossed);
+        assert_eq!(left(&pace), Some((TIMES.answer, false)));
+        assert_eq!(pace.rank(), None, "it was told to leave already");
     }
 
     #[tokio::test(start_paused = true)]
