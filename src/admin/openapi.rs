@@ -45,6 +45,9 @@ pub(super) fn complete(mut api: OpenApi) -> OpenApi {
     api.info = info;
     let components = api.components.get_or_insert_default();
     components.schemas.insert(Details::name().into_owned(), Details::schema());
+    let mut parts = Vec::new();
+    Details::schemas(&mut parts);
+    components.schemas.extend(parts);
     let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     components.add_security_scheme("admin", bearer);
     api.security = Some(vec![SecurityRequirement::new("admin", std::iter::empty::<String>())]);
@@ -109,6 +112,22 @@ pub(super) fn page<S: Clone + Send + Sync + 'static>(api: OpenApi) -> Router<S> 
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
+    #[test]
+    fn the_errors_of_a_problem_are_described_as_they_are() {
+        let api: Value = serde_json::from_str(&crate::admin::api().unwrap()).unwrap();
+        let schemas = &api["components"]["schemas"];
+        let errors = &schemas["Problem"]["properties"]["errors"];
+        assert!(errors.to_string().contains("#/components/schemas/ProblemErrors"), "{errors}");
+        assert!(!schemas["Problem"]["required"].as_array().unwrap().contains(&json!("errors")));
+        let shapes = &schemas["ProblemErrors"]["oneOf"];
+        assert_eq!(shapes[0]["items"], json!({"$ref": "#/components/schemas/WrongLine"}));
+        assert_eq!(shapes[1]["items"], json!({"type": "string"}));
+        let line = schemas["WrongLine"]["properties"].as_object().unwrap();
+        assert_eq!(line.keys().collect::<Vec<_>>(), ["error", "line"]);
+    }
+
     /// Writes what is committed where `FLEETBUS_WRITE` is set: `make api` does.
     #[test]
     fn the_committed_description_is_the_one_that_is_served() {

@@ -1,7 +1,6 @@
 //! Errors as RFC 9457 problem details, and queries that are read strictly: an unknown key is an error, for a filter with
 //! a typing error in it would ask for more than was meant.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use axum::Json;
@@ -14,7 +13,6 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
@@ -30,8 +28,36 @@ const BODY_TIME: Duration = Duration::from_secs(120);
 pub(super) struct Problem {
     status: StatusCode,
     detail: String,
-    more: Option<(&'static str, Value)>,
+    more: Option<More>,
     retry_after: Option<Duration>,
+}
+
+/// What stands beside the standard members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum More {
+    /// Everything that is wrong with what was sent, or read.
+    Errors(Errors),
+    /// Events that were parked before it went wrong.
+    Parked(u64),
+}
+
+/// Everything that is wrong with what was sent, or read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = ProblemErrors)]
+pub(super) enum Errors {
+    /// A file's lines.
+    Lines(Vec<WrongLine>),
+    /// A configuration's problems, each in a sentence with its place.
+    Sentences(Vec<String>),
+}
+
+/// What is wrong with a line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub(super) struct WrongLine {
+    /// Which, from 1.
+    line: u64,
+    error: String,
 }
 
 /// RFC 9457.
@@ -42,9 +68,14 @@ pub(super) struct Details<'a> {
     title: &'static str,
     status: u16,
     detail: &'a str,
-    #[serde(flatten)]
-    #[schema(ignore)]
-    more: Option<HashMap<&'static str, Value>>,
+    /// Where several things are wrong: of a file the first hundred of its lines, of a configuration all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    errors: Option<Errors>,
+    /// Where an import broke off: events of it that are parked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    parked: Option<u64>,
 }
 
 impl Problem {
@@ -53,8 +84,8 @@ impl Problem {
     }
 
     /// With a member beside the standard ones.
-    pub(super) fn with(mut self, name: &'static str, value: Value) -> Self {
-        self.more = Some((name, value));
+    pub(super) fn with(mut self, more: More) -> Self {
+        self.more = Some(more);
         self
     }
 
@@ -83,9 +114,9 @@ impl Problem {
     /// A file of which nothing was taken, and its lines that are wrong.
     pub(super) fn wrong_lines(wrong: &Wrong) -> Self {
         let lines = wrong.lines.iter();
-        let errors = lines.map(|wrong| serde_json::json!({"line": wrong.line, "error": wrong.error}));
+        let lines = lines.map(|wrong| WrongLine { line: wrong.line, error: wrong.error.clone() });
         let why = format!("{} lines are wrong, and nothing was imported", wrong.count);
-        Self::unprocessable(why).with("errors", Value::Array(errors.collect()))
+        Self::unprocessable(why).with(More::Errors(Errors::Lines(lines.collect())))
     }
 
     pub(super) fn not_found(detail: impl Into<String>) -> Self {
@@ -108,12 +139,18 @@ impl IntoResponse for Problem {
         if let Some(wait) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().saturating_add(1)));
         }
+        let (errors, parked) = match self.more {
+            Some(More::Errors(errors)) => (Some(errors), None),
+            Some(More::Parked(parked)) => (None, Some(parked)),
+            None => (None, None),
+        };
         let details = Details {
             r#type: "about:blank",
             title: self.status.canonical_reason().unwrap_or("error"),
             status: self.status.as_u16(),
             detail: &self.detail,
-            more: self.more.map(|more| HashMap::from([more])),
+            errors,
+            parked,
         };
         let body = serde_json::to_vec(&details).unwrap_or_default();
         (self.status, headers, body).into_response()

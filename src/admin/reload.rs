@@ -9,14 +9,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
-use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AdminState;
 use super::access::Caller;
-use super::problem::Problem;
+use super::problem::{Errors, More, Problem};
 use crate::config::{self, Dedup, SecretError, units};
 use crate::event::AccountId;
 use crate::logs;
@@ -123,9 +122,7 @@ impl From<ReloadError> for Problem {
             }
         };
         let problems = match &error {
-            ReloadError::Wrong(problems) => {
-                problems.iter().map(|problem| Value::String(problem.to_string())).collect()
-            }
+            ReloadError::Wrong(problems) => problems.iter().map(ToString::to_string).collect(),
             ReloadError::NoFile
             | ReloadError::Unreadable { .. }
             | ReloadError::NoAccounts
@@ -138,6 +135,6 @@ impl From<ReloadError> for Problem {
             | ReloadError::Stopping => Vec::new(),
         };
         let problem = Self::new(status, logs::words(&error));
-        if problems.is_empty() { problem } else { problem.with("errors", Value::Array(problems)) }
+        if problems.is_empty() { problem } else { problem.with(More::Errors(Errors::Sentences(problems))) }
     }
 }

@@ -13,14 +13,13 @@ use bytes::Bytes;
 use data_encoding::BASE64;
 use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, oneshot};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::super::access::Caller;
 use super::super::filter::{Filtered, Written, time_of, time_text};
-use super::super::problem::{Asked, Problem, body_of};
+use super::super::problem::{Asked, More, Problem, body_of};
 use crate::admin::AdminState;
 use crate::clock;
 use crate::deliver::lanes::Admission;
@@ -320,5 +319,5 @@ async fn take(state: &AdminState, caller: &Caller, looked: Looked) -> Result<Imp
 
 fn not_all(error: &str, sum: &Receipt) -> Problem {
     let why = format!("{error}; what was taken so far is kept: import the same again");
-    Problem::unavailable(why).with("parked", Value::from(sum.parked))
+    Problem::unavailable(why).with(More::Parked(sum.parked))
 }
