@@ -105,6 +105,24 @@ async fn what_is_parked_is_found_shown_counted_and_carried_into_another_store() 
 }
 
 /// The lines of a file, by kind.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bytes_of_a_message_are_those_that_the_sums_count_wherever_it_is_shown() {
+    let desk = Desk::on(NOBODY, acme(), "").await;
+    desk.push(&json!([position("350000000000017", 0), {}])).await;
+    let rows = desk.get("/v1/parked").await.1["parked"].as_array().unwrap().clone();
+    assert_eq!(rows.len(), 2);
+    for row in &rows {
+        let shown = desk.get(&format!("/v1/parked/{}", row["seq"])).await.1;
+        assert_eq!(shown["bytes"], row["bytes"], "{shown}");
+        let payload = desk.get(&format!("/v1/parked/{}?payload=hex", row["seq"])).await.1["hex"].clone();
+        assert_eq!(shown["payload_bytes"], payload.as_str().unwrap().len() / 2, "{shown}");
+    }
+    let all: u64 = rows.iter().map(|row| row["bytes"].as_u64().unwrap()).sum();
+    assert_eq!(desk.get("/v1/parked/summary").await.1["bytes"], all);
+    let raw = rows.iter().find(|row| row["kind"] == "raw").unwrap();
+    assert_eq!(desk.get(&format!("/v1/parked/{}", raw["seq"])).await.1["payload_bytes"], 2);
+}
+
 fn lines(file: &str, kind: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(file).unwrap();
     let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());

@@ -64,6 +64,7 @@ struct Row {
     reason: &'static str,
     waits_for: &'static str,
     parked_at: String,
+    /// What it takes of the store, as summaries, dry runs and limits count it: its payload, and what is kept beside that.
     bytes: u64,
     error: String,
     #[serde(flatten)]
@@ -96,6 +97,7 @@ async fn list(
 #[schema(as = ParkedSummary)]
 struct Summary {
     messages: u64,
+    /// What they take of the store.
     bytes: u64,
     /// What waits for the bus, and since when.
     oldest_for_bus: Option<Oldest>,
@@ -119,6 +121,7 @@ struct Waiting {
     reason: &'static str,
     waits_for: &'static str,
     messages: u64,
+    /// What they take of the store.
     bytes: u64,
 }
 
@@ -181,6 +184,7 @@ enum DiscardSaid {
 struct WouldDiscard {
     dry_run: bool,
     messages: u64,
+    /// What they take of the store.
     bytes: u64,
 }
 

@@ -1,5 +1,5 @@
-//! `GET /v1/parked/{seq}`: one message in full. Headers are as they would be sent; the payload is shown only on request, as
-//! ProtoJSON, text, hex, or its bytes alone.
+//! `GET /v1/parked/{seq}`: one message in full, beside what the list says of it. Headers are as they would be sent; the payload is shown
+//! only on request, as ProtoJSON, text, hex, or its bytes alone.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,7 +19,7 @@ use crate::admin::AdminState;
 use crate::admin::problem::{Asked, Problem};
 use crate::encode;
 use crate::event::{json, pb::FleetEvent};
-use crate::replay::{Kept, Kind, Listed, Parked, Seq, Stored, What};
+use crate::replay::{Filter, Kept, Parked, Seq, Stored};
 use crate::route::BusKind;
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -49,6 +49,8 @@ enum Payload {
 struct Shown {
     #[serde(flatten)]
     row: Row,
+    /// What the payload alone has: an event as it is encoded, raw bytes as they came.
+    payload_bytes: u64,
     /// Attempts since it was parked; none for raw bytes, which no bus was offered.
     #[serde(skip_serializing_if = "Option::is_none")]
     attempts: Option<u64>,
@@ -64,9 +66,19 @@ struct Shown {
     hex: Option<String>,
 }
 
+fn none() -> Problem {
+    Problem::not_found("nothing is parked under that number: it may have been delivered since")
+}
+
+/// What is parked under a number, as a list has it.
+async fn row(state: &AdminState, seq: Seq) -> Result<Row, Problem> {
+    let before = seq.0.checked_sub(1).map(Seq);
+    let listed = state.inner.store.list(&Filter::default(), before, 1).await?;
+    listed.rows.into_iter().find(|row| row.seq == seq).map(Row::from).ok_or_else(none)
+}
+
 /// What is parked under a number.
 pub(super) async fn find(state: &AdminState, seq: &str) -> Result<Stored, Problem> {
-    let none = || Problem::not_found("nothing is parked under that number: it may have been delivered since");
     let seq = seq.parse().map(Seq).map_err(|_| none())?;
     match state.inner.store.get(seq).await?.ok_or_else(none)? {
         Kept::Whole(stored) => Ok(stored),
@@ -116,7 +128,8 @@ pub(super) async fn show(
         (Some(Payload::Json), Stored::Raw(..)) | (Some(Payload::Text), _) => (None, Some(text()), None),
         (Some(Payload::Hex), _) => (None, None, Some(hex(stored.bytes()))),
     };
-    Ok(Json(Shown { row: Row::of(&stored), attempts, headers, event, body, hex }).into_response())
+    let (row, payload_bytes) = (row(&state, stored.seq()).await?, stored.bytes().len() as u64);
+    Ok(Json(Shown { row, payload_bytes, attempts, headers, event, body, hex }).into_response())
 }
 
 fn headers(parked: &Parked, kind: BusKind) -> Option<BTreeMap<&'static str, String>> {
@@ -139,36 +152,4 @@ fn hex(bytes: &[u8]) -> String {
         write!(text, "{byte:02x}").unwrap_or_default();
         text
     })
-}
-
-impl Row {
-    fn of(stored: &Stored) -> Self {
-        let bytes = stored.bytes().len() as u64;
-        Self::from(match stored {
-            Stored::Event(parked) => Listed {
-                seq: parked.seq,
-                account: parked.lane.account.clone(),
-                kind: Kind::Event(parked.reason),
-                at: parked.parked_at,
-                bytes,
-                error: parked.error.clone(),
-                what: What::Event {
-                    topic: parked.lane.topic.to_string(),
-                    subject: parked.lane.subject.to_string(),
-                    event_type: parked.event_type,
-                    id: parked.id,
-                    provisional: parked.provisional,
-                },
-            },
-            Stored::Raw(seq, raw) => Listed {
-                seq: *seq,
-                account: raw.account.clone(),
-                kind: Kind::Raw(raw.reason),
-                at: raw.received_at,
-                bytes,
-                error: raw.error.clone(),
-                what: What::Raw { source: raw.source.clone() },
-            },
-        })
-    }
 }
