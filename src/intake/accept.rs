@@ -346,11 +346,16 @@ impl Inner {
         };
         let (received_at, as_of) = (raw.received_at, raw.received_at);
         let way = Way { source, channel, errand, received_at, as_of, trace: None };
-        let mut elements = match Element::all_of(&raw.body) {
-            Ok(elements) => elements,
-            Err(SplitError::Empty) => return Err(Refusal::Empty),
-            Err(SplitError::TooMany) => return Err(Refusal::TooMany(provider::MAX_ELEMENTS)),
-            Err(SplitError::NotJson { line, column }) => return Err(Refusal::NotJson { line, column }),
+        let mut elements = match raw.reason {
+            // One element, whatever it is made of: decoded again it is what it was when it came.
+            RawReason::Unrecognized | RawReason::Undecodable => vec![Element::from(raw.body.clone())],
+            RawReason::NotJson => match Element::all_of(&raw.body) {
+                Ok(elements) if elements.is_empty() => return Err(Refusal::Empty),
+                Ok(elements) => elements,
+                Err(SplitError::Empty) => return Err(Refusal::Empty),
+                Err(SplitError::TooMany) => return Err(Refusal::TooMany(provider::MAX_ELEMENTS)),
+                Err(SplitError::NotJson { line, column }) => return Err(Refusal::NotJson { line, column }),
+            },
         };
         let (_permit, events) = self.permit(account, raw.body.len(), &elements).await?;
         self.take(account, &way, (&mut elements, events), Admission::Normal).await

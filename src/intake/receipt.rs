@@ -85,7 +85,7 @@ pub enum Refusal {
         /// From 1.
         column: usize,
     },
-    /// No bytes, or only blanks.
+    /// No bytes, or only blanks; of what is decoded again, also no element.
     #[error("the body is empty")]
     Empty,
     /// More than 10,000 elements.

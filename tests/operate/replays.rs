@@ -57,6 +57,19 @@ async fn what_was_delivered_is_published_again_in_its_order_with_its_ids() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_understood_when_it_came_a_replay_of_the_same_version_does_not_either() {
+    let desk = Desk::open("").await;
+    let [first, second] = [0, 1].map(|second| position("350000000000017", second));
+    let taken = desk.push(&json!([[first], [], {"messages": [second, {"messages": []}]}])).await;
+    assert_eq!((&taken["delivered"], &taken["unrecognized"]), (&json!(0), &json!(3)), "{taken}");
+    let done = ended(&desk, &begin(&desk, json!({})).await).await;
+    let counts = ["tried", "sent", "events", "left"].map(|name| done[name].as_u64().unwrap());
+    assert_eq!(counts, [3, 0, 0, 3], "{done}");
+    assert_eq!(desk.get("/v1/parked/summary").await.1["messages"], 3);
+    assert_eq!(desk.events().await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_replay_goes_on_after_kill_9() {
     let desk = Desk::open("").await;
     let novelty = |n: usize| json!({"pushType": "NOVELTY", "n": n});
