@@ -321,7 +321,7 @@ impl Inner {
             trace: None,
         };
         let mut sum = Receipt::default();
-        let rows = in_order(pulled.rows);
+        let rows = in_order(pulled.rows, way.received_at);
         let mut rest = rows.as_slice();
         while !rest.is_empty() {
             let (slice, later) = rest.split_at(slice_of(rest));
@@ -395,7 +395,7 @@ impl Inner {
         admission: Admission,
     ) -> Result<Receipt, Refusal> {
         let deadline = self.deliverer.deadline();
-        portion::in_order(elements, events);
+        portion::in_order(elements, events, way.received_at);
         let mut sum = Receipt::default();
         let mut rest = &*elements;
         while !rest.is_empty() {

@@ -37,10 +37,11 @@ pub(super) fn weight(bytes: usize, events: usize) -> u64 {
     bytes as u64 * WEIGHT + events.min(EVENTS + OF_ELEMENT) as u64 * EVENT
 }
 
-/// Elements that become so many events, where that is more than a portion, the oldest first: within a portion events are put in order once they are decoded.
-pub(super) fn in_order(elements: &mut [Element], events: usize) {
+/// Elements that become so many events, where that is more than a portion, the oldest first: within a portion events are put in order
+/// once they are decoded. What says no time occurs when it is received.
+pub(super) fn in_order(elements: &mut [Element], events: usize, received_at: Millis) {
     if events > EVENTS {
-        elements.sort_by_cached_key(|element| time_of_row(element.bytes()));
+        elements.sort_by_cached_key(|element| time_of_row(element.bytes()).unwrap_or(received_at));
     }
 }
 
@@ -66,6 +67,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::event::{AccountId, EventType};
+    use crate::provider::{self, Context, Directory, Outcome, Provider, Source};
 
     fn element(text: String) -> Element {
         Element::from(Bytes::from(text))
@@ -90,9 +93,89 @@ mod tests {
         for (rows, is_sorted) in [(EVENTS, false), (EVENTS + 1, true)] {
             let mut elements: Vec<Element> = (0..rows).rev().map(row).collect();
             let before = bytes(&elements);
-            in_order(&mut elements, rows);
+            in_order(&mut elements, rows, Millis(0));
             assert_eq!(bytes(&elements) != before, is_sorted);
             assert_eq!(bytes(&elements).is_sorted(), is_sorted);
+        }
+    }
+
+    /// Where each stands for `FROM` and `AT`: what lasts longer ends later, so that its beginning says nothing of its place.
+    const PUSHED: [(EventType, &str); 16] = [
+        (EventType::Position, r#"{"pushType":"POSITION","deviceNumber":"1","date":AT}"#),
+        (EventType::Trip, r#"{"pushType":"TRIP","deviceNumber":"1","startDateTime":FROM,"endDateTime":AT}"#),
+        (EventType::Stop, r#"{"pushType":"STOP","deviceNumber":"1","startDateTime":FROM,"endDateTime":AT}"#),
+        (EventType::Usage, r#"{"pushType":"USAGE_HOURS","deviceNumber":"1","startDate":FROM,"endDate":AT}"#),
+        (EventType::Alert, r#"{"pushType":"ALERT","deviceNumber":"1","alertCode":"X","alertDateTime":AT}"#),
+        (
+            EventType::GeofenceCrossing,
+            r#"{"pushType":"FENCE_EVENT","deviceNumber":"1","fenceEventCd":"FENCE_EXIT","geofenceUUID":"u","date":AT}"#,
+        ),
+        (EventType::Position, r#"{"tracker":{"imei":"1"},"latitude":1,"longitude":2,"positionDate":AT}"#),
+        (EventType::Position, r#"{"tracker":{"imei":"1"},"latitude":1,"longitude":2,"reportDateTime":AT}"#),
+        (
+            EventType::Trip,
+            r#"{"tracker":{"imei":"1"},"distanceMiles":1,"startDateTime":FROM,"endDateTime":AT}"#,
+        ),
+        (
+            EventType::Stop,
+            r#"{"tracker":{"imei":"1"},"stopType":"Idling","startDateTime":FROM,"endDateTime":AT}"#,
+        ),
+        (EventType::Usage, r#"{"tracker":{"imei":"1"},"startDate":FROM,"endDate":AT}"#),
+        (
+            EventType::GeofenceCrossing,
+            r#"{"tracker":{"imei":"1"},"eventType":"FENCE_ENTER","geofence":{"name":"a"},"enterDateTime":AT,"exitDateTime":null}"#,
+        ),
+        (
+            EventType::GeofenceCrossing,
+            r#"{"tracker":{"imei":"1"},"eventType":"fence_exit","geofence":{"name":"a"},"enterDateTime":FROM,"exitDateTime":AT}"#,
+        ),
+        (EventType::Media, r#"{"mediaId":5,"mediaTimestamp":AT}"#),
+        (EventType::ItemSighting, r#"{"tracker":{"imei":"1"},"trackedItem":{"itemId":5},"timestamp":AT}"#),
+        (
+            EventType::ItemLeftBehind,
+            r#"{"lastSeenByTracker":{"imei":"1"},"trackedItem":{"itemId":5},"lastSeenTimestamp":FROM,"leftBehindTimestamp":AT}"#,
+        ),
+    ];
+
+    /// What an element is an event of, and when that occurred.
+    fn decoded(element: &Element, received_at: Millis) -> (EventType, i64) {
+        let context = Context {
+            account: &AccountId::new("acme"),
+            channel: pb::origin::Channel::Webhook,
+            received_at,
+            as_of: received_at,
+            directory: &Directory::default(),
+        };
+        let source = Source::Push { hint: None };
+        let decoded = provider::decode_element(Provider::Linxup, &source, element, &context);
+        let Outcome::Events(drafts) = decoded.outcome else { panic!("{element:?}: {decoded:?}") };
+        (drafts[0].event_type, occurred(&drafts[0].event, received_at))
+    }
+
+    #[test]
+    fn every_kind_of_message_is_placed_by_when_its_event_occurs() {
+        const T: i64 = 1_767_009_600_000;
+        let received_at = Millis(T + 86_400_000);
+        for (event_type, text) in PUSHED {
+            let one = |at: i64| {
+                let text = text.replace("FROM", &(T - at).to_string());
+                element(text.replace("AT", &(T + at).to_string()))
+            };
+            let rows = EVENTS as i64 + 1;
+            // Newest first, and in the midst what says no time.
+            let state = element(r#"{"tracker":{"imei":"1"},"statusChangeType":"ACTIVATE"}"#.to_owned());
+            let mut elements: Vec<Element> = (1..=rows).rev().map(one).collect();
+            elements.insert(EVENTS / 2, state.clone());
+            let events = elements.len();
+            in_order(&mut elements, events, received_at);
+            let expected = (1..=rows).map(one).chain([state]);
+            let bytes = |element: &Element| element.bytes().clone();
+            assert!(elements.iter().map(bytes).eq(expected.map(|element| bytes(&element))), "{text}");
+            for (place, at) in [(0, T + 1), (EVENTS, T + rows)] {
+                assert_eq!(decoded(&elements[place], received_at), (event_type, at), "{text}");
+            }
+            let last = elements.last().map(|element| decoded(element, received_at));
+            assert_eq!(last, Some((EventType::Tracker, received_at.0)));
         }
     }
 }

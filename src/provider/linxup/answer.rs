@@ -41,17 +41,28 @@ pub const MAX_ROWS: usize = 500_000;
 /// The most of the provider's message that is repeated.
 const MAX_MESSAGE: usize = 200;
 
-/// Keys of the times of rows.
-const TIMES: [&str; 8] = [
+/// Keys of the times at which what a message or row tells occurred: no kind has another's before its own, and what lasted occurred at
+/// its end, where it says one.
+const TIMES: [&str; 15] = [
+    "alertDateTime",
+    "leftBehindTimestamp",
+    "timestamp",
+    "mediaTimestamp",
+    "enterDateTime",
+    "exitDateTime",
+    "endDateTime",
+    "endDate",
+    "stopDateTime",
+    "beginDate",
+    "startDateTime",
+    "startDate",
     "date",
     "positionDate",
     "reportDateTime",
-    "startDateTime",
-    "beginDate",
-    "stopDateTime",
-    "alertDateTime",
-    "enterDateTime",
 ];
+
+/// The key of the time of a pushed exit, which tells when it was entered, too.
+const EXIT_TIME: &str = "exitDateTime";
 
 /// Keys of rows: an object that has one of them is a row and no envelope, whatever lists it holds.
 const ROW_KEYS: [&str; 14] = [
@@ -101,17 +112,24 @@ fn rows_of(list: &str) -> Result<Vec<&str>, AnswerError> {
     if rows.len() > MAX_ROWS { Err(AnswerError::TooMany) } else { Ok(rows) }
 }
 
-/// When what a row tells was, as far as its place among others goes: the first of its times. None where it has none.
+/// When what a message or row tells occurred, as far as its place among others goes. None where it says no time, as a state does not.
 #[must_use]
 pub fn time_of_row(row: &[u8]) -> Option<Millis> {
     let members = Walk::of(std::str::from_utf8(row).ok()?).members();
-    TIMES.iter().find_map(|key| {
+    let first = is_exit(&members).then_some(EXIT_TIME);
+    first.into_iter().chain(TIMES).find_map(|key| {
         let value = Value::parse(member(&members, key)?.as_bytes())?;
         match values::time(&value) {
             Read::Is(time) => Some(time),
             Read::Absent | Read::Unreadable => None,
         }
     })
+}
+
+/// Whether it is a pushed exit: a polled visit is an entry first.
+fn is_exit(members: &[(Cow<'_, str>, &str)]) -> bool {
+    let word = member(members, "eventType").and_then(|word| Value::parse(word.as_bytes()));
+    matches!(word, Some(Value::Text(word)) if word.trim().eq_ignore_ascii_case("FENCE_EXIT"))
 }
 
 /// The feed that an answer is from, where its envelope or its rows make that plain.
