@@ -8,33 +8,31 @@ cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$cache/target}"
 buf="$cache/bin/buf-v1.75.0"
 
+# What `step` runs has no `set -e`: each says itself that it failed, before it is noted down as done.
 python() (
-  set -e
-  cd examples/python
-  [ -x .venv/bin/pip ] || python3 -m venv .venv
+  cd examples/python || return 1
+  [ -x .venv/bin/pip ] || python3 -m venv .venv || return 1
   cmp -s requirements.txt .venv/installed.txt || {
-    .venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
-    cp requirements.txt .venv/installed.txt
+    .venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt || return 1
+    cp requirements.txt .venv/installed.txt || return 1
   }
-  mkdir -p gen
+  mkdir -p gen || return 1
   .venv/bin/python -m grpc_tools.protoc -I ../../proto --python_out=gen ../../proto/fleetbus/v1/*.proto
 )
 
 go_() (
-  set -e
-  cd examples/go
-  "$buf" generate ../..
+  cd examples/go || return 1
+  "$buf" generate ../.. || return 1
   go build -o bin/ ./kafka ./nats
 )
 
 typescript() (
-  set -e
-  cd examples/typescript
+  cd examples/typescript || return 1
   cmp -s package-lock.json node_modules/.installed || {
-    npm ci --silent --no-audit --no-fund
-    cp package-lock.json node_modules/.installed
+    npm ci --silent --no-audit --no-fund || return 1
+    cp package-lock.json node_modules/.installed || return 1
   }
-  "$buf" generate ../..
+  "$buf" generate ../.. || return 1
   node_modules/.bin/tsc
 )
 
