@@ -10,14 +10,11 @@ begun=$SECONDS
 # The advisory database is fetched from outside; where it cannot be, the rest is checked all the same.
 licences() {
   cargo-deny --log-level error check bans licenses sources || return 1
-  if ! cargo-deny --log-level error check advisories 2>"$cache/advisories.log"; then
-    if grep -qiE 'failed to (fetch|load|clone)|unable to|could not (resolve|connect)|network' "$cache/advisories.log"; then
-      say "the advisory database cannot be reached: advisories are not checked"
-    else
-      cat "$cache/advisories.log" >&2
-      return 1
-    fi
+  if ! cargo-deny --log-level error fetch db index 2>"$cache/advisories.log"; then
+    say "the advisory database cannot be fetched ($cache/advisories.log says why): advisories are not checked"
+    return 0
   fi
+  cargo-deny --log-level error --offline check advisories
 }
 
 # With the campaign's failpoints, which are off unless a variable arms them: the campaign's short form is one of the tests.
