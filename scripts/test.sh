@@ -23,12 +23,14 @@ licences() {
   cargo-deny --log-level error --offline check advisories
 }
 
-# With the campaign's failpoints, which are off unless a variable arms them: the campaign's short form is one of the tests.
+# With the campaign's failpoints, which are off unless a variable arms them: the campaign's short form is one of the tests. What hangs
+# is ended, and so fails.
 tests() {
+  local within=60m
   if command -v cargo-nextest >/dev/null; then
-    cargo nextest run --features faults --no-fail-fast
+    timeout --kill-after=1m "$within" cargo nextest run --features faults --no-fail-fast
   else
-    cargo test --features faults --no-fail-fast
+    timeout --kill-after=1m "$within" cargo test --features faults --no-fail-fast
   fi
 }
 
