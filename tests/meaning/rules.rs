@@ -262,20 +262,37 @@ fn two_thousand_breadcrumbs_are_taken_the_newest() {
     assert_eq!(oldest.min(), Some(T / 1000 - 2000));
 }
 
-/// A small message must not become gigabytes.
+/// A small message must not become gigabytes: custom data goes first, then what only describes, and ids last.
 #[test]
 fn breadcrumbs_repeat_of_their_carrier_what_is_small() {
     let entries: Vec<String> = (1..=3).map(|n| format!("{},38.6,-90.2,1", T - n * 1000)).collect();
-    for (name, expected) in [("Van".to_owned(), json!("Van")), ("n".repeat(100_000), Value::Null)] {
+    let (short, long) = (json!("Van"), json!("n".repeat(100_000)));
+    // The name and the plate as they come, and of a breadcrumb: custom data, name, plate.
+    for (note, name, plate, expected) in [
+        (&short, &short, &short, [true, true, true]),
+        (&long, &short, &short, [false, true, true]),
+        (&short, &long, &short, [false, false, true]),
+        (&short, &short, &long, [false, false, false]),
+    ] {
         let mut raw = fixture("push-v3/position_live_like_sparse.json");
-        raw["tracker"]["name"] = json!(name);
+        raw["tracker"]["name"] = name.clone();
+        raw["asset"] = json!({ "vin": "1FTVIN", "licensePlate": plate, "customData": { "note": note } });
+        raw["fleet"] = json!({ "fleetId": 5, "name": "North", "customData": { "note": note } });
         let said = events(&push(), &with(raw, json!({ "batchedPositions": entries.join(";") })));
         assert_eq!(said.len(), 4);
-        assert_eq!(said[0].to_value()["event"]["tracker"]["name"], json!(name), "the carrier has all of it");
+        let carrier = said[0].to_value()["event"].clone();
+        let places = ["/vehicle/customData/note", "/tracker/name", "/vehicle/licensePlate"];
+        let came = [note, name, plate];
+        assert_eq!(places.map(|place| carrier.pointer(place)), came.map(Some), "the carrier has all of it");
         for crumb in &said[1..] {
-            let crumb = crumb.to_value();
-            assert_eq!(crumb["event"]["tracker"]["name"], expected);
-            assert_eq!(crumb["event"]["tracker"]["imei"], said[0].to_value()["event"]["tracker"]["imei"]);
+            let crumb = crumb.to_value()["event"].clone();
+            let found = places.map(|place| crumb.pointer(place).is_some());
+            assert_eq!(found, expected, "{crumb}");
+            assert_eq!(crumb["tracker"]["imei"], carrier["tracker"]["imei"]);
+            let [custom, names, ids] = expected;
+            let is_there = |place: &str| crumb.pointer(place).is_some();
+            assert_eq!([is_there("/vehicle/vin"), is_there("/fleet/id")], [ids; 2], "{crumb}");
+            assert_eq!([is_there("/fleet/name"), is_there("/fleet/customData")], [names, custom], "{crumb}");
         }
     }
 }

@@ -168,27 +168,43 @@ fn crumb(entry: &str) -> Option<Crumb> {
     Some(Crumb { time, point, altitude_meters, kept, unreadable })
 }
 
-/// What each breadcrumb repeats of its carrier: tracker, vehicle and fleet. Of what is too large to be repeated, the tracker's ids.
+/// What each breadcrumb repeats of its carrier: tracker, vehicle and fleet. Of what is too large to be repeated, what is not custom
+/// data; of that, what tells one tracker, vehicle and fleet from another; of that, the tracker's ids.
 fn shared(carrier: &Parts) -> Parts {
-    let Parts { tracker, vehicle, fleet, .. } = carrier;
-    let bytes = tracker.encoded_len() + vehicle.encoded_len() + fleet.encoded_len();
-    if bytes <= MAX_SHARED_BYTES {
-        return Parts {
-            tracker: tracker.clone(),
-            vehicle: vehicle.clone(),
-            fleet: fleet.clone(),
-            ..Default::default()
-        };
-    }
-    let pb::Tracker { id, imei, serial_number, uuid, .. } = tracker;
-    let tracker = pb::Tracker {
-        id: id.clone(),
-        imei: imei.clone(),
-        serial_number: serial_number.clone(),
-        uuid: uuid.clone(),
+    let all = Parts {
+        tracker: carrier.tracker.clone(),
+        vehicle: carrier.vehicle.clone(),
+        fleet: carrier.fleet.clone(),
         ..Default::default()
     };
-    Parts { tracker, ..Default::default() }
+    let smaller: [fn(Parts) -> Parts; 2] = [without_custom_data, ids_alone];
+    let found =
+        smaller.into_iter().fold(all, |parts, less| if is_small(&parts) { parts } else { less(parts) });
+    if is_small(&found) { found } else { Parts { tracker: found.tracker, ..Default::default() } }
+}
+
+fn is_small(Parts { tracker, vehicle, fleet, .. }: &Parts) -> bool {
+    tracker.encoded_len() + vehicle.encoded_len() + fleet.encoded_len() <= MAX_SHARED_BYTES
+}
+
+fn without_custom_data(Parts { tracker, vehicle, fleet, .. }: Parts) -> Parts {
+    Parts {
+        tracker: pb::Tracker { custom_data: None, ..tracker },
+        vehicle: pb::Vehicle { custom_data: None, ..vehicle },
+        fleet: pb::Fleet { custom_data: None, ..fleet },
+        ..Default::default()
+    }
+}
+
+fn ids_alone(Parts { tracker, vehicle, fleet, .. }: Parts) -> Parts {
+    let pb::Tracker { id, imei, serial_number, uuid, .. } = tracker;
+    let pb::Vehicle { vin, license_plate, .. } = vehicle;
+    Parts {
+        tracker: pb::Tracker { id, imei, serial_number, uuid, ..Default::default() },
+        vehicle: pb::Vehicle { vin, license_plate, ..Default::default() },
+        fleet: pb::Fleet { id: fleet.id, ..Default::default() },
+        ..Default::default()
+    }
 }
 
 /// A breadcrumb is a position of its own, with what it [shares](shared) with its carrier, and nothing else of that.
