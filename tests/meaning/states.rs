@@ -45,6 +45,27 @@ fn activated_deactivated_activated_are_three_events() {
 }
 
 #[test]
+fn a_status_is_the_same_in_whichever_case_it_comes() {
+    let mut run = Run::new();
+    let on = fixture("push-v3/device_status.json");
+    let mut said = |word: &str| {
+        let raw = with(on.clone(), json!({ "statusChangeType": word })).to_string();
+        run.say(&push(), raw.as_bytes()).remove(0)
+    };
+    let ids = ["ACTIVATE", "activate", "Inactivate", "INACTIVATE", "Suspend", "SUSPEND"]
+        .map(|word| said(word).id().to_owned());
+    assert!(ids[0] == ids[1] && ids[1] != ids[2] && ids[2] == ids[3], "{ids:?}");
+    assert!(ids[3] != ids[4] && ids[4] != ids[5], "of a word that nobody knows nobody knows that: {ids:?}");
+    // As stores have it of earlier versions.
+    assert_eq!(ids[0], "27c783b8-c330-5004-b58f-a9fdfd1e262d");
+    assert_eq!(
+        said("activate").to_value()["event"]["trackerChange"]["providerStatus"],
+        "activate",
+        "as it came"
+    );
+}
+
+#[test]
 fn what_was_received_before_the_last_is_published_and_does_not_replace_it() {
     let mut run = Run::new();
     let (_, last) = resolved(&run, &fixture("push-v3/device_status.json"), None);

@@ -289,7 +289,10 @@ fn content(event: &pb::FleetEvent, (name, beside): (&str, &[String])) -> String 
             vehicle: event.vehicle.clone(),
             driver: event.driver.clone(),
             fleet: event.fleet.clone(),
-            body: body.clone(),
+            body: match body {
+                Some(Body::TrackerChange(change)) => Some(Body::TrackerChange(without_case(change))),
+                other => other.clone(),
+            },
             ..Default::default()
         },
     };
@@ -300,4 +303,15 @@ fn content(event: &pb::FleetEvent, (name, beside): (&str, &[String])) -> String 
         value[name] = beside.into();
     }
     value.to_string()
+}
+
+/// A word that is known says the same in whichever case it comes. (The digests in the stores are of upper case.)
+fn without_case(change: &pb::TrackerChange) -> pb::TrackerChange {
+    use pb::tracker_change::Kind;
+    let word = &change.provider_status;
+    let provider_status = match change.kind() {
+        Kind::Activated | Kind::Deactivated => word.to_ascii_uppercase(),
+        Kind::Unspecified | Kind::Updated | Kind::StatusChanged => word.clone(),
+    };
+    pb::TrackerChange { provider_status, ..*change }
 }
