@@ -486,7 +486,7 @@ fn each_api_has_its_own_feeds_and_secret() {
         &format!("{v3}, {url}, feeds: {{ alerts: 1m, geofences: 1h }}"),
         &[
             &format!(
-                "5:71: {key}.feeds.alerts: cannot be polled from API v3: no start time of its rows has been seen, and so they have no id; poll it from v2, or take webhooks"
+                "5:71: {key}.feeds.alerts: cannot be polled from API v3: no identity of its rows is known; poll it from v2, or take webhooks"
             ),
             &format!(
                 "5:83: {key}.feeds.geofences: is not a feed of API v3; it has positions, stops, trackers"

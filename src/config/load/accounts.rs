@@ -267,12 +267,14 @@ fn refused_feed(name: &str, api: Option<PullApi>) -> Option<(String, String)> {
     if feeds_of(api).contains(&name) {
         return None;
     }
+    let without_id = |why: &str| {
+        (format!("cannot be polled from API v3: {why}"), "poll it from v2, or take webhooks".to_owned())
+    };
     let (what, fix) = match (api, name) {
-        (PullApi::V3, "trips" | "alerts") => (
-            "cannot be polled from API v3: no start time of its rows has been seen, and so they have no id"
-                .to_owned(),
-            "poll it from v2, or take webhooks".to_owned(),
-        ),
+        (PullApi::V3, "trips") => {
+            without_id("no start time of its rows has been seen, and so they have no id")
+        }
+        (PullApi::V3, "alerts") => without_id("no identity of its rows is known"),
         (PullApi::V2 | PullApi::V3, _) => {
             (format!("is not a feed of API {}", api.as_str()), format!("it has {}", feeds_of(api).join(", ")))
         }
