@@ -201,7 +201,8 @@ fn feed_of_row(api: PullApi, members: &[(Cow<'_, str>, &str)]) -> Option<Feed> {
         PullApi::V2 => &[
             (Feed::Alerts, has("alertCode") || has("mediaId")),
             (Feed::Stops, has("stopType") || has("beginDate")),
-            (Feed::Trips, has("tripUUID") || MILES.iter().any(|key| has(key))),
+            // Trips alone have the key, whether it has a value or not: what they are is said by no miles that are null.
+            (Feed::Trips, is_there("tripUUID") || MILES.iter().any(|key| has(key))),
             (Feed::GeofenceActivity, has("enterDateTime")),
             (Feed::UsageHours, has("segmentId") || (has("startDateTime") && has("durationMinutes"))),
             // The current list alone has the key, whether it has a word or not.
@@ -486,6 +487,8 @@ mod tests {
         let usage = r#"{"imei":"1","startDateTime":1,"durationMinutes":31,"distanceMiles":null}"#;
         let trip = r#"{"imei":"1","startDateTime":1,"durationMinutes":31,"distanceMiles":3}"#;
         let both = format!("{usage},{trip}");
+        let nulls =
+            r#"{"imei":"1","tripUUID":null,"startDateTime":1,"durationMinutes":31,"distanceMiles":null}"#;
         for (api, rows, expected) in [
             (
                 PullApi::V3,
@@ -496,6 +499,8 @@ mod tests {
             (PullApi::V2, r#"{"imei":"1","beginDate":1,"alertCode":""}"#, Some(Stops)),
             (PullApi::V2, usage, Some(UsageHours)),
             (PullApi::V2, both.as_str(), Some(Trips)),
+            // But for the keys that one feed alone has.
+            (PullApi::V2, nulls, Some(Trips)),
             (PullApi::V2, r#"{"alertCode":null,"beginDate":""}"#, None),
         ] {
             assert_eq!(feed_of(api, format!("[{rows}]").as_bytes()), expected, "{rows}");
