@@ -8,6 +8,8 @@ mod bridge;
 mod checker;
 #[path = "support/fleet.rs"]
 mod fleet;
+#[path = "support/ports.rs"]
+mod ports;
 
 #[path = "durability/discarded.rs"]
 mod discarded;

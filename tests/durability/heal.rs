@@ -1,7 +1,6 @@
 //! What leaves the store undelivered is said, and forgotten by dedup, so that the poller brings it again.
 
 use std::collections::HashSet;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -11,6 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::bridge::{Bridge, TOKEN, acme, configure};
 use crate::fleet::imei;
+use crate::ports::free_port;
 use crate::support::{away, drained, export, local, metric, published, until};
 
 /// A simulated provider, which pushes and is polled. Killed when dropped.
@@ -74,10 +74,11 @@ async fn what_got_too_old_is_said_and_the_poller_brings_it_again_with_the_same_i
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let bridge = Bridge::start(&away(dir.path(), ""));
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let _provider = Provider::start(&port.to_string(), &bridge.webhook);
+    let port = format!("127.0.0.1:{}", free_port());
+    let _provider = Provider::start(&port, &bridge.webhook);
     let metrics = format!("{}/metrics", bridge.admin);
     let client = reqwest::Client::new();
+    let begun = std::time::Instant::now();
     loop {
         let text = client.get(&metrics).send().await.unwrap().text().await.unwrap();
         let parked = text.lines().filter(|line| line.starts_with("fleetbus_events_parked_total{"));
@@ -86,6 +87,7 @@ async fn what_got_too_old_is_said_and_the_poller_brings_it_again_with_the_same_i
         if positions.is_some_and(|count| count.parse::<u64>().unwrap() >= 30) {
             break;
         }
+        assert!(begun.elapsed().as_secs() < 60, "{text}\n{}", bridge.log_text());
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     assert!(bridge.stop().success());
@@ -98,7 +100,7 @@ async fn what_got_too_old_is_said_and_the_poller_brings_it_again_with_the_same_i
     assert!(parked.len() >= 30);
     grow_older(&data.join("store.db"));
 
-    let bridge = Bridge::start(&local(dir.path(), &polled(&port.to_string()), ""));
+    let bridge = Bridge::start(&local(dir.path(), &polled(&port), ""));
     let events = format!("{}/v1/events?after=0&follow=false&topic=fleet.position", bridge.admin);
     let mut healed = HashSet::new();
     let begun = std::time::Instant::now();
@@ -160,7 +162,7 @@ async fn what_was_evicted_is_said_and_the_poller_brings_it_again_while_what_wait
     let client = reqwest::Client::new();
     let mut serving = JoinSet::new();
     let enlarging = enlarge(&bridge, &mut serving).await;
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let port = format!("127.0.0.1:{}", free_port());
     let _provider = Provider::start(&port, &enlarging);
     let waits = "fleetbus_parked_messages{account=\"acme\",reason=\"unavailable\"}";
     let unfit = "fleetbus_parked_messages{account=\"acme\",reason=\"unfit\"}";

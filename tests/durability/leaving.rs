@@ -1,7 +1,6 @@
 //! The end of the process: what C libraries left to be done `atexit` is not done, for threads of theirs may still run then. A stop
 //! under load ended in SIGABRT by that once. And whoever reads the logs may hang: nothing waits for that.
 
-use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use nix::unistd::Pid;
 
 use crate::bridge::{Bridge, TOKEN, acme, binary, configure};
 use crate::fleet::{client, flat, start};
+use crate::ports::free_port;
 use crate::support::shim;
 
 #[test]
@@ -31,7 +31,7 @@ fn the_process_ends_without_the_handlers_of_c_libraries() {
 async fn a_reader_of_the_logs_that_hangs_holds_up_neither_senders_nor_the_stop() {
     let dir = tempfile::tempdir().unwrap();
     let config = configure(dir.path(), "", acme(), "delivery: { drain_delay: 0s }");
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let text =
         std::fs::read_to_string(&config).unwrap().replacen("127.0.0.1:0", &format!("127.0.0.1:{port}"), 1);
     std::fs::write(&config, text).unwrap();

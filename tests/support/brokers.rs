@@ -7,9 +7,11 @@
 pub mod apicurio;
 #[path = "nats.rs"]
 mod nats;
+#[path = "ports.rs"]
+mod ports;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -26,6 +28,7 @@ use rdkafka::message::{Headers as _, Message as _};
 use tempfile::TempDir;
 
 pub use nats::Nats;
+pub use ports::free_port;
 
 /// A broker on a busy machine is up by then.
 const UP: Duration = Duration::from_secs(60);
@@ -70,27 +73,6 @@ fn installed(path: &str) -> PathBuf {
     let path = cache().join(path);
     assert!(path.exists(), "{} is missing: run `make brokers`", path.display());
     path
-}
-
-/// A port that nobody listens on. It lies below those that the system gives to outgoing connections, else one of these may
-/// hold it when a broker that was killed comes back.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    const FIRST: u32 = 10_000;
-    let given = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok();
-    let given = given.as_deref().and_then(|range| range.split_whitespace().next()?.parse().ok());
-    let span = given
-        .unwrap_or(32_768_u32)
-        .checked_sub(FIRST)
-        .filter(|span| *span > 0)
-        .expect("ports below the given");
-    // Test binaries that run at the same time begin at different places.
-    let begin = std::process::id().wrapping_mul(61);
-    (0..span)
-        .map(|_| FIRST + begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % span)
-        .map(|port| u16::try_from(port).expect("a port"))
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("a free port")
 }
 
 /// A child process that dies with us.
