@@ -122,11 +122,9 @@ fn read_kafka(client: &ClientConfig, topic: &str, finish: &AtomicBool, count: &A
     let mut ends: Option<(Instant, HashMap<i32, i64>)> = None;
     loop {
         if finish.load(Ordering::Relaxed) && ends.is_none() {
-            let end = |partition: &i32| {
-                consumer.fetch_watermarks(topic, *partition, PATIENCE).expect("the end of a partition").1
-            };
-            ends =
-                Some((Instant::now(), next.keys().map(|partition| (*partition, end(partition))).collect()));
+            let since = Instant::now();
+            let end = |partition: &i32| end_of(&consumer, topic, *partition, since);
+            ends = Some((since, next.keys().map(|partition| (*partition, end(partition))).collect()));
         }
         if let Some((since, ends)) = &ends {
             if ends.iter().all(|(partition, end)| next[partition] >= *end) {
@@ -145,6 +143,17 @@ fn read_kafka(client: &ClientConfig, topic: &str, finish: &AtomicBool, count: &A
             let key = message.key().and_then(|key| std::str::from_utf8(key).ok());
             read.take(&Place { topic, key, id }, message.payload().unwrap_or_default());
             count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A broker that has just come back may not know its topics yet.
+fn end_of(consumer: &BaseConsumer, topic: &str, partition: i32, since: Instant) -> i64 {
+    loop {
+        match consumer.fetch_watermarks(topic, partition, PATIENCE) {
+            Ok((_, end)) => return end,
+            Err(error) if since.elapsed() > PATIENCE => panic!("the end of {topic} {partition}: {error}"),
+            Err(_) => std::thread::sleep(GLANCE),
         }
     }
 }
