@@ -108,6 +108,8 @@ fn read_kafka(client: &ClientConfig, topic: &str, finish: &AtomicBool, count: &A
         .set("auto.offset.reset", "earliest")
         .set("enable.auto.commit", "false")
         .set("check.crcs", "true")
+        // A broker that comes back may say for a moment that it has no such topic: the client would ask again in five minutes.
+        .set("topic.metadata.refresh.interval.ms", "2000")
         .set("queued.max.messages.kbytes", "16384")
         .create()
         .expect("a client");
