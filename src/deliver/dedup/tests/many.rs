@@ -33,11 +33,20 @@ async fn as_many_questions_as_a_request_can_have_are_answered_beside_a_week_of_i
     let running = Running::open(dir.path());
     let candidates: Vec<Candidate> = (0..4_000).map(|number| Fact::Media { number }.candidate(NOW)).collect();
     let asked: Vec<&Candidate> = candidates.iter().collect();
-    let verdicts = running.dedup.reserve_all(&asked, Instant::now() + Duration::from_secs(60)).await;
-    for (number, verdict) in (0..).zip(&verdicts) {
-        assert_eq!(matches!(verdict, Verdict::Known), number < HOURS, "{number}: {verdict:?}");
+    let failed = || running.dedup.stats.look_ups_failed.load(Ordering::Relaxed);
+    // On a machine that has more to do it may take longer than it is given: then nothing was answered, and all is asked again.
+    for _ in 0..5 {
+        let before = failed();
+        let verdicts = running.dedup.reserve_all(&asked, Instant::now() + Duration::from_secs(60)).await;
+        if failed() == before {
+            for (number, verdict) in (0..).zip(&verdicts) {
+                assert_eq!(matches!(verdict, Verdict::Known), number < HOURS, "{number}: {verdict:?}");
+            }
+            return;
+        }
+        tokio::time::sleep(RESPITE).await;
     }
-    assert_eq!(running.dedup.stats.look_ups_failed.load(Ordering::Relaxed), 0);
+    panic!("{} look-ups failed", failed());
 }
 
 #[test]
