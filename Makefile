@@ -39,7 +39,7 @@ bulkheads: ## One account over its limits beside another that is not, ROUNDS=5 o
 	@scripts/bench.sh --part bulkheads --repeats $(or $(ROUNDS),5) --seconds $(or $(TURN),2)
 
 memory: brokers ## An outage of EVENTS=1200000 of SUBJECTS=100000 vehicles and its drain, on BUS=nats|kafka, at DRAIN_RATE= a second: memory, files, order, live latency: a table
-	OUTAGE_NORMAL=20000 OUTAGE_EVENTS=$(or $(EVENTS),1200000) OUTAGE_SUBJECTS=$(or $(SUBJECTS),100000) cargo test --test outage -- --nocapture
+	OUTAGE_NORMAL=20000 OUTAGE_NOTE=0 OUTAGE_EVENTS=$(or $(EVENTS),1200000) OUTAGE_SUBJECTS=$(or $(SUBJECTS),100000) cargo test --test outage -- --nocapture
 
 examples: ## Subscribers in five languages: compiled; three of them read what the bridge publishes
 	@scripts/examples.sh all

@@ -19,6 +19,9 @@ use serde_json::{Value, json};
 use bridge::{Bridge, TOKEN, acme, configure};
 use brokers::{Consumed, shared_kafka, shared_nats, unique, until};
 
+/// What is sent is to be delivered at once: a busy machine may take longer than the deadline that is the default.
+const PATIENT: &str = "delivery: { publish_deadline: 30s, drain_delay: 0s }";
+
 /// Headers of an event without a trace, as both buses name them.
 const HEADERS: [&str; 9] = [
     "ce_id",
@@ -110,7 +113,7 @@ async fn nothing_is_injected_into_subjects_and_headers_of_nats() {
         "bus: {{ nats: {{ url: \"{}\", subject: \"{prefix}.{{type}}.{{account}}.{{subject}}\", stream: \"{prefix}\", create: true }} }}",
         nats.url
     );
-    let bridge = Bridge::start(&configure(dir.path(), &bus, acme(), "delivery: { drain_delay: 0s }"));
+    let bridge = Bridge::start(&configure(dir.path(), &bus, acme(), PATIENT));
     send_what_is_too_long(&bridge).await;
     let mut last = Value::Null;
     for (id, _) in ids() {
@@ -170,7 +173,7 @@ async fn nothing_is_injected_into_topics_and_headers_of_kafka() {
         "bus: {{ kafka: {{ brokers: \"{}\", topic: \"{prefix}.{{type}}\", create: true }} }}",
         kafka.brokers
     );
-    let bridge = Bridge::start(&configure(dir.path(), &bus, acme(), "delivery: { drain_delay: 0s }"));
+    let bridge = Bridge::start(&configure(dir.path(), &bus, acme(), PATIENT));
     send_what_is_too_long(&bridge).await;
     for (id, _) in ids() {
         send(&bridge, &id).await;

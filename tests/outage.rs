@@ -24,6 +24,7 @@ use fleetbus::event::pb;
 use futures_util::StreamExt as _;
 use prost::Message as _;
 use serde_json::Value;
+use tokio::time::timeout;
 
 use bridge::{Bridge, TOKEN, acme, configure};
 use brokers::{Guard, Kafka, Nats, unique};
@@ -40,6 +41,12 @@ const LIVE: [std::ops::Range<usize>; 2] = [2_000_000..2_001_000, 3_000_000..3_00
 const NORMAL: usize = 2_000;
 /// Resident memory: what the process has without work, what it may have in work, and what 100,000 lanes take.
 const BOUND_MIB: usize = 400;
+/// How much more than without work it may have in the outage: requests in work and lanes, and no event that is parked.
+const BOUND_GROWTH_MIB: usize = 70;
+/// Bytes of each position beside those of [`flat`]: all of them together are more than that by far.
+const NOTE: usize = 5_000;
+/// What is waited for moves by then on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Open files and sockets.
 const BOUND_FILES: usize = 160;
 
@@ -75,8 +82,9 @@ impl Peaks {
     }
 }
 
-/// Sends one request until it is answered 2xx, and says how long the last one took, and how many of its events were parked.
+/// Sends one request until it is answered 2xx, for as long as anything is waited for, and says how long the last one took, and how many of its events were parked.
 async fn send(client: &reqwest::Client, bridge: &str, rows: &[Value]) -> (Duration, u64) {
+    let first = Instant::now();
     loop {
         let begun = Instant::now();
         let sent = client.post(format!("{bridge}/webhooks/acme")).bearer_auth(TOKEN).json(rows).send().await;
@@ -87,6 +95,7 @@ async fn send(client: &reqwest::Client, bridge: &str, rows: &[Value]) -> (Durati
             let counts: Value = answer.json().await.expect("counts");
             return (took, counts["parked"].as_u64().expect("a count"));
         }
+        assert!(first.elapsed() < PATIENCE, "no 2xx for a request");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -221,7 +230,8 @@ impl Broker {
                 let consumer = stream.create_consumer(config).await.expect("a consumer");
                 let mut messages = consumer.messages().await.expect("messages");
                 loop {
-                    let message = messages.next().await.expect("a message").expect("a message");
+                    let next = timeout(PATIENCE, messages.next()).await.expect("in time");
+                    let message = next.expect("a message").expect("a message");
                     if message.subject.contains(".position.") {
                         topic.add(&message.payload);
                     }
@@ -238,6 +248,7 @@ impl Broker {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_takes_no_more_memory_than_is_stated_and_its_drain_keeps_order() {
     let (events, subjects) = (number("OUTAGE_EVENTS", 20_000), number("OUTAGE_SUBJECTS", 2_000));
+    let note = "n".repeat(number("OUTAGE_NOTE", NOTE));
     let (dir, prefix) = (tempfile::tempdir().unwrap(), unique("outage"));
     let (broker, bus) = Broker::start(&prefix).await;
     let accounts = format!("{}    limits: {{ parked: 9GiB }}\n", acme());
@@ -268,14 +279,19 @@ async fn an_outage_takes_no_more_memory_than_is_stated_and_its_drain_keeps_order
     let begun = Instant::now();
     let mut fleet = tokio::task::JoinSet::new();
     for sender in 0..SENDERS {
-        let webhook = webhook.clone();
+        let (webhook, note) = (webhook.clone(), note.clone());
         fleet.spawn(async move {
             let (client, from) = (fleet::client(), start());
             let own: Vec<usize> = (0..subjects).filter(|vehicle| vehicle % SENDERS == sender).collect();
             for round in 0..events / subjects {
                 for vehicles in own.chunks(ROWS) {
                     let at = from + round as i64 * 1_000;
-                    let rows: Vec<Value> = vehicles.iter().map(|vehicle| flat(*vehicle, at)).collect();
+                    let row = |vehicle: &usize| {
+                        let mut row = flat(*vehicle, at);
+                        row["note"] = note.as_str().into();
+                        row
+                    };
+                    let rows: Vec<Value> = vehicles.iter().map(row).collect();
                     send(&client, &webhook, &rows).await;
                 }
             }
@@ -291,7 +307,16 @@ async fn an_outage_takes_no_more_memory_than_is_stated_and_its_drain_keeps_order
     let begun = Instant::now();
     let drained = Arc::new(AtomicBool::new(false));
     let drains = async {
-        while metric(&admin, "fleetbus_events_behind").await > 0 {
+        let (mut least, mut moved) = (usize::MAX, Instant::now());
+        loop {
+            let behind = metric(&admin, "fleetbus_events_behind").await;
+            if behind == 0 {
+                break;
+            }
+            if behind < least {
+                (least, moved) = (behind, Instant::now());
+            }
+            assert!(moved.elapsed() < PATIENCE, "{behind} stay behind\n{}", bridge.log_text());
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         drained.store(true, Ordering::Relaxed);
@@ -329,6 +354,8 @@ async fn an_outage_takes_no_more_memory_than_is_stated_and_its_drain_keeps_order
     assert_eq!(topic.of(before_it), normal.sent);
     assert_eq!(topic.of(beside_it), meanwhile.sent);
     assert_eq!(lanes, subjects);
+    let growth = outage.0.saturating_sub(before.0);
+    assert!(growth < BOUND_GROWTH_MIB, "{growth} MiB more in the outage");
     for (resident, files) in [before, outage, drain] {
         assert!(resident < BOUND_MIB, "{resident} MiB");
         assert!(files < BOUND_FILES, "{files} files");

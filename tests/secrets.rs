@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use nix::sys::signal::Signal;
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
 use bridge::{Bridge, configure};
@@ -263,14 +264,40 @@ fn command(args: &[&str], environment: &[(&str, &str)]) -> (String, String) {
     (format!("fleetbus {}", args.join(" ")), format!("{out}\n{err}\n{}", told.status))
 }
 
+/// What a bridge tells whose bus does not answer.
+async fn with_bus_away(bus: String) -> Read {
+    let (dir, mut read) = (tempfile::tempdir().unwrap(), Read::default());
+    let accounts = "accounts: [{ id: acme, provider: linxup, webhook: { token: { env: TEST_TOKEN } } }]";
+    let rest = "delivery: { drain_delay: 0s, publish_deadline: 10ms }";
+    let config = configure(dir.path(), &bus, accounts, rest);
+    let environment = [("TEST_TOKEN", TOKEN), ("TEST_BUS", PULL), ("FLEETBUS_LOG", "trace")];
+    let path = config.display().to_string();
+    let check = move || command(&["check", "--connect", "--config", &path], &environment);
+    read.0.push(tokio::task::spawn_blocking(check).await.unwrap());
+    let mut bridge = tokio::task::block_in_place(|| Bridge::start_with(&config, &environment));
+    let client = Client::new();
+    let url = format!("{}/webhooks/acme", bridge.webhook);
+    let at = jiff::Timestamp::now().as_millisecond() - 3_600_000;
+    for later in 0..30 {
+        let sent = client.post(&url).bearer_auth(TOKEN).json(&nested(at + later * 1_000));
+        assert_eq!(read.ask(sent).await.0, 201);
+    }
+    for path in ["/readyz?verbose", "/metrics", "/v1/accounts", "/v1/parked"] {
+        read.ask(client.get(format!("{}{path}", bridge.admin))).await;
+    }
+    bridge.signal(Signal::SIGTERM);
+    assert!(tokio::task::block_in_place(|| bridge.ended(Duration::from_secs(60))).success());
+    read.0.push((format!("the log with {bus}"), bridge.log_text()));
+    read
+}
+
 /// A port that nobody answers, and one that answers what is neither Kafka nor NATS.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bus_that_fails_is_told_without_what_signs_in_to_it() {
     let odd = provider().await.replace("http://", "");
-    let mut read = Read::default();
     let properties = "security.protocol: sasl_plaintext, sasl.mechanism: PLAIN, sasl.username: me, sasl.password: { env: TEST_BUS }";
-    for address in ["127.0.0.1:1", odd.as_str()] {
-        for bus in [
+    let of = |address: &str| {
+        [
             format!(
                 "bus: {{ kafka: {{ brokers: '{address}', properties: {{ {properties}, debug: all }} }} }}"
             ),
@@ -278,35 +305,15 @@ async fn a_bus_that_fails_is_told_without_what_signs_in_to_it() {
                 "bus: {{ nats: {{ url: 'nats://{address}', user: me, password: {{ env: TEST_BUS }} }} }}"
             ),
             format!("bus: {{ nats: {{ url: 'nats://{address}', token: {{ env: TEST_BUS }} }} }}"),
-        ] {
-            let dir = tempfile::tempdir().unwrap();
-            let accounts =
-                "accounts: [{ id: acme, provider: linxup, webhook: { token: { env: TEST_TOKEN } } }]";
-            let config = configure(
-                dir.path(),
-                &bus,
-                accounts,
-                "delivery: { drain_delay: 0s, publish_deadline: 10ms }",
-            );
-            let environment = [("TEST_TOKEN", TOKEN), ("TEST_BUS", PULL), ("FLEETBUS_LOG", "trace")];
-            let args = ["check", "--connect", "--config", &config.display().to_string()];
-            read.0.push(command(&args, &environment));
-            let mut bridge = Bridge::start_with(&config, &environment);
-            let client = Client::new();
-            let url = format!("{}/webhooks/acme", bridge.webhook);
-            let at = jiff::Timestamp::now().as_millisecond() - 3_600_000;
-            for later in 0..30 {
-                let sent = client.post(&url).bearer_auth(TOKEN).json(&nested(at + later * 1_000));
-                assert_eq!(read.ask(sent).await.0, 201);
-            }
-            for path in ["/readyz?verbose", "/metrics", "/v1/accounts", "/v1/parked"] {
-                read.ask(client.get(format!("{}{path}", bridge.admin))).await;
-            }
-            bridge.signal(Signal::SIGTERM);
-            assert!(bridge.ended(Duration::from_secs(60)).success());
-            read.0.push((format!("the log with {bus}"), bridge.log_text()));
-        }
-    }
+        ]
+    };
+    let mut told = JoinSet::new();
+    ["127.0.0.1:1", odd.as_str()].into_iter().flat_map(of).for_each(|bus| {
+        told.spawn(with_bus_away(bus));
+    });
+    let read = Read(told.join_all().await.into_iter().flat_map(|read| read.0).collect());
+    let logs = read.0.iter().filter(|(place, _)| place.starts_with("the log with"));
+    assert_eq!(logs.count(), 6);
     let leaks = read.leaks();
     assert!(leaks.is_empty(), "{}", leaks.join("\n"));
 }

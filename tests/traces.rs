@@ -320,8 +320,16 @@ async fn without_a_collector_the_senders_traceparent_is_handed_on() {
     let rest = "delivery: { publish_deadline: 30s, drain_delay: 0s }";
     let bridge = Bridge::start(&configure(dir.path(), &bus, acme(), rest));
     push(&bridge, Some(SENDER)).await;
+    // It may have been parked, where the broker did not know its new topic yet.
+    let begun = std::time::Instant::now();
+    let mut read = kafka.read(&format!("{prefix}.position"));
+    while read.len() < 3 && begun.elapsed() < PATIENCE {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        read = kafka.read(&format!("{prefix}.position"));
+    }
     assert!(bridge.stop().success());
-    for message in kafka.read(&format!("{prefix}.position")) {
+    assert_eq!(read.len(), 3);
+    for message in read {
         assert!(
             message.headers.contains(&("traceparent".to_owned(), SENDER.to_owned())),
             "{:?}",

@@ -19,6 +19,8 @@ use super::facts::Fact;
 /// How long the end of a topic may take to come.
 const PATIENCE: Duration = Duration::from_secs(120);
 const GLANCE: Duration = Duration::from_millis(200);
+/// Where nothing comes for so long, another client reads on.
+const SILENCE: Duration = Duration::from_secs(15);
 
 /// What was read.
 #[derive(Debug, Default)]
@@ -101,31 +103,36 @@ impl Consumer {
     }
 }
 
-fn read_kafka(client: &ClientConfig, topic: &str, finish: &AtomicBool, count: &AtomicU64) -> Read {
+/// One that reads on from there.
+fn kafka_consumer(client: &ClientConfig, topic: &str, next: &HashMap<i32, i64>) -> BaseConsumer {
     let consumer: BaseConsumer = client
         .clone()
         .set("group.id", "campaign")
-        .set("auto.offset.reset", "earliest")
         .set("enable.auto.commit", "false")
         .set("check.crcs", "true")
-        // A broker that comes back may say for a moment that it has no such topic: the client would ask again in five minutes.
-        .set("topic.metadata.refresh.interval.ms", "2000")
         .set("queued.max.messages.kbytes", "16384")
         .create()
         .expect("a client");
-    let told = consumer.fetch_metadata(Some(topic), PATIENCE).expect("metadata");
-    let mut next: HashMap<i32, i64> = told.topics()[0].partitions().iter().map(|p| (p.id(), 0)).collect();
     let mut all = TopicPartitionList::new();
-    for partition in next.keys() {
-        all.add_partition_offset(topic, *partition, Offset::Beginning).expect("a partition");
+    for (partition, offset) in next {
+        all.add_partition_offset(topic, *partition, Offset::Offset(*offset)).expect("a partition");
     }
     consumer.assign(&all).expect("an assignment");
+    consumer
+}
+
+fn read_kafka(client: &ClientConfig, topic: &str, finish: &AtomicBool, count: &AtomicU64) -> Read {
+    let asking = kafka_consumer(client, topic, &HashMap::new());
+    let told = asking.fetch_metadata(Some(topic), PATIENCE).expect("metadata");
+    let mut next: HashMap<i32, i64> = told.topics()[0].partitions().iter().map(|p| (p.id(), 0)).collect();
+    let mut consumer = kafka_consumer(client, topic, &next);
+    let mut heard = Instant::now();
     let mut read = Read::default();
     let mut ends: Option<(Instant, HashMap<i32, i64>)> = None;
     loop {
         if finish.load(Ordering::Relaxed) && ends.is_none() {
             let since = Instant::now();
-            let end = |partition: &i32| end_of(&consumer, topic, *partition, since);
+            let end = |partition: &i32| end_of(client, topic, *partition, since);
             ends = Some((since, next.keys().map(|partition| (*partition, end(partition))).collect()));
         }
         if let Some((since, ends)) = &ends {
@@ -134,8 +141,13 @@ fn read_kafka(client: &ClientConfig, topic: &str, finish: &AtomicBool, count: &A
             }
             assert!(since.elapsed() < PATIENCE, "the end does not come: {next:?} of {ends:?}");
         }
+        // A client that was told of no broker, by one that was paused for long, asks nobody any more.
+        if heard.elapsed() > SILENCE {
+            (consumer, heard) = (kafka_consumer(client, topic, &next), Instant::now());
+        }
         // An error is a broker that comes or goes.
         if let Some(Ok(message)) = consumer.poll(GLANCE) {
+            heard = Instant::now();
             let known = next.insert(message.partition(), message.offset() + 1);
             assert!(known.is_some_and(|next| next <= message.offset()), "read twice: {known:?}");
             let id = message.headers().and_then(|headers| {
@@ -150,9 +162,10 @@ fn read_kafka(client: &ClientConfig, topic: &str, finish: &AtomicBool, count: &A
 }
 
 /// A broker that has just come back may not know its topics yet.
-fn end_of(consumer: &BaseConsumer, topic: &str, partition: i32, since: Instant) -> i64 {
+fn end_of(client: &ClientConfig, topic: &str, partition: i32, since: Instant) -> i64 {
     loop {
-        match consumer.fetch_watermarks(topic, partition, PATIENCE) {
+        let asking = kafka_consumer(client, topic, &HashMap::new());
+        match asking.fetch_watermarks(topic, partition, SILENCE) {
             Ok((_, end)) => return end,
             Err(error) if since.elapsed() > PATIENCE => panic!("the end of {topic} {partition}: {error}"),
             Err(_) => std::thread::sleep(GLANCE),
