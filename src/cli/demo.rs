@@ -33,8 +33,8 @@ use crate::simulate::world::{World, is_newer};
 const LOST: u64 = 150;
 /// How much faster than the clock on the wall.
 const SPEED: f64 = 60.0;
-/// How long what has happened is still sent once the vehicles stop.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long what has happened is still sent once the vehicles stop, and how long the sums may then take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Arguments of `fleetbus demo`.
 #[derive(Debug, clap::Args)]
@@ -266,7 +266,7 @@ impl Drive<'_> {
     }
 }
 
-/// Waits until the sums of what is in the log from a place on add up, or half a minute.
+/// Waits until the sums of what is in the log from a place on add up, or for as long as that may take.
 async fn settle(
     handle: &Handle,
     log_begins: u64,
@@ -284,7 +284,7 @@ async fn settle(
         }
         let drained = handle.deliverer.counts.drained.load(Ordering::Relaxed);
         let checked = check(&log, Later { drained, waiting: handle.deliverer.lanes.behind().1 });
-        if checked.1 || begun.elapsed() > Duration::from_secs(30) {
+        if checked.1 || begun.elapsed() > PATIENCE {
             return Ok(checked);
         }
         sleep(Duration::from_millis(500)).await;

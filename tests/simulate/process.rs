@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -66,7 +66,7 @@ impl Drop for Process {
 }
 
 fn read(stderr: ChildStderr) -> Receiver<String> {
-    let (sink, lines) = channel();
+    let (sink, lines) = sync_channel(1_024);
     std::thread::spawn(move || {
         BufReader::new(stderr).lines().map_while(Result::ok).try_for_each(|line| sink.send(line))
     });
