@@ -35,7 +35,7 @@ async fn ten_thousand_idle_connections_shut_nobody_out() {
     let (client, url) = (reqwest::Client::new(), format!("{}/webhooks/acme", bridge.webhook));
 
     let open = async |number: usize| {
-        let address = if number % 10 == 0 { &admin } else { &webhook };
+        let address = if number.is_multiple_of(10) { &admin } else { &webhook };
         let mut stream = TcpStream::connect(address).await.unwrap();
         let said: &[u8] = match number % 3 {
             0 => b"",
