@@ -246,7 +246,6 @@ impl<W: Write> Conversion<W> {
                     Source::Pull { .. } => pb::origin::Channel::Poll,
                 },
                 received_at: self.received_at,
-                as_of: self.received_at,
                 directory: &self.directory,
             };
             let Decoded { outcome, learnt, hint: _ } =

@@ -119,7 +119,6 @@ struct Way {
     channel: pb::origin::Channel,
     errand: Errand,
     received_at: Millis,
-    as_of: Millis,
     trace: Option<String>,
 }
 
@@ -278,7 +277,6 @@ impl Inner {
             channel: pb::origin::Channel::Webhook,
             errand: Errand::Push,
             received_at: pushed.received_at,
-            as_of: pushed.received_at,
             trace: pushed.trace,
         };
         let bytes = pushed.body.len();
@@ -316,8 +314,6 @@ impl Inner {
             },
             errand: pulled.errand,
             received_at: pulled.received_at,
-            // The provider knows best when something has ended.
-            as_of: pulled.sent_at.unwrap_or(pulled.received_at),
             trace: None,
         };
         let mut sum = Receipt::default();
@@ -344,18 +340,14 @@ impl Inner {
             Source::Push { .. } => (pb::origin::Channel::Webhook, Errand::Push),
             Source::Pull { .. } => (pb::origin::Channel::Poll, Errand::Poll),
         };
-        let (received_at, as_of) = (raw.received_at, raw.received_at);
-        let way = Way { source, channel, errand, received_at, as_of, trace: None };
-        let mut elements = match raw.reason {
-            // One element, whatever it is made of: decoded again it is what it was when it came.
-            RawReason::Unrecognized | RawReason::Undecodable => vec![Element::from(raw.body.clone())],
-            RawReason::NotJson => match Element::all_of(&raw.body) {
-                Ok(elements) if elements.is_empty() => return Err(Refusal::Empty),
-                Ok(elements) => elements,
-                Err(SplitError::Empty) => return Err(Refusal::Empty),
-                Err(SplitError::TooMany) => return Err(Refusal::TooMany(provider::MAX_ELEMENTS)),
-                Err(SplitError::NotJson { line, column }) => return Err(Refusal::NotJson { line, column }),
-            },
+        let way = Way { source, channel, errand, received_at: raw.received_at, trace: None };
+        let mut elements = match Element::all_of(&raw.body) {
+            // Of an empty list nothing would come, and its row would go as if something had.
+            Ok(elements) if elements.is_empty() => return Err(Refusal::Empty),
+            Ok(elements) => elements,
+            Err(SplitError::Empty) => return Err(Refusal::Empty),
+            Err(SplitError::TooMany) => return Err(Refusal::TooMany(provider::MAX_ELEMENTS)),
+            Err(SplitError::NotJson { line, column }) => return Err(Refusal::NotJson { line, column }),
         };
         let (_permit, events) = self.permit(account, raw.body.len(), &elements).await?;
         self.take(account, &way, (&mut elements, events), Admission::Normal).await

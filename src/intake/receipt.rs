@@ -49,8 +49,6 @@ pub struct Pulled {
     pub rows: Vec<Bytes>,
     /// When the answer was received.
     pub received_at: Millis,
-    /// When it was sent, by the provider's clock, where the answer says so.
-    pub sent_at: Option<Millis>,
     /// Why it was fetched.
     pub errand: Errand,
 }

@@ -18,8 +18,6 @@ pub struct Context<'a> {
     pub channel: pb::origin::Channel,
     /// When it came.
     pub received_at: Millis,
-    /// When it was so: of what is polled, what the answer's `Date` says.
-    pub as_of: Millis,
     /// What is known of the account's ids.
     pub directory: &'a Directory,
 }

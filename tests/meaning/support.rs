@@ -51,7 +51,6 @@ impl Run {
             account: &self.account,
             channel,
             received_at: self.received_at,
-            as_of: self.received_at,
             directory: &self.directory,
         };
         decode(Provider::Linxup, source, raw, &context)

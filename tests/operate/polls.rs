@@ -2,7 +2,6 @@
 //! one row that is no JSON costs no other.
 
 use axum::Router;
-use axum::http::{HeaderMap, header};
 use axum::routing::any;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -30,39 +29,16 @@ async fn positions(desk: &Desk) -> usize {
 }
 
 /// A bridge that polls this feed, of which it is always answered this.
-async fn polling(feed: &str, date: &str, answer: Vec<u8>) -> Desk {
+async fn polling(feed: &str, answer: Vec<u8>) -> Desk {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}/ibis/rest/api/v2", listener.local_addr().unwrap());
-    let mut headers = HeaderMap::new();
-    if !date.is_empty() {
-        headers.insert(header::DATE, date.parse().unwrap());
-    }
-    let routes = Router::new().fallback(any(move || async move { (headers, answer) }));
+    let routes = Router::new().fallback(any(move || async move { answer }));
     TaskTracker::new().spawn(async move { axum::serve(listener, routes).await });
     let accounts = format!(
         "accounts:\n  - id: acme\n    provider: linxup\n    poll:\n      - {{ api: v2, base_url: \"{base}\", token: {{ env: TEST_TOKEN }}, \
          feeds: {{ {feed}: 1s }} }}\n"
     );
     Desk::with(&accounts, "").await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn whether_a_trip_goes_on_is_told_by_the_answers_own_time() {
-    // A day ago by the provider's clock, a minute after the trip's last sign of life.
-    let now = jiff::Timestamp::now().as_millisecond() / 1_000 * 1_000 - 24 * HOUR;
-    let date =
-        jiff::Timestamp::from_millisecond(now).unwrap().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
-    let trip = |begin: i64, end: i64| {
-        format!(
-            r#"{{"imei":"860000000000001","startDateTime":{begin},"endDateTime":{end},"distanceMiles":3.2}}"#
-        )
-    };
-    let trips = [trip(now - HOUR, now - 60_000), trip(now - 3 * HOUR, now - 2 * HOUR)].join(",");
-    let answer = format!(r#"{{"responseType":"Success","data":{{"trips":[{trips}]}}}}"#);
-    let desk = polling("trips", &date, answer.into_bytes()).await;
-    timeout(PATIENCE, polled(&desk)).await.unwrap();
-    let events = desk.events().await;
-    assert_eq!(events.iter().filter(|row| row["topic"] == "fleet.trip").count(), 1, "{events:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,7 +55,7 @@ async fn what_every_answer_has_is_published_once_however_old_it_is() {
     answer.extend(b"\xf6rg\"},");
     answer.extend(row("860000000000002", now - 60_000).into_bytes());
     answer.extend(br#"ane"},{"imei":"860000000000003","status":"Never reported"}]}}"#);
-    let mut desk = polling("locations", "", answer).await;
+    let mut desk = polling("locations", answer).await;
     for _ in 0..2 {
         timeout(PATIENCE, polled(&desk)).await.unwrap();
         assert_eq!(positions(&desk).await, 2, "each once");

@@ -45,7 +45,6 @@ impl Bench {
             account: &self.account,
             channel: pb::origin::Channel::Webhook,
             received_at: Millis(1_767_009_601_000),
-            as_of: Millis(1_767_009_601_000),
             directory: &self.directory,
         };
         provider::decode(Provider::Linxup, &Source::Push { hint: None }, raw, &context)

@@ -79,7 +79,6 @@ impl Inner {
                     account: &account.id,
                     channel: way.channel,
                     received_at: way.received_at,
-                    as_of: way.as_of,
                     directory: &directory,
                 };
                 provider::decode_element(account.provider, &way.source, element, &context)

@@ -143,7 +143,6 @@ mod tests {
             account: &AccountId::new("acme"),
             channel: pb::origin::Channel::Webhook,
             received_at,
-            as_of: received_at,
             directory: &Directory::default(),
         };
         let source = Source::Push { hint: None };

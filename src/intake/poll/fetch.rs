@@ -157,7 +157,6 @@ impl Fetch<'_> {
                     feed: self.feed,
                     rows,
                     received_at: (self.clock)(),
-                    sent_at,
                     errand: self.errand,
                 };
                 let receipt = accept(pulled).await.map_err(Trouble::Refusal)?;

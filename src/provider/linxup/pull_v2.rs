@@ -84,7 +84,7 @@ pub(super) fn closed(message: &mut Message<'_>, starts: &Keys, ends: &Keys) -> R
 
 /// Whether what ended then can be believed to have ended.
 pub(super) fn settled(message: &Message<'_>, end: Millis) -> Result<(), Missing> {
-    if end.0.abs_diff(message.context.as_of.0) <= SETTLING_MILLIS {
+    if end.0.abs_diff(message.context.received_at.0) <= SETTLING_MILLIS {
         return Err(Missing::because("ended within ten minutes of the fetch"));
     }
     Ok(())
