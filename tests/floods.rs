@@ -7,7 +7,6 @@ mod bridge;
 
 use std::time::Duration;
 
-use futures_util::stream::{self, StreamExt as _};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
@@ -16,8 +15,6 @@ use tokio::net::TcpStream;
 use bridge::{Bridge, TOKEN, acme, configure};
 
 const IDLE: usize = 10_000;
-/// Of those so many are opened at once.
-const AT_ONCE: usize = 64;
 /// Connections of both ports, the one at each door, and what the process itself has open.
 const FILES: usize = 1_024 + 128 + 2 + 100;
 
@@ -34,8 +31,10 @@ async fn ten_thousand_idle_connections_shut_nobody_out() {
     let at = jiff::Timestamp::now().as_millisecond() - 60_000;
     let (client, url) = (reqwest::Client::new(), format!("{}/webhooks/acme", bridge.webhook));
 
-    let open = async |number: usize| {
-        let address = if number.is_multiple_of(10) { &admin } else { &webhook };
+    let mut held = Vec::with_capacity(IDLE);
+    let mut most_files = 0;
+    for number in 0..IDLE {
+        let address = if number % 10 == 0 { &admin } else { &webhook };
         let mut stream = TcpStream::connect(address).await.unwrap();
         let said: &[u8] = match number % 3 {
             0 => b"",
@@ -44,23 +43,18 @@ async fn ten_thousand_idle_connections_shut_nobody_out() {
         };
         // Some have been let go already.
         stream.write_all(said).await.ok();
-        stream
-    };
-    let mut held = Vec::with_capacity(IDLE);
-    let mut most_files = 0;
-    while held.len() < IDLE {
-        let numbers = held.len()..held.len() + 1_000;
-        let opened: Vec<TcpStream> = stream::iter(numbers).map(&open).buffered(AT_ONCE).collect().await;
-        held.extend(opened);
-        let after = held.len();
-        let row =
-            json!({ "pushType": "POSITION", "deviceNumber": "350000000000017", "date": at + after as i64 });
-        let sent = client.post(&url).bearer_auth(TOKEN).json(&row).timeout(Duration::from_secs(30)).send();
-        assert_eq!(sent.await.expect("an answer").status().as_u16(), 201, "after {after}");
-        let probe = client.get(format!("{}/healthz", bridge.admin)).timeout(Duration::from_secs(30)).send();
-        assert_eq!(probe.await.expect("an answer").status().as_u16(), 200, "after {after}");
-        let files = std::fs::read_dir(format!("/proc/{}/fd", bridge.pid())).unwrap().count();
-        most_files = most_files.max(files);
+        held.push(stream);
+        if number % 1_000 == 999 {
+            let row = json!({ "pushType": "POSITION", "deviceNumber": "350000000000017", "date": at + number as i64 });
+            let sent =
+                client.post(&url).bearer_auth(TOKEN).json(&row).timeout(Duration::from_secs(30)).send();
+            assert_eq!(sent.await.expect("an answer").status().as_u16(), 201, "after {number}");
+            let probe =
+                client.get(format!("{}/healthz", bridge.admin)).timeout(Duration::from_secs(30)).send();
+            assert_eq!(probe.await.expect("an answer").status().as_u16(), 200, "after {number}");
+            let files = std::fs::read_dir(format!("/proc/{}/fd", bridge.pid())).unwrap().count();
+            most_files = most_files.max(files);
+        }
     }
     println!("{IDLE} connections held by their side; the most open files of the process: {most_files}");
     assert!(most_files < FILES, "{most_files} files");

@@ -28,7 +28,7 @@ use crate::deliver::lanes::Admission;
 use crate::deliver::memory::{Memory, Permit};
 use crate::deliver::{Deliverer, Sums};
 use crate::enrich::Shelf;
-use crate::event::{AccountId, Millis, pb};
+use crate::event::{AccountId, Millis};
 use crate::provider::{self, Directory, Element, LastState, Pair, Provider, Source, SplitError, StateKey};
 use crate::replay::{Gone, ParkedRaw, RawReason, Store, Table};
 use crate::route::Router;
@@ -116,7 +116,6 @@ struct Rate {
 #[derive(Clone)]
 struct Way {
     source: Source,
-    channel: pb::origin::Channel,
     errand: Errand,
     received_at: Millis,
     trace: Option<String>,
@@ -274,7 +273,6 @@ impl Inner {
         let account = &*account;
         let way = Way {
             source: Source::Push { hint: pushed.hint },
-            channel: pb::origin::Channel::Webhook,
             errand: Errand::Push,
             received_at: pushed.received_at,
             trace: pushed.trace,
@@ -308,10 +306,6 @@ impl Inner {
         let account = &*account;
         let way = Way {
             source: Source::Pull { api: pulled.api, feed: pulled.feed },
-            channel: match pulled.errand {
-                Errand::Push | Errand::Poll => pb::origin::Channel::Poll,
-                Errand::Backfill | Errand::Republish => pb::origin::Channel::Backfill,
-            },
             errand: pulled.errand,
             received_at: pulled.received_at,
             trace: None,
@@ -336,11 +330,11 @@ impl Inner {
         let account = self.account(&raw.account);
         let (Some(account), Some(source)) = (account, source_of(&raw.source)) else { return Err(not_kept) };
         let account = &*account;
-        let (channel, errand) = match source {
-            Source::Push { .. } => (pb::origin::Channel::Webhook, Errand::Push),
-            Source::Pull { .. } => (pb::origin::Channel::Poll, Errand::Poll),
+        let errand = match source {
+            Source::Push { .. } => Errand::Push,
+            Source::Pull { .. } => Errand::Poll,
         };
-        let way = Way { source, channel, errand, received_at: raw.received_at, trace: None };
+        let way = Way { source, errand, received_at: raw.received_at, trace: None };
         let mut elements = match Element::all_of(&raw.body) {
             // Of an empty list nothing would come, and its row would go as if something had.
             Ok(elements) if elements.is_empty() => return Err(Refusal::Empty),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::event::pb::origin::Channel;
 use crate::event::{AccountId, Millis};
 use crate::provider::{Feed, PullApi};
 
@@ -34,6 +35,18 @@ pub enum Errand {
     Backfill,
     /// A backfill that publishes again what was published before.
     Republish,
+}
+
+impl Errand {
+    /// What events say of how they came.
+    #[must_use]
+    pub const fn channel(self) -> Channel {
+        match self {
+            Self::Push => Channel::Webhook,
+            Self::Poll => Channel::Poll,
+            Self::Backfill | Self::Republish => Channel::Backfill,
+        }
+    }
 }
 
 /// Rows of one polled answer.

@@ -77,7 +77,7 @@ impl Inner {
                 let directory = account.directory.read();
                 let context = Context {
                     account: &account.id,
-                    channel: way.channel,
+                    channel: way.errand.channel(),
                     received_at: way.received_at,
                     directory: &directory,
                 };
