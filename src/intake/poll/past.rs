@@ -51,23 +51,19 @@ impl Sweep {
         // A pause, a bus that is away or a provider that refuses may have held it up for days.
         let oldest = Millis(end.saturating_sub(SWEPT_AT_MOST));
         let rest = self.rest.map(|rest| Window { from: rest.from.max(oldest), ..rest });
-        let Some(rest) = rest.filter(|rest| rest.from < rest.to) else {
-            let age = now.0.saturating_sub(self.swept.0);
-            // A last sweep in the future was dated by a clock that was set back since.
-            if (0..SWEEP_EVERY).contains(&age) {
-                return Due::In(SWEEP_EVERY - age);
+        let rest = match rest.filter(|rest| rest.from < rest.to) {
+            Some(rest) => rest,
+            None => {
+                let age = now.0.saturating_sub(self.swept.0);
+                // A last sweep in the future was dated by a clock that was set back since.
+                if (0..SWEEP_EVERY).contains(&age) {
+                    return Due::In(SWEEP_EVERY - age);
+                }
+                Window { from: Millis(end.saturating_sub(SWEEP)), to: Millis(end) }
             }
-            let whole = Window { from: Millis(end.saturating_sub(SWEEP)), to: Millis(end) };
-            self.rest = Some(whole);
-            return Due::Now(self.first_of(whole));
         };
         self.rest = Some(rest);
-        Due::Now(self.first_of(rest))
-    }
-
-    fn first_of(&self, rest: Window) -> Window {
-        let to = rest.from.0.saturating_add(self.span).min(rest.to.0);
-        Window { from: rest.from, to: Millis(to) }
+        Due::Now(first_of(rest, self.span))
     }
 
     /// A window was taken in full; whether the sweep is done with it.
@@ -114,8 +110,7 @@ impl Stretch {
     /// What to ask for; none at the end.
     #[must_use]
     pub fn next(&self) -> Option<Window> {
-        let to = Millis(self.rest.from.0.saturating_add(self.span).min(self.rest.to.0));
-        (self.rest.from < self.rest.to).then_some(Window { from: self.rest.from, to })
+        (self.rest.from < self.rest.to).then(|| first_of(self.rest, self.span))
     }
 
     /// A window was taken in full: every row is durable.
@@ -128,6 +123,11 @@ impl Stretch {
     pub fn halve(&mut self, window: Window) -> Halved {
         halve(&mut self.span, Extent::Window(window))
     }
+}
+
+/// The oldest window of what is left.
+fn first_of(rest: Window, span: i64) -> Window {
+    Window { from: rest.from, to: Millis(rest.from.0.saturating_add(span).min(rest.to.0)) }
 }
 
 #[cfg(test)]

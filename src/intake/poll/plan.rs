@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::request::Endpoint;
+use crate::config::Dedup;
 use crate::event::Millis;
 use crate::faults;
 
@@ -14,7 +15,7 @@ pub const OVERLAP: i64 = 15 * MINUTE;
 /// What is younger than this may not be complete yet.
 pub const SETTLE: i64 = 30_000;
 /// How far back a feed begins that was never polled, and how far a sweep reaches.
-pub const SWEEP: i64 = 46 * HOUR;
+pub const SWEEP: i64 = Dedup::READ_AGAIN.as_millis() as i64;
 /// A window is not halved below this.
 pub const SHORTEST: i64 = 5 * MINUTE;
 /// An empty list where the window before had rows is asked for again so often before it is believed.
@@ -154,7 +155,7 @@ impl Live {
         Cursor { position: Some(position), had_rows: false, doubts: 0, begun: false, ..self.cursor }
     }
 
-    /// An operator moves the cursor: the one way in which it goes back.
+    /// Moves the cursor, as an operator may: the one way in which it goes back.
     pub const fn move_to(&mut self, position: Millis) {
         self.cursor = self.at(position);
         self.rest = None;
@@ -168,12 +169,8 @@ impl Live {
             return Extent::Whole;
         }
         let end = now.0.saturating_sub(SETTLE);
-        let position = self.cursor.position.unwrap_or_else(|| {
-            self.cursor.begun = true;
-            Millis(end.saturating_sub(SWEEP))
-        });
-        self.cursor.position = Some(position);
-        let position = position.0;
+        self.cursor.begun |= self.cursor.position.is_none();
+        let position = self.cursor.position.get_or_insert(Millis(end.saturating_sub(SWEEP))).0;
         let from = match self.rest.filter(|_| self.until.0 <= end) {
             Some(rest) => rest.0,
             None => {
