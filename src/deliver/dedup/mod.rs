@@ -354,10 +354,10 @@ impl Dedup {
     /// What has no time is known for as long as it is asked about, by each answer of a feed perhaps: until the next fold memory knows it,
     /// and not every hour on disk is looked through again.
     fn met_again(&self, candidate: &Candidate) -> Verdict {
-        if candidate.key_time.is_none() {
+        // Its own id comes first, and is among those by which it is known.
+        if let (None, Some(own)) = (candidate.key_time, candidate.enters.first()) {
             let bucket = Bucket::of(candidate, (self.clock)());
-            // Its own id comes first, and is among those by which it is known.
-            let left_out = self.tail.lock().renew(&bucket, candidate.enters.first());
+            let left_out = self.tail.lock().renew(&bucket, *own);
             self.stats.not_written.fetch_add(left_out, Ordering::Relaxed);
         }
         Verdict::Known

@@ -213,11 +213,8 @@ impl Tail {
     }
 
     /// Remembers an id as of now that was found on disk, unless it was forgotten meanwhile; how many could not be.
-    pub fn renew(&mut self, bucket: &Bucket, known: Option<&Uuid>) -> u64 {
-        match known {
-            Some(id) if !self.has_forgotten(*id) => self.enter(bucket, &[*id], None),
-            Some(_) | None => 0,
-        }
+    pub fn renew(&mut self, bucket: &Bucket, known: Uuid) -> u64 {
+        if self.has_forgotten(known) { 0 } else { self.enter(bucket, &[known], None) }
     }
 
     /// Forgets; how many could not be.
