@@ -14,6 +14,8 @@ mod checker;
 #[expect(dead_code, reason = "shared with the tests of the promises")]
 #[path = "support/fleet.rs"]
 mod fleet;
+#[path = "support/metrics.rs"]
+mod metrics;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,6 +31,7 @@ use tokio::time::timeout;
 use bridge::{Bridge, TOKEN, acme, configure};
 use brokers::{Guard, Kafka, Nats, unique};
 use fleet::{flat, start};
+use metrics::metric;
 
 /// Requests under way at once, each with rows of vehicles of its own.
 const SENDERS: usize = 4;
@@ -140,13 +143,6 @@ fn percentile(took: &mut [Duration], of: usize) -> String {
     took.sort();
     let at = took.get((took.len() * of / 100).min(took.len().saturating_sub(1)));
     at.map_or(String::new(), |took| format!("{:.2}", took.as_secs_f64() * 1e3))
-}
-
-/// One number of the metrics.
-async fn metric(admin: &str, name: &str) -> usize {
-    let text = reqwest::get(format!("{admin}/metrics")).await.expect("an answer").text().await.expect("text");
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} "))).expect(name);
-    line.parse::<f64>().expect("a number") as usize
 }
 
 /// How many messages each vehicle has, where each is newer than the one before.

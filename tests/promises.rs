@@ -11,6 +11,8 @@ mod brokers;
 mod checker;
 #[path = "support/fleet.rs"]
 mod fleet;
+#[path = "support/metrics.rs"]
+mod metrics;
 
 #[path = "promises/hangups.rs"]
 mod hangups;
@@ -26,6 +28,7 @@ use bridge::{Bridge, TOKEN, acme, configure};
 use brokers::{Kafka, Nats, shared_kafka, unique};
 use checker::{Fact, Report, Seen, check};
 use fleet::{Address, Ledger, client, drive, flat, imei, start};
+use metrics::metric;
 
 /// Where a test wants what is sent delivered at once: a busy machine may take longer than the deadline that is the default.
 const PATIENT: &str = ", publish_deadline: 30s";
@@ -133,14 +136,19 @@ async fn compare(bridge: &Bridge, ledger: &Ledger, read: impl AsyncFnMut() -> Ve
 
 /// Waits until so many events are parked for the bus.
 async fn behind(bridge: &Bridge, events: usize) {
+    reaches(bridge, "fleetbus_events_behind", |found| found == events).await;
+}
+
+/// Waits until a series has such a value.
+async fn reaches(bridge: &Bridge, series: &str, holds: impl Fn(usize) -> bool) {
     let begun = Instant::now();
     loop {
-        let found = metric(&bridge.admin, "fleetbus_events_behind").await;
-        if found == events {
+        let found = metric(&bridge.admin, series).await;
+        if holds(found) {
             return;
         }
-        assert!(begun.elapsed() < Duration::from_secs(120), "{found} are behind\n{}", bridge.log_text());
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(begun.elapsed() < Duration::from_secs(120), "{series} is {found}\n{}", bridge.log_text());
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -488,13 +496,6 @@ async fn a_partition_without_a_leader_holds_up_only_its_own_vehicles() {
     assert!(report.holds(), "{report}\n{}", bridge.log_text());
     assert_eq!((report.distinct, report.duplicates), (ledger.answered.len(), 0), "each event once");
     assert!(bridge.stop().success());
-}
-
-/// One number of the metrics.
-async fn metric(admin: &str, name: &str) -> usize {
-    let text = reqwest::get(format!("{admin}/metrics")).await.expect("an answer").text().await.expect("text");
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} "))).expect(name);
-    line.parse::<f64>().expect("a number") as usize
 }
 
 /// Types may have streams of their own: what one of them stored is stored, and it is said that nobody looked how.

@@ -11,6 +11,8 @@ mod brokers;
 mod checker;
 #[path = "support/fleet.rs"]
 mod fleet;
+#[path = "support/metrics.rs"]
+mod metrics;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -23,6 +25,7 @@ use bridge::{Bridge, acme, configure};
 use brokers::{Nats, shared_nats, unique};
 use checker::{Fact, Seen, check};
 use fleet::{Address, Ledger, client, drive, start};
+use metrics::metric;
 
 const CONNECTIONS: usize = 64;
 /// Positions of each vehicle between two stops.
@@ -64,13 +67,7 @@ async fn until(what: &str, patience: Duration, mut holds: impl FnMut() -> bool) 
 /// Waits until nothing is parked for the bus any more.
 async fn drained(bridge: &Bridge) {
     let begun = Instant::now();
-    loop {
-        let page = reqwest::get(format!("{}/metrics", bridge.admin)).await.expect("an answer");
-        let page = page.text().await.expect("text");
-        let behind = page.lines().find_map(|line| line.strip_prefix("fleetbus_events_behind "));
-        if behind.and_then(|behind| behind.parse().ok()) == Some(0.0) {
-            return;
-        }
+    while metric(&bridge.admin, "fleetbus_events_behind").await > 0 {
         assert!(begun.elapsed() < GRACE, "it is not drained\n{}", bridge.log_text());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use crate::bridge::{Bridge, TOKEN};
 use crate::brokers::{Guard, Nats, shared_kafka, unique};
 use crate::checker::Fact;
 use crate::fleet::{Ledger, client, flat, imei, start};
-use crate::{behind, compare, kafka_config, nats_config, read_stream, read_topic};
+use crate::{behind, compare, kafka_config, nats_config, reaches, read_stream, read_topic};
 
 /// Elements of a request that are in work at once: `portion::EVENTS` of the bridge.
 const PORTION: usize = 4_096;
@@ -28,21 +28,8 @@ fn open(address: &str, body: &str, upto: usize) -> TcpStream {
 
 /// Waits until the bridge has begun to deliver so many positions.
 async fn received(bridge: &Bridge, events: usize) {
-    const NAME: &str = "fleetbus_events_received_total{account=\"acme\",type=\"position\"} ";
-    let begun = Instant::now();
-    loop {
-        let page = reqwest::get(format!("{}/metrics", bridge.admin)).await.expect("an answer");
-        let page = page.text().await.expect("text");
-        let count = page
-            .lines()
-            .find_map(|line| line.strip_prefix(NAME))
-            .map_or(0, |count| count.parse().expect("a number"));
-        if count >= events {
-            return;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(60), "{count} of {events}\n{}", bridge.log_text());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let series = "fleetbus_events_received_total{account=\"acme\",type=\"position\"}";
+    reaches(bridge, series, |found| found >= events).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
