@@ -1,5 +1,5 @@
 //! `fleetbus demo`: a simulated fleet, a real bridge on the embedded bus, an outage in the middle, and sums that add up. Invariants: it
-//! ends, by itself or by an interrupt, and leaves nothing behind that nobody asked for. `simulate::demo` says what is seen.
+//! ends, by itself or by a signal, and leaves nothing behind that nobody asked for. `simulate::demo` says what is seen.
 
 use std::fs::{DirBuilder, File};
 use std::io::Write as _;
@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::ends::Ends;
 use super::remote::escaped;
 use super::{Exit, complain};
 use crate::app::{self, Handle};
@@ -122,8 +122,7 @@ accounts:
 }
 
 async fn show(args: &Args, data_dir: &Path) -> anyhow::Result<Exit> {
-    // From now on nothing else ends by an interrupt: each is looked for until the end.
-    let mut interrupts = signal(SignalKind::interrupt()).context("interrupts cannot be taken")?;
+    let mut ends = Ends::new()?;
     std::fs::create_dir_all(data_dir).with_context(|| format!("{} cannot be made", data_dir.display()))?;
     let token_file = data_dir.join("demo-token");
     let token = format!("demo-{:032x}", rand::random::<u128>());
@@ -163,14 +162,14 @@ async fn show(args: &Args, data_dir: &Path) -> anyhow::Result<Exit> {
     let mut verdict = None;
     tokio::select! {
         driven = drive.through(&mut verdict) => driven?,
-        _ = interrupts.recv() => complain("interrupted: the bridge stops"),
+        () = ends.asked() => complain("interrupted: the bridge stops"),
     }
     bridge_stops.cancel();
     tokio::select! {
         ended = bridge => {
             ended.context("the bridge ended badly")?;
         }
-        _ = interrupts.recv() => complain("interrupted again: nothing is waited for"),
+        () = ends.asked() => complain("interrupted again: nothing is waited for"),
     }
     stop.cancel();
     Ok(match verdict {

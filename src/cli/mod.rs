@@ -16,6 +16,7 @@ pub mod connect;
 pub mod convert;
 pub mod custom_data;
 pub mod demo;
+mod ends;
 mod files;
 pub mod health;
 mod input;

@@ -13,6 +13,7 @@ use signal_hook::flag::register_conditional_shutdown;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::ends::Ends;
 use super::{Exit, complain, files, telemetry};
 use crate::admin::Phase;
 use crate::app::{self, Ended};
@@ -110,13 +111,12 @@ async fn serve(
     mut hangup: Signal,
     early: &AtomicBool,
 ) -> anyhow::Result<Exit> {
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be awaited")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be awaited")?;
+    let mut ends = Ends::new()?;
     early.store(false, Ordering::SeqCst);
     let built = tokio::select! {
         built = app::build(loaded.config) => built,
         // Nothing was accepted yet: it may have waited for data_dir.
-        () = either(&mut terminate, &mut interrupt) => {
+        () = ends.asked() => {
             tracing::info!("app.stopped");
             return Ok(Exit::Done);
         }
@@ -158,11 +158,11 @@ async fn serve(
     tokio::pin!(running);
     let ended = tokio::select! {
         ended = &mut running => ended,
-        () = either(&mut terminate, &mut interrupt) => {
+        () = ends.asked() => {
             stop.cancel();
             tokio::select! {
                 ended = &mut running => ended,
-                () = either(&mut terminate, &mut interrupt) => {
+                () = ends.asked() => {
                     tracing::warn!("app.stopped_at_once");
                     return Ok(Exit::Failed);
                 }
@@ -180,11 +180,4 @@ async fn serve(
             Exit::Store
         }
     })
-}
-
-async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
 }

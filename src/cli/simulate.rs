@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::ends::Ends;
 use super::remote::Mistake;
 use super::{Exit, complain};
 use crate::simulate::Clock;
@@ -116,8 +116,7 @@ fn head_start(speed: f64, seconds: Option<u64>) -> i64 {
 }
 
 async fn simulate(args: Linxup, token: String) -> anyhow::Result<Exit> {
-    // From now on nothing else ends by an interrupt: each is looked for until the end.
-    let mut interrupts = signal(SignalKind::interrupt()).context("interrupts cannot be taken")?;
+    let mut ends = Ends::new()?;
     let begins = jiff::Timestamp::now().as_millisecond() - head_start(args.speed, args.seconds);
     let world = World { seed: args.seed, vehicles: args.vehicles, begins };
     let clock = Clock::new(begins, args.speed);
@@ -137,17 +136,17 @@ async fn simulate(args: Linxup, token: String) -> anyhow::Result<Exit> {
         let target = Target { url, token, format: args.format, after: begins, faults, patience: PATIENCE };
         tracker.spawn(push::run(world, clock, target, Arc::clone(&pushed), tracker.clone(), stop.clone()))
     });
-    let ends = async {
+    let lasts = async {
         match args.seconds {
             Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
             None => std::future::pending().await,
         }
     };
-    tokio::pin!(ends);
+    tokio::pin!(lasts);
     loop {
         tokio::select! {
-            () = &mut ends => break,
-            _ = interrupts.recv() => break,
+            () = &mut lasts => break,
+            () = ends.asked() => break,
             () = tokio::time::sleep(Duration::from_secs(2)) => complain(&sums(&pushed)),
         }
     }
@@ -156,7 +155,7 @@ async fn simulate(args: Linxup, token: String) -> anyhow::Result<Exit> {
         complain("it ends; what has happened is still sent");
         tokio::select! {
             ended = pushing => ended.context("pushing ended badly")?.context("the client cannot be made")?,
-            _ = interrupts.recv() => {
+            () = ends.asked() => {
                 complain("interrupted again: what was not answered yet is not sent any more");
                 return Ok(Exit::Failed);
             }

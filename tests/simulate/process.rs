@@ -41,8 +41,8 @@ impl Process {
         }
     }
 
-    fn interrupt(&self) {
-        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGINT).expect("it runs");
+    fn is_sent(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("it runs");
     }
 
     /// How it ends, and all that it said.
@@ -107,12 +107,12 @@ fn a_target_that_does_not_answer_does_not_keep_it_from_ending() {
 }
 
 #[test]
-fn a_second_interrupt_ends_it_at_once() {
+fn a_signal_ends_it_and_a_second_one_at_once() {
     let mut process = simulate(&["--to", &nobody(), "--speed", "60", "--vehicles", "2"]);
     process.says(" messages: ");
-    process.interrupt();
+    process.is_sent(Signal::SIGTERM);
     process.says("what has happened is still sent");
-    process.interrupt();
+    process.is_sent(Signal::SIGINT);
     let (code, said) = process.ends();
     assert_eq!((code, said.contains("interrupted again")), (Some(1), true), "{said}");
     assert!(!said.contains("were not answered"), "it did not wait: {said}");
@@ -138,7 +138,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn a_demo_that_is_interrupted_leaves_nothing_behind_and_shows_nobody_its_token() {
+fn a_demo_that_is_told_to_end_leaves_nothing_behind_and_shows_nobody_its_token() {
     let folder = tempfile::tempdir().expect("a folder");
     let temporary = folder.path().display().to_string();
     let mut process = Process::start(&["demo", "--admin", "127.0.0.1:0"], &[("TMPDIR", &temporary)]);
@@ -148,7 +148,7 @@ fn a_demo_that_is_interrupted_leaves_nothing_behind_and_shows_nobody_its_token()
     assert_eq!((mode(&made.path()), mode(&made.path().join("demo-token"))), (0o700, 0o600));
     let name = made.file_name().into_string().expect("text");
     assert!(name.len() > "fleetbus-demo-".len() + 30, "it can be guessed: {name}");
-    process.interrupt();
+    process.is_sent(Signal::SIGTERM);
     let (code, said) = process.ends();
     assert_eq!((code, said.contains("interrupted")), (Some(1), true), "{said}");
     assert!(std::fs::read_dir(folder.path()).expect("readable").next().is_none(), "{said}");
