@@ -162,6 +162,16 @@ impl Form {
             Self::ServerSent => "text/event-stream",
         }
     }
+
+    fn piece(self, row: &LogRow) -> Bytes {
+        let event = FleetEvent::decode(row.payload.clone()).ok().and_then(|event| json::to_json(&event).ok());
+        let event = event.unwrap_or_else(|| "null".to_owned());
+        let piece = match self {
+            Self::Lines => line(row, event),
+            Self::ServerSent => format!("id: {}\nevent: {}\ndata: {event}\n\n", row.offset, row.topic),
+        };
+        Bytes::from(piece)
+    }
 }
 
 /// Where a stream ends by itself.
@@ -188,7 +198,8 @@ struct Reader {
     left: u64,
     end: End,
     form: Form,
-    waiting: VecDeque<LogRow>,
+    /// Pieces of the answer, each with its place.
+    waiting: VecDeque<(u64, Bytes)>,
     stop: CancellationToken,
     _place: OwnedSemaphorePermit,
 }
@@ -200,10 +211,10 @@ impl Reader {
             if self.left == 0 || self.stop.is_cancelled() {
                 return None;
             }
-            if let Some(row) = self.waiting.pop_front() {
+            if let Some((offset, piece)) = self.waiting.pop_front() {
                 self.left -= 1;
-                self.after = row.offset;
-                return Some(self.piece(&row));
+                self.after = offset;
+                return Some(piece);
             }
             let newest = *self.log.newest.borrow_and_update();
             match self.end {
@@ -236,13 +247,18 @@ impl Reader {
         }
     }
 
-    /// Reads a page: whether there was anything. None where the log cannot be read, or the stream ends.
+    /// Reads a page, and spells it aside, for that is work: whether there was anything. None where the log cannot be read, or the
+    /// stream ends.
     async fn fill(&mut self) -> Option<bool> {
         let (read, topic, after) = (Arc::clone(&self.log.read), self.topic.clone(), self.after);
-        let page = tokio::task::spawn_blocking(move || read(topic.as_deref(), after, PAGE));
+        let (form, most) = (self.form, usize::try_from(self.left).unwrap_or(PAGE).min(PAGE));
+        let page = tokio::task::spawn_blocking(move || {
+            let rows = read(topic.as_deref(), after, most)?;
+            Ok::<Vec<_>, String>(rows.iter().map(|row| (row.offset, form.piece(row))).collect())
+        });
         match self.stop.run_until_cancelled(page).await? {
-            Ok(Ok(rows)) => {
-                self.waiting.extend(rows);
+            Ok(Ok(pieces)) => {
+                self.waiting.extend(pieces);
                 Some(!self.waiting.is_empty())
             }
             Ok(Err(error)) => {
@@ -264,16 +280,6 @@ impl Reader {
                 Form::ServerSent => Some(Bytes::from_static(b": still here\n\n")),
             }),
         }
-    }
-
-    fn piece(&self, row: &LogRow) -> Bytes {
-        let event = FleetEvent::decode(row.payload.clone()).ok().and_then(|event| json::to_json(&event).ok());
-        let event = event.unwrap_or_else(|| "null".to_owned());
-        let piece = match self.form {
-            Form::Lines => line(row, event),
-            Form::ServerSent => format!("id: {}\nevent: {}\ndata: {event}\n\n", row.offset, row.topic),
-        };
-        Bytes::from(piece)
     }
 }
 
