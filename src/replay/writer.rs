@@ -22,7 +22,7 @@ use super::tally::{Delta, Ledger};
 use super::upkeep::Upkeep;
 use super::{
     AskError, DataDir, Discarded, Filter, Gone, Kind, ParkError, Parked, Recovered, Routing, Seq, Still,
-    StoreError, StoreHealth, StoreLimits, Table, Why, listing, mend, moving, rows, schema, staged,
+    StoreError, StoreHealth, StoreLimits, Table, Why, listing, log, mend, moving, rows, schema, staged,
 };
 use crate::clock;
 use crate::faults::{self, Point};
@@ -54,6 +54,8 @@ pub struct Writer {
     path: PathBuf,
     // To be told from a file that takes its name. Closed after the connection, whose locks would go with it.
     file: File,
+    // The same of its log.
+    log: File,
     // Given up last: until then no other process opens the file.
     dir: DataDir,
 }
@@ -68,6 +70,7 @@ enum Ended {
 struct Opened {
     conn: Connection,
     file: File,
+    log: File,
     ledger: Ledger,
     run: i64,
     recovered: Recovered,
@@ -110,9 +113,11 @@ impl Writer {
             read = Self::read(&mut conn, routing);
         }
         let (ledger, run, recovered) = read.map_err(|e| StoreError::of(path, e))?;
-        let unreadable = |source| StoreError::Unreadable { path: path.to_owned(), source };
-        let file = File::open(path).map_err(unreadable)?;
-        Ok(Opened { conn, file, ledger, run, recovered })
+        let open =
+            |path: PathBuf| File::open(&path).map_err(|source| StoreError::Unreadable { path, source });
+        // It is there, for the run was written down.
+        let (file, log) = (open(path.to_owned())?, open(log::path_of(path))?);
+        Ok(Opened { conn, file, log, ledger, run, recovered })
     }
 
     fn read(conn: &mut Connection, routing: Option<&Routing>) -> rusqlite::Result<(Ledger, i64, Recovered)> {
@@ -142,7 +147,7 @@ impl Writer {
     }
 
     fn assemble(dir: &DataDir, limits: StoreLimits, reserve: Reserve, opened: Opened) -> (Self, Recovered) {
-        let Opened { conn, file, ledger, run, recovered } = opened;
+        let Opened { conn, file, log, ledger, run, recovered } = opened;
         let shared = Arc::new(Shared::new(limits, ledger, recovered.next_seq.0));
         shared.damaged_entries.store(recovered.damaged_entries, Ordering::Relaxed);
         let writer = Self {
@@ -154,6 +159,7 @@ impl Writer {
             holding: Holding::default(),
             path: dir.path().join("store.db"),
             file,
+            log,
             dir: dir.clone(),
         };
         (writer, recovered)
@@ -282,10 +288,12 @@ impl Writer {
         Ok(())
     }
 
-    /// What is not there any more, or is another: the directory, or the file.
+    /// What is not there any more, or is another: the directory, the file, or its log, which an orderly end still moves into the file.
     pub(super) fn gone(&self) -> Option<&'static str> {
         if has_lost_its_name(&self.file, &self.path) {
             Some("store.db, or the data directory, was removed, replaced or moved away")
+        } else if has_lost_its_name(&self.log, &log::path_of(&self.path)) {
+            Some("store.db-wal was removed, replaced or moved away")
         } else if self.dir.is_gone() {
             Some("LOCK in the data directory was removed or replaced")
         } else {

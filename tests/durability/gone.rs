@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::bridge::{Bridge, TOKEN, acme};
 use crate::fleet::{client, flat, start};
-use crate::support::{away, local};
+use crate::support::{away, export, local, seen};
 
 async fn push(bridge: &Bridge, vehicle: usize) -> Option<u16> {
     let url = format!("{}/webhooks/acme", bridge.webhook);
@@ -45,6 +45,20 @@ async fn a_store_that_was_restored_under_the_running_process_ends_it() {
     std::fs::rename(dir.path().join("backup"), &store).unwrap();
     assert!(push(&bridge, 2).await != Some(201));
     assert_eq!(bridge.ended(Duration::from_secs(30)).code(), Some(74), "{}", bridge.log_text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_removed_ends_it_and_takes_nothing_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bridge = Bridge::start(&away(dir.path(), ""));
+    assert_eq!(push(&bridge, 1).await, Some(201));
+    std::fs::remove_file(dir.path().join("data/store.db-wal")).unwrap();
+    assert!(push(&bridge, 2).await != Some(201));
+    assert_eq!(bridge.ended(Duration::from_secs(30)).code(), Some(74), "{}", bridge.log_text());
+    assert!(bridge.log_text().contains("store.db-wal was removed"), "{}", bridge.log_text());
+    let kept = export(&dir.path().join("data"));
+    let first = flat(1, start())["deviceNumber"].clone();
+    assert!(seen(&kept).iter().any(|seen| seen.fact.subject == first), "{kept:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
