@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use look::{
-    Looking, admin_keys, ask_for_topics, look_at_admin_tokens, look_at_ages, look_at_bus, look_at_last_use,
-    look_at_tokens, note_last_use,
+    Looking, admin_keys, ask_for_topics, look_at_admin_tokens, look_at_ages, look_at_bus, look_at_disk,
+    look_at_last_use, look_at_tokens, note_last_use,
 };
 use reload::{Generation, Polls, Reloader};
 pub use start::StartError;
@@ -402,6 +402,7 @@ impl Bridge {
         look(Box::pin(ask_for_topics(Arc::clone(&bus), Arc::clone(&deliverer.lanes), self.topics)));
         look(Box::pin(look_at_bus(Arc::clone(&bus), Arc::clone(&deliverer.lanes), available)));
         look(Box::pin(look_at_ages(store.clone())));
+        look(Box::pin(look_at_disk(store.clone())));
         look(Box::pin(look_at_tokens(Arc::clone(&handle.reloader), hooks.clone())));
         look(Box::pin(look_at_admin_tokens(Arc::clone(&handle.reloader), self.access.clone())));
         look(Box::pin(look_at_last_use(Arc::clone(&handle.tokens))));
@@ -479,9 +480,10 @@ impl Bridge {
         let joined = tokio::task::spawn_blocking(move || {
             threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count()
         });
-        let panicked = timeout(FINISH, joined).await.map_or(1, |joined| joined.unwrap_or(1));
-        if panicked > 0 {
-            tracing::error!(threads = panicked, "app.threads_ended_badly");
+        match timeout(FINISH, joined).await.map(|joined| joined.unwrap_or(1)) {
+            Ok(0) => {}
+            Ok(panicked) => tracing::error!(threads = panicked, "app.threads_ended_badly"),
+            Err(_) => tracing::warn!("app.threads_cut"),
         }
         tracing::info!("app.stopped");
         ended

@@ -304,6 +304,7 @@ fn store(page: &mut Page, snapshot: &Snapshot, accounts: &[config::Account]) {
         ("well", StoreHealth::Well),
         ("full", StoreHealth::Full),
         ("failing", StoreHealth::Failing),
+        ("hanging", StoreHealth::Hanging),
         ("broken", StoreHealth::Broken),
     ];
     let states = states.map(|(state, health)| (OfHealth { state }, u64::from(store.health == health)));

@@ -28,17 +28,19 @@ mod tokens;
 mod unasked;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 use tokio::sync::{Semaphore, oneshot};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use utoipa_axum::router::OpenApiRouter;
@@ -63,6 +65,9 @@ use parked::Transfers;
 use problem::{Asked, Problem};
 use replays::Replays;
 use unasked::Takes;
+
+/// How long a look may take: pages end by time, and what is longer comes in pieces.
+const LOOK: Duration = Duration::from_secs(15);
 
 /// The configured accounts: others after a reload.
 pub type Accounts = Arc<ArcSwap<Vec<config::Account>>>;
@@ -266,12 +271,21 @@ async fn guard(State(state): State<AdminState>, mut request: Request, next: Next
     match state.inner.access.admits(&request) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
-            let mut answer = next.run(request).await;
+            let mut answer = in_time(request, next).await;
             answer.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
             answer
         }
         Err(denial) => denial.into_response(),
     }
+}
+
+/// A look is given up where the store does not answer; a change is seen through.
+async fn in_time(request: Request, next: Next) -> Response {
+    if request.method() != Method::GET {
+        return next.run(request).await;
+    }
+    let late = |_| Problem::unavailable("the store does not answer: see /readyz?verbose").into_response();
+    timeout(LOOK, next.run(request)).await.unwrap_or_else(late)
 }
 
 #[derive(serde::Deserialize)]

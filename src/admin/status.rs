@@ -69,7 +69,7 @@ fn store_refuses(snapshot: &Snapshot) -> bool {
             let (used, capacity) = (snapshot.bytes_for_bus(None), snapshot.capacity_for_bus());
             snapshot.store.refuses_for_bus && is_nearly_full(used, capacity)
         }
-        StoreHealth::Full | StoreHealth::Failing | StoreHealth::Broken => true,
+        StoreHealth::Full | StoreHealth::Failing | StoreHealth::Hanging | StoreHealth::Broken => true,
     }
 }
 
@@ -86,6 +86,12 @@ fn findings(snapshot: &Snapshot, accounts: &[Account]) -> Vec<Finding> {
         StoreHealth::Full => find("disk-full", "the disk is full: nothing can be parked".to_owned()),
         StoreHealth::Failing => {
             find("store-failing", "the store failed to write, and tries again".to_owned());
+        }
+        StoreHealth::Hanging => {
+            find(
+                "store-hanging",
+                "the disk under the store does not answer: nothing can be parked".to_owned(),
+            );
         }
         StoreHealth::Broken => {
             find("store-broken", "the store cannot be trusted: the process exits".to_owned());
@@ -171,6 +177,7 @@ mod tests {
         let open: Change = |s| s.breaker_open = true;
         let full: Change = |s| s.store.health = StoreHealth::Full;
         let failing: Change = |s| s.store.health = StoreHealth::Failing;
+        let hanging: Change = |s| s.store.health = StoreHealth::Hanging;
         let nearly: Change = |s| parked(s, 8_999);
         let refuses: Change = |s| s.store.refuses_for_bus = true;
         check(&[], None, &[]);
@@ -180,6 +187,7 @@ mod tests {
         check(&[nearly, refuses], None, &["store-nearly-full", "quota-nearly-spent"]);
         check(&[away, full], BOTH, &["disk-full", "bus-unavailable"]);
         check(&[open, failing], BOTH, &["store-failing", "breaker-open"]);
+        check(&[open, hanging], BOTH, &["store-hanging", "breaker-open"]);
         let found = ["bus-unavailable", "store-nearly-full", "quota-nearly-spent"];
         check(&[away, nearly], None, &found);
         check(&[away, nearly, refuses], BOTH, &found);

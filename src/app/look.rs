@@ -20,7 +20,7 @@ use crate::event::{AccountId, Text};
 use crate::intake::auth::{Key, Origin, TokenDigest};
 use crate::intake::tokens::Registry;
 use crate::intake::webhook::WebhookState;
-use crate::replay::Store;
+use crate::replay::{Store, StoreHealth};
 
 /// How often the bus's state is looked at for the pollers and for readiness.
 const LOOK: Duration = Duration::from_millis(200);
@@ -32,6 +32,8 @@ const READ_AGAIN: Duration = Duration::from_secs(5);
 const LAST_USE: Duration = Duration::from_secs(60);
 /// How long that may take: a stop waits for it.
 const LAST_USE_SAVED: Duration = Duration::from_secs(3);
+/// How often it is looked whether the store still comes to an end with what it does.
+const HANGING: Duration = Duration::from_secs(1);
 /// How often ages in the store are looked at.
 const AGES: Duration = Duration::from_secs(600);
 
@@ -198,6 +200,20 @@ pub(super) async fn look_at_bus(bus: Arc<Bus>, lanes: Arc<Lanes>, available: wat
         let is = reached && !lanes.is_breaker_open();
         available.send_if_modified(|was| std::mem::replace(was, is) != is);
         sleep(LOOK).await;
+    }
+}
+
+/// A disk that hangs fails nothing: nobody but who looks from outside can tell of it.
+pub(super) async fn look_at_disk(store: Store) {
+    let mut hangs = false;
+    loop {
+        sleep(HANGING).await;
+        let is = store.stats(crate::clock::now()).health == StoreHealth::Hanging;
+        match (std::mem::replace(&mut hangs, is), is) {
+            (false, true) => tracing::error!("store.hangs"),
+            (true, false) => tracing::info!("store.goes_on"),
+            (false, false) | (true, true) => {}
+        }
     }
 }
 

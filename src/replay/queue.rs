@@ -3,7 +3,7 @@
 //! delete finds its row. Neither side ever waits for the other's work: pushing is a lock and a push.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use rusqlite::Connection;
@@ -137,6 +137,8 @@ struct State {
     taken: u64,
     tasks: VecDeque<(u64, Task)>,
     phase: Phase,
+    /// Since when the store's thread is at work; none while it waits here.
+    at_work: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -233,6 +235,7 @@ impl Queue {
     /// Waits for something to do, or until `tick`.
     pub(super) fn wait(&self, tick: Instant, tasks: Tasks) {
         let mut state = self.state.lock();
+        state.at_work = None;
         loop {
             let wanted = tasks == Tasks::Wanted;
             let work = !state.parks.is_empty() || (wanted && !state.tasks.is_empty());
@@ -242,9 +245,17 @@ impl Queue {
                 Phase::Broken => true,
             };
             if work || ends || self.filled.wait_until(&mut state, tick).timed_out() {
+                state.at_work = Some(Instant::now());
                 return;
             }
         }
+    }
+
+    /// How long the store's thread has not come back for more; zero while it waits for it.
+    pub(super) fn at_work_for(&self) -> Duration {
+        let state = self.state.lock();
+        let at_work = state.at_work.filter(|_| state.phase != Phase::Broken);
+        at_work.map(|since| since.elapsed()).unwrap_or_default()
     }
 
     /// Lets nothing more in.
@@ -274,5 +285,28 @@ impl Queue {
     pub(super) fn drop_tasks(&self) {
         let tasks = std::mem::take(&mut self.state.lock().tasks);
         drop(tasks);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_tells_how_long_the_thread_has_been_at_work_and_of_none_while_it_waits() {
+        let queue = Queue::default();
+        assert_eq!(queue.at_work_for(), Duration::ZERO);
+        queue.wait(Instant::now(), Tasks::Wanted);
+        while queue.at_work_for().is_zero() {
+            std::thread::yield_now();
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| queue.wait(Instant::now() + Duration::from_secs(3_600), Tasks::Wanted));
+            while !queue.at_work_for().is_zero() {
+                std::thread::yield_now();
+            }
+            queue.close(Phase::Broken);
+        });
+        assert_eq!(queue.at_work_for(), Duration::ZERO, "nobody is at work any more");
     }
 }

@@ -2,12 +2,15 @@
 //! lanes that delivery needs.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::{Count, Entry, Kind, LaneKey, Seq};
 use crate::event::{AccountId, Millis};
 
 /// Rows that are named; beyond, they are only counted.
 const NAMED: usize = 100;
+/// What the store's thread does at once takes milliseconds: after so long the disk does not answer.
+const HANGS: Duration = Duration::from_secs(5);
 
 /// How many rows, and the numbers of the first of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,8 +49,20 @@ pub enum StoreHealth {
     Full,
     /// Writing failed lately; it tries again by itself.
     Failing,
+    /// What it does has not come to an end for seconds: the disk hangs.
+    Hanging,
     /// What is on disk cannot be trusted: the process must exit (74).
     Broken,
+}
+
+impl StoreHealth {
+    /// How it does by what its thread said last, and how long ago that went to work on what it is doing.
+    pub(super) fn now(self, at_work_for: Duration) -> Self {
+        match self {
+            Self::Well | Self::Full | Self::Failing if at_work_for >= HANGS => Self::Hanging,
+            Self::Well | Self::Full | Self::Failing | Self::Hanging | Self::Broken => self,
+        }
+    }
 }
 
 /// What the store held when it was opened.
@@ -123,4 +138,18 @@ pub struct StoreStats {
     pub damaged_entries: u64,
     /// How it does.
     pub health: StoreHealth,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_does_not_answer_is_no_store_that_is_well() {
+        let moment = HANGS / 2;
+        for said in [StoreHealth::Well, StoreHealth::Full, StoreHealth::Failing] {
+            assert_eq!((said.now(moment), said.now(HANGS)), (said, StoreHealth::Hanging));
+        }
+        assert_eq!(StoreHealth::Broken.now(HANGS), StoreHealth::Broken);
+    }
 }

@@ -536,7 +536,7 @@ impl Store {
             discarded: shared.discarded.load(Ordering::Relaxed),
             damaged: shared.damaged.load(Ordering::Relaxed),
             damaged_entries: shared.damaged_entries.load(Ordering::Relaxed),
-            health: *shared.health.borrow(),
+            health: shared.health.borrow().now(shared.queue.at_work_for()),
         }
     }
 

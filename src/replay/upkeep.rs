@@ -379,7 +379,7 @@ impl Writer {
                     }
                 }
             }
-            StoreHealth::Well | StoreHealth::Full | StoreHealth::Broken => {}
+            StoreHealth::Well | StoreHealth::Full | StoreHealth::Hanging | StoreHealth::Broken => {}
         }
     }
 
