@@ -260,6 +260,40 @@ async fn pages_that_repeat_are_not_taken_for_more_rows() {
     assert!(bench.position() > Some(T - MINUTE));
 }
 
+/// What a V3 host answers behind its only rows, which are half a page: how many rows each hand-over had in nine hours, of which one is
+/// a sweep's, and how many calls that were.
+async fn polls_in_nine_hours(behind: fn(i64) -> Reply) -> (Vec<usize>, usize) {
+    let stand = Stand::start(move |call| match call.what.as_str() {
+        "POST /jwts" => ok("a.b.c"),
+        _ => match call.number("page") {
+            0 => ok(array(0, 50)),
+            page => behind(page),
+        },
+    })
+    .await;
+    let entries = vec![cursor(&stand, "v3/positions", T - HOUR)];
+    let asked = Asked { account: "acme", v3: true, stand: &stand, feeds: vec![(Feed::Positions, 7_200)] };
+    let bench = Bench::with(&[asked], Bounds::default(), entries, true);
+    bench.pass(9 * 3_600, 60).await;
+    assert_eq!(bench.said(), "");
+    (bench.rows(), stand.calls_of("GET /positions").len())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_behind_a_page_that_is_not_full_comes_with_the_sweep_and_then_with_each_poll() {
+    let more = |page| ok(if page < 3 { array(page as usize * 50, 50) } else { "[]".to_owned() });
+    let (rows, calls) = polls_in_nine_hours(more).await;
+    // Four polls, the sweep, another poll.
+    assert_eq!((rows, calls), (vec![50; 4 + 3 + 3], 4 + 4 + 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_has_nothing_behind_a_page_that_is_not_full_is_asked_so_by_the_sweep_alone() {
+    for nothing in [|_| ok("[]"), |_| status(404), |_| ok(array(0, 50))] {
+        assert_eq!(polls_in_nine_hours(nothing).await, (vec![50; 4 + 1 + 1], 4 + 2 + 1));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_clock_that_is_ahead_takes_no_cursor_past_the_providers_time() {
     let date = || vec![("date", "Mon, 29 Dec 2025 12:00:00 GMT".to_owned())];

@@ -207,8 +207,12 @@ where
             let pause = match self.take(Side::Live, extent).await {
                 Ok(taken) => {
                     failures = 0;
+                    let before = plan.cursor().position;
                     let progress = plan.taken(extent, taken.rows, taken.sent_at, taken.size);
                     let cursor = self.stands_at(plan);
+                    if cursor.position < before {
+                        self.says_it_begins_anew();
+                    }
                     faults::point(Point::BeforeCursor);
                     if cursor != *saved && self.save(&cursor).await {
                         *saved = cursor;
@@ -374,6 +378,11 @@ where
     /// The pause after a failure.
     fn after(&self, trouble: &Trouble, failures: u32, halve: impl FnOnce() -> Halved) -> Duration {
         pause::after(trouble, failures, self.interval, self.spread, halve)
+    }
+
+    fn says_it_begins_anew(&self) {
+        let (account, api, feed) = (&self.name.account, self.name.api.as_str(), self.name.feed.as_str());
+        tracing::warn!(%account, api, feed, "feed.begins_anew");
     }
 
     async fn save(&self, cursor: &Cursor) -> bool {

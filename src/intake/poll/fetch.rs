@@ -1,4 +1,5 @@
-//! One extent of one feed, taken in full: all its pages fetched, each handed over and durable before the next is asked for.
+//! One extent of one feed, taken in full: all its pages fetched, each handed over and durable before the next is asked for. A page
+//! that is not full is the last, says the provider; sweeps, backfills and lists look behind it whether that still holds.
 //! `Ok` means that whoever asked may move a cursor over it. Neighbours: `feed` and backfills ask, `host` makes the calls.
 
 use std::sync::atomic::AtomicBool;
@@ -112,6 +113,7 @@ impl Fetch<'_> {
     {
         let mut taken = Taken::default();
         let mut before = Vec::new();
+        let mut behind_short = false;
         for number in 0..PAGES {
             // Where the bus went away meanwhile, the provider keeps the rest. The wait ends with the process at the latest.
             if !*self.bus_available.borrow() {
@@ -130,12 +132,24 @@ impl Fetch<'_> {
                 // What has begun is finished.
                 None => page.await,
             };
-            let Page { rows, sent_at, bytes, held } = page?;
+            let page = match page {
+                // As the provider says: there is no such page.
+                Err(_) if behind_short && !self.host.has_short_pages() => return Ok(taken),
+                page => page?,
+            };
+            let Page { rows, sent_at, bytes, held } = page;
             let count = rows.len();
-            let is_last = self.endpoint.page().is_none_or(|full| count < full);
+            let is_short = self.endpoint.page().is_none_or(|full| count < full);
+            let is_last = is_short && (count == 0 || !self.looks_behind_short(extent));
             if number > 0 && count > 0 && rows == before {
                 // Perhaps pages are not known here: what fits into one is taken by a shorter window.
+                if behind_short {
+                    return Ok(taken);
+                }
                 return Err(Fault::TooLarge("one page, and the pages repeat".to_owned()).into());
+            }
+            if behind_short && count > 0 {
+                self.found_short_pages();
             }
             taken.rows += count as u64;
             if number >= PAGES / 3 || bytes >= self.host.largest() / 3 {
@@ -166,8 +180,25 @@ impl Fetch<'_> {
             if is_last {
                 return Ok(taken);
             }
+            behind_short = is_short;
         }
         Err(Fault::TooLarge(format!("{PAGES} pages")).into())
+    }
+}
+
+impl Fetch<'_> {
+    /// Live windows do once something was found there: a call more for each of them would be half of what V3 allows.
+    fn looks_behind_short(&self, extent: Extent) -> bool {
+        let is_worth_a_call =
+            extent == Extent::Whole || self.class == Class::Rest || self.host.has_short_pages();
+        self.endpoint.page().is_some() && is_worth_a_call
+    }
+
+    fn found_short_pages(&self) {
+        if self.host.saw_short_pages() {
+            let (account, api, feed) = (self.account, self.api.as_str(), self.feed.as_str());
+            tracing::warn!(%account, api, feed, "feed.short_pages");
+        }
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Host {
     rest: tokio::sync::Mutex<()>,
     lines: Semaphore,
     rest_lines: Semaphore,
+    /// Whether it had rows behind a page that was not full: then its pages go on until one is empty.
+    short_pages: AtomicBool,
 }
 
 /// What opens it.
@@ -108,7 +110,19 @@ impl Host {
             rest: tokio::sync::Mutex::default(),
             lines: Semaphore::new(LINES),
             rest_lines: Semaphore::new(REST),
+            short_pages: AtomicBool::new(false),
         }
+    }
+
+    /// Whether a page that is not full says nothing about the next.
+    #[must_use]
+    pub fn has_short_pages(&self) -> bool {
+        self.short_pages.load(Ordering::Relaxed)
+    }
+
+    /// There were rows behind a page that was not full: whether that is news.
+    pub fn saw_short_pages(&self) -> bool {
+        !self.short_pages.swap(true, Ordering::Relaxed)
     }
 
     /// Whether its calls are slowed, because half of them or more failed.

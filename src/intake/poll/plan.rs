@@ -27,6 +27,9 @@ const QUARTER: i64 = 93 * 24 * HOUR - HOUR;
 
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR;
+/// A clock that is off by more is believed once a second answer says the same: so far back a feed would go.
+const FAR: i64 = 7 * DAY;
 
 /// The longest window that an endpoint takes; none where it has no window.
 #[must_use]
@@ -133,6 +136,8 @@ pub struct Live {
     until: Millis,
     /// Where it goes on, after a window that was cut short; none where the next window begins a round.
     rest: Option<Millis>,
+    /// Where a new feed would begin by the last answer, where that is far from what our clock says.
+    far_begin: Option<Millis>,
 }
 
 impl Live {
@@ -140,7 +145,14 @@ impl Live {
     #[must_use]
     pub fn new(endpoint: Endpoint, cursor: Cursor) -> Self {
         let longest = longest(endpoint);
-        Self { longest, span: longest.unwrap_or_default(), cursor, until: Millis(0), rest: None }
+        Self {
+            longest,
+            span: longest.unwrap_or_default(),
+            cursor,
+            until: Millis(0),
+            rest: None,
+            far_begin: None,
+        }
     }
 
     /// What is to be kept: all but `swept`, which is the sweep's.
@@ -204,8 +216,15 @@ impl Live {
         self.span = next_span(self.span, longest, size);
         if std::mem::take(&mut self.cursor.begun)
             && let Some(begin) = sent_at.map(|at| Millis(at.0.saturating_sub(SETTLE + SWEEP)))
-            && self.cursor.position > Some(Millis(begin.0.saturating_add(OVERLAP)))
+            && let Some(ahead) = self.cursor.position.map(|at| at.0.saturating_sub(begin.0))
+            && ahead > OVERLAP
         {
+            let before = self.far_begin.replace(begin);
+            if ahead > FAR && before.is_none_or(|before| begin <= before || begin.0 - before.0 > DAY) {
+                // One of the two clocks is absurd, and which is not known: the next answer's is to agree.
+                self.cursor.begun = true;
+                return Progress::UpToDate;
+            }
             // Our clock was ahead when the feed began, by days perhaps: it begins where it would have.
             self.move_to(begin);
             return Progress::Behind;
@@ -253,7 +272,6 @@ mod tests {
     use super::*;
 
     const T: i64 = 1_767_009_600_000;
-    const DAY: i64 = 24 * HOUR;
 
     fn cursor(position: i64) -> Cursor {
         Cursor { position: Some(Millis(position)), ..Cursor::default() }
@@ -341,6 +359,25 @@ mod tests {
         live.taken(next, 1, Some(Millis(T + 9 * DAY)), Size::Small);
         assert_eq!(window(next).from.0, T - SETTLE - SWEEP - OVERLAP);
         assert_eq!(live.cursor().position, Some(Millis(T + 9 * DAY - SETTLE)));
+    }
+
+    #[test]
+    fn a_date_that_is_far_from_our_clock_moves_a_new_feed_only_where_two_answers_agree() {
+        let begins = |dates: &[i64]| {
+            let mut live = Live::new(Endpoint::V2Trips, Cursor::default());
+            for date in dates {
+                let next = live.next(Millis(T));
+                live.taken(next, 1, Some(Millis(*date)), Size::Small);
+            }
+            live.cursor().position.unwrap().0
+        };
+        let of = |date: i64| date - SETTLE - SWEEP;
+        assert_eq!(begins(&[T - 8 * DAY]), of(T), "it is doubted");
+        assert_eq!(begins(&[0, T]), T - SETTLE, "it was an odd one");
+        assert_eq!(begins(&[0, 0, 0]), of(T), "a clock that stands agrees with nobody");
+        assert_eq!(begins(&[0, T - 8 * DAY]), of(T), "neither do two that are years apart");
+        assert_eq!(begins(&[T - 8 * DAY, T - 8 * DAY + MINUTE]), of(T - 8 * DAY + MINUTE));
+        assert_eq!(begins(&[T - 2 * DAY]), of(T - 2 * DAY), "days may be ours");
     }
 
     #[test]
