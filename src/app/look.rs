@@ -208,7 +208,7 @@ pub(super) async fn look_at_disk(store: Store) {
     let mut hangs = false;
     loop {
         sleep(HANGING).await;
-        let is = store.stats(crate::clock::now()).health == StoreHealth::Hanging;
+        let is = store.health_now() == StoreHealth::Hanging;
         match (std::mem::replace(&mut hangs, is), is) {
             (false, true) => tracing::error!("store.hangs"),
             (true, false) => tracing::info!("store.goes_on"),

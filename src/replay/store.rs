@@ -506,7 +506,13 @@ impl Store {
         received_at < self.shared.limits.cutoff(now)
     }
 
-    /// How it does, now and from now on.
+    /// How it does now, as one sees it from outside: its thread cannot say that it hangs.
+    #[must_use]
+    pub fn health_now(&self) -> StoreHealth {
+        self.shared.health.borrow().now(self.shared.queue.at_work_for())
+    }
+
+    /// What its thread says of how it does, now and from now on.
     #[must_use]
     pub fn health(&self) -> watch::Receiver<StoreHealth> {
         self.shared.health.subscribe()
@@ -536,7 +542,7 @@ impl Store {
             discarded: shared.discarded.load(Ordering::Relaxed),
             damaged: shared.damaged.load(Ordering::Relaxed),
             damaged_entries: shared.damaged_entries.load(Ordering::Relaxed),
-            health: shared.health.borrow().now(shared.queue.at_work_for()),
+            health: self.health_now(),
         }
     }
 

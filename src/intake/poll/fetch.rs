@@ -184,9 +184,7 @@ impl Fetch<'_> {
         }
         Err(Fault::TooLarge(format!("{PAGES} pages")).into())
     }
-}
 
-impl Fetch<'_> {
     /// Live windows do once something was found there: a call more for each of them would be half of what V3 allows.
     fn looks_behind_short(&self, extent: Extent) -> bool {
         let is_worth_a_call =
