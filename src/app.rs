@@ -167,7 +167,7 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
     if let Some(account) = config.accounts.iter().find(|account| recovered.moved_out.contains(&account.id)) {
         return Err(StartError::MovedOut(account.id.clone()));
     }
-    let (dedup, seen) = Dedup::open(data_dir.path(), &config.dedup, clock::now)?;
+    let (dedup, seen) = Dedup::open(data_dir.path(), &config.dedup, recovered.era.clone(), clock::now)?;
     let bus = Arc::new(Bus::open(&config.bus, data_dir.path())?);
 
     let seen_stops = CancellationToken::new();

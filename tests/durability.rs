@@ -8,6 +8,8 @@ mod bridge;
 mod checker;
 #[path = "support/fleet.rs"]
 mod fleet;
+#[path = "support/metrics.rs"]
+mod metrics;
 #[path = "support/ports.rs"]
 mod ports;
 

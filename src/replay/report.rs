@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Count, Entry, Kind, LaneKey, Seq};
+use super::{Count, Entry, Era, Kind, LaneKey, Seq};
 use crate::event::{AccountId, Millis};
 
 /// Rows that are named; beyond, they are only counted.
@@ -70,6 +70,8 @@ impl StoreHealth {
 pub struct Recovered {
     /// The sequence number that is given next.
     pub next_seq: Seq,
+    /// Which opening of the store this is, and whether a copy has been begun since.
+    pub era: Era,
     /// The lanes with rows that wait for the bus, oldest head first. Nothing is provisional any more.
     pub lanes: Vec<RecoveredLane>,
     /// Cursors of pollers.

@@ -274,6 +274,13 @@ pub(super) fn next_run(conn: &Connection) -> rusqlite::Result<i64> {
     })
 }
 
+/// Another [`Era`](super::Era) begins. The name is made when it is first asked for: an older version leaves it as it is.
+pub(super) fn next_era(conn: &Connection) -> rusqlite::Result<u64> {
+    let sql = "INSERT INTO meta (name, value) VALUES ('era', 1)
+               ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value";
+    conn.query_row(sql, [], |row| row.get(0))
+}
+
 /// The sequence number that was never given.
 pub(super) fn next_seq(conn: &Connection) -> rusqlite::Result<u64> {
     let next: i64 = conn.query_row(

@@ -16,7 +16,7 @@ use super::error::Trouble;
 use super::queue::{Phase, Queue, Task};
 use super::tally::{Ledger, Population, Quotas};
 use super::{
-    Act, Acts, AskError, Change, Count, DamagedEntry, DataDir, Discarded, Entry, Filter, Kept, LaneRows,
+    Act, Acts, AskError, Change, Count, DamagedEntry, DataDir, Discarded, Entry, Era, Filter, Kept, LaneRows,
     Listed, Original, Page, Parked, Reason, Recorded, Recovered, Routing, Seq, Still, StoreError,
     StoreHealth, StoreLimits, StoreStats, Stored, Table, WaitsFor, Writer, audit, entries, listing, rows,
     staged,
@@ -58,6 +58,7 @@ pub(super) struct Shared {
     pub(super) limits: StoreLimits,
     quotas: ArcSwap<HashMap<AccountId, u64>>,
     pub(super) next_seq: AtomicU64,
+    pub(super) era: Era,
     pub(super) health: watch::Sender<StoreHealth>,
     pub(super) commits: AtomicU64,
     pub(super) file_bytes: AtomicU64,
@@ -73,14 +74,15 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(limits: StoreLimits, ledger: Ledger, next_seq: u64) -> Self {
+    pub(super) fn new(limits: StoreLimits, ledger: Ledger, recovered: &Recovered) -> Self {
         let quotas = ArcSwap::from_pointee(limits.parked.clone());
         Self {
             queue: Queue::default(),
             quotas,
             ledger: Mutex::new(ledger),
             limits,
-            next_seq: AtomicU64::new(next_seq),
+            next_seq: AtomicU64::new(recovered.next_seq.0),
+            era: recovered.era.clone(),
             health: watch::Sender::new(StoreHealth::Well),
             commits: AtomicU64::new(0),
             file_bytes: AtomicU64::new(0),

@@ -21,7 +21,7 @@ use super::store::Shared;
 use super::tally::{Delta, Ledger};
 use super::upkeep::Upkeep;
 use super::{
-    AskError, DataDir, Discarded, Filter, Gone, Kind, ParkError, Parked, Recovered, Routing, Seq, Still,
+    AskError, DataDir, Discarded, Era, Filter, Gone, Kind, ParkError, Parked, Recovered, Routing, Seq, Still,
     StoreError, StoreHealth, StoreLimits, Table, Why, listing, log, mend, moving, rows, schema, staged,
 };
 use crate::clock;
@@ -121,7 +121,7 @@ impl Writer {
     }
 
     fn read(conn: &mut Connection, routing: Option<&Routing>) -> rusqlite::Result<(Ledger, i64, Recovered)> {
-        let run = schema::next_run(conn)?;
+        let (run, era) = (schema::next_run(conn)?, schema::next_era(conn)?);
         let mut damaged_entries = 0;
         let mut mended =
             |conn: &mut Connection, table| mend::read(conn, table, clock::now(), &mut damaged_entries);
@@ -132,6 +132,7 @@ impl Writer {
         let ledger = Ledger::read(conn)?;
         let recovered = Recovered {
             next_seq: Seq(schema::next_seq(conn)?),
+            era: Era::of(era),
             lanes: rows::lanes(conn)?,
             cursors: mended(conn, Table::Cursors)?,
             directory: mended(conn, Table::Directory)?,
@@ -148,7 +149,7 @@ impl Writer {
 
     fn assemble(dir: &DataDir, limits: StoreLimits, reserve: Reserve, opened: Opened) -> (Self, Recovered) {
         let Opened { conn, file, log, ledger, run, recovered } = opened;
-        let shared = Arc::new(Shared::new(limits, ledger, recovered.next_seq.0));
+        let shared = Arc::new(Shared::new(limits, ledger, &recovered));
         shared.damaged_entries.store(recovered.damaged_entries, Ordering::Relaxed);
         let writer = Self {
             conn,
@@ -448,7 +449,12 @@ impl Writer {
         let held = match moved {
             Ok((true, bytes)) => {
                 let held = self.holding.hold(&self.path, bytes);
-                held.map_err(|error| AskError::Failing(format!("its file cannot be read: {error}")))
+                let unreadable = |error| AskError::Failing(format!("its file cannot be read: {error}"));
+                held.map_err(unreadable).and_then(|still| {
+                    // In the log: the copy does not have it.
+                    self.shared.era.begins(schema::next_era(&self.conn).map_err(|e| AskError::from(&e))?);
+                    Ok(still)
+                })
             }
             Ok((false, _)) => Err(AskError::Failing("its log could not be moved into its file".to_owned())),
             Err(error) => {

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::bridge::{Bridge, TOKEN, acme};
 use crate::fleet::{client, flat, imei, start};
-use crate::support::{away, discard_all, drained, export, fleetbus, local, metric, published};
+use crate::metrics::metric;
+use crate::support::{away, discard_all, drained, export, fleetbus, local, published};
 
 const STEPS: i64 = 10;
 const VEHICLES: usize = 3;
@@ -84,7 +85,7 @@ async fn a_bit_that_turned_in_a_parked_payload_costs_its_event_alone_and_is_said
             seen.iter().filter(|event| event.subject == subject).map(|event| event.id.clone()).collect();
         assert_eq!(there, parked, "vehicle {vehicle}: each once, in order");
     }
-    assert_eq!(metric(&bridge, "fleetbus_parked_damaged_total").await, 1.0);
+    assert_eq!(metric(&bridge.admin, "fleetbus_parked_damaged_total").await, 1);
     let log = bridge.log_text();
     let line = log.lines().find(|line| line.contains("\"message\":\"parked.damaged\"")).expect("it is said");
     let line: Value = serde_json::from_str(line).unwrap();
@@ -166,7 +167,7 @@ async fn a_bit_that_turned_in_a_webhooks_token_is_said_and_the_token_opens_still
     let body = flat(1, start());
     let answer = client().post(url).bearer_auth(token).json(&body).send().await.unwrap();
     assert_eq!(answer.status(), 201);
-    assert_eq!(metric(&bridge, "fleetbus_store_entries_damaged_total").await, 1.0);
+    assert_eq!(metric(&bridge.admin, "fleetbus_store_entries_damaged_total").await, 1);
     let log = bridge.log_text();
     let line = log.lines().find(|line| line.contains("\"message\":\"store.entry_damaged\"")).expect("said");
     let line: Value = serde_json::from_str(line).unwrap();

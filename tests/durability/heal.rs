@@ -10,8 +10,9 @@ use tokio::task::JoinSet;
 
 use crate::bridge::{Bridge, TOKEN, acme, configure};
 use crate::fleet::imei;
+use crate::metrics::metric;
 use crate::ports::free_port;
-use crate::support::{away, drained, export, local, metric, published, until};
+use crate::support::{away, drained, export, local, published, until};
 
 /// A simulated provider, which pushes and is polled. Killed when dropped.
 struct Provider(Child);
@@ -199,7 +200,7 @@ async fn what_was_evicted_is_said_and_the_poller_brings_it_again_while_what_wait
         lines.map(|line| serde_json::from_str::<Value>(line).unwrap()["seq"].as_u64().unwrap()).collect()
     };
     drained(&bridge, waiting.len()).await;
-    let evicted = metric(&bridge, "fleetbus_parked_lost_total{how=\"evicted\"}").await as usize;
+    let evicted = metric(&bridge.admin, "fleetbus_parked_lost_total{how=\"evicted\"}").await;
     assert!((1..set_aside.len()).contains(&evicted), "{evicted} of {}", set_aside.len());
     let oldest: Vec<u64> = set_aside[..evicted].iter().map(|row| row["seq"].as_u64().unwrap()).collect();
     // A few are named at once, the others only counted.
@@ -234,7 +235,7 @@ async fn what_was_evicted_is_said_and_the_poller_brings_it_again_while_what_wait
         assert_eq!(seen.iter().filter(|seen| *seen == id).count(), 1, "what was evicted is published once");
     }
     assert!(seen.iter().all(|id| !kept.contains(id)), "what is still kept is still known");
-    assert_eq!(metric(&bridge, "fleetbus_parked_lost_total{how=\"expired\"}").await, 0.0);
+    assert_eq!(metric(&bridge.admin, "fleetbus_parked_lost_total{how=\"expired\"}").await, 0);
     assert!(bridge.stop().success());
     let left: HashSet<String> =
         export(&data).iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect();

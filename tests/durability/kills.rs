@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::bridge::Bridge;
 use crate::checker::check;
+use crate::fleet::start;
 use crate::support::{Driving, away, export, fleetbus, seen};
 
 fn is_sound(data: &Path) {
@@ -70,6 +71,30 @@ async fn a_running_bridge_is_copied_and_its_copy_has_all_that_was_answered_befor
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report = check(&ledger.sent, &ledger.answered, &seen(&export(copy.path())));
     assert!(report.holds() && report.distinct == 16 * 40, "{report}");
+}
+
+/// As somebody does in a hurry, who puts the backup in the place of the store and leaves all else where it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_parked_after_a_backup_may_come_again_once_that_is_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, data) = (away(dir.path(), ""), dir.path().join("data"));
+    let (bridge, from) = (Bridge::start(&config), start());
+    Driving::begin_at(&bridge, 4, 10, from).end().await;
+    let backup = dir.path().join("backup.db");
+    let output = fleetbus(&["store", "backup", &backup.display().to_string(), "--admin", &bridge.admin]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Driving::begin_at(&bridge, 8, 10, from).end().await;
+    assert!(bridge.stop().success());
+    assert_eq!(export(&data).len(), 80);
+
+    std::fs::rename(&backup, data.join("store.db")).unwrap();
+    assert!(data.join("seen.db").exists());
+    let bridge = Bridge::start(&config);
+    assert!(bridge.log_text().contains("dedup.store_is_older"), "{}", bridge.log_text());
+    let ledger = Driving::begin_at(&bridge, 8, 10, from).end().await;
+    assert!(bridge.stop().success());
+    let report = check(&ledger.sent, &ledger.answered, &seen(&export(&data)));
+    assert!(report.holds() && report.distinct == 80, "{report}");
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::bridge::Bridge;
-use crate::support::{drained, export, local, metric};
+use crate::metrics::metric;
+use crate::support::{drained, export, local};
 
 const ACCOUNTS: &str = "accounts:
   - { id: acme, provider: linxup, webhook: { token: { env: TEST_TOKEN } } }
@@ -56,7 +57,7 @@ async fn what_an_older_version_parked_is_delivered_once_each_and_in_its_order() 
             seen.entry((event.topic, event.account, event.subject)).or_default().push(event.id);
         }
         assert_eq!(seen, waiting, "{}", store.display());
-        assert_eq!(metric(&bridge, "fleetbus_parked_damaged_total").await, 0.0);
+        assert_eq!(metric(&bridge.admin, "fleetbus_parked_damaged_total").await, 0);
         assert!(bridge.stop().success());
         let left = export(&data);
         let unfit = parked.iter().filter(|row| row["reason"] == "unfit");

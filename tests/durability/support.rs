@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::bridge::{Bridge, acme, configure};
 use crate::checker::{Fact, Seen};
 use crate::fleet::{Ledger, client, drive, start};
+use crate::metrics::metric;
 
 /// A configuration whose bus is never there.
 pub(crate) fn away(dir: &Path, rest: &str) -> PathBuf {
@@ -57,21 +58,13 @@ pub(crate) async fn drained(bridge: &Bridge, events: usize) -> Vec<Published> {
     let begun = Instant::now();
     loop {
         let seen = published(bridge).await;
-        if seen.len() >= events && metric(bridge, "fleetbus_events_behind").await == 0.0 {
+        if seen.len() >= events && metric(&bridge.admin, "fleetbus_events_behind").await == 0 {
             return seen;
         }
         let log = bridge.log_text();
         assert!(begun.elapsed() < Duration::from_secs(120), "{} of {events}; log:\n{log}", seen.len());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-}
-
-/// What a metric says; `name` with its labels, where it has some.
-pub(crate) async fn metric(bridge: &Bridge, name: &str) -> f64 {
-    let url = format!("{}/metrics", bridge.admin);
-    let page = client().get(url).send().await.expect("an answer").text().await.expect("text");
-    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name}")).parse().expect("a number")
 }
 
 /// The command line.
@@ -108,18 +101,17 @@ pub(crate) struct Driving {
 
 impl Driving {
     pub(crate) fn begin(bridge: &Bridge, vehicles: usize, positions: usize) -> Self {
+        Self::begin_at(bridge, vehicles, positions, start())
+    }
+
+    /// The same facts as others that began then.
+    pub(crate) fn begin_at(bridge: &Bridge, vehicles: usize, positions: usize, from: i64) -> Self {
         let address = Arc::new(Mutex::new(bridge.webhook.clone()));
         let ledger = Arc::new(Mutex::new(Ledger::default()));
         let mut fleet = tokio::task::JoinSet::new();
         for vehicle in 0..vehicles {
-            fleet.spawn(drive(
-                client(),
-                Arc::clone(&address),
-                Arc::clone(&ledger),
-                vehicle,
-                positions,
-                start(),
-            ));
+            let (address, ledger) = (Arc::clone(&address), Arc::clone(&ledger));
+            fleet.spawn(drive(client(), address, ledger, vehicle, positions, from));
         }
         Self { address, ledger, fleet }
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use fleetbus::replay::{Filter, Salvage, Still, check_copy};
+use fleetbus::replay::{DataDir, Filter, Salvage, Still, Store, check_copy};
 
 use crate::support::{Running, lane, limits, park, parked};
 
@@ -64,4 +64,21 @@ async fn a_store_that_stops_or_is_copied_again_cuts_the_copy() {
     let dir = running.stop();
     assert!(second.read(0, 100).is_err());
     assert!(check_copy(&dir.path().join("store.db")).is_sound());
+}
+
+#[tokio::test]
+async fn a_copy_that_is_opened_is_of_no_later_era_than_what_was_parked_after_it() {
+    let (running, recovered) = Running::open(tempfile::tempdir().unwrap(), limits(), None).await;
+    let still = running.store.hold_still().await.unwrap();
+    let restored = tempfile::tempdir().unwrap();
+    copy(&still, &restored.path().join("store.db"));
+    drop(still);
+    let after = recovered.era.now();
+    let dir = running.stop();
+    let era = |path: std::path::PathBuf| async move {
+        let dir = DataDir::lock(&path).await.unwrap();
+        Store::open(&dir, limits(), None).unwrap().2.era.now()
+    };
+    assert!(era(restored.path().to_owned()).await <= after, "a restored copy");
+    assert!(era(dir.path().to_owned()).await > after, "the next start");
 }

@@ -29,6 +29,9 @@ const REACH: &str = "
         PRIMARY KEY (account, type)) STRICT, WITHOUT ROWID;
 ";
 
+/// The store's era in which it was open last. No layout of its own: an older version goes on without it.
+const ERA: &str = "CREATE TABLE IF NOT EXISTS era (only INTEGER PRIMARY KEY CHECK (only = 0), number INTEGER NOT NULL) STRICT;";
+
 /// Without a file of shared memory, which a full disk has no room for; the page cache is 16 MiB; no commit waits for the disk; the log
 /// is cut back after a checkpoint.
 const SETTINGS: &str = "
@@ -106,6 +109,7 @@ impl File {
             connection
                 .execute_batch(&format!("BEGIN; {missing} PRAGMA user_version = {VERSION}; COMMIT;"))?;
         }
+        connection.execute_batch(ERA)?;
         let tail = read_tail(&connection)?;
         let runs = read_runs(&connection)?;
         let changed = runs.iter().filter(|(_, runs)| alike(runs).is_some());
@@ -120,6 +124,26 @@ impl File {
             runs: BTreeMap::new(),
             changed: BTreeSet::new(),
         })
+    }
+
+    /// The era of the store in which it was open last; none where no version has said so.
+    pub fn era(&self) -> rusqlite::Result<Option<u64>> {
+        self.connection.query_row("SELECT number FROM era", [], |row| row.get(0)).optional()
+    }
+
+    /// It is open in this era of the store.
+    pub fn write_era(&self, number: u64) -> rusqlite::Result<()> {
+        let sql = "INSERT OR REPLACE INTO era (only, number) VALUES (0, ?1)";
+        self.connection.execute(sql, [number]).map(|_| ())
+    }
+
+    /// Forgets all that it holds.
+    pub fn empty(&mut self) -> rusqlite::Result<()> {
+        let all = "DELETE FROM journal; DELETE FROM piece; DELETE FROM forgotten; DELETE FROM reach;";
+        self.connection.execute_batch(&format!("BEGIN; {all} COMMIT;"))?;
+        self.runs.clear();
+        self.changed.clear();
+        Ok(())
     }
 
     /// Writes one row of the journal.

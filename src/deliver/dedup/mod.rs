@@ -37,6 +37,7 @@ use crate::config;
 use crate::deliver::points::point;
 use crate::event::ids::Ids;
 use crate::event::{AccountId, EventType, Millis, Text};
+use crate::replay::Era;
 use claims::{Claim, Claims};
 use front::{Front, Newness};
 use reach::Reach;
@@ -201,17 +202,19 @@ impl Drop for Reservation {
 }
 
 impl Dedup {
-    /// Opens `seen.db` in `dir`; a broken one is set aside, and a new one begun. The worker runs on a thread of its own.
+    /// Opens `seen.db` in `dir`; a broken one is set aside, and a new one begun. Where the store is older than it, it is emptied: what was
+    /// parked since is lost with the newer store, and may come again. The worker runs on a thread of its own.
     ///
     /// # Errors
     /// Where it is not broken and cannot be opened, or where not even a new one can be made.
     pub fn open(
         dir: &Path,
         horizons: &config::Dedup,
+        era: Era,
         clock: impl Fn() -> Millis + Send + Sync + 'static,
     ) -> Result<(Arc<Self>, Worker), OpenError> {
         let clock: Clock = Arc::new(clock);
-        let mut opened = worker::open(dir, horizons.clone(), Arc::clone(&clock))?;
+        let mut opened = worker::open(dir, horizons.clone(), era, Arc::clone(&clock))?;
         let mut front = Front::new(horizons.memory);
         let stored: Vec<Bucket> = opened.buckets.iter().chain(opened.tail.buckets()).cloned().collect();
         let reaches = opened.tail.reaches(&stored, clock());

@@ -17,6 +17,7 @@ use super::tail::{Bucket, HOUR_MS, Short, Tail};
 use super::{Clock, Dedup, horizon_ms};
 use crate::config;
 use crate::event::{AccountId, EventType};
+use crate::replay::Era;
 
 /// Look-ups that may wait.
 const QUEUE: usize = 4_096;
@@ -94,11 +95,13 @@ pub struct Idle {
     path: PathBuf,
     questions: Receiver<Lookup>,
     horizons: config::Dedup,
+    /// The store's, and the one that the file knows; none where it has not been written yet.
+    era: (Era, Option<u64>),
     clock: Clock,
 }
 
-/// Opens the file, or begins a new one where it is broken.
-pub fn open(dir: &Path, horizons: config::Dedup, clock: Clock) -> Result<Opened, OpenError> {
+/// Opens the file, or begins a new one where it is broken, and an empty one where the store is older.
+pub fn open(dir: &Path, horizons: config::Dedup, era: Era, clock: Clock) -> Result<Opened, OpenError> {
     let path = dir.join("seen.db");
     let opened = File::open(&path).or_else(|error| {
         if error.is_broken() {
@@ -109,10 +112,24 @@ pub fn open(dir: &Path, horizons: config::Dedup, clock: Clock) -> Result<Opened,
             Err(error)
         }
     });
+    let opened = opened.and_then(|(mut file, mut tail)| {
+        // It has been open in this era, or in a later one: then the store is a backup, or another one.
+        if file.era()?.is_some_and(|seen| seen >= era.now()) {
+            tracing::warn!("dedup.store_is_older");
+            file.empty()?;
+            tail = Tail::default();
+        }
+        Ok((file, tail))
+    });
     let (file, tail) = opened.map_err(|source| OpenError { dir: dir.display().to_string(), source })?;
     let (look_ups, questions) = sync_channel(QUEUE);
     let buckets = file.buckets().cloned().collect();
-    Ok(Opened { buckets, tail, look_ups, idle: Idle { file, path, questions, horizons, clock } })
+    Ok(Opened {
+        buckets,
+        tail,
+        look_ups,
+        idle: Idle { file, path, questions, horizons, era: (era, None), clock },
+    })
 }
 
 impl Idle {
@@ -249,6 +266,17 @@ impl Worker {
     /// Writes what was remembered and forgotten since the last time.
     pub(super) fn write(&mut self) {
         self.write_at = Instant::now() + COMMIT;
+        // Before any id that was learnt in it.
+        let era = self.idle.era.0.now();
+        if self.idle.era.1 != Some(era) {
+            match self.idle.file.write_era(era) {
+                Ok(()) => self.idle.era.1 = Some(era),
+                Err(error) => {
+                    self.write_at = Instant::now() + PAUSE;
+                    return self.failed("write", &error);
+                }
+            }
+        }
         let unwritten = self.dedup.tail.lock().unwritten();
         if unwritten.is_empty() {
             return;
@@ -367,6 +395,7 @@ impl Worker {
             Ok((file, _)) => self.idle.file = file,
             Err(error) => self.trouble.tell("begin anew", &error),
         }
+        self.idle.era.1 = None;
         self.folding_up_to = 0;
         self.merging = None;
         self.write_at = Instant::now();

@@ -50,9 +50,9 @@ impl Ground {
         let dir = tempfile::tempdir().unwrap();
         let data_dir = DataDir::lock(dir.path()).await.unwrap();
         let limits = StoreLimits { parked_default: parked, reserve: 4_096, ..StoreLimits::default() };
-        let (store, writer, _) = Store::open(&data_dir, limits, None).unwrap();
+        let (store, writer, recovered) = Store::open(&data_dir, limits, None).unwrap();
         let horizons = config::Dedup { positions: HOUR, others: HOUR, memory: 1 << 20 };
-        let (dedup, seen) = Dedup::open(dir.path(), &horizons, clock::now).unwrap();
+        let (dedup, seen) = Dedup::open(dir.path(), &horizons, recovered.era, clock::now).unwrap();
         let stops = CancellationToken::new();
         let stop = stops.clone();
         let seen = Some(std::thread::spawn(move || seen.run(|| stop.is_cancelled())));

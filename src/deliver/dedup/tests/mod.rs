@@ -8,7 +8,7 @@ mod schedules;
 
 use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicI64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::task::{Context, Poll};
 
 use futures_util::task::noop_waker;
@@ -161,9 +161,16 @@ impl Stepped {
     }
 }
 
+/// As a store's starts do: each is of a later era.
 fn open(dir: &Path, now: &Arc<AtomicI64>) -> (Arc<Dedup>, Worker) {
+    static ERAS: AtomicU64 = AtomicU64::new(1);
+    open_in(dir, now, &Era::of(ERAS.fetch_add(1, Ordering::Relaxed)))
+}
+
+fn open_in(dir: &Path, now: &Arc<AtomicI64>, era: &Era) -> (Arc<Dedup>, Worker) {
     let now = Arc::clone(now);
-    Dedup::open(dir, &horizons(), move || Millis(now.load(Ordering::Relaxed))).expect("opens")
+    let clock = move || Millis(now.load(Ordering::Relaxed));
+    Dedup::open(dir, &horizons(), era.clone(), clock).expect("opens")
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -459,7 +466,7 @@ fn what_is_no_database_is_set_aside() {
 fn what_is_not_broken_is_not_set_aside() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("seen.db");
-    let refused = || match Dedup::open(dir.path(), &horizons(), || Millis(NOW)) {
+    let refused = || match Dedup::open(dir.path(), &horizons(), Era::of(1), || Millis(NOW)) {
         Ok(_) => panic!("it opens"),
         Err(error) => std::error::Error::source(&error).expect("a reason").to_string(),
     };

@@ -48,6 +48,33 @@ fn what_a_fold_took_along_and_no_journal_has_is_known_after_a_kill() {
 }
 
 #[test]
+fn of_a_store_that_is_older_nothing_is_known_that_may_have_been_parked_in_it() {
+    let mut stepped = Stepped::new();
+    let start = |stepped: &mut Stepped, era| {
+        (stepped.dedup, stepped.worker) = open(tempfile::tempdir().expect("a folder").path(), &stepped.now);
+        (stepped.dedup, stepped.worker) = open_in(stepped.dir.path(), &stepped.now, &Era::of(era));
+        stepped.worker.write();
+    };
+    start(&mut stepped, 7);
+    for (minute, fold) in [(-9, true), (-5, false)] {
+        stepped.remember(fix(1, minute));
+        stepped.worker.write();
+        if fold {
+            stepped.worker.fold();
+        }
+    }
+    start(&mut stepped, 8);
+    assert!(stepped.is_known(fix(1, -9)) && stepped.is_known(fix(1, -5)), "the next start");
+    // A backup that was made in the era before, and opened.
+    start(&mut stepped, 8);
+    assert!(!stepped.is_known(fix(1, -9)) && !stepped.is_known(fix(1, -5)));
+    stepped.remember(fix(1, -7));
+    stepped.worker.write();
+    start(&mut stepped, 9);
+    assert!(stepped.is_known(fix(1, -7)), "of the restored one, what came since is known");
+}
+
+#[test]
 fn of_a_file_of_the_first_layout_every_hour_is_looked_up_and_what_comes_is_known_after_the_next_start() {
     let mut stepped = Stepped::new();
     stepped.remember(fix(1, -5));
