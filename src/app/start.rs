@@ -1,5 +1,9 @@
 //! Why a bridge could not be started, how the process ends then, and what helps.
 
+use std::io;
+
+use rustix::io::Errno;
+
 use crate::bus;
 use crate::cli::Exit;
 use crate::config::SecretError;
@@ -43,7 +47,7 @@ pub enum StartError {
     Poll(#[from] reqwest::Error),
     /// A thread.
     #[error("a thread cannot be started")]
-    Thread(#[source] std::io::Error),
+    Thread(#[source] io::Error),
 }
 
 impl StartError {
@@ -67,8 +71,16 @@ impl StartError {
 
     /// What to do, where the error itself does not say it.
     #[must_use]
-    pub const fn advice(&self) -> Option<&'static str> {
+    pub fn advice(&self) -> Option<&'static str> {
         match self {
+            Self::DataDir(LockError::Unwritable { source, .. })
+            | Self::Store(StoreError::Unwritable { source, .. } | StoreError::Unreadable { source, .. })
+                if is_out_of_files(source) =>
+            {
+                Some(
+                    "let the process open more files: its limit is that of `ulimit -n`, LimitNOFILE= or nofile",
+                )
+            }
             Self::DataDir(LockError::Held { .. }) => {
                 Some("stop that process, or give this one a data_dir and ports of its own")
             }
@@ -96,5 +108,24 @@ impl StartError {
             | Self::Poll(_)
             | Self::Thread(_) => None,
         }
+    }
+}
+
+/// Whether the process, or the machine, may not open another file.
+fn is_out_of_files(error: &io::Error) -> bool {
+    [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error).map(Some).contains(&error.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_open_no_more_files_is_told_so_and_not_to_change_rights() {
+        let advice = |source: io::Error| {
+            StartError::DataDir(LockError::Unwritable { path: "data".into(), source }).advice().unwrap()
+        };
+        assert!(advice(Errno::MFILE.into()).contains("ulimit -n"));
+        assert!(advice(Errno::ACCESS.into()).contains("let this user write there"));
     }
 }

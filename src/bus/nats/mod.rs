@@ -389,7 +389,7 @@ impl NatsBus {
             let sending = if sent { Sending::Again } else { Sending::First };
             let now = Instant::now();
             if self.shared.sizes.lock().is_too_large(size, now) {
-                let why = "larger than this user or account may send at once".to_owned();
+                let why = "larger than the server takes from this user at once (max_payload of the server, the account or the user)".to_owned();
                 return ticket.resolve(failed(Failure::Unfit(why), sending));
             }
             open.get_or_insert_with(|| Open::new(&self.shared.sizes, size));
