@@ -190,8 +190,8 @@ const OF_A_MESSAGE: [&str; 32] = [
 ];
 
 /// The array of an envelope `{"messages": […]}`. A message that has such a field among its own is no envelope, and neither is
-/// what has a second list of objects: taken apart, what stands beside would be gone, and nobody would be told. Of two keys of
-/// that name the last counts, as everywhere.
+/// what has a second list of objects, or another message beside it, or in whose list nothing is a message: taken apart, what stands beside
+/// would be gone, and nobody would be told. Of two keys of that name the last counts, as everywhere.
 fn messages(document: &str) -> Option<&str> {
     // Mostly there is no such key, however it may be spelt.
     if !document.contains("messages") && !document.contains('\\') {
@@ -208,6 +208,7 @@ fn messages(document: &str) -> Option<&str> {
     }
     let stays = |(key, value): &(Cow<'_, str>, &str)| {
         OF_A_MESSAGE.contains(&&**key)
+            || is_of_a_message(value)
             || Walk::of(value).elements().iter().any(|element| element.starts_with(['{', '[']))
     };
     if beside.any(stays) {
@@ -216,7 +217,12 @@ fn messages(document: &str) -> Option<&str> {
     let inner = Walk::of(found).elements();
     let of_objects = inner.iter().any(|element| element.starts_with('{'))
         && inner.iter().all(|element| element.starts_with('{') || *element == "null");
-    of_objects.then_some(*found)
+    (of_objects && inner.iter().any(|element| is_of_a_message(element))).then_some(*found)
+}
+
+/// Whether it is an object that tells or places a message.
+fn is_of_a_message(value: &str) -> bool {
+    value.starts_with('{') && Walk::of(value).members().iter().any(|(key, _)| OF_A_MESSAGE.contains(&&**key))
 }
 
 fn text(body: &[u8]) -> Result<&str, SplitError> {
@@ -260,10 +266,13 @@ mod tests {
         check(br#" {"a":1} "#, Ok(&[r#"{"a":1}"#]));
         check(b"\xef\xbb\xbf[{\"a\":1}, 2 ,\"x\"]", Ok(&[r#"{"a":1}"#, "2", r#""x""#]));
         check(br#"{"messages":[{"a":[1]},{}]}"#, Ok(&[r#"{"a":[1]}"#, "{}"]));
-        check(br#"{"count":1,"messages":[{"a":1}]}"#, Ok(&[r#"{"a":1}"#]));
-        check(br#"{"count":1,"messages":[null,{"a":1}]}"#, Ok(&["null", r#"{"a":1}"#]));
-        let paged = br#"{"company":{"companyId":1},"pages":[1,2],"more":[],"messages":[{"a":1}]}"#;
-        check(paged, Ok(&[r#"{"a":1}"#]));
+        check(br#"{"count":1,"messages":[{"date":1}]}"#, Ok(&[r#"{"date":1}"#]));
+        check(
+            br#"{"count":1,"messages":[null,{"date":1},{"a":1}]}"#,
+            Ok(&["null", r#"{"date":1}"#, r#"{"a":1}"#]),
+        );
+        let paged = br#"{"company":{"companyId":1},"pages":[1,2],"more":[],"messages":[{"date":1}]}"#;
+        check(paged, Ok(&[r#"{"date":1}"#]));
         check(br#"{"messages":[]}"#, Ok(&[]));
         check(b"[]", Ok(&[]));
         check(b"null", Ok(&["null"]));
@@ -292,9 +301,13 @@ mod tests {
     #[test]
     fn a_second_list_of_objects_is_not_left_behind() {
         for list in [r#"[{"b":1}]"#, r#"[null,{"b":1}]"#, r#"[[{"b":1}]]"#] {
-            let body = format!(r#"{{"messages":[{{"a":1}}],"positions":{list}}}"#);
+            let body = format!(r#"{{"messages":[{{"date":1}}],"positions":{list}}}"#);
             check(body.as_bytes(), Ok(&[&*body]));
         }
+        let last = r#"{"messages":[{"date":1}],"last":{"date":2,"tracker":{"deviceNumber":"2"}}}"#;
+        check(last.as_bytes(), Ok(&[last]));
+        let chat = r#"{"type":"CHAT","threadId":7,"from":{"personId":5},"messages":[{"text":"hi"}]}"#;
+        check(chat.as_bytes(), Ok(&[chat]));
         check(br#"{"messages":[{"a":1}],"messages":[{"b":1}]}"#, Ok(&[r#"{"b":1}"#]));
     }
 

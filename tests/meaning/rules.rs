@@ -108,6 +108,18 @@ fn v3_trips_and_alerts_are_refused_and_foreign_rows_too() {
     // A new field of that name on a row of our own makes it no foreign one.
     let row = with(first_row("pull-v2/stops.response.json"), json!({ "label": "new", "imei": null }));
     assert_eq!(outcome(&pull(PullApi::V2, Feed::Stops), &row), "events");
+    for (api, feed, row) in [
+        (PullApi::V3, Feed::Trackers, json!({ "trackerId": 5, "trackerName": "Van", "label": "new" })),
+        (
+            PullApi::V3,
+            Feed::Trackers,
+            json!({ "serialNumber": "S", "trackerName": "Van", "deviceNbr": "350000000000017" }),
+        ),
+        (PullApi::V2, Feed::Alerts, json!({ "mediaId": 5, "videoInside": "u", "label": "new" })),
+        (PullApi::V2, Feed::Geofences, json!({ "agilisGeofenceId": 5, "name": "Yard", "label": "new" })),
+    ] {
+        assert_eq!(outcome(&pull(api, feed), &row), "events", "{row}");
+    }
 }
 
 #[test]

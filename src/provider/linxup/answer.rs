@@ -161,7 +161,6 @@ pub fn feed_of(api: PullApi, body: &[u8]) -> Option<Feed> {
 pub fn single_row(answer: &str) -> Option<&str> {
     let members = Walk::of(answer).members();
     // Whatever else an object is: an error that says so in its own way, an envelope that nobody knows.
-    let is_row = |members: &[(Cow<'_, str>, &str)]| members.iter().any(|(key, _)| ROW_KEYS.contains(&&**key));
     match member(&members, "data") {
         Some(data) => is_row(&Walk::of(data).members()).then_some(data),
         None => (is_row(&members) && member(&members, "responseType").is_none()).then_some(answer),
@@ -173,11 +172,11 @@ fn feed_of_envelope(body: &[u8]) -> Option<Feed> {
     let members = Walk::of(document(body).ok()?).members();
     let data = member(&members, "data").map(|data| Walk::of(data).members()).unwrap_or_default();
     // A geofence has lists that are called like feeds.
-    let is_row = members.iter().any(|(key, _)| ROW_KEYS.contains(&&**key));
-    let outer = members.iter().filter(|_| !is_row).map(|(key, value)| (&**key, *value));
-    let inner = data.iter().map(|(key, value)| (&**key, *value));
-    inner
-        .chain(outer)
+    [data, members]
+        .iter()
+        .filter(|members| !is_row(members))
+        .flatten()
+        .map(|(key, value)| (&**key, *value))
         .filter(|(_, value)| value.starts_with('['))
         .find_map(|(key, _)| Feed::ALL.into_iter().find(|feed| plurals(*feed).contains(&key)))
 }
@@ -247,22 +246,24 @@ fn v2_list<'a>(members: &[(Cow<'_, str>, &'a str)], plurals: &[&str]) -> Option<
             return Some(list);
         }
         // A list under the expected key that is null is a failure, even where another list stands beside it.
-        return if plurals.iter().any(|key| member(&inner, key).is_some()) {
-            None
-        } else {
-            first_list(&inner)
-        };
+        let is_null = plurals.iter().any(|key| member(&inner, key).is_some());
+        return if is_null || is_row(&inner) { None } else { first_list(&inner) };
     }
-    let is_row = members.iter().any(|(key, _)| ROW_KEYS.contains(&&**key));
-    listed(members).or_else(|| if is_row { None } else { first_list(members) })
+    listed(members).or_else(|| if is_row(members) { None } else { first_list(members) })
 }
 
-/// The first list of objects, else the first list: one that is empty, or of words, may stand before the rows.
+fn is_row(members: &[(Cow<'_, str>, &str)]) -> bool {
+    members.iter().any(|(key, _)| ROW_KEYS.contains(&&**key))
+}
+
+/// The first list of objects, else the first list: one that is empty, or of words, may stand before the rows. Beside a message to people
+/// these are no rows of anything: it says why there are none.
 fn first_list<'a>(members: &[(Cow<'_, str>, &'a str)]) -> Option<&'a str> {
     let lists = || members.iter().filter_map(|(_, value)| array(value));
     let of_objects =
         |list: &&str| Walk::of(list).first_elements(1).iter().any(|element| element.starts_with('{'));
-    lists().find(of_objects).or_else(|| lists().next())
+    let says = || member(members, "message").is_some_and(|text| text.starts_with('"') && text != "\"\"");
+    lists().find(of_objects).or_else(|| if says() { None } else { lists().next() })
 }
 
 /// Of two keys of one name the last wins.
@@ -292,7 +293,9 @@ fn failure(members: &[(Cow<'_, str>, &str)]) -> Option<String> {
         Some(Value::Object(object)) => !object.is_empty(),
         Some(Value::Text(text)) => !text.is_empty(),
         Some(Value::Bool(failed)) => failed,
-        Some(Value::Number(_) | Value::Deep(_)) => true,
+        // How many there are.
+        Some(Value::Number(count)) => count != "0",
+        Some(Value::Deep(_)) => true,
         Some(Value::Null) | None => false,
     });
     if !(response_type || unsuccessful || has_errors) {
@@ -369,6 +372,13 @@ mod tests {
         v2(GeofenceActivity, r#"{"data":{"warnings":[],"visits":[]}}"#, Ok(&[]));
         v2(Locations, r#"{"data":{"locations":[]}}"#, Ok(&[]));
         v2(Locations, r#"{"imei":"1","sensorData":[]}"#, Err(AnswerError::NoList));
+        v2(Trips, r#"{"data":{"mediaId":5,"events":[{}]}}"#, Err(AnswerError::NoList));
+        for denied in [r#"{"message":"no access","codes":[]}"#, r#"{"codes":["x"],"message":"no access"}"#] {
+            check(PullApi::V2, Trips, denied, Err(AnswerError::NoList));
+            check(PullApi::V2, Trips, &format!(r#"{{"data":{denied}}}"#), Err(AnswerError::NoList));
+        }
+        v2(GeofenceActivity, r#"{"data":{"message":"","visits":[]}}"#, Ok(&[]));
+        v2(GeofenceActivity, r#"{"data":{"message":"two","visits":[{}]}}"#, Ok(&["{}"]));
         v2(
             Locations,
             r#"{"responseType":"Success","data":{"locations":null,"trackers":[1]}}"#,
@@ -398,6 +408,8 @@ mod tests {
         v2(r#"{"success":false,"data":{"errors":["Too long."]}}"#, says("Too long."));
         v2(r#"{"success":false,"data":"Too long."}"#, says("Too long."));
         v2(r#"{"success":true,"errors":[],"error":null,"data":{"trips":[1]}}"#, Ok(&["1"]));
+        v2(r#"{"errors":0,"data":{"trips":[1]}}"#, Ok(&["1"]));
+        v2(r#"{"errors":1,"data":{"trips":[1]}}"#, says("an error without a message"));
     }
 
     #[test]
@@ -420,7 +432,8 @@ mod tests {
 
     #[test]
     fn a_single_row_has_the_key_of_one() {
-        for row in [r#"{"imei":"1"}"#, r#"{"serialNumber":"S"}"#, r#"{"mediaId":5}"#] {
+        let with_a_list = r#"{"agilisGeofenceId":5,"points":[{"x":1}]}"#;
+        for row in [r#"{"imei":"1"}"#, r#"{"serialNumber":"S"}"#, r#"{"mediaId":5}"#, with_a_list] {
             assert_eq!(single_row(row), Some(row));
             assert_eq!(single_row(&format!(r#"{{"responseType":"Success","data":{row}}}"#)), Some(row));
         }
@@ -444,7 +457,9 @@ mod tests {
         assert_eq!(feed("[]"), None);
         assert_eq!(feed(r#"{"data":{"advancedTrips":[{"rowType":"ignitionOn"}]}}"#), Some(Feed::Trips));
         assert_eq!(feed(r#"[{"geofenceUUID":"u","type":"Circle","trackers":[]}]"#), Some(Feed::Geofences));
-        assert_eq!(feed(r#"{"geofenceUUID":"u","type":"Circle","trackers":[]}"#), Some(Feed::Geofences));
+        let geofence = r#"{"geofenceUUID":"u","type":"Circle","trackers":[]}"#;
+        assert_eq!(feed(geofence), Some(Feed::Geofences));
+        assert_eq!(feed(&format!(r#"{{"data":{geofence}}}"#)), Some(Feed::Geofences));
         assert_eq!(feed(r#"{"imei":"1","date":1,"latitude":1,"sensorData":[]}"#), Some(Feed::History));
     }
 

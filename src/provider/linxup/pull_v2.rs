@@ -21,7 +21,7 @@ const SETTLING_MILLIS: u64 = 10 * 60 * 1000;
 pub(super) type Row = (Vec<Draft>, Option<Reason>);
 
 /// Ids that rows of the APIs have, at least as keys, and those of the old mobile API have not.
-const OWN_IDS: [&str; 11] = [
+const OWN_IDS: [&str; 15] = [
     "imei",
     "deviceNumber",
     "deviceUUID",
@@ -32,7 +32,11 @@ const OWN_IDS: [&str; 11] = [
     "alertUUID",
     "geofenceUUID",
     "fenceUUID",
+    "agilisGeofenceId",
+    "mediaId",
     "tracker",
+    "trackerId",
+    "serialNumber",
 ];
 
 /// Why a row is none of the polled feeds', though it looks like it.
