@@ -16,6 +16,8 @@ mod metrics;
 
 #[path = "promises/hangups.rs"]
 mod hangups;
+#[path = "promises/streams.rs"]
+mod streams;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};

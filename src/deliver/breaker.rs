@@ -120,6 +120,12 @@ impl Breaker {
         }
     }
 
+    /// There is a connection again: the next probe may go at once, and how long the bus is silent counts from here.
+    pub fn bus_is_back(&mut self, now: Instant) {
+        self.probe_now(now);
+        self.failing_since = self.failing_since.map(|_| now);
+    }
+
     /// For how long attempts have failed and none was acknowledged; none where that is not long.
     #[must_use]
     pub fn silent_for(&self, now: Instant) -> Option<Duration> {

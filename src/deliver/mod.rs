@@ -12,6 +12,7 @@ pub mod retry;
 pub(crate) mod seldom;
 pub mod slot;
 pub mod topics;
+mod unanswered;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasher as _;

@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use super::unanswered::Unanswered;
 use crate::event::Text;
 
 /// First and last pause between probes.
@@ -50,6 +51,8 @@ struct Refused {
 pub enum Taken {
     /// Nothing: it was not refused.
     AsBefore,
+    /// Nobody had answered for this name for long.
+    Answered(Text),
     /// It is taken again; others of its name are still refused.
     Again,
     /// It is taken again, and none of this name is refused any more.
@@ -66,6 +69,7 @@ pub struct Topics {
     look_at: Option<Instant>,
     /// How many topics of each name are refused.
     names: HashMap<Text, u64>,
+    unanswered: Unanswered,
 }
 
 impl Topics {
@@ -89,10 +93,11 @@ impl Topics {
 
     /// The bus took a message for it.
     pub fn take(&mut self, topic: &str) -> Taken {
-        if self.refused.is_empty() {
-            return Taken::AsBefore;
-        }
-        let Some((topic, refused)) = self.refused.remove_entry(topic) else { return Taken::AsBefore };
+        let answered = if self.unanswered.is_empty() { None } else { self.unanswered.taken(topic) };
+        let refused = if self.refused.is_empty() { None } else { self.refused.remove_entry(topic) };
+        let Some((topic, refused)) = refused else {
+            return answered.map_or(Taken::AsBefore, Taken::Answered);
+        };
         let Refused { next_probe, named, .. } = refused;
         self.by_probe.remove(&(next_probe, topic));
         if let Some(left) = self.names.get_mut(&named).filter(|left| **left > 1) {
@@ -107,6 +112,22 @@ impl Topics {
     #[must_use]
     pub fn is_refused(&self, topic: &str) -> bool {
         !self.refused.is_empty() && self.refused.contains_key(topic)
+    }
+
+    /// The drain had no answer for it. True where that has been so for its name for long, and is to be said.
+    pub fn in_vain(&mut self, topic: &Text, named: &str, now: Instant) -> bool {
+        self.unanswered.in_vain(topic, named, now)
+    }
+
+    /// Whether the drain leaves it alone: it is refused, or nobody answers for it and it is not its turn.
+    #[must_use]
+    pub fn is_left_alone(&self, topic: &str, now: Instant) -> bool {
+        self.is_refused(topic) || !self.unanswered.is_empty() && self.unanswered.waits(topic, now)
+    }
+
+    /// The bus is there again, or another one: what nobody answered for may be tried at once.
+    pub fn try_now(&mut self, now: Instant) {
+        self.unanswered.try_now(now);
     }
 
     /// Whether one event may probe it now; taken, the probe is spent.
@@ -151,6 +172,7 @@ impl Topics {
 
     /// Something about the topics has changed: all may be probed at once.
     pub fn probe_now(&mut self, now: Instant) {
+        self.try_now(now);
         for refused in self.refused.values_mut() {
             refused.next_probe = now;
             refused.pause = PAUSE.0;

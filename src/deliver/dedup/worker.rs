@@ -31,6 +31,8 @@ const FOLD: Duration = Duration::from_secs(600);
 const MANY: usize = 500_000;
 /// Hours of which runs are written in one transaction.
 const HOURS: usize = 64;
+/// Hours that pollers read again, and one more.
+const READ_AGAIN: i64 = config::Dedup::READ_AGAIN.as_secs() as i64 / 3_600 + 1;
 /// How long a write or a fold that failed is left alone.
 const PAUSE: Duration = Duration::from_secs(5);
 /// How often the same trouble is spoken of, how often a broken file is replaced, and how often a merge that failed is tried, at most.
@@ -369,10 +371,21 @@ impl Worker {
         Ok(())
     }
 
-    /// The oldest hour that is kept: all of it, and one more, so that no id within the horizon is missed.
+    /// The oldest hour that is kept: all of it, and one more, so that no id within the horizon is missed. What lasts has its time at its
+    /// beginning, and pollers read it again by its end.
     fn oldest_hour(&self, event_type: EventType) -> i64 {
         let horizon = horizon_ms(&self.idle.horizons, event_type);
-        (self.idle.clock)().0.saturating_sub(horizon).div_euclid(HOUR_MS) - 1
+        let again = match event_type {
+            EventType::Trip | EventType::Stop | EventType::Usage | EventType::GeofenceCrossing => READ_AGAIN,
+            EventType::Position
+            | EventType::ItemSighting
+            | EventType::Alert
+            | EventType::GeofenceDefinition
+            | EventType::Tracker
+            | EventType::Media
+            | EventType::ItemLeftBehind => 0,
+        };
+        (self.idle.clock)().0.saturating_sub(horizon).div_euclid(HOUR_MS) - 1 - again
     }
 
     fn failed(&mut self, doing: &'static str, error: &rusqlite::Error) {

@@ -80,11 +80,12 @@ impl Lanes {
     #[must_use]
     pub fn ready(&self, limit: usize) -> Vec<Ready> {
         let (mut busy, mut ready) = (Least::new(limit / 2), Least::new(limit));
+        let now = Instant::now();
         for shard in &self.shards {
             for (key, lane) in shard.lock().iter() {
                 let Some(head) = lane.head.filter(|_| lane.is_free()) else { continue };
                 let is_busy = lane.last_came > 0 && busy.would_take(&Reverse(lane.last_came));
-                if !is_busy && !ready.would_take(&head) || self.topics.lock().is_refused(&key.topic) {
+                if !is_busy && !ready.would_take(&head) || self.topics.lock().is_left_alone(&key.topic, now) {
                     continue;
                 }
                 if is_busy {
@@ -107,9 +108,17 @@ impl Lanes {
         self.topics.lock().is_refused(topic)
     }
 
+    /// The same, or nothing for a while.
+    #[must_use]
+    pub fn is_topic_left_alone(&self, topic: &str) -> bool {
+        self.topics.lock().is_left_alone(topic, Instant::now())
+    }
+
     /// The client says that the bus is there again.
     pub fn probe_bus_now(&self) {
-        self.breaker.lock().probe_now(Instant::now());
+        let now = Instant::now();
+        self.breaker.lock().bus_is_back(now);
+        self.topics.lock().try_now(now);
         self.hurry.store(true, Ordering::Relaxed);
         self.ready.notify_one();
     }
@@ -286,10 +295,20 @@ impl Lanes {
     pub fn drain_failed(&self, key: &LaneKey, failure: &Failure) {
         match failure {
             Failure::Unavailable(_) | Failure::Broken(_) => self.record(Verdict::Failure),
-            Failure::Unanswered(_) => self.record(Verdict::Unanswered),
+            Failure::Unanswered(why) => self.in_vain(&key.topic, why),
             Failure::Refused(why) => self.answered_no(&key.topic, why, Cure::Owner),
             Failure::Full(why) => self.answered_no(&key.topic, why, Cure::Time),
             Failure::Busy(_) | Failure::Unfit(_) => {}
+        }
+    }
+
+    /// Nobody answered for the topic.
+    fn in_vain(&self, topic: &Text, why: &str) {
+        self.record(Verdict::Unanswered);
+        let named = self.bus.name_of(topic);
+        let to_say = self.topics.lock().in_vain(topic, &named, Instant::now());
+        if to_say {
+            self.said.topic_unanswered(&named, why);
         }
     }
 

@@ -524,6 +524,10 @@ impl Lanes {
         let taken = self.topics.lock().take(topic);
         match taken {
             Taken::AsBefore => {}
+            Taken::Answered(named) => {
+                self.said.topic_answered(&named);
+                self.ready.notify_one();
+            }
             Taken::Again => self.ready.notify_one(),
             Taken::LastOf(named) => {
                 self.said.topic_accepted(&named);

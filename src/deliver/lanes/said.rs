@@ -18,6 +18,7 @@ pub(super) struct Said {
     not_kept: Seldom,
     refused: Seldom,
     accepted: Seldom,
+    unanswered: Seldom,
 }
 
 impl Said {
@@ -27,6 +28,7 @@ impl Said {
             not_kept: Seldom::of(NOT_KEPT.0, NOT_KEPT.1),
             refused: Seldom::of(TOPICS.0, TOPICS.1),
             accepted: Seldom::of(TOPICS.0, TOPICS.1),
+            unanswered: Seldom::of(TOPICS.0, TOPICS.1),
         }
     }
 
@@ -54,6 +56,19 @@ impl Said {
     pub(super) fn topic_accepted(&self, named: &str) {
         if let Some(topics) = self.accepted.happened() {
             tracing::info!(topic = %named, topics, "topic.accepted");
+        }
+    }
+
+    /// What waits for it is tried again by itself.
+    pub(super) fn topic_unanswered(&self, named: &str, why: &str) {
+        if let Some(topics) = self.unanswered.happened() {
+            tracing::warn!(topic = %named, error = why, topics, "topic.unanswered");
+        }
+    }
+
+    pub(super) fn topic_answered(&self, named: &str) {
+        if let Some(topics) = self.accepted.happened() {
+            tracing::info!(topic = %named, topics, "topic.answered");
         }
     }
 

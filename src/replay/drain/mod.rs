@@ -94,7 +94,7 @@ enum Ended {
     Done,
     /// Live without anything sent: the operator or age took its rows.
     Empty,
-    /// The topic is refused: a state of the topic, which holds no other lane up.
+    /// The topic is refused, or nobody answers for it: a state of the topic, which holds no other lane up.
     Refused,
     /// The bus failed.
     Failed,
@@ -226,7 +226,7 @@ impl Drain {
         let whole = queue.drain(..whole.min(queue.len()));
         // A topic may have been refused since its lanes were looked for.
         let whole = whole
-            .filter(|lane| !self.lanes.is_topic_refused(&lane.key.topic))
+            .filter(|lane| !self.lanes.is_topic_left_alone(&lane.key.topic))
             .map(|lane| work(lane, Extent::Whole));
         probes.chain(whole).filter(|work| self.lanes.begin_drain(&work.lane.key)).collect()
     }
@@ -443,7 +443,10 @@ impl Drain {
                         if !matches!(failure, Failure::Busy(_)) {
                             self.store.attempted(row.seq(), failure.to_string());
                         }
-                        refused = matches!(failure, Failure::Refused(_) | Failure::Full(_));
+                        refused = matches!(
+                            failure,
+                            Failure::Refused(_) | Failure::Full(_) | Failure::Unanswered(_)
+                        );
                     }
                     stuck = true;
                 }
@@ -497,7 +500,7 @@ enum Chunk {
     Live,
     /// The lane has more.
     More,
-    /// The topic is refused.
+    /// The topic is refused, or nobody answers for it.
     Refused,
     /// The bus failed.
     Stuck,
