@@ -10,6 +10,8 @@ use crate::bus::Finding;
 
 /// At most one line of a kind in this time.
 const QUIET: Duration = Duration::from_secs(60);
+/// How long there is no connection before that is said: a broker that is started anew takes less.
+const DOWN: Duration = Duration::from_secs(10);
 /// How long a connection may be under way before it counts as none.
 const VAIN: Duration = Duration::from_secs(5);
 
@@ -66,6 +68,14 @@ pub(super) struct Contact {
     login: Line,
     tls: Line,
     tries_since: Option<Instant>,
+    down: Down,
+}
+
+/// Since when there is no connection, and whether that has been said.
+#[derive(Debug, Default)]
+struct Down {
+    since: Option<Instant>,
+    is_said: bool,
 }
 
 #[derive(Debug, Default)]
@@ -97,10 +107,23 @@ impl Contact {
         }
     }
 
-    pub(super) fn is_up(&mut self) {
+    /// There is still none. Where that is to be said, the last reason that is known.
+    pub(super) fn is_down(&mut self, now: Instant) -> Option<String> {
+        let since = *self.down.since.get_or_insert(now);
+        if self.down.is_said || now.saturating_duration_since(since) < DOWN {
+            return None;
+        }
+        self.down.is_said = true;
+        Some(self.last.as_ref().map(|(_, reason)| reason.clone()).unwrap_or_default())
+    }
+
+    /// There is one. Whether it was said that there was none.
+    pub(super) fn is_up(&mut self) -> bool {
         self.last = None;
+        let was_said = std::mem::take(&mut self.down).is_said;
         self.login.stands = false;
         self.tls.stands = false;
+        was_said
     }
 
     /// What the states of the brokers' connections come to. A broker may accept a connection and never answer: of that

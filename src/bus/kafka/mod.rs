@@ -9,6 +9,7 @@ mod leaders;
 mod moved;
 mod properties;
 mod registry;
+mod stale;
 mod topics;
 mod turns;
 
@@ -37,6 +38,7 @@ use errors::failure_of;
 use leaders::{Leaders, unreached};
 use properties::Properties;
 use registry::SchemaRegistry;
+use stale::Stale;
 use turns::{Meant, STALE, Sent, Taken, Turns};
 
 /// First and last pause between two clients.
@@ -76,6 +78,7 @@ struct Shared {
     down: AtomicBool,
     contact: Mutex<Contact>,
     leaders: Mutex<Leaders>,
+    stale: Mutex<Stale>,
 }
 
 /// A message in the client's hands.
@@ -110,6 +113,7 @@ impl ClientContext for Context {
         let states = statistics.brokers.values().map(|broker| broker.state.as_str());
         let way = self.shared.contact.lock().way(states, Instant::now());
         self.shared.look_at_leaders(way, &statistics);
+        self.shared.stale.lock().look(&statistics, Instant::now());
         match way {
             Way::Open => self.shared.is_up(),
             Way::Vain => self.shared.went_down(),
@@ -148,13 +152,16 @@ impl Shared {
             down: AtomicBool::new(false),
             contact: Mutex::default(),
             leaders: Mutex::default(),
+            stale: Mutex::default(),
         }
     }
 
     /// Called for every acknowledgement.
     fn is_up(&self) {
         if self.troubled.load(Ordering::Relaxed) {
-            self.contact.lock().is_up();
+            if self.contact.lock().is_up() {
+                tracing::info!("kafka.reached");
+            }
             self.troubled.store(false, Ordering::Relaxed);
         }
         self.down.store(false, Ordering::Relaxed);
@@ -163,6 +170,11 @@ impl Shared {
     fn went_down(&self) {
         self.troubled.store(true, Ordering::Relaxed);
         self.down.store(true, Ordering::Relaxed);
+        // The breaker tells of it where many lanes fail; of few none do.
+        let said = self.contact.lock().is_down(Instant::now());
+        if let Some(reason) = said {
+            tracing::warn!(reason, "kafka.unreachable");
+        }
     }
 
     /// Names those that are not reached while others are: where none is, the bus is away.

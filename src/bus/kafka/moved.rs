@@ -1,6 +1,7 @@
-//! Whether the brokers are elsewhere: librdkafka dials what they last called themselves, for ever, also where they came back
-//! under other addresses. Invariant: a client is given up only where another one, made of the same properties, reaches brokers and it
-//! still does not; an outage as such costs nothing of what is in flight. ADR 0008.
+//! Whether the brokers, or the leaders of partitions, are elsewhere: librdkafka dials what they last called themselves, for ever, also where
+//! they came back under other addresses; and it may ask a leader of old for ever (`stale`). Invariant: a client is given up only
+//! where another one, made of the same properties, reaches brokers, or is told of another leader, and it still does not; an outage as such
+//! costs nothing of what is in flight. ADR 0008.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::KafkaBus;
+use super::stale::Led;
 
 /// How long a client is without a connection before another one is tried, and the longest pause between two.
 const DOUBT: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(120));
@@ -61,7 +63,7 @@ impl ClientContext for Quiet {
 impl KafkaBus {
     /// Gives a client up that dials addresses which the brokers no longer have.
     pub(super) async fn doubt(&self, stop: &CancellationToken) {
-        let mut doubt = Doubt::none();
+        let (mut doubt, mut stale) = (Doubt::none(), Doubt::none());
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let doubting = async {
@@ -72,6 +74,15 @@ impl KafkaBus {
                     && self.stays_down().await
                 {
                     tracing::warn!("kafka.brokers_moved");
+                    self.shared.break_down();
+                }
+                let suspects = self.suspects();
+                if stale.is_due(!suspects.is_empty(), Instant::now())
+                    && let Some(led) = self.is_led_by_another(suspects).await
+                    && self.stays_so(&led).await
+                {
+                    let Led { topic, partition, leader } = led;
+                    tracing::warn!(topic, partition, leader, "kafka.leader_stale");
                     self.shared.break_down();
                 }
             }
@@ -90,6 +101,38 @@ impl KafkaBus {
             other.is_ok_and(|other| other.inner().fetch_metadata(None, TRIAL).is_ok())
         });
         asked.await.unwrap_or(false)
+    }
+
+    fn suspects(&self) -> Vec<Led> {
+        self.shared.stale.lock().suspects(Instant::now())
+    }
+
+    /// The first of these that another client is told another leader of. Its topics are asked for one by one: a question about all
+    /// that there are may be large.
+    async fn is_led_by_another(&self, suspects: Vec<Led>) -> Option<Led> {
+        let properties = self.properties.load_full();
+        let asked = tokio::task::spawn_blocking(move || {
+            let other = AdminClient::from_config_and_context(&properties.administrator(), Quiet).ok()?;
+            let begun = Instant::now();
+            suspects.chunk_by(|one, next| one.topic == next.topic).find_map(|of_topic| {
+                let left = TRIAL.saturating_sub(begun.elapsed());
+                let topic = of_topic.first().map(|led| led.topic.as_str()).filter(|_| !left.is_zero());
+                let told = other.inner().fetch_metadata(Some(topic?), left).ok()?;
+                let partitions = told.topics().first()?.partitions();
+                let is_another = |led: &&Led| {
+                    let now = partitions.iter().find(|of| of.id() == led.partition).map(|of| of.leader());
+                    now.is_some_and(|leader| leader >= 0 && leader != led.leader)
+                };
+                of_topic.iter().find(is_another).cloned()
+            })
+        });
+        asked.await.unwrap_or_default()
+    }
+
+    /// Whether this client goes on taking that broker for the leader, and nothing of the partition moves.
+    async fn stays_so(&self, led: &Led) -> bool {
+        sleep(SETTLE).await;
+        self.suspects().contains(led)
     }
 
     async fn stays_down(&self) -> bool {
