@@ -72,6 +72,8 @@ struct Thread {
     // To be told from a file that takes its name. Closed after the connection, whose locks would go with it.
     file: File,
     path: PathBuf,
+    /// Its log, which has what is not in the file yet, and where that is.
+    log: (File, PathBuf),
     inside: Receiver<(Message, Ticket)>,
     limits: config::Local,
     bytes: u64,
@@ -85,7 +87,7 @@ enum WriteError {
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
     /// It went where nobody finds it.
-    #[error("local.db, or the data directory, was removed, replaced or moved away")]
+    #[error("local.db, its log or the data directory was removed, replaced or moved away")]
     Gone,
 }
 
@@ -125,6 +127,9 @@ impl LocalBus {
             [],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
+        // It is there, for the file was read.
+        let log = crate::replay::log_path_of(&path);
+        let log = (File::open(&log)?, log);
         let (door, inside) = sync_channel(QUEUE);
         let bytes = held.0 * ROW_BYTES + held.1;
         let shared = Arc::new(Shared { door: Mutex::new(Door::Open(door)) });
@@ -133,6 +138,7 @@ impl LocalBus {
             connection,
             file,
             path: path.clone(),
+            log,
             inside,
             limits: limits.clone(),
             bytes,
@@ -323,7 +329,8 @@ impl Thread {
             }
         }
         transaction.commit()?;
-        if crate::replay::has_lost_its_name(&self.file, &self.path) {
+        let are = [(&self.file, &self.path), (&self.log.0, &self.log.1)];
+        if are.iter().any(|(file, path)| crate::replay::has_lost_its_name(file, path)) {
             return Err(WriteError::Gone);
         }
         Ok(last.unsigned_abs())

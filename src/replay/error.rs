@@ -58,6 +58,14 @@ pub enum StoreError {
         /// What SQLite says.
         source: rusqlite::Error,
     },
+    /// It is not there, or is empty, and its log is not.
+    #[error(
+        "{path} is missing or empty, and its log, {path}-wal, is not: put the file back, or move the log away, with what is parked in it"
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
     /// It, or its log, cannot be read.
     #[error("{path} cannot be read")]
     Unreadable {

@@ -26,7 +26,7 @@ pub(super) enum Look {
 }
 
 /// The log that belongs to a file.
-pub(super) fn path_of(file: &Path) -> PathBuf {
+pub(crate) fn path_of(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push("-wal");
     name.into()

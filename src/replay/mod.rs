@@ -45,6 +45,7 @@ pub use error::{AskError, ParkError, StoreError};
 pub(crate) use expiry::AgeClock;
 pub use expiry::{Gone, Why};
 pub use limits::{Routing, StoreLimits, TopicOf, TopicsBefore};
+pub(crate) use log::path_of as log_path_of;
 pub use mounts::Volume;
 pub use queue::Done;
 pub use report::{Named, Recovered, RecoveredLane, StoreHealth, StoreStats};

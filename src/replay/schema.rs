@@ -156,6 +156,9 @@ pub(super) fn open(path: &Path, page_cap: Option<u32>) -> Result<Connection, Sto
                 return Err(StoreError::LogDamaged { path: path.to_owned(), commits });
             }
         }
+    } else if log::path_of(path).metadata().is_ok_and(|log| log.len() > 0) {
+        // SQLite would begin the log anew, and what is parked in it would be gone.
+        return Err(StoreError::Missing { path: path.to_owned() });
     } else {
         private(path).map_err(unwritable)?;
     }

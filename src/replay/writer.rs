@@ -96,6 +96,7 @@ impl Writer {
                 error @ (StoreError::Newer { .. }
                 | StoreError::Damaged { .. }
                 | StoreError::LogDamaged { .. }
+                | StoreError::Missing { .. }
                 | StoreError::Unreadable { .. }
                 | StoreError::Unusable { .. }
                 | StoreError::Unwritable { .. }),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::bridge::{Bridge, TOKEN, acme};
 use crate::fleet::{client, flat, start};
-use crate::support::{away, export, local, seen};
+use crate::support::{away, export, fleetbus_with, local, seen};
 
 async fn push(bridge: &Bridge, vehicle: usize) -> Option<u16> {
     let url = format!("{}/webhooks/acme", bridge.webhook);
@@ -59,6 +59,45 @@ async fn a_log_that_was_removed_ends_it_and_takes_nothing_with_it() {
     let kept = export(&dir.path().join("data"));
     let first = flat(1, start())["deviceNumber"].clone();
     assert!(seen(&kept).iter().any(|seen| seen.fact.subject == first), "{kept:?}");
+}
+
+/// The embedded bus: what would go into a log that nobody finds is parked instead, and no longer called delivered.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_embedded_bus_would_write_to_a_log_that_was_removed_is_kept_in_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = local(dir.path(), acme(), "");
+    let bridge = Bridge::start(&config);
+    assert_eq!(push(&bridge, 1).await, Some(201));
+    std::fs::remove_file(dir.path().join("data/local.db-wal")).unwrap();
+    assert_eq!(push(&bridge, 2).await, Some(201));
+    bridge.kill9();
+    let kept = export(&dir.path().join("data"));
+    let second = flat(2, start())["deviceNumber"].clone();
+    assert!(seen(&kept).iter().any(|seen| seen.fact.subject == second), "{kept:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_without_its_file_is_not_begun_anew() {
+    for emptied in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = away(dir.path(), "");
+        let bridge = Bridge::start(&config);
+        assert_eq!(push(&bridge, 1).await, Some(201));
+        bridge.kill9();
+        let store = dir.path().join("data/store.db");
+        let file = std::fs::read(&store).unwrap();
+        std::fs::remove_file(&store).unwrap();
+        if emptied {
+            std::fs::write(&store, []).unwrap();
+        }
+        let output = fleetbus_with(&["run", "--config", &config.display().to_string()]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(74) && said.contains("put the file back"), "{said}");
+        // As it says.
+        std::fs::write(&store, file).unwrap();
+        let kept = export(&dir.path().join("data"));
+        assert_eq!(seen(&kept).len(), 1, "{kept:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use fleetbus::event::pb;
 use prost::Message as _;
 use serde_json::Value;
 
-use crate::bridge::{Bridge, acme, configure};
+use crate::bridge::{Bridge, TOKEN, acme, configure};
 use crate::checker::{Fact, Seen};
 use crate::fleet::{Ledger, client, drive, start};
 use crate::metrics::metric;
@@ -70,6 +70,12 @@ pub(crate) async fn drained(bridge: &Bridge, events: usize) -> Vec<Published> {
 /// The command line.
 pub(crate) fn fleetbus(words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_fleetbus")).args(words).output().expect("the built binary")
+}
+
+/// The same, with the token that configurations of the tests name.
+pub(crate) fn fleetbus_with(words: &[&str]) -> Output {
+    let binary = env!("CARGO_BIN_EXE_fleetbus");
+    Command::new(binary).args(words).env("TEST_TOKEN", TOKEN).output().expect("the built binary")
 }
 
 /// A store's rows.
