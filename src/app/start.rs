@@ -96,6 +96,7 @@ impl StartError {
                 StoreError::Newer { .. }
                 | StoreError::Damaged { .. }
                 | StoreError::LogDamaged { .. }
+                | StoreError::Missing { .. }
                 | StoreError::Unreadable { .. }
                 | StoreError::Unusable { .. },
             )

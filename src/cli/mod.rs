@@ -2,6 +2,7 @@
 //! subcommand exits by itself, and what it says to people goes to standard error, what it yields to standard output.
 
 use std::io::{ErrorKind, Write as _};
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -136,6 +137,9 @@ enum Command {
     Man(manual::ManArgs),
 }
 
+/// How long a reader of standard error may hold a sentence up.
+const HEARD: Duration = Duration::from_secs(1);
+
 /// Parses the arguments and runs the subcommand. Misuse exits 64; `--help` and `--version` exit 0.
 pub fn main() -> ! {
     let cli = match Cli::try_parse() {
@@ -153,6 +157,10 @@ pub fn main() -> ! {
             }
         }
     };
+    if let Err(error) = files::survive_size_limit() {
+        complain(&format!("SIGXFSZ cannot be awaited: {error}"));
+        Exit::Failed.leave();
+    }
     let ended = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Check(args) => check::run(args),
@@ -183,7 +191,17 @@ pub fn main() -> ! {
     }
 }
 
-/// Says a sentence to the person at the terminal. Where nobody reads, the exit code still tells.
+/// Says a sentence to the person at the terminal. Where nobody reads, the exit code still tells: who holds a full pipe and does not read
+/// is waited for a second, and no longer.
 pub fn complain(sentence: &str) {
-    writeln!(std::io::stderr(), "fleetbus: {sentence}").unwrap_or_default();
+    let line = format!("fleetbus: {sentence}\n");
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
+    let says = move || {
+        std::io::stderr().write_all(line.as_bytes()).unwrap_or_default();
+        // Who waited may have left.
+        tell.send(()).unwrap_or_default();
+    };
+    if std::thread::Builder::new().name("says".to_owned()).spawn(says).is_ok() {
+        told.recv_timeout(HEARD).unwrap_or_default();
+    }
 }

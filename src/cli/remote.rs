@@ -14,6 +14,7 @@ use reqwest::{Method, Response};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::time::timeout;
 
 use super::Exit;
 use crate::logs;
@@ -361,7 +362,10 @@ impl Remote {
         if let Some(within) = within {
             request = request.timeout(within);
         }
-        let answer = request.send().await.map_err(|error| self.unanswered(&error))?;
+        // Where the answer may go on for long, its beginning may not.
+        let late = |_| NoAnswer(format!("{} does not answer: nothing came in time", self.base));
+        let answer = timeout(within.unwrap_or_default().max(ANSWER), request.send()).await.map_err(late)?;
+        let answer = answer.map_err(|error| self.unanswered(&error))?;
         let status = answer.status();
         if status.is_success() {
             return Ok(answer);

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -28,6 +29,10 @@ pub struct Args {
     config: Option<PathBuf>,
 }
 
+/// How long a thread for what blocks is kept: the runtime panics where it has none, and the system gives it none, as at a bound on
+/// processes.
+const KEPT: Duration = Duration::from_secs(365 * 24 * 3_600);
+
 /// Runs it.
 ///
 /// # Errors
@@ -39,7 +44,13 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         register_conditional_shutdown(signal, 128 + signal, Arc::clone(&early))
             .context("signals cannot be awaited")?;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_keep_alive(KEPT)
+        .build()
+        .context("the runtime")?;
+    // While there is one, work for which no other can be made waits for it.
+    runtime.spawn_blocking(|| ());
     let hangup = {
         // Only so far: what follows may not be done inside a runtime.
         let _inside = runtime.enter();
@@ -59,7 +70,6 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     };
     let _written = telemetry::start(spans.as_ref());
     files::raise_limit();
-    files::survive_size_limit().context("SIGXFSZ cannot be awaited")?;
     for note in &loaded.notes {
         tracing::warn!(note, "config.note");
     }

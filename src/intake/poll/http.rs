@@ -19,6 +19,8 @@ use crate::outbound::{self, Deadlines, Way};
 const NO_PLACE: &str = "other answers have all the memory that there is for large ones";
 /// The beginning of a failed answer's body, which may say why it failed.
 const REASON: usize = 16 << 10;
+/// How long it is waited for.
+const REASON_WITHIN: Duration = Duration::from_secs(2);
 /// A body of up to so many bytes has a place by its host's lines alone; a larger one by this, and one that is larger still.
 const SMALL: usize = 256 << 10;
 const MEDIUM: usize = 4 << 20;
@@ -190,11 +192,15 @@ impl Client {
         let status = response.status();
         if !status.is_success() {
             let mut reason = BytesMut::new();
-            while reason.len() < REASON
-                && let Ok(Some(piece)) = self.heard(response.chunk()).await
-            {
-                reason.extend_from_slice(&piece[..piece.len().min(REASON)]);
-            }
+            let reading = async {
+                while reason.len() < REASON
+                    && let Ok(Some(piece)) = response.chunk().await
+                {
+                    reason.extend_from_slice(&piece[..piece.len().min(REASON)]);
+                }
+            };
+            // What the status and the headers say is heeded without the rest.
+            timeout(REASON_WITHIN, reading).await.ok();
             return Err(Fault::of_status(status, headers, &reason, now));
         }
         let too_large = || Fault::TooLarge(format!("{} MiB", self.bounds.size >> 20));
