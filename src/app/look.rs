@@ -78,6 +78,7 @@ pub(super) async fn look_at_tokens(reloader: Arc<Reloader>, hooks: WebhookState)
 pub(super) async fn look_at_admin_tokens(reloader: Arc<Reloader>, access: Access) {
     let mut reading = Reading::new();
     let mut said: HashSet<String> = HashSet::new();
+    let mut twins = Vec::new();
     loop {
         sleep(READ_AGAIN).await;
         let sources = |running: &Config| -> Vec<(AdminToken, SecretSource)> {
@@ -101,11 +102,37 @@ pub(super) async fn look_at_admin_tokens(reloader: Arc<Reloader>, access: Access
                 }
             }
         }
+        let (mut keys, held_twice) = told_apart(keys, |name| access.key(name));
+        for name in held_twice.iter().filter(|name| !twins.contains(*name)) {
+            tracing::error!(
+                name = &**name,
+                error = "another token has this secret",
+                "admin.token_unreadable"
+            );
+        }
+        twins = held_twice;
         keys.sort_by_key(|key| running.admin.tokens.iter().position(|token| *token.name == *key.name));
         if access.replace(keys) {
             tracing::info!("admin.token_changed");
         }
     }
+}
+
+/// Of two tokens that have come to hold one secret, the one whose secret is new is as it was, as where it could not be read; and whose
+/// those are. Else who writes might be let in as who reads.
+fn told_apart(keys: Vec<AdminKey>, was: impl Fn(&str) -> Option<AdminKey>) -> (Vec<AdminKey>, Vec<Arc<str>>) {
+    let (mut apart, mut held_twice) = (Vec::with_capacity(keys.len()), Vec::new());
+    for key in &keys {
+        let before = was(&key.name);
+        let is_new = before.as_ref().is_none_or(|before| before.digest != key.digest);
+        if is_new && keys.iter().any(|other| other.name != key.name && other.digest == key.digest) {
+            held_twice.push(Arc::clone(&key.name));
+            apart.extend(before);
+        } else {
+            apart.push(key.clone());
+        }
+    }
+    (apart, held_twice)
 }
 
 /// What is to be read of a configuration, and which that was: read beside the reloads, for a disk that hangs holds none up.
@@ -232,9 +259,31 @@ pub(super) async fn look_at_ages(store: Store) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Scope;
     use crate::event::Millis;
     use crate::intake::auth::Tokens;
     use crate::replay::{DataDir, Entry, StoreLimits};
+
+    #[test]
+    fn a_secret_that_another_token_has_is_not_taken_over() {
+        let key = |name: &str, secret: &str| AdminKey {
+            name: name.into(),
+            scope: if name == "wr" { Scope::Write } else { Scope::Read },
+            digest: TokenDigest::of(secret).unwrap(),
+        };
+        let was = [key("rd", "one"), key("wr", "two")];
+        let told = |now: [AdminKey; 2]| {
+            let (keys, twice) =
+                told_apart(now.into(), |name| was.iter().find(|key| *key.name == *name).cloned());
+            (keys, twice.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        assert_eq!(told([key("rd", "two"), key("wr", "two")]), (was.to_vec(), vec!["rd".to_owned()]));
+        assert_eq!(told([key("rd", "one"), key("wr", "one")]), (was.to_vec(), vec!["wr".to_owned()]));
+        let swapped = [key("rd", "two"), key("wr", "one")];
+        assert_eq!(told(swapped.clone()), (swapped.to_vec(), vec![]));
+        let (keys, twice) = told_apart(vec![key("a", "x"), key("b", "x")], |_| None);
+        assert_eq!((keys.len(), twice.len()), (0, 2), "neither is known");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_store_that_does_not_answer_holds_up_no_stop() {

@@ -195,13 +195,19 @@ pub fn main() -> ! {
 /// is waited for a second, and no longer.
 pub fn complain(sentence: &str) {
     let line = format!("fleetbus: {sentence}\n");
+    let say = |line: &str| std::io::stderr().write_all(line.as_bytes()).unwrap_or_default();
     let (tell, told) = std::sync::mpsc::sync_channel(1);
-    let says = move || {
-        std::io::stderr().write_all(line.as_bytes()).unwrap_or_default();
-        // Who waited may have left.
-        tell.send(()).unwrap_or_default();
+    let says = {
+        let line = line.clone();
+        move || {
+            say(&line);
+            // Who waited may have left.
+            tell.send(()).unwrap_or_default();
+        }
     };
-    if std::thread::Builder::new().name("says".to_owned()).spawn(says).is_ok() {
-        told.recv_timeout(HEARD).unwrap_or_default();
+    match std::thread::Builder::new().name("says".to_owned()).spawn(says) {
+        Ok(_) => told.recv_timeout(HEARD).unwrap_or_default(),
+        // The system has no thread for it.
+        Err(_) => say(&line),
     }
 }
