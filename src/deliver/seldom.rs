@@ -1,5 +1,6 @@
 //! What would be said in the log for each event is said seldom, with how often it happened meanwhile: once a second, or a few
-//! times and then at intervals. Invariant: the first time is always said. Two numbers, whatever happens.
+//! times and then at intervals; and what goes on is said once, when it has for long. Invariant: the first time is always said, of what
+//! happens. Two numbers, whatever happens.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -49,6 +50,32 @@ impl Seldom {
         let is_mine = ms(now.saturating_add(self.slack)) >= due
             && self.due.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         is_mine.then(|| self.unsaid.swap(0, Ordering::Relaxed))
+    }
+}
+
+/// Something that goes on, and is said once it has for long: most of it is over before.
+#[derive(Debug, Clone, Copy)]
+pub struct Lasting {
+    since: Instant,
+    is_said: bool,
+}
+
+impl Lasting {
+    /// It has begun.
+    pub const fn begun(now: Instant) -> Self {
+        Self { since: now, is_said: false }
+    }
+
+    /// It still goes on. Whether that is to be said now.
+    pub fn is_to_say(&mut self, now: Instant, patience: Duration) -> bool {
+        let is_to_say = !self.is_said && now.saturating_duration_since(self.since) >= patience;
+        self.is_said |= is_to_say;
+        is_to_say
+    }
+
+    /// Whether it has been said.
+    pub const fn was_said(&self) -> bool {
+        self.is_said
     }
 }
 

@@ -93,7 +93,7 @@ impl Topics {
 
     /// The bus took a message for it.
     pub fn take(&mut self, topic: &str) -> Taken {
-        let answered = if self.unanswered.is_empty() { None } else { self.unanswered.taken(topic) };
+        let answered = self.unanswered.taken(topic);
         let refused = if self.refused.is_empty() { None } else { self.refused.remove_entry(topic) };
         let Some((topic, refused)) = refused else {
             return answered.map_or(Taken::AsBefore, Taken::Answered);
@@ -122,7 +122,7 @@ impl Topics {
     /// Whether the drain leaves it alone: it is refused, or nobody answers for it and it is not its turn.
     #[must_use]
     pub fn is_left_alone(&self, topic: &str, now: Instant) -> bool {
-        self.is_refused(topic) || !self.unanswered.is_empty() && self.unanswered.waits(topic, now)
+        self.is_refused(topic) || self.unanswered.waits(topic, now)
     }
 
     /// The bus is there again, or another one: what nobody answered for may be tried at once.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::HashMap;
 
+use super::seldom::Lasting;
 use crate::event::Text;
 
 /// The first pause, and the longest one where few wait, and where many do.
@@ -26,25 +27,15 @@ struct Waits {
     named: Text,
 }
 
-#[derive(Debug)]
-struct Name {
-    since: Instant,
-    is_said: bool,
-}
-
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Unanswered {
     topics: HashMap<Text, Waits>,
-    names: HashMap<Text, Name>,
+    names: HashMap<Text, Lasting>,
     tidied: Option<Instant>,
 }
 
 impl Unanswered {
-    pub(super) fn is_empty(&self) -> bool {
-        self.topics.is_empty()
-    }
-
     /// Nobody answered an attempt of this topic. Whether its name has been unanswered for long, and that has not been said.
     pub(super) fn in_vain(&mut self, topic: &Text, named: &str, now: Instant) -> bool {
         self.forget_idle(now);
@@ -53,10 +44,7 @@ impl Unanswered {
         let pause = known.map_or(PAUSE.0, |pause| (pause * 2).min(longest));
         let named = Text::from(named);
         self.topics.insert(topic.clone(), Waits { until: now + pause, pause, named: named.clone() });
-        let name = self.names.entry(named).or_insert(Name { since: now, is_said: false });
-        let to_say = !name.is_said && now.saturating_duration_since(name.since) >= LONG;
-        name.is_said |= to_say;
-        to_say
+        self.names.entry(named).or_insert(Lasting::begun(now)).is_to_say(now, LONG)
     }
 
     /// Whether it is not this topic's turn.
@@ -66,9 +54,12 @@ impl Unanswered {
 
     /// A message was taken for it: where it was unanswered, so may be all of its name. The name, where that had been said.
     pub(super) fn taken(&mut self, topic: &str) -> Option<Text> {
+        if self.topics.is_empty() {
+            return None;
+        }
         let Waits { named, .. } = self.topics.remove(topic)?;
         self.topics.retain(|_, waits| waits.named != named);
-        self.names.remove(&named).filter(|name| name.is_said).map(|_| named)
+        self.names.remove(&named).filter(Lasting::was_said).map(|_| named)
     }
 
     /// Something about the bus has changed: it is everybody's turn.
@@ -118,7 +109,7 @@ mod tests {
         assert_eq!(fail(&mut unanswered, &one), (false, 5), "and said once");
         assert_eq!(unanswered.taken("fleet.stop.1"), None, "another stream is well");
         assert_eq!(unanswered.taken(&one).as_deref(), Some("fleet.position"));
-        assert!(unanswered.is_empty() && unanswered.taken(&other).is_none());
+        assert!(unanswered.topics.is_empty() && unanswered.taken(&other).is_none());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rdkafka::error::RDKafkaErrorCode;
 
 use crate::bus::Finding;
+use crate::deliver::seldom::Lasting;
 
 /// At most one line of a kind in this time.
 const QUIET: Duration = Duration::from_secs(60);
@@ -68,14 +69,8 @@ pub(super) struct Contact {
     login: Line,
     tls: Line,
     tries_since: Option<Instant>,
-    down: Down,
-}
-
-/// Since when there is no connection, and whether that has been said.
-#[derive(Debug, Default)]
-struct Down {
-    since: Option<Instant>,
-    is_said: bool,
+    /// There is no connection.
+    down: Option<Lasting>,
 }
 
 #[derive(Debug, Default)]
@@ -109,21 +104,16 @@ impl Contact {
 
     /// There is still none. Where that is to be said, the last reason that is known.
     pub(super) fn is_down(&mut self, now: Instant) -> Option<String> {
-        let since = *self.down.since.get_or_insert(now);
-        if self.down.is_said || now.saturating_duration_since(since) < DOWN {
-            return None;
-        }
-        self.down.is_said = true;
-        Some(self.last.as_ref().map(|(_, reason)| reason.clone()).unwrap_or_default())
+        let is_to_say = self.down.get_or_insert(Lasting::begun(now)).is_to_say(now, DOWN);
+        is_to_say.then(|| self.last.as_ref().map(|(_, reason)| reason.clone()).unwrap_or_default())
     }
 
     /// There is one. Whether it was said that there was none.
     pub(super) fn is_up(&mut self) -> bool {
         self.last = None;
-        let was_said = std::mem::take(&mut self.down).is_said;
         self.login.stands = false;
         self.tls.stands = false;
-        was_said
+        self.down.take().is_some_and(|down| down.was_said())
     }
 
     /// What the states of the brokers' connections come to. A broker may accept a connection and never answer: of that

@@ -9,6 +9,7 @@ use rdkafka::Statistics;
 use rdkafka::statistics::Broker;
 
 use super::contact::is_up;
+use crate::deliver::seldom::Lasting;
 
 /// How long one is without a connection before it is named: leaders change, and connections are made anew.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -16,15 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Leaders {
-    away: HashMap<String, Away>,
+    away: HashMap<String, Lasting>,
     /// What the client said last of any broker.
     reason: String,
-}
-
-#[derive(Debug)]
-struct Away {
-    since: Instant,
-    named: bool,
 }
 
 impl Leaders {
@@ -42,9 +37,8 @@ impl Leaders {
         let mut before = std::mem::take(&mut self.away);
         let mut named = Vec::new();
         for broker in away {
-            let mut is = before.remove(broker).unwrap_or(Away { since: now, named: false });
-            if !is.named && now.saturating_duration_since(is.since) >= PATIENCE {
-                is.named = true;
+            let mut is = before.remove(broker).unwrap_or(Lasting::begun(now));
+            if is.is_to_say(now, PATIENCE) {
                 let reason = Some(&self.reason).filter(|reason| reason.contains(broker));
                 named.push((broker.to_owned(), reason.cloned().unwrap_or_default()));
             }
