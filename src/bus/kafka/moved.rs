@@ -61,7 +61,7 @@ impl ClientContext for Quiet {
 }
 
 impl KafkaBus {
-    /// Gives a client up that dials addresses which the brokers no longer have.
+    /// Gives a client up that dials addresses which the brokers no longer have, or asks a leader of old.
     pub(super) async fn doubt(&self, stop: &CancellationToken) {
         let (mut doubt, mut stale) = (Doubt::none(), Doubt::none());
         let mut look = interval(LOOK);
@@ -95,12 +95,19 @@ impl KafkaBus {
     }
 
     async fn another_connects(&self) -> bool {
+        self.ask_another(|other| other.inner().fetch_metadata(None, TRIAL).ok().map(|_| ())).await.is_some()
+    }
+
+    /// Asks a client that is made for it, of the same properties as the one in use. None where there is none, or no answer.
+    async fn ask_another<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&AdminClient<Quiet>) -> Option<T> + Send + 'static,
+    ) -> Option<T> {
         let properties = self.properties.load_full();
         let asked = tokio::task::spawn_blocking(move || {
-            let other = AdminClient::from_config_and_context(&properties.administrator(), Quiet);
-            other.is_ok_and(|other| other.inner().fetch_metadata(None, TRIAL).is_ok())
+            ask(&AdminClient::from_config_and_context(&properties.administrator(), Quiet).ok()?)
         });
-        asked.await.unwrap_or(false)
+        asked.await.ok()?
     }
 
     fn suspects(&self) -> Vec<Led> {
@@ -110,9 +117,7 @@ impl KafkaBus {
     /// The first of these that another client is told another leader of. Its topics are asked for one by one: a question about all
     /// that there are may be large.
     async fn is_led_by_another(&self, suspects: Vec<Led>) -> Option<Led> {
-        let properties = self.properties.load_full();
-        let asked = tokio::task::spawn_blocking(move || {
-            let other = AdminClient::from_config_and_context(&properties.administrator(), Quiet).ok()?;
+        self.ask_another(move |other| {
             let begun = Instant::now();
             suspects.chunk_by(|one, next| one.topic == next.topic).find_map(|of_topic| {
                 let left = TRIAL.saturating_sub(begun.elapsed());
@@ -125,8 +130,8 @@ impl KafkaBus {
                 };
                 of_topic.iter().find(is_another).cloned()
             })
-        });
-        asked.await.unwrap_or_default()
+        })
+        .await
     }
 
     /// Whether this client goes on taking that broker for the leader, and nothing of the partition moves.
