@@ -141,7 +141,7 @@ pub(super) fn open(path: &Path, page_cap: Option<u32>) -> Result<Connection, Sto
     let failed = |e| StoreError::of(path, e);
     let unwritable = |source| StoreError::Unwritable { path: path.to_owned(), source };
     let known = known();
-    if path.metadata().is_ok_and(|file| file.len() > 0) {
+    if has_bytes(path) {
         // SQLite would say that it is of no use, and not why.
         File::options().read(true).write(true).open(path).map_err(unwritable)?;
         let found = version_of(path).map_err(failed)?;
@@ -156,7 +156,7 @@ pub(super) fn open(path: &Path, page_cap: Option<u32>) -> Result<Connection, Sto
                 return Err(StoreError::LogDamaged { path: path.to_owned(), commits });
             }
         }
-    } else if log::path_of(path).metadata().is_ok_and(|log| log.len() > 0) {
+    } else if has_bytes(&log::path_of(path)) {
         // SQLite would begin the log anew, and what is parked in it would be gone.
         return Err(StoreError::Missing { path: path.to_owned() });
     } else {
@@ -172,10 +172,14 @@ pub(super) fn open(path: &Path, page_cap: Option<u32>) -> Result<Connection, Sto
     Ok(conn)
 }
 
+/// Whether it is there, and something in it.
+fn has_bytes(path: &Path) -> bool {
+    path.metadata().is_ok_and(|file| file.len() > 0)
+}
+
 /// Looks, and writes nothing, not even by closing: the log is not moved into the file. Without a log the file's own header says it, and a full disk need not make room for looking.
 fn version_of(path: &Path) -> rusqlite::Result<i64> {
-    let log = log::path_of(path);
-    if !log.metadata().is_ok_and(|log| log.len() > 0) {
+    if !has_bytes(&log::path_of(path)) {
         // What cannot be read so is for the opening to complain about.
         return Ok(header_version(path).unwrap_or(0));
     }

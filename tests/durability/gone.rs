@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::bridge::{Bridge, TOKEN, acme};
 use crate::fleet::{client, flat, start};
-use crate::support::{away, export, fleetbus_with, local, seen};
+use crate::support::{away, export, fleetbus, local, seen};
 
 async fn push(bridge: &Bridge, vehicle: usize) -> Option<u16> {
     let url = format!("{}/webhooks/acme", bridge.webhook);
@@ -90,7 +90,7 @@ async fn a_log_without_its_file_is_not_begun_anew() {
         if emptied {
             std::fs::write(&store, []).unwrap();
         }
-        let output = fleetbus_with(&["run", "--config", &config.display().to_string()]);
+        let output = fleetbus(&["run", "--config", &config.display().to_string()]);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(74) && said.contains("put the file back"), "{said}");
         // As it says.

@@ -67,13 +67,8 @@ pub(crate) async fn drained(bridge: &Bridge, events: usize) -> Vec<Published> {
     }
 }
 
-/// The command line.
+/// The command line, with the token that configurations of the tests name.
 pub(crate) fn fleetbus(words: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_fleetbus")).args(words).output().expect("the built binary")
-}
-
-/// The same, with the token that configurations of the tests name.
-pub(crate) fn fleetbus_with(words: &[&str]) -> Output {
     let binary = env!("CARGO_BIN_EXE_fleetbus");
     Command::new(binary).args(words).env("TEST_TOKEN", TOKEN).output().expect("the built binary")
 }

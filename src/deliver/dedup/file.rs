@@ -72,6 +72,8 @@ pub struct File {
     runs: BTreeMap<Bucket, Vec<Run>>,
     /// Hours whose runs changed, so that some may be alike: `next_merge` looks.
     changed: BTreeSet<Bucket>,
+    /// The era of the store in which it was open last; none where no version has said so.
+    era: Option<u64>,
 }
 
 /// Whether the file itself is broken.
@@ -110,11 +112,12 @@ impl File {
                 .execute_batch(&format!("BEGIN; {missing} PRAGMA user_version = {VERSION}; COMMIT;"))?;
         }
         connection.execute_batch(ERA)?;
+        let era = connection.query_row("SELECT number FROM era", [], |row| row.get(0)).optional()?;
         let tail = read_tail(&connection)?;
         let runs = read_runs(&connection)?;
         let changed = runs.iter().filter(|(_, runs)| alike(runs).is_some());
         let changed = changed.map(|(bucket, _)| bucket.clone()).collect();
-        Ok((Self { connection, runs, changed }, tail))
+        Ok((Self { connection, runs, changed, era }, tail))
     }
 
     /// One that keeps nothing, in place of one that broke.
@@ -123,18 +126,23 @@ impl File {
             connection: Connection::open_in_memory()?,
             runs: BTreeMap::new(),
             changed: BTreeSet::new(),
+            era: None,
         })
     }
 
-    /// The era of the store in which it was open last; none where no version has said so.
-    pub fn era(&self) -> rusqlite::Result<Option<u64>> {
-        self.connection.query_row("SELECT number FROM era", [], |row| row.get(0)).optional()
+    /// Whether it has been open in this era of the store, or in a later one.
+    pub fn has_seen(&self, era: u64) -> bool {
+        self.era.is_some_and(|seen| seen >= era)
     }
 
     /// It is open in this era of the store.
-    pub fn write_era(&self, number: u64) -> rusqlite::Result<()> {
-        let sql = "INSERT OR REPLACE INTO era (only, number) VALUES (0, ?1)";
-        self.connection.execute(sql, [number]).map(|_| ())
+    pub fn write_era(&mut self, number: u64) -> rusqlite::Result<()> {
+        if self.era != Some(number) {
+            let sql = "INSERT OR REPLACE INTO era (only, number) VALUES (0, ?1)";
+            self.connection.execute(sql, [number])?;
+            self.era = Some(number);
+        }
+        Ok(())
     }
 
     /// Forgets all that it holds.

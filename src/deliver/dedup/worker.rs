@@ -97,8 +97,8 @@ pub struct Idle {
     path: PathBuf,
     questions: Receiver<Lookup>,
     horizons: config::Dedup,
-    /// The store's, and the one that the file knows; none where it has not been written yet.
-    era: (Era, Option<u64>),
+    /// The store's.
+    era: Era,
     clock: Clock,
 }
 
@@ -115,8 +115,8 @@ pub fn open(dir: &Path, horizons: config::Dedup, era: Era, clock: Clock) -> Resu
         }
     });
     let opened = opened.and_then(|(mut file, mut tail)| {
-        // It has been open in this era, or in a later one: then the store is a backup, or another one.
-        if file.era()?.is_some_and(|seen| seen >= era.now()) {
+        // Then the store is a backup, or another one.
+        if file.has_seen(era.now()) {
             tracing::warn!("dedup.store_is_older");
             file.empty()?;
             tail = Tail::default();
@@ -126,12 +126,7 @@ pub fn open(dir: &Path, horizons: config::Dedup, era: Era, clock: Clock) -> Resu
     let (file, tail) = opened.map_err(|source| OpenError { dir: dir.display().to_string(), source })?;
     let (look_ups, questions) = sync_channel(QUEUE);
     let buckets = file.buckets().cloned().collect();
-    Ok(Opened {
-        buckets,
-        tail,
-        look_ups,
-        idle: Idle { file, path, questions, horizons, era: (era, None), clock },
-    })
+    Ok(Opened { buckets, tail, look_ups, idle: Idle { file, path, questions, horizons, era, clock } })
 }
 
 impl Idle {
@@ -269,15 +264,9 @@ impl Worker {
     pub(super) fn write(&mut self) {
         self.write_at = Instant::now() + COMMIT;
         // Before any id that was learnt in it.
-        let era = self.idle.era.0.now();
-        if self.idle.era.1 != Some(era) {
-            match self.idle.file.write_era(era) {
-                Ok(()) => self.idle.era.1 = Some(era),
-                Err(error) => {
-                    self.write_at = Instant::now() + PAUSE;
-                    return self.failed("write", &error);
-                }
-            }
+        if let Err(error) = self.idle.file.write_era(self.idle.era.now()) {
+            self.write_at = Instant::now() + PAUSE;
+            return self.failed("write", &error);
         }
         let unwritten = self.dedup.tail.lock().unwritten();
         if unwritten.is_empty() {
@@ -408,7 +397,6 @@ impl Worker {
             Ok((file, _)) => self.idle.file = file,
             Err(error) => self.trouble.tell("begin anew", &error),
         }
-        self.idle.era.1 = None;
         self.folding_up_to = 0;
         self.merging = None;
         self.write_at = Instant::now();
