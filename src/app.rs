@@ -53,7 +53,7 @@ use crate::intake::webhook::{self, WebhookState};
 use crate::provider::LastState;
 use crate::replay::drain::Drain;
 use crate::replay::{
-    DataDir, Gone, Routing, Store, StoreError, StoreHealth, StoreLimits, TopicsBefore, Why, Writer,
+    DataDir, Gone, Routing, Store, StoreError, StoreHealth, StoreLimits, TopicsBefore, Why, Writer, aging,
 };
 use crate::route::{BusKind, Router};
 
@@ -167,7 +167,9 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
     if let Some(account) = config.accounts.iter().find(|account| recovered.moved_out.contains(&account.id)) {
         return Err(StartError::MovedOut(account.id.clone()));
     }
-    let (dedup, seen) = Dedup::open(data_dir.path(), &config.dedup, recovered.era.clone(), clock::now)?;
+    let era = recovered.era.clone();
+    let (dedup, seen) =
+        Dedup::open(data_dir.path(), &config.dedup, era, clock::now, aging(config.dedup.longest()))?;
     let bus = Arc::new(Bus::open(&config.bus, data_dir.path())?);
 
     let seen_stops = CancellationToken::new();
@@ -466,6 +468,10 @@ impl Bridge {
             tracing::error!(deliveries = deliveries.len(), "app.deliveries_cut");
         }
         drain_stops.cancel();
+        // What it has with the bus is still booked, and not sent again after the start.
+        if ended != Ended::DrainDied {
+            timeout(FLUSH, &mut draining).await.ok();
+        }
         bus.close(FLUSH).await;
         looking_stops.cancel();
         bus_stops.cancel();

@@ -29,5 +29,7 @@ mod kills;
 mod leaving;
 #[path = "durability/migrated.rs"]
 mod migrated;
+#[path = "durability/quota.rs"]
+mod quota;
 #[path = "durability/support.rs"]
 mod support;

@@ -142,7 +142,7 @@ impl LocalBus {
             inside,
             limits: limits.clone(),
             bytes,
-            ages_by: AgeClock::new(crate::clock::now(), Instant::now()),
+            ages_by: AgeClock::new(crate::clock::now(), Instant::now(), limits.retention),
         };
         Ok(Self {
             shared,

@@ -331,6 +331,12 @@ impl Dedup {
     /// Pollers read this much of the past again, for what arrived late.
     pub const READ_AGAIN: Duration = Duration::from_secs(46 * 3_600);
 
+    /// How long anything is remembered, at most: an id may be as far ahead as the horizon, and what lasts is kept for longer.
+    #[must_use]
+    pub fn longest(&self) -> Duration {
+        self.positions.max(self.others) * 2 + Self::READ_AGAIN * 2
+    }
+
     /// Whether it remembers all that pollers read again.
     #[must_use]
     pub fn covers_polls(&self) -> bool {

@@ -119,6 +119,12 @@ impl Topics {
         self.unanswered.in_vain(topic, named, now)
     }
 
+    /// Whether nobody answers for the topics of this name.
+    #[must_use]
+    pub fn is_unanswered(&self, named: &str) -> bool {
+        self.unanswered.is_of(named)
+    }
+
     /// Whether the drain leaves it alone: it is refused, or nobody answers for it and it is not its turn.
     #[must_use]
     pub fn is_left_alone(&self, topic: &str, now: Instant) -> bool {

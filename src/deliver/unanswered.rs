@@ -52,6 +52,11 @@ impl Unanswered {
         self.topics.get(topic).is_some_and(|waits| now < waits.until)
     }
 
+    /// Whether any topic of this name waits.
+    pub(super) fn is_of(&self, named: &str) -> bool {
+        self.names.contains_key(named)
+    }
+
     /// A message was taken for it: where it was unanswered, so may be all of its name. The name, where that had been said.
     pub(super) fn taken(&mut self, topic: &str) -> Option<Text> {
         if self.topics.is_empty() {
@@ -108,8 +113,10 @@ mod tests {
         assert_eq!(fail(&mut unanswered, &other), (true, 2), "for longer than ten seconds");
         assert_eq!(fail(&mut unanswered, &one), (false, 5), "and said once");
         assert_eq!(unanswered.taken("fleet.stop.1"), None, "another stream is well");
+        assert!(unanswered.is_of("fleet.position") && !unanswered.is_of("fleet.stop"));
         assert_eq!(unanswered.taken(&one).as_deref(), Some("fleet.position"));
         assert!(unanswered.topics.is_empty() && unanswered.taken(&other).is_none());
+        assert!(!unanswered.is_of("fleet.position"));
     }
 
     #[test]

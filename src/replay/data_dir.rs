@@ -11,6 +11,9 @@ use std::time::Duration;
 use super::Volume;
 
 const LOCK: &str = "LOCK";
+/// The files of which SQLite would say no more than that it cannot: those of another user, whose process ran here once. `store.db` is
+/// looked at where it is opened.
+const SQLITES: [&str; 3] = ["store.db-wal", "seen.db", "seen.db-wal"];
 /// How long a start waits for another process to give the directory up: as long as a rolling update takes to stop it.
 const LOCK_WAIT: Duration = Duration::from_secs(30);
 /// Between two looks at the lock: there is no notice of its release.
@@ -48,7 +51,7 @@ pub enum LockError {
         path: PathBuf,
     },
     /// It cannot be made or written: somebody has to change that.
-    #[error("the data directory {path} cannot be written")]
+    #[error("{path}, which is data_dir or in it, cannot be written")]
     Unwritable {
         /// The directory, or the file in it.
         path: PathBuf,
@@ -61,12 +64,16 @@ impl DataDir {
     /// Makes the directory where it is missing, and locks it; waits 30 s for another process to give it up.
     ///
     /// # Errors
-    /// [`LockError::Held`] where another process keeps it, [`LockError::Unwritable`] where it is of no use.
+    /// [`LockError::Held`] where another process keeps it, [`LockError::Unwritable`] where it, or a file in it, is of no use.
     pub async fn lock(path: &Path) -> Result<Self, LockError> {
-        Self::lock_within(path, LOCK_WAIT).await
+        let dir = Self::lock_within(path, LOCK_WAIT).await?;
+        match unwritable_among(&SQLITES, dir.path()) {
+            Some((path, source)) => Err(LockError::Unwritable { path, source }),
+            None => Ok(dir),
+        }
     }
 
-    /// As [`lock`](Self::lock), with another patience.
+    /// As [`lock`](Self::lock), with another patience, and whatever files there are.
     ///
     /// # Errors
     /// As there.
@@ -124,6 +131,17 @@ impl DataDir {
     pub fn volume(&self) -> &Volume {
         &self.held.volume
     }
+}
+
+/// The first that is there and cannot be written, and why.
+fn unwritable_among(names: &[&str], dir: &Path) -> Option<(PathBuf, io::Error)> {
+    names.iter().find_map(|name| {
+        let path = dir.join(name);
+        match File::options().read(true).write(true).open(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Some((path, error)),
+            Ok(_) | Err(_) => None,
+        }
+    })
 }
 
 /// Whether an open file is not what has its name any more: what is written to it is lost with the process.
@@ -187,6 +205,18 @@ mod tests {
         assert!(grown(&path).is_empty());
         assert_eq!(grown(&there.join("a/d")), [there.join("a")]);
         assert_eq!(grown(Path::new("no-such-folder/b")), [Path::new("no-such-folder"), Path::new(".")]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("store.db-wal"), "").unwrap();
+        assert!(unwritable_among(&SQLITES, dir.path()).is_none());
+        // Not even root writes to a folder.
+        std::fs::create_dir(dir.path().join("seen.db")).unwrap();
+        let (path, error) = unwritable_among(&SQLITES, dir.path()).unwrap();
+        assert_eq!(path, dir.path().join("seen.db"));
+        assert_eq!(error.kind(), io::ErrorKind::IsADirectory);
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl StoreError {
         match Trouble::of(&source) {
             Trouble::Full => Self::NoRoom { path, source },
             Trouble::Index | Trouble::Fatal => Self::Damaged { path, source },
-            Trouble::Passing => Self::Unusable { path, source },
+            Trouble::Passing | Trouble::Unwritten => Self::Unusable { path, source },
         }
     }
 }
@@ -141,6 +141,8 @@ pub enum AskError {
 pub(super) enum Trouble {
     /// No room: the transaction was rolled back, and another may succeed when there is room.
     Full,
+    /// A write failed: it may pass by itself, or a quota is spent, which SQLite does not tell from that.
+    Unwritten,
     /// It may pass by itself.
     Passing,
     /// An index says other than its rows do: it can be made anew of them.
@@ -166,6 +168,7 @@ impl Trouble {
             | ffi::SQLITE_READONLY_DBMOVED => return Self::Fatal,
             // The shared memory beside the file is a file too.
             ffi::SQLITE_IOERR_SHMSIZE => return Self::Full,
+            ffi::SQLITE_IOERR_WRITE => return Self::Unwritten,
             ffi::SQLITE_CORRUPT_INDEX => return Self::Index,
             _ => {}
         }
@@ -182,7 +185,9 @@ impl From<&rusqlite::Error> for ParkError {
     fn from(error: &rusqlite::Error) -> Self {
         match Trouble::of(error) {
             Trouble::Full => Self::Full,
-            Trouble::Passing | Trouble::Index | Trouble::Fatal => Self::Failing(error.to_string()),
+            Trouble::Passing | Trouble::Unwritten | Trouble::Index | Trouble::Fatal => {
+                Self::Failing(error.to_string())
+            }
         }
     }
 }
@@ -191,7 +196,9 @@ impl From<&rusqlite::Error> for AskError {
     fn from(error: &rusqlite::Error) -> Self {
         match Trouble::of(error) {
             Trouble::Full => Self::Full,
-            Trouble::Passing | Trouble::Index | Trouble::Fatal => Self::Failing(error.to_string()),
+            Trouble::Passing | Trouble::Unwritten | Trouble::Index | Trouble::Fatal => {
+                Self::Failing(error.to_string())
+            }
         }
     }
 }
@@ -216,7 +223,7 @@ mod tests {
         check(ffi::SQLITE_NOTADB, Trouble::Fatal);
         check(ffi::SQLITE_FULL, Trouble::Full);
         check(ffi::SQLITE_IOERR_SHMSIZE, Trouble::Full);
-        check(ffi::SQLITE_IOERR_WRITE, Trouble::Passing);
+        check(ffi::SQLITE_IOERR_WRITE, Trouble::Unwritten);
         check(ffi::SQLITE_BUSY, Trouble::Passing);
     }
 

@@ -52,17 +52,21 @@ impl Why {
 /// The wall clock may run so much ahead of the time that passes: what is more is a step.
 const STEP: Duration = Duration::from_secs(60);
 
-/// What rows age by: the wall clock, but where it was set forward while the process ran. What was parked before would be too old all at once,
-/// and lost; whether the clock was wrong before or is now, nobody here can tell. A start takes the wall clock as it is.
+/// What rows age by: the wall clock, but where it was set forward while the process ran. What was kept before would be too old all at once,
+/// and lost; whether the clock was wrong before or is now, nobody here can tell. A start takes the wall clock as it is, and so does who has
+/// seen it ahead for as long as anything is kept.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AgeClock {
     wall: Millis,
     since: Instant,
+    kept: Duration,
+    ahead_since: Option<Instant>,
 }
 
 impl AgeClock {
-    pub(crate) const fn new(wall: Millis, now: Instant) -> Self {
-        Self { wall, since: now }
+    /// Of what is kept for so long.
+    pub(crate) const fn new(wall: Millis, now: Instant, kept: Duration) -> Self {
+        Self { wall, since: now, kept, ahead_since: None }
     }
 
     /// The time, and whether the wall clock is ahead of it.
@@ -71,14 +75,25 @@ impl AgeClock {
         let passed = millis(now.saturating_duration_since(self.since));
         let due = Millis(self.wall.0.saturating_add(passed));
         if wall.0 > due.0.saturating_add(millis(STEP)) {
-            return (due, true);
+            let since = *self.ahead_since.get_or_insert(now);
+            if now.saturating_duration_since(since) < self.kept {
+                return (due, true);
+            }
+            *self = Self::new(wall, now, self.kept);
         }
+        self.ahead_since = None;
         // Set back, it may be set right again.
         if wall.0 >= due.0.saturating_sub(millis(STEP)) {
-            *self = Self::new(wall, now);
+            *self = Self::new(wall, now, self.kept);
         }
         (wall, false)
     }
+}
+
+/// A clock that reads so by itself.
+pub(crate) fn aging(kept: Duration) -> impl FnMut() -> Millis + Send {
+    let mut clock = AgeClock::new(crate::clock::now(), Instant::now(), kept);
+    move || clock.read(crate::clock::now(), Instant::now()).0
 }
 
 #[cfg(test)]
@@ -88,7 +103,8 @@ mod tests {
     #[test]
     fn a_clock_that_is_set_forward_makes_nothing_older() {
         let start = Instant::now();
-        let mut clock = AgeClock::new(Millis(1_000_000), start);
+        let week = Duration::from_secs(7 * 24 * 3_600);
+        let mut clock = AgeClock::new(Millis(1_000_000), start, week);
         let mut read =
             |seconds: u64, wall: i64| clock.read(Millis(wall), start + Duration::from_secs(seconds));
         assert_eq!(read(10, 1_010_000), (Millis(1_010_000), false));
@@ -106,6 +122,20 @@ mod tests {
             read(3_600 * 24 * 8, 1_005_000 + 8 * day),
             (Millis(1_005_000 + 8 * day), false),
             "time passes"
+        );
+        let set_right = |seconds: u64| 1_000_000 + seconds as i64 * 1_000 + 20_000 * day;
+        let first = 3_600 * 24 * 9;
+        for seconds in [first, first + 3_600 * 24 * 7 - 1] {
+            assert_eq!(
+                read(seconds, set_right(seconds)),
+                (Millis(set_right(seconds) - 20_000 * day + 5_000), true)
+            );
+        }
+        let later = first + 3_600 * 24 * 7;
+        assert_eq!(
+            read(later, set_right(later)),
+            (Millis(set_right(later)), false),
+            "nothing of before is kept"
         );
     }
 }

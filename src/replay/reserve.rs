@@ -9,6 +9,8 @@ use super::schema::remove_if_there;
 
 /// Written at once.
 const PIECE: usize = 1 << 20;
+/// Written to see whether there is room: what a transaction wants, at least.
+const TRIED: usize = 64 << 10;
 
 /// The file that keeps the room.
 #[derive(Debug)]
@@ -57,6 +59,23 @@ impl Reserve {
         file.sync_all()?;
         file.set_len(self.bytes)?;
         file.sync_all()
+    }
+
+    /// Whether the disk, or a quota, takes no more.
+    pub(super) fn is_room_spent(&self) -> bool {
+        let path = self.path.with_extension("probe");
+        let tried = File::create(&path).and_then(|mut file| {
+            let mut piece = vec![0; TRIED];
+            rand::fill(&mut piece[..]);
+            file.write_all(&piece)?;
+            file.sync_all()
+        });
+        if let Err(error) = remove_if_there(&path) {
+            tracing::warn!(error = %error, "store.reserve_kept");
+        }
+        tried.is_err_and(|error| {
+            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        })
     }
 
     /// Gives the room up. Where that fails there is nothing else to do about it: the disk stays full.

@@ -84,7 +84,7 @@ enum Retry {
 }
 
 impl Upkeep {
-    pub(super) fn new(reserve: Reserve) -> Self {
+    pub(super) fn new(reserve: Reserve, retention: Duration) -> Self {
         Self {
             reserve,
             disk: Disk::Roomy,
@@ -98,7 +98,7 @@ impl Upkeep {
             evicted: HashMap::new(),
             saying_evicted: Seldom::new(),
             saying_expired: Seldom::new(),
-            ages_by: AgeClock::new(crate::clock::now(), Instant::now()),
+            ages_by: AgeClock::new(crate::clock::now(), Instant::now(), retention),
             is_ahead: false,
         }
     }
@@ -457,7 +457,8 @@ impl Writer {
     fn troubled(&mut self, doing: &'static str, trouble: Trouble, error: &dyn Display) -> Retry {
         match trouble {
             Trouble::Full => self.tighten(error),
-            Trouble::Passing => {
+            Trouble::Unwritten if self.upkeep.reserve.is_room_spent() => self.tighten(error),
+            Trouble::Passing | Trouble::Unwritten => {
                 self.ail(StoreHealth::Failing);
                 self.log(doing, error);
                 Retry::Later

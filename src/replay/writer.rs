@@ -85,23 +85,25 @@ impl Writer {
     ) -> Result<(Self, Recovered), StoreError> {
         let path = dir.path().join("store.db");
         let reserve = Reserve::new(dir.path().join("store.reserve"), limits.reserve);
-        match Self::open_file(&path, &limits, routing.as_ref()) {
-            Ok(opened) => Ok(Self::assemble(dir, limits, reserve, opened)),
-            Err(StoreError::NoRoom { .. }) => {
-                reserve.give_up();
-                let opened = Self::open_file(&path, &limits, routing.as_ref())?;
-                Ok(Self::assemble(dir, limits, reserve, opened))
-            }
-            Err(
-                error @ (StoreError::Newer { .. }
+        let opened = Self::open_file(&path, &limits, routing.as_ref()).or_else(|error| {
+            let has_no_room = match &error {
+                StoreError::NoRoom { .. } => true,
+                // Of a quota that is spent SQLite says no more than of a disk that fails.
+                StoreError::Unusable { .. } => reserve.is_room_spent(),
+                StoreError::Newer { .. }
                 | StoreError::Damaged { .. }
                 | StoreError::LogDamaged { .. }
                 | StoreError::Missing { .. }
                 | StoreError::Unreadable { .. }
-                | StoreError::Unusable { .. }
-                | StoreError::Unwritable { .. }),
-            ) => Err(error),
-        }
+                | StoreError::Unwritable { .. } => false,
+            };
+            if !has_no_room {
+                return Err(error);
+            }
+            reserve.give_up();
+            Self::open_file(&path, &limits, routing.as_ref())
+        })?;
+        Ok(Self::assemble(dir, limits, reserve, opened))
     }
 
     fn open_file(path: &Path, limits: &StoreLimits, routing: Option<&Routing>) -> Result<Opened, StoreError> {
@@ -150,13 +152,14 @@ impl Writer {
 
     fn assemble(dir: &DataDir, limits: StoreLimits, reserve: Reserve, opened: Opened) -> (Self, Recovered) {
         let Opened { conn, file, log, ledger, run, recovered } = opened;
+        let upkeep = Upkeep::new(reserve, limits.retention);
         let shared = Arc::new(Shared::new(limits, ledger, &recovered));
         shared.damaged_entries.store(recovered.damaged_entries, Ordering::Relaxed);
         let writer = Self {
             conn,
             shared,
             run,
-            upkeep: Upkeep::new(reserve),
+            upkeep,
             ended: Ended::No,
             holding: Holding::default(),
             path: dir.path().join("store.db"),

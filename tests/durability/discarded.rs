@@ -1,5 +1,5 @@
-//! What an operator throws away is forgotten, so that whoever has it still brings it again: facts, and states, which are news by
-//! what was told last.
+//! What is known, and when it is news again: what an operator throws away is forgotten, so that whoever has it still brings it again.
+//! Facts, old ones too, and states, which are news by what was told last.
 
 use serde_json::{Value, json};
 
@@ -34,4 +34,21 @@ async fn what_was_discarded_is_news_again_facts_and_states_and_after_a_restart_t
     let bridge = Bridge::start(&config);
     assert_eq!(push(&bridge, &both).await, news);
     assert_eq!(push(&bridge, &both).await, known);
+}
+
+/// A tracker that was under ground for weeks: its sender repeats what was parked, as anybody's does.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_older_than_dedup_remembers_by_its_time_is_known_when_its_sender_repeats_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = away(dir.path(), "");
+    let bridge = Bridge::start(&config);
+    let old = json!([flat(1, start() - 40 * 24 * 3_600_000), flat(2, start() + 40 * 24 * 3_600_000)]);
+    let (news, known) = ((json!(2), json!(0)), (json!(0), json!(2)));
+    assert_eq!(push(&bridge, &old).await, news);
+    assert_eq!(push(&bridge, &old).await, known);
+    assert!(bridge.stop().success());
+    let bridge = Bridge::start(&config);
+    assert_eq!(push(&bridge, &old).await, known);
+    assert_eq!(discard_all(&bridge).await, json!(2));
+    assert_eq!(push(&bridge, &old).await, news);
 }

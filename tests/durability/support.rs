@@ -161,8 +161,9 @@ pub(crate) async fn discard_all(bridge: &Bridge) -> Value {
     let sent =
         client().delete(format!("{}/v1/parked?all=true", bridge.admin)).json(&serde_json::json!({})).send();
     let answer = sent.await.expect("an answer");
-    assert!(answer.status().is_success());
+    let status = answer.status();
     let said: Value = answer.json().await.expect("JSON");
+    assert!(status.is_success(), "{status}: {said}");
     assert!(said["discarded"].is_u64(), "{said}");
     said["discarded"].clone()
 }

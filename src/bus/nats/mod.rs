@@ -365,7 +365,9 @@ impl NatsBus {
     /// One attempt: sent until the stream acknowledges it, refuses it, or its window is over.
     async fn attempt(&self, message: Message, ticket: Ticket) {
         let begun = Instant::now();
-        let window = Duration::from_millis(self.shared.window_ms.load(Ordering::Relaxed));
+        // It may be another one once the stream was looked at.
+        let is_over =
+            || begun.elapsed() >= Duration::from_millis(self.shared.window_ms.load(Ordering::Relaxed));
         let mut sent = false;
         let mut asked = false;
         let mut every = AGAIN;
@@ -380,7 +382,7 @@ impl NatsBus {
                 let Some(pause) = pause else {
                     return ticket.resolve(failed_unavailable("NATS is not connected"));
                 };
-                if sent && begun.elapsed() >= window {
+                if sent && is_over() {
                     return ticket.resolve(Outcome::Unresolved);
                 }
                 self.shared.next_connection(seen, pause).await;
@@ -431,15 +433,15 @@ impl NatsBus {
                 Ended::Told(Err(error)) => match self.react(&error, sending, &message.topic) {
                     Reaction::End(failure) => return ticket.resolve(Outcome::Failed(failure)),
                     Reaction::Lose => return ticket.resolve(Outcome::Unresolved),
-                    Reaction::Again if begun.elapsed() >= window => {
-                        return ticket.resolve(Outcome::Unresolved);
-                    }
+                    Reaction::Again if is_over() => return ticket.resolve(Outcome::Unresolved),
                     Reaction::Again => {
                         let pause = every.saturating_sub(now.elapsed()).max(AGAIN);
                         every = (every * 2).min(ACK);
                         self.shared.next_connection(seen, pause).await;
                     }
                 },
+                // A connection that comes and goes has it sent again each time.
+                Ended::Disconnected if is_over() => return ticket.resolve(Outcome::Unresolved),
                 Ended::Disconnected => {}
             }
         }

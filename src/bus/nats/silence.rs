@@ -6,6 +6,8 @@ use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use async_nats::Event;
+use async_nats::connection::State;
 use tokio::time::sleep;
 
 use super::NatsBus;
@@ -64,8 +66,10 @@ impl NatsBus {
     /// Another server may have what this one has not: the client takes any of those that it knows.
     pub(super) async fn move_where_nothing_is_heard(&self) -> Infallible {
         let mut silence = Silence::none();
+        let mut untold = false;
         loop {
             sleep(LOOK).await;
+            untold = self.look_at_connection(untold);
             let connection = self.shared.connection.load_full().filter(|_| self.is_available());
             if silence.is_over(&self.shared.heard, Instant::now())
                 && let Some(connection) = connection
@@ -74,6 +78,20 @@ impl NatsBus {
                 connection.client.force_reconnect().await.ok();
             }
         }
+    }
+}
+
+impl NatsBus {
+    /// The client's events have a queue, and what finds it full is dropped: the connection's own state, at two looks, is as good as an
+    /// event. Whether it is another one than was told.
+    fn look_at_connection(&self, was_untold: bool) -> bool {
+        let Some(connection) = self.shared.connection.load_full() else { return false };
+        let is_connected = connection.client.connection_state() == State::Connected;
+        let untold = is_connected != self.is_available();
+        if untold && was_untold {
+            self.shared.happened(if is_connected { &Event::Connected } else { &Event::Disconnected });
+        }
+        untold
     }
 }
 

@@ -109,9 +109,12 @@ impl NatsBus {
                     ..Default::default()
                 };
                 return match timeout(ASK, context.create_stream(stream)).await {
-                    Ok(Ok(_)) => {
+                    Ok(Ok(made)) => {
                         self.shared.seen.lock().holds(name, &wanted);
-                        vec![Finding::Made(format!("stream {name} on {}", wanted.join(", ")))]
+                        let weak = promise::findings(name, made.cached_info(), topics).into_iter();
+                        let weak = weak.filter(|found| matches!(found, Finding::Weak(_)));
+                        let made = Finding::Made(format!("stream {name} on {}", wanted.join(", ")));
+                        std::iter::once(made).chain(weak).collect()
                     }
                     Ok(Err(error)) => unreachable(format!("stream {name} cannot be made: {error}")),
                     Err(_) => unreachable("it does not answer".to_owned()),

@@ -41,7 +41,7 @@ use crate::replay::Era;
 use claims::{Claim, Claims};
 use front::{Front, Newness};
 use reach::Reach;
-use tail::{Bucket, Tail};
+use tail::{Bucket, Tail, hour_of};
 use worker::{Lookup, Place, Question, WORK};
 
 /// How long a look-up on disk may take.
@@ -52,6 +52,28 @@ const RESPITE: Duration = Duration::from_secs(5);
 /// How often an event is looked up again because a fold came between. Folds are seconds apart.
 const LOOK_UPS: u32 = 3;
 
+/// By which time an event is remembered and looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dated {
+    /// The one in its record key.
+    ByKey(Millis),
+    /// That of its coming, for it has none: it may be in any hour.
+    ByComing,
+    /// That of its coming, for its own is beyond the horizon. It is looked for in the hour of its own, where a copy may be that came in
+    /// time, and in the last ones: who sends so late sends much, and all hours for each would be dear.
+    Late(Millis),
+}
+
+impl Dated {
+    /// The time in a record key that its hour of ids goes by.
+    const fn key_time(self) -> Option<Millis> {
+        match self {
+            Self::ByKey(time) => Some(time),
+            Self::ByComing | Self::Late(_) => None,
+        }
+    }
+}
+
 /// What dedup asks about an event.
 #[derive(Debug, Clone)]
 pub struct Candidate {
@@ -61,8 +83,8 @@ pub struct Candidate {
     pub event_type: EventType,
     /// Its subject.
     pub subject: Text,
-    /// The time in its record key; none where it has none.
-    pub key_time: Option<Millis>,
+    /// By which time it is remembered and looked for.
+    pub dated: Dated,
     /// When it was received.
     pub received_at: Millis,
     /// It is known when one of these is remembered.
@@ -74,12 +96,12 @@ pub struct Candidate {
 impl Candidate {
     /// What is needed of it once it is claimed: nothing is asked about it any more.
     fn claimed(&self) -> Self {
-        let Self { account, event_type, subject, key_time, received_at, checks: _, enters } = self;
+        let Self { account, event_type, subject, dated, received_at, checks: _, enters } = self;
         Self {
             account: account.clone(),
             event_type: *event_type,
             subject: subject.clone(),
-            key_time: *key_time,
+            dated: *dated,
             received_at: *received_at,
             checks: Ids::new(),
             enters: enters.clone(),
@@ -115,7 +137,7 @@ struct Unsure {
 /// Counts for metrics.
 #[derive(Debug, Default)]
 pub struct Stats {
-    /// Key times too old, or too far ahead, to be remembered: published.
+    /// Key times too old, or too far ahead, to be remembered by: published, and remembered by their coming where they were sent.
     pub beyond_horizon: AtomicU64,
     /// Look-ups on disk.
     pub look_ups: AtomicU64,
@@ -203,7 +225,8 @@ impl Drop for Reservation {
 
 impl Dedup {
     /// Opens `seen.db` in `dir`; a broken one is set aside, and a new one begun. Where the store is older than it, it is emptied: what was
-    /// parked since is lost with the newer store, and may come again. The worker runs on a thread of its own.
+    /// parked since is lost with the newer store, and may come again. The worker runs on a thread of its own. What is remembered ages by a
+    /// clock of its own, too: one that is set forward has not to take all of it.
     ///
     /// # Errors
     /// Where it is not broken and cannot be opened, or where not even a new one can be made.
@@ -212,9 +235,10 @@ impl Dedup {
         horizons: &config::Dedup,
         era: Era,
         clock: impl Fn() -> Millis + Send + Sync + 'static,
+        ages_by: impl FnMut() -> Millis + Send + 'static,
     ) -> Result<(Arc<Self>, Worker), OpenError> {
         let clock: Clock = Arc::new(clock);
-        let mut opened = worker::open(dir, horizons.clone(), era, Arc::clone(&clock))?;
+        let mut opened = worker::open(dir, horizons.clone(), era, Box::new(ages_by))?;
         let mut front = Front::new(horizons.memory);
         let stored: Vec<Bucket> = opened.buckets.iter().chain(opened.tail.buckets()).cloned().collect();
         let reaches = opened.tail.reaches(&stored, clock());
@@ -358,7 +382,7 @@ impl Dedup {
     /// and not every hour on disk is looked through again.
     fn met_again(&self, candidate: &Candidate) -> Verdict {
         // Its own id comes first, and is among those by which it is known.
-        if let (None, Some(own)) = (candidate.key_time, candidate.enters.first()) {
+        if let (None, Some(own)) = (candidate.dated.key_time(), candidate.enters.first()) {
             let bucket = Bucket::of(candidate, (self.clock)());
             let left_out = self.tail.lock().renew(&bucket, *own);
             self.stats.not_written.fetch_add(left_out, Ordering::Relaxed);
@@ -387,16 +411,18 @@ impl Dedup {
         if ids.is_empty() {
             return Recalled::New;
         }
-        let bucket = Bucket::of(candidate, candidate.received_at);
-        let place = match candidate.key_time {
-            Some(_) => Place::Hour(bucket),
-            None => Place::AnyHour(bucket),
+        // As it would be entered.
+        let bucket = Bucket::of(candidate, (self.clock)());
+        let place = match candidate.dated {
+            Dated::ByKey(_) => Place::Hour(bucket),
+            Dated::ByComing => Place::AnyHour(bucket),
+            Dated::Late(own) => Place::Late { now: bucket, own: hour_of(own) },
         };
         Recalled::Unsure(Question { place, ids })
     }
 
     fn newness(&self, candidate: &Candidate) -> Newness {
-        match (&*candidate.enters, candidate.key_time) {
+        match (&*candidate.enters, candidate.dated.key_time()) {
             ([_], Some(time)) => {
                 let bucket = Bucket::of(candidate, time);
                 self.front.lock().newness(&bucket, &candidate.subject, time)
@@ -451,12 +477,15 @@ impl Dedup {
             self.stats.beyond_horizon.fetch_add(1, Ordering::Relaxed);
             return;
         }
+        if matches!(candidate.dated, Dated::Late(_)) {
+            self.stats.beyond_horizon.fetch_add(1, Ordering::Relaxed);
+        }
         let bucket = Bucket::of(candidate, (self.clock)());
         // The tail before the front: once the front calls an id old, it can be found.
-        let reach = candidate.key_time.map(|time| Reach::of(time, candidate.received_at));
+        let reach = candidate.dated.key_time().map(|time| Reach::of(time, candidate.received_at));
         let left_out = self.tail.lock().enter(&bucket, &candidate.enters, reach);
         self.stats.not_written.fetch_add(left_out, Ordering::Relaxed);
-        let (Some(time), Some(reach)) = (candidate.key_time, reach) else { return };
+        let (Some(time), Some(reach)) = (candidate.dated.key_time(), reach) else { return };
         point();
         let mut front = self.front.lock();
         if reach.is_ahead() || candidate.enters.len() > 1 {
@@ -467,7 +496,7 @@ impl Dedup {
     }
 
     fn is_beyond_horizon(&self, candidate: &Candidate) -> bool {
-        candidate.key_time.is_some_and(|time| !self.is_within_horizon(candidate.event_type, time))
+        candidate.dated.key_time().is_some_and(|time| !self.is_within_horizon(candidate.event_type, time))
     }
 
     /// Whether events of a type and of this time are remembered by it.

@@ -51,9 +51,13 @@ pub struct Bucket {
 impl Bucket {
     /// The bucket of an event.
     pub fn of(candidate: &Candidate, otherwise: Millis) -> Self {
-        let time = candidate.key_time.unwrap_or(otherwise);
-        let hour = time.0.div_euclid(HOUR_MS);
-        Self { account: candidate.account.clone(), event_type: candidate.event_type, hour }
+        let time = candidate.dated.key_time().unwrap_or(otherwise);
+        Self { account: candidate.account.clone(), event_type: candidate.event_type, hour: hour_of(time) }
+    }
+
+    /// That of another hour.
+    pub fn of_hour(&self, hour: i64) -> Self {
+        Self { hour, ..self.clone() }
     }
 
     /// Whose, and of which type.
@@ -65,6 +69,11 @@ impl Bucket {
     pub fn end(&self) -> i64 {
         self.hour.saturating_add(1).saturating_mul(HOUR_MS)
     }
+}
+
+/// Hours since 1970.
+pub const fn hour_of(time: Millis) -> i64 {
+    time.0.div_euclid(HOUR_MS)
 }
 
 /// Maps that ids are spread over: one of half a million ids would hold every request up for some ten milliseconds each time it grows.

@@ -14,9 +14,9 @@ use tokio::sync::oneshot;
 use super::file::{self, File, FileError};
 use super::merge::{Merge, Progress};
 use super::tail::{Bucket, HOUR_MS, Short, Tail};
-use super::{Clock, Dedup, horizon_ms};
+use super::{Dedup, horizon_ms};
 use crate::config;
-use crate::event::{AccountId, EventType};
+use crate::event::{AccountId, EventType, Millis};
 use crate::replay::Era;
 
 /// Look-ups that may wait.
@@ -66,7 +66,7 @@ impl Question {
     /// Whose ids.
     pub fn account(&self) -> &AccountId {
         match &self.place {
-            Place::Hour(bucket) | Place::AnyHour(bucket) => &bucket.account,
+            Place::Hour(bucket) | Place::AnyHour(bucket) | Place::Late { now: bucket, .. } => &bucket.account,
         }
     }
 }
@@ -77,6 +77,8 @@ pub enum Place {
     Hour(Bucket),
     /// In every hour of a bucket's account and type.
     AnyHour(Bucket),
+    /// In this bucket, in that of the hour before, and in that of its own hour.
+    Late { now: Bucket, own: i64 },
 }
 
 /// What opening found.
@@ -99,11 +101,15 @@ pub struct Idle {
     horizons: config::Dedup,
     /// The store's.
     era: Era,
-    clock: Clock,
+    /// The time by which what is remembered ages.
+    ages_by: AgesBy,
 }
 
+/// Tells a time.
+pub type AgesBy = Box<dyn FnMut() -> Millis + Send>;
+
 /// Opens the file, or begins a new one where it is broken, and an empty one where the store is older.
-pub fn open(dir: &Path, horizons: config::Dedup, era: Era, clock: Clock) -> Result<Opened, OpenError> {
+pub fn open(dir: &Path, horizons: config::Dedup, era: Era, ages_by: AgesBy) -> Result<Opened, OpenError> {
     let path = dir.join("seen.db");
     let opened = File::open(&path).or_else(|error| {
         if error.is_broken() {
@@ -126,7 +132,7 @@ pub fn open(dir: &Path, horizons: config::Dedup, era: Era, clock: Clock) -> Resu
     let (file, tail) = opened.map_err(|source| OpenError { dir: dir.display().to_string(), source })?;
     let (look_ups, questions) = sync_channel(QUEUE);
     let buckets = file.buckets().cloned().collect();
-    Ok(Opened { buckets, tail, look_ups, idle: Idle { file, path, questions, horizons, era, clock } })
+    Ok(Opened { buckets, tail, look_ups, idle: Idle { file, path, questions, horizons, era, ages_by } })
 }
 
 impl Idle {
@@ -219,10 +225,11 @@ impl Worker {
                 break;
             }
             match place {
-                Place::Hour(bucket) => match self.idle.file.holds(&bucket, &ids) {
-                    Ok(holds) => *found = Some(holds),
-                    Err(error) => self.failed("look-up", &error),
-                },
+                Place::Hour(bucket) => *found = self.holds(&[bucket], &ids),
+                Place::Late { now, own } => {
+                    let hours = [now.hour, now.hour - 1, own].map(|hour| now.of_hour(hour));
+                    *found = self.holds(&hours, &ids);
+                }
                 Place::AnyHour(bucket) => {
                     anywhere.entry(Bucket { hour: 0, ..bucket }).or_default().push((at, ids));
                 }
@@ -243,6 +250,21 @@ impl Worker {
             }
         }
         tell.send(found).unwrap_or_default();
+    }
+
+    /// Whether one of these buckets has one of these ids; none where the disk does not say.
+    fn holds(&mut self, buckets: &[Bucket], ids: &[Short]) -> Option<bool> {
+        for bucket in buckets {
+            match self.idle.file.holds(bucket, ids) {
+                Ok(true) => return Some(true),
+                Ok(false) => {}
+                Err(error) => {
+                    self.failed("look-up", &error);
+                    return None;
+                }
+            }
+        }
+        Some(false)
     }
 
     /// Answers what waits: between the steps of what takes its time.
@@ -284,7 +306,8 @@ impl Worker {
     pub(super) fn fold(&mut self) {
         self.fold_at = Instant::now() + FOLD;
         self.fold_not_before = Instant::now();
-        let folded = self.fold_tail().and_then(|()| self.expire());
+        let now = (self.idle.ages_by)();
+        let folded = self.fold_tail(now).and_then(|()| self.expire(now));
         if let Err(error) = folded {
             self.fold_not_before = Instant::now() + PAUSE;
             self.fold_at = self.fold_not_before;
@@ -292,7 +315,7 @@ impl Worker {
         }
     }
 
-    fn fold_tail(&mut self) -> rusqlite::Result<()> {
+    fn fold_tail(&mut self, now: Millis) -> rusqlite::Result<()> {
         self.write();
         if !self.dedup.tail.lock().is_folding() {
             self.folding_up_to = self.idle.file.last_row()?;
@@ -303,7 +326,7 @@ impl Worker {
         self.write();
         let begun_anew = self.begun_anew;
         let mut hours = generation.sorted();
-        hours.retain(|(bucket, _)| bucket.hour >= self.oldest_hour(bucket.event_type));
+        hours.retain(|(bucket, _)| bucket.hour >= self.oldest_hour(now, bucket.event_type));
         for hours in hours.chunks(HOURS) {
             self.idle.file.add_runs(hours)?;
             self.answer_waiting();
@@ -337,12 +360,12 @@ impl Worker {
         }
     }
 
-    fn expire(&mut self) -> rusqlite::Result<()> {
+    fn expire(&mut self, now: Millis) -> rusqlite::Result<()> {
         let expired: Vec<Bucket> = self
             .idle
             .file
             .buckets()
-            .filter(|bucket| bucket.hour < self.oldest_hour(bucket.event_type))
+            .filter(|bucket| bucket.hour < self.oldest_hour(now, bucket.event_type))
             .cloned()
             .collect();
         for bucket in &expired {
@@ -350,11 +373,11 @@ impl Worker {
             self.idle.file.drop_hour(bucket)?;
             self.answer_waiting();
         }
-        self.dedup.front.lock().expired(|event_type| self.oldest_hour(event_type));
+        self.dedup.front.lock().expired(|event_type| self.oldest_hour(now, event_type));
         // An id may be as far ahead as the horizon when it is remembered, and is kept for as long after its time.
         let longest = EventType::ALL.map(|event_type| horizon_ms(&self.idle.horizons, event_type));
         let longest = longest.into_iter().max().unwrap_or(0).saturating_mul(2);
-        let before = (self.idle.clock)().0.saturating_sub(longest).saturating_sub(3 * HOUR_MS);
+        let before = now.0.saturating_sub(longest).saturating_sub(3 * HOUR_MS);
         self.idle.file.expire(before)?;
         self.dedup.tail.lock().expire(before);
         Ok(())
@@ -362,7 +385,7 @@ impl Worker {
 
     /// The oldest hour that is kept: all of it, and one more, so that no id within the horizon is missed. What lasts has its time at its
     /// beginning, and pollers read it again by its end.
-    fn oldest_hour(&self, event_type: EventType) -> i64 {
+    fn oldest_hour(&self, now: Millis, event_type: EventType) -> i64 {
         let horizon = horizon_ms(&self.idle.horizons, event_type);
         let again = match event_type {
             EventType::Trip | EventType::Stop | EventType::Usage | EventType::GeofenceCrossing => READ_AGAIN,
@@ -374,7 +397,7 @@ impl Worker {
             | EventType::Media
             | EventType::ItemLeftBehind => 0,
         };
-        (self.idle.clock)().0.saturating_sub(horizon).div_euclid(HOUR_MS) - 1 - again
+        now.0.saturating_sub(horizon).div_euclid(HOUR_MS) - 1 - again
     }
 
     fn failed(&mut self, doing: &'static str, error: &rusqlite::Error) {

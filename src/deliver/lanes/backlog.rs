@@ -102,13 +102,7 @@ impl Lanes {
         found
     }
 
-    /// Whether only probes may go to this topic.
-    #[must_use]
-    pub fn is_topic_refused(&self, topic: &str) -> bool {
-        self.topics.lock().is_refused(topic)
-    }
-
-    /// The same, or nothing for a while.
+    /// Whether only probes may go to this topic, or nothing for a while.
     #[must_use]
     pub fn is_topic_left_alone(&self, topic: &str) -> bool {
         self.topics.lock().is_left_alone(topic, Instant::now())
@@ -130,7 +124,7 @@ impl Lanes {
     }
 
     /// The breaker is open, no lane can carry its probe, and nothing is in flight that could close it soon: what is parked
-    /// belongs to refused topics or hangs with its partition, or nothing could be kept. The next events try the bus; else it would
+    /// belongs to refused topics or to those that nobody answers for, or hangs with its partition, or nothing could be kept. The next events try the bus; else it would
     /// stay open for ever, for pollers wait for it, too. What is late may close it where the whole bus comes back: for a while
     /// that is waited for.
     pub fn close_breaker_for_want_of_probes(&self) {
@@ -142,10 +136,23 @@ impl Lanes {
             fresh || lane.draining == Draining::Works || late && !is_open_long
         };
         if !self.shards.iter().any(|shard| shard.lock().values().any(could_close)) {
-            tracing::info!("breaker.nothing_to_probe_with");
-            let change = self.breaker.lock().close();
-            self.say(change);
+            self.close_breaker();
         }
+    }
+
+    /// The store does not give what would carry the breaker's probe. Where that lasts, the next events try the bus: what it takes goes
+    /// through, though nothing can be parked.
+    pub fn close_breaker_for_want_of_rows(&self) {
+        let is_open_long = self.breaker.lock().is_open_long(Instant::now());
+        if is_open_long {
+            self.close_breaker();
+        }
+    }
+
+    fn close_breaker(&self) {
+        tracing::info!("breaker.nothing_to_probe_with");
+        let change = self.breaker.lock().close();
+        self.say(change);
     }
 
     /// Counts an attempt for the breaker.

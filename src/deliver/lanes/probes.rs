@@ -28,6 +28,15 @@ impl Lanes {
         (key.account.clone(), Text::from(self.bus.name_of(&key.topic)))
     }
 
+    /// Whether a probe of this lane says nothing of the bus: its topic is refused; or nobody answers for it and those of its name, and
+    /// the breaker has been open for long, though other streams may be well.
+    #[must_use]
+    pub fn says_nothing(&self, key: &LaneKey) -> bool {
+        let is_open_long = self.breaker.lock().is_open_long(Instant::now());
+        let topics = self.topics.lock();
+        topics.is_refused(&key.topic) || is_open_long && topics.is_unanswered(&self.bus.name_of(&key.topic))
+    }
+
     /// Lanes that may carry the breaker's probe, at most `limit`: one of each kin in turn, from the one after `asked` on, and where
     /// there are fewer kin, others. Which of a kin it is, is left to chance, for what some lanes have with the bus may hang.
     #[must_use]
@@ -38,7 +47,7 @@ impl Lanes {
         for shard in &self.shards {
             for (key, lane) in shard.lock().iter() {
                 let Some(head) = lane.head.filter(|_| lane.is_free()) else { continue };
-                if self.topics.lock().is_refused(&key.topic) {
+                if self.says_nothing(key) {
                     continue;
                 }
                 let by = chance.hash_one(key);

@@ -19,7 +19,7 @@ use crate::bus::{Headers, Message};
 use crate::clock;
 use crate::config;
 use crate::deliver::counts::Count;
-use crate::deliver::dedup::{self, Candidate, Dedup};
+use crate::deliver::dedup::{self, Candidate, Dated, Dedup};
 use crate::deliver::slot::Tally;
 use crate::event::ids::Ids;
 use crate::event::{AccountId, EventType};
@@ -52,7 +52,8 @@ impl Ground {
         let limits = StoreLimits { parked_default: parked, reserve: 4_096, ..StoreLimits::default() };
         let (store, writer, recovered) = Store::open(&data_dir, limits, None).unwrap();
         let horizons = config::Dedup { positions: HOUR, others: HOUR, memory: 1 << 20 };
-        let (dedup, seen) = Dedup::open(dir.path(), &horizons, recovered.era, clock::now).unwrap();
+        let (dedup, seen) =
+            Dedup::open(dir.path(), &horizons, recovered.era, clock::now, clock::now).unwrap();
         let stops = CancellationToken::new();
         let stop = stops.clone();
         let seen = Some(std::thread::spawn(move || seen.run(|| stop.is_cancelled())));
@@ -95,7 +96,7 @@ impl Ground {
             account: self.key.account.clone(),
             event_type: EventType::Position,
             subject: self.key.subject.clone(),
-            key_time: None,
+            dated: Dated::ByComing,
             received_at: clock::now(),
             checks: Ids::from_slice(&[uuid]),
             enters: Ids::from_slice(&[uuid]),
@@ -111,6 +112,14 @@ impl Ground {
         (number, group)
     }
 
+    /// The breaker has been open for so many seconds.
+    fn open_breaker_since(&self, ago: u64) {
+        let mut breaker = Breaker::new(config::Breaker { failure_rate: 0.5, window: HOUR });
+        let then = Instant::now().checked_sub(Duration::from_secs(ago)).unwrap();
+        assert!(breaker.record(then, Verdict::Failure, 20).is_some());
+        *self.lanes.breaker.lock() = breaker;
+    }
+
     /// Whether the event with this id could be published again: neither in flight nor known.
     async fn is_free(&self, id: u64) -> bool {
         let uuid = uuid_of(id);
@@ -118,7 +127,7 @@ impl Ground {
             account: self.key.account.clone(),
             event_type: EventType::Position,
             subject: self.key.subject.clone(),
-            key_time: None,
+            dated: Dated::ByComing,
             received_at: clock::now(),
             checks: Ids::from_slice(&[uuid]),
             enters: Ids::from_slice(&[uuid]),

@@ -10,7 +10,7 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::{Acceptance, COME_AGAIN, Errand, Inner, Receipt, Refusal, Way, portion};
-use crate::deliver::dedup::Candidate;
+use crate::deliver::dedup::{Candidate, Dated};
 use crate::deliver::lanes::Admission;
 use crate::deliver::slot::Outgoing;
 use crate::deliver::{Arrival, Sums};
@@ -88,23 +88,29 @@ impl Acceptance {
 }
 
 impl Inner {
-    /// What is fetched again on purpose is new, whatever is remembered. And what is fetched though it is older than dedup remembers
-    /// by its time is remembered by the time of its coming: a backfill that was interrupted knows what it has published, and what
-    /// each answer of a feed has again is published once. What is sent is as new as it is late: it is not looked for in all hours.
+    /// What is fetched again on purpose is new, whatever is remembered. And what is older than dedup remembers by its time is
+    /// remembered by the time of its coming: a backfill that was interrupted knows what it has published, what each answer of a
+    /// feed has again is published once, and so is what a sender repeats.
     pub(super) fn asked_of_dedup(
         &self,
         way: &Way,
         event_type: EventType,
         checks: Ids,
         key_time: Option<Millis>,
-    ) -> (Ids, Option<Millis>) {
-        match way.errand {
-            Errand::Push => (checks, key_time),
-            Errand::Poll | Errand::Backfill => {
-                (checks, key_time.filter(|time| self.deliverer.dedup.is_within_horizon(event_type, *time)))
+    ) -> (Ids, Dated) {
+        let by_key = |time: Millis| {
+            let within = self.deliverer.dedup.is_within_horizon(event_type, time);
+            match way.errand {
+                Errand::Push if !within => Dated::Late(time),
+                Errand::Poll | Errand::Backfill if !within => Dated::ByComing,
+                Errand::Push | Errand::Poll | Errand::Backfill | Errand::Republish => Dated::ByKey(time),
             }
-            Errand::Republish => (Ids::new(), key_time),
-        }
+        };
+        let checks = match way.errand {
+            Errand::Push | Errand::Poll | Errand::Backfill => checks,
+            Errand::Republish => Ids::new(),
+        };
+        (checks, key_time.map_or(Dated::ByComing, by_key))
     }
 
     fn read(&self, encoded: Encoded) -> Result<Read, Unreadable> {
@@ -169,7 +175,7 @@ impl Inner {
             account,
             event_type,
             subject,
-            key_time: key_time(&event),
+            dated: key_time(&event).map_or(Dated::ByComing, Dated::ByKey),
             received_at: event.ingest_time.map_or_else(crate::clock::now, millis),
             checks,
             enters: enters.clone(),

@@ -219,12 +219,12 @@ impl Inner {
         let subject = message.key.clone();
         let lane = LaneKey { account: account.id.clone(), topic, subject: subject.clone() };
         let occur_ms = portion::occurred(event, way.received_at);
-        let (checks, key_time) = self.asked_of_dedup(way, event_type, checks, key_time);
+        let (checks, dated) = self.asked_of_dedup(way, event_type, checks, key_time);
         let candidate = Candidate {
             account: account.id.clone(),
             event_type,
             subject,
-            key_time,
+            dated,
             received_at: way.received_at,
             checks,
             enters: enters.clone(),

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::whole::WORDS;
-use super::{Kept, LaneKey, LaneRows, Parked, Reason, Seq, Store};
+use super::{AskError, Kept, LaneKey, LaneRows, Parked, Reason, Seq, Store};
 use crate::bus::{Awaiting, Bus, Failure, Outcome, Ticket, Window};
 use crate::deliver::breaker::Verdict;
 use crate::deliver::lanes::{Drained, Lanes, Ready};
@@ -54,6 +54,8 @@ const LOOK_PAUSE: u32 = 4;
 /// What is in flight when the drain is told to stop may still be acknowledged, so that it is not sent again after the
 /// restart.
 const LAST: Duration = Duration::from_secs(4);
+/// How long a probe's row is waited for.
+const READ: Duration = Duration::from_secs(10);
 /// First and last pause after the bus was found unavailable.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
@@ -277,11 +279,21 @@ impl Drain {
             // While anything hangs, a lane shows by one row that it does not: what it has with the bus may stay there.
             let rows = if after.is_none() && shared.late.is_any() { 1 } else { limit };
             let wanted = LaneRows { lane: key.clone(), after, rows, bytes: CHUNK.1 };
-            let rows = match shared.rows.read(wanted).await {
+            let reading = shared.rows.read(wanted);
+            let read = match extent {
+                Extent::Whole => reading.await,
+                Extent::Probe => timeout(READ, reading)
+                    .await
+                    .unwrap_or_else(|_| Err(AskError::Failing("nothing came in time".to_owned()))),
+            };
+            let rows = match read {
                 Ok(rows) => rows,
                 Err(error) => {
                     tracing::error!(error = %error, "drain.read_failed");
                     self.lanes.end_drain(key);
+                    if extent == Extent::Probe {
+                        self.lanes.close_breaker_for_want_of_rows();
+                    }
                     return Ended::Failed;
                 }
             };

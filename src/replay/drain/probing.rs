@@ -56,7 +56,7 @@ impl Probing {
     /// Its topic may have been refused since it was found, or the lane be live.
     fn begin_one(&mut self, lanes: &Lanes) -> Option<Ready> {
         while let Some(lane) = self.lanes.pop_front() {
-            if !lanes.is_topic_refused(&lane.key.topic) && lanes.begin_drain(&lane.key) {
+            if !lanes.says_nothing(&lane.key) && lanes.begin_drain(&lane.key) {
                 self.asked = Some(lanes.kin_of(&lane.key));
                 return Some(lane);
             }

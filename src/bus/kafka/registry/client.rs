@@ -104,7 +104,7 @@ impl Login {
 impl Client {
     pub(super) fn open(config: &config::SchemaRegistry) -> Result<Self, OpenError> {
         let failed = OpenError::Registry;
-        let mut builder = outbound::builder(DEADLINES, Way::to(&config.url));
+        let mut beside = Vec::new();
         if let Some(path) = &config.ca {
             let pem = std::fs::read(path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
             let ca = Certificate::from_pem_bundle(&pem);
@@ -112,9 +112,15 @@ impl Client {
             if ca.is_empty() {
                 return Err(failed(format!("{} holds no certificate in PEM", path.display())));
             }
-            builder = builder.tls_certs_merge(ca);
+            beside = ca;
         }
-        let http = builder.build().map_err(|error| failed(outbound::said(error)))?;
+        let builder = || outbound::builder(DEADLINES, Way::to(&config.url)).tls_certs_merge(beside.clone());
+        let built = if config.url.starts_with("https:") {
+            builder().build()
+        } else {
+            outbound::build(builder).map(|(client, _)| client)
+        };
+        let http = built.map_err(|error| failed(outbound::said(error)))?;
         Ok(Self { http, url: config.url.clone(), login: Login::of(config.login.as_ref()) })
     }
 

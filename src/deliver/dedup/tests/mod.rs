@@ -2,6 +2,7 @@
 //! every interleaving of two events; then with the worker on its thread.
 
 mod interleavings;
+mod late;
 mod many;
 mod restarts;
 mod schedules;
@@ -81,7 +82,7 @@ impl Fact {
             account: AccountId::new("acme"),
             event_type,
             subject: subject.to_string().into(),
-            key_time: minute.map(|minute| Millis(NOW + minute * MINUTE_MS)),
+            dated: minute.map_or(Dated::ByComing, |minute| Dated::ByKey(Millis(NOW + minute * MINUTE_MS))),
             received_at: Millis(now),
             checks: checks.into(),
             enters: enters.into(),
@@ -170,7 +171,7 @@ fn open(dir: &Path, now: &Arc<AtomicI64>) -> (Arc<Dedup>, Worker) {
 fn open_in(dir: &Path, now: &Arc<AtomicI64>, era: &Era) -> (Arc<Dedup>, Worker) {
     let now = Arc::clone(now);
     let clock = move || Millis(now.load(Ordering::Relaxed));
-    Dedup::open(dir, &horizons(), era.clone(), clock).expect("opens")
+    Dedup::open(dir, &horizons(), era.clone(), clock.clone(), clock).expect("opens")
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -237,7 +238,7 @@ impl Model {
     fn expect(&self, candidate: &Candidate, now: i64) -> Expected {
         let remembered = candidate.checks.iter().filter_map(|id| self.ids.get(id)).max();
         let horizon = horizon_ms(&horizons(), candidate.event_type);
-        match (candidate.key_time, remembered) {
+        match (candidate.dated.key_time(), remembered) {
             (_, None) => Expected::New,
             (Some(time), Some(_)) if (time.0 - now).abs() > horizon => Expected::New,
             (None, Some(at)) if now - at > horizon => Expected::Either,
@@ -247,7 +248,7 @@ impl Model {
 
     fn remember(&mut self, candidate: &Candidate, now: i64) {
         let horizon = horizon_ms(&horizons(), candidate.event_type);
-        if candidate.key_time.is_none_or(|time| (time.0 - now).abs() <= horizon) {
+        if candidate.dated.key_time().is_none_or(|time| (time.0 - now).abs() <= horizon) {
             self.ids.extend(candidate.enters.iter().map(|id| (*id, now)));
         }
     }
@@ -466,7 +467,7 @@ fn what_is_no_database_is_set_aside() {
 fn what_is_not_broken_is_not_set_aside() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("seen.db");
-    let refused = || match Dedup::open(dir.path(), &horizons(), Era::of(1), || Millis(NOW)) {
+    let refused = || match Dedup::open(dir.path(), &horizons(), Era::of(1), || Millis(NOW), || Millis(NOW)) {
         Ok(_) => panic!("it opens"),
         Err(error) => std::error::Error::source(&error).expect("a reason").to_string(),
     };

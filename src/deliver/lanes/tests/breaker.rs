@@ -66,13 +66,7 @@ async fn the_breaker_does_not_stay_open_where_nothing_can_carry_its_probe() {
 #[tokio::test]
 async fn what_hangs_with_its_partition_does_not_hold_the_breaker_open_for_ever() {
     let ground = Ground::new(1 << 30).await;
-    let open_since = |ago: u64| {
-        let mut breaker = Breaker::new(config::Breaker { failure_rate: 0.5, window: HOUR });
-        let then = Instant::now().checked_sub(Duration::from_secs(ago)).unwrap();
-        let opened = breaker.record(then, Verdict::Failure, 20);
-        assert!(opened.is_some());
-        *ground.lanes.breaker.lock() = breaker;
-    };
+    let open_since = |ago: u64| ground.open_breaker_since(ago);
     let closes = || {
         ground.lanes.close_breaker_for_want_of_probes();
         !ground.lanes.is_breaker_open()

@@ -58,3 +58,27 @@ async fn what_waits_for_a_lane_that_is_busy_looks_at_all_lanes_once_in_a_while()
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(ground.lanes.topic_probes().len(), 1);
 }
+
+/// Then nothing that waits says anything of the other streams.
+#[tokio::test]
+async fn an_open_breaker_is_not_held_by_topics_that_nobody_answers_for() {
+    let ground = Ground::new(1 << 30).await;
+    let lanes = behind(&ground, "acme", "trip", 3);
+    ground.lanes.drain_failed(&lanes[0], &Failure::Unanswered("no leader".into()));
+    ground.open_breaker_since(1);
+    assert_eq!(ground.lanes.breaker_probes(64, None).len(), 3, "the leader may change");
+    ground.open_breaker_since(60);
+    assert_eq!(ground.lanes.breaker_probes(64, None), []);
+    behind(&ground, "acme", "stop", 1);
+    assert_eq!(ground.lanes.breaker_probes(64, None).len(), 1, "of another stream, perhaps");
+}
+
+#[tokio::test]
+async fn a_store_that_gives_no_rows_does_not_hold_the_breaker_open() {
+    let ground = Ground::new(1 << 30).await;
+    for (ago, is_open) in [(1, true), (60, false)] {
+        ground.open_breaker_since(ago);
+        ground.lanes.close_breaker_for_want_of_rows();
+        assert_eq!(ground.lanes.is_breaker_open(), is_open, "after {ago} s");
+    }
+}
