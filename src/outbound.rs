@@ -1,16 +1,19 @@
 //! HTTP to others, the pull APIs and the schema registry: how each client is built, and what its failures say. Invariants: an
-//! exchange has its deadlines; no redirect leaves the host that was asked, so that no secret does; nothing that is asked of this machine
-//! goes through a proxy, which would read it; what is said names no URL.
+//! exchange has its deadlines; no redirect leaves the host that was asked, so that no secret does, or makes another question of the one
+//! asked; nothing that is asked of this machine goes through a proxy, which would read it; what is said names no URL.
 
 use std::error::Error as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use reqwest::Url;
 use reqwest::redirect::Policy;
+use reqwest::{StatusCode, Url};
 
 /// Redirects within a host.
 const REDIRECTS: usize = 3;
+
+/// By the others what was posted is asked for again without its body: for another window, perhaps.
+const ASKS_THE_SAME: [StatusCode; 2] = [StatusCode::TEMPORARY_REDIRECT, StatusCode::PERMANENT_REDIRECT];
 
 /// How long an exchange may take.
 #[derive(Debug, Clone, Copy)]
@@ -51,10 +54,13 @@ pub(crate) fn builder(deadlines: Deadlines, way: Way) -> reqwest::ClientBuilder 
         let first = attempt.previous().first().map(origin);
         if attempt.previous().len() > REDIRECTS {
             attempt.error("too many redirects")
-        } else if first.as_ref() == Some(&origin(attempt.url())) {
-            attempt.follow()
-        } else {
+        } else if first.as_ref() != Some(&origin(attempt.url())) {
             attempt.error("a redirect to another host is not followed")
+        } else if !ASKS_THE_SAME.contains(&attempt.status()) {
+            attempt
+                .error("a redirect that may ask without what was asked for (not 307 or 308) is not followed")
+        } else {
+            attempt.follow()
         }
     });
     let builder = reqwest::Client::builder()
@@ -67,6 +73,28 @@ pub(crate) fn builder(deadlines: Deadlines, way: Way) -> reqwest::ClientBuilder 
         Way::Loopback => builder.no_proxy(),
         Way::Outside => builder,
     }
+}
+
+/// Whose certificates a client believes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// Those that the system does.
+    AsTheSystem,
+    /// Nobody's, for the system has none: plain HTTP needs none.
+    Nobody,
+}
+
+/// Builds a client, also on a system without CA certificates, as far as one is possible there.
+///
+/// # Errors
+/// Where TLS cannot be set up for another reason.
+pub(crate) fn build(
+    builder: impl Fn() -> reqwest::ClientBuilder,
+) -> reqwest::Result<(reqwest::Client, Trust)> {
+    if let Ok(client) = builder().build() {
+        return Ok((client, Trust::AsTheSystem));
+    }
+    builder().tls_certs_only([]).build().map(|client| (client, Trust::Nobody))
 }
 
 /// A failure without its URL, and its causes, which say what is wrong.

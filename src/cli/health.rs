@@ -6,8 +6,10 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 
 use super::Exit;
-use super::remote::{Admin, say, wait};
+use super::remote::{Admin, client, plain, say, wait};
 
+/// What a bridge that is ready says.
+const READY: &str = "ok";
 /// A line or two comes back; more is no bridge's answer.
 const ANSWER: usize = 4096;
 
@@ -32,7 +34,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
 
 async fn ask(admin: &str, within: Duration) -> anyhow::Result<Exit> {
     // The operator's port is not behind a proxy, whatever the environment says about the world outside.
-    let client = reqwest::Client::builder().timeout(within).no_proxy().build()?;
+    let client = client(admin, || reqwest::Client::builder().timeout(within).no_proxy())?;
     let asked = client.get(format!("{admin}/readyz")).send().await;
     let mut answer = asked.with_context(|| format!("no bridge answers at {admin}"))?;
     let status = answer.status();
@@ -43,9 +45,12 @@ async fn ask(admin: &str, within: Duration) -> anyhow::Result<Exit> {
             bail!("{admin} does not answer like a bridge");
         }
     }
-    let said = String::from_utf8_lossy(&said).trim().to_owned();
+    let said = plain(String::from_utf8_lossy(&said).trim());
     if !status.is_success() {
         bail!("{said} ({status})");
+    }
+    if said != READY {
+        bail!("{admin} does not answer like a bridge");
     }
     say(&said)?;
     Ok(Exit::Done)

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::Exit;
-use crate::logs;
+use crate::{logs, outbound};
 
 /// For a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -107,6 +107,17 @@ fn base(text: &str) -> Result<String, &'static str> {
     }
 }
 
+/// Who asks a bridge. Plain HTTP needs no CA certificates, which a small image may not have.
+///
+/// # Errors
+/// Where TLS cannot be set up, and is needed.
+pub fn client(base: &str, builder: impl Fn() -> reqwest::ClientBuilder) -> reqwest::Result<reqwest::Client> {
+    if base.starts_with("https:") {
+        return builder().build();
+    }
+    outbound::build(builder).map(|(client, _)| client)
+}
+
 impl Filter {
     /// As a query.
     #[must_use]
@@ -149,7 +160,7 @@ impl Problem {
     fn words(self) -> String {
         let line = |WrongLine { line, error }: &WrongLine| format!("line {line}: {}\n", plain(error));
         let lines = self.errors.iter().map(line).collect::<String>();
-        format!("{lines}{}", self.detail)
+        format!("{lines}{}", plain(&self.detail))
     }
 }
 
@@ -199,7 +210,7 @@ impl Remote {
         };
         let token = token.filter(|token| !token.trim().is_empty()).map(header).transpose()?;
         // The operator's port is not behind a proxy, whatever the environment says about the world outside.
-        let client = reqwest::Client::builder().connect_timeout(CONNECT).no_proxy().build()?;
+        let client = client(&base, || reqwest::Client::builder().connect_timeout(CONNECT).no_proxy())?;
         Ok(Self { client, base, token })
     }
 

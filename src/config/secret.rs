@@ -112,12 +112,12 @@ impl SecretSource {
         })
     }
 
-    /// The secret in what was read. Line breaks at the end are cut.
+    /// The secret in what was read. Line breaks at the end are cut, and the mark that editors put before it.
     ///
     /// # Errors
     /// Where it is empty.
     pub fn parse(&self, text: &str) -> Result<Secret, SecretError> {
-        let text = text.trim_end_matches(['\r', '\n']);
+        let text = text.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']);
         if text.trim().is_empty() {
             return Err(SecretError::Empty(self.to_string()));
         }
@@ -153,6 +153,7 @@ mod tests {
         let source = SecretSource::File(PathBuf::from("/run/secrets/acme"));
         let secret = source.parse("s3cret\r\n").expect("a secret");
         assert_eq!(secret.reveal(), "s3cret");
+        assert_eq!(source.parse("\u{feff}s3cret\r\n").expect("a secret"), secret);
         assert_eq!(format!("{secret:?}"), "***");
         let empty = source.parse(" \n").expect_err("nothing in it");
         assert_eq!(empty.to_string(), "the secret in file /run/secrets/acme is empty");

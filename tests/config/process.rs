@@ -54,6 +54,29 @@ fn check_lists_every_problem_and_exits_64() {
     assert!(!said.contains("hunter2"), "{said}");
 }
 
+#[test]
+fn a_system_without_ca_certificates_will_do_for_plain_http_and_is_named_where_it_does_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (none, path) = (folder.path().join("none.pem"), folder.path().join("fleetbus.yaml"));
+    fs::write(&none, "").expect("written");
+    let without = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fleetbus"));
+        command.args(args).env("SSL_CERT_FILE", &none).env("SSL_CERT_DIR", folder.path().join("nowhere"));
+        let output = command.env("ACME_TOKEN", "s3cret").output().expect("the binary runs");
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).expect("text"))
+    };
+    // Nobody listens there, and that is all that is wrong.
+    for args in [&["health"][..], &["accounts", "list"]] {
+        let args = [args, &["--admin", "http://127.0.0.1:1"]].concat();
+        let (code, said) = without(&args);
+        assert_eq!((code, said.contains("no bridge answers at")), (Some(1), true), "{said}");
+    }
+    let text = "accounts: [{ id: acme, provider: linxup, poll: [{ api: v2, token: { env: ACME_TOKEN }, base_url: 'https://linxup.invalid', feeds: { trips: 15m } }] }]\n";
+    fs::write(&path, text).expect("written");
+    let (code, said) = without(&["check", "--connect", "--config", path.to_str().expect("text")]);
+    assert_eq!((code, said.contains("this system has no CA certificates")), (Some(1), true), "{said}");
+}
+
 /// What `fleetbus check` says of a configuration with what is in its folder: FOLDER stands for that.
 fn checked(folder: &Path, text: &str) -> (Option<i32>, String) {
     let path = folder.join("fleetbus.yaml");

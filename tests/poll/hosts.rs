@@ -378,6 +378,22 @@ async fn no_way_of_redirecting_leads_to_another_host() {
     assert_eq!(elsewhere.calls().len() + elsewhere.calls_of("GET /company").len(), 0);
 }
 
+/// A window that was posted would be asked for without its body, and the answer taken for the window's.
+#[tokio::test(start_paused = true)]
+async fn no_redirect_makes_another_question_of_one() {
+    for code in [301, 302, 303] {
+        let stand = Stand::start(move |call| match call.what.as_str() {
+            "POST /trips" => Reply::Is(code, vec![("location", "/moved".to_owned())], String::new()),
+            _ => v2(1),
+        })
+        .await;
+        let bench = Bench::one(&stand, false, Feed::Trips, 600);
+        bench.settle().await;
+        assert!(bench.said().contains("307 or 308"), "{code}: {}", bench.said());
+        assert_eq!(stand.calls_of("GET /moved").len(), 0, "{code}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_host_that_redirects_in_a_circle_is_given_up() {
     let stand =

@@ -91,6 +91,11 @@ impl Fault {
             },
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Self::Unauthorized(said()),
             StatusCode::REQUEST_TIMEOUT => Self::Host(said()),
+            // What stands before the host says so of its answer.
+            StatusCode::GATEWAY_TIMEOUT => Self::TimedOut,
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                Self::TooLarge("the host's side lets through, status 413".to_owned())
+            }
             status if status.is_server_error() => Self::Host(said()),
             _ => Self::Refused(said()),
         }
@@ -173,6 +178,8 @@ mod tests {
         check(503, &[("retry-after", "7")], "", limited(7));
         check(503, &[], "", Fault::Host("status 503".to_owned()));
         check(500, &[], "<html>", Fault::Host("status 500".to_owned()));
+        check(504, &[], "<html>", Fault::TimedOut);
+        check(413, &[], "", Fault::TooLarge("the host's side lets through, status 413".to_owned()));
         check(401, &[], "", Fault::Unauthorized("status 401".to_owned()));
         check(403, &[], "", Fault::Unauthorized("status 403".to_owned()));
         check(404, &[], "<html>", Fault::Refused("status 404".to_owned()));

@@ -14,8 +14,9 @@ use super::bucket::Class;
 use super::fault::Fault;
 use super::request::{Request, Verb};
 use crate::event::Millis;
-use crate::outbound::{self, Deadlines, Way};
+use crate::outbound::{self, Deadlines, Trust, Way};
 
+const NO_CERTIFICATES: &str = "this system has no CA certificates: install them (ca-certificates), or name a file of them in SSL_CERT_FILE";
 const NO_PLACE: &str = "other answers have all the memory that there is for large ones";
 /// The beginning of a failed answer's body, which may say why it failed.
 const REASON: usize = 16 << 10;
@@ -62,6 +63,7 @@ pub struct Client {
     /// What asks this machine, and what asks others.
     near: reqwest::Client,
     far: reqwest::Client,
+    trust: Trust,
     bounds: Bounds,
     places: Places,
 }
@@ -114,8 +116,8 @@ impl Client {
     /// Where TLS cannot be set up.
     pub fn new(bounds: Bounds) -> Result<Self, reqwest::Error> {
         let Bounds { connect, total, .. } = bounds;
-        let client = |way| outbound::builder(Deadlines { connect, total }, way).build();
-        let (near, far) = (client(Way::Loopback)?, client(Way::Outside)?);
+        let client = |way| outbound::build(|| outbound::builder(Deadlines { connect, total }, way));
+        let ((near, _), (far, trust)) = (client(Way::Loopback)?, client(Way::Outside)?);
         let places = |memory: usize, size: usize| Arc::new(Semaphore::new((memory / size.max(1)).max(1)));
         let places = Places {
             rest: Arc::new(Semaphore::new(REST)),
@@ -123,7 +125,7 @@ impl Client {
             medium: places(bounds.memory / 4, MEDIUM),
             large: places(bounds.memory / 4 * 3, bounds.size),
         };
-        Ok(Self { near, far, bounds, places })
+        Ok(Self { near, far, trust, bounds, places })
     }
 
     /// The same for another host.
@@ -172,6 +174,9 @@ impl Client {
     ) -> Result<(HeaderMap, Bytes), Fault> {
         secret.set_sensitive(true);
         let url = format!("{base_url}{}", request.path);
+        if self.trust == Trust::Nobody && url.starts_with("https:") {
+            return Err(Fault::Host(NO_CERTIFICATES.to_owned()));
+        }
         let client = match Way::to(base_url) {
             Way::Loopback => &self.near,
             Way::Outside => &self.far,
