@@ -186,7 +186,15 @@ impl<W: Write> Conversion<W> {
     }
 
     fn input(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let (documents, problems) = provider::documents(bytes);
+        let (mut documents, mut problems) = provider::documents(bytes);
+        // As polls read what is not quite JSON.
+        let repaired = match self.api {
+            Api::V2 | Api::V3 if !problems.is_empty() => provider::repaired(bytes),
+            Api::Push | Api::V2 | Api::V3 => None,
+        };
+        if let Some(repaired) = &repaired {
+            (documents, problems) = provider::documents(repaired);
+        }
         let is_one = documents.len() == 1;
         for (number, document) in (1..).zip(documents) {
             let place = if is_one { name.to_owned() } else { format!("{name}: document {number}") };

@@ -214,10 +214,7 @@ fn messages(document: &str) -> Option<&str> {
     if beside.any(stays) {
         return None;
     }
-    let inner = Walk::of(found).elements();
-    let of_objects = inner.iter().any(|element| element.starts_with('{'))
-        && inner.iter().all(|element| element.starts_with('{') || *element == "null");
-    (of_objects && inner.iter().any(|element| is_of_a_message(element))).then_some(*found)
+    Walk::of(found).elements().iter().any(|element| is_of_a_message(element)).then_some(*found)
 }
 
 /// Whether it is an object that tells or places a message.
@@ -286,6 +283,8 @@ mod tests {
         check(br#"{"messages":[{}],"messages":null}"#, Ok(&[r#"{"messages":[{}],"messages":null}"#]));
         check(br#"{"messages":null,"messages":[{}]}"#, Ok(&["{}"]));
         check(br#"{"m\u0065ssages":[{}]}"#, Ok(&["{}"]));
+        let bad = br#"{"batchId":"x","messages":[{"date":1},"oops",[{"date":2}],7]}"#;
+        check(bad, Ok(&[r#"{"date":1}"#, r#""oops""#, r#"[{"date":2}]"#, "7"]));
     }
 
     #[test]

@@ -230,3 +230,16 @@ fn misuse_and_missing_files_have_their_own_codes() {
     assert_eq!((ended.code, ended.lines.len()), (Some(66), 1));
     assert!(ended.complaints.contains("no-such-file.json"));
 }
+
+#[test]
+fn an_answer_that_is_not_quite_json_is_read_as_polls_read_it() {
+    let answer = |speed: &str| {
+        let fix = r#""imei":"350000000000017","date":1767009600000,"latitude":1,"longitude":2"#;
+        format!(r#"{{"data":{{"locations":[{{{fix},"speed":{speed}}}]}}}}"#)
+    };
+    let [strict, lax] =
+        ["null", "NaN"].map(|speed| linxup(&["--api", "v2", "--feed", "locations"], &answer(speed)));
+    assert_eq!((strict.code, strict.lines.len()), (Some(0), 1), "{}", strict.complaints);
+    assert_eq!((lax.code, lax.lines), (Some(0), strict.lines), "{}", lax.complaints);
+    assert_eq!(linxup(&[], &answer("NaN")).code, Some(65), "what is pushed is kept as it came");
+}

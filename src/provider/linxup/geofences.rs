@@ -11,14 +11,13 @@ use crate::provider::members::keys;
 use crate::provider::tree::Value;
 use pb::geofence_definition::Action;
 
-/// A definition. `unknown` is the name of the word that says what became of the geofence, and the [unknown word](unknown_word).
+/// A definition.
 pub(super) fn definition(
     message: &mut Message<'_>,
     id: String,
     uuid: String,
     action: Action,
     active: Option<bool>,
-    unknown: (&str, &[String]),
 ) -> Result<Draft, Missing> {
     let text = if id.is_empty() { uuid.to_lowercase() } else { id.clone() };
     if text.is_empty() {
@@ -37,12 +36,7 @@ pub(super) fn definition(
     let subject = Subject { text, others: Vec::new(), source: SubjectSource::Message };
     let body = pb::GeofenceDefinition { action: action.into(), geofence: Some(geofence) };
     let body = pb::fleet_event::Body::GeofenceDefinition(body);
-    Ok(message.state_beside(subject, StateKind::Definition, Compared::Content, body, unknown))
-}
-
-/// A word that has no meaning, without its case: it may say what makes this another state. Nothing where it is known or missing.
-pub(super) fn unknown_word(word: &str, is_known: bool) -> Vec<String> {
-    if is_known || word.is_empty() { Vec::new() } else { vec![word.to_ascii_uppercase()] }
+    Ok(message.state(subject, StateKind::Definition, Compared::Content, body))
 }
 
 fn shape(message: &mut Message<'_>) -> pb::GeofenceShape {

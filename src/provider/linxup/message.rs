@@ -204,24 +204,12 @@ impl<'a> Message<'a> {
         compared: Compared,
         body: pb::fleet_event::Body,
     ) -> Draft {
-        self.state_beside(subject, kind, compared, body, ("", &[]))
-    }
-
-    /// As [`Message::state`], of what is compared by more than the event's own fields: by what stands here under its name, too.
-    pub(super) fn state_beside(
-        &mut self,
-        subject: Subject,
-        kind: StateKind,
-        compared: Compared,
-        body: pb::fleet_event::Body,
-        beside: (&str, &[String]),
-    ) -> Draft {
         let received_at = self.context.received_at;
         let event_type = EventType::of(&body);
         let mut event = self.event(received_at, body);
         event.subject.clone_from(&subject.text);
         event.record_version = received_at.0;
-        let content = content(&event, beside);
+        let content = content(&event);
         let key = StateKey { subject: subject.text, event_type, kind, format: self.format.as_str().into() };
         let identity = Identity::State(StateIdentity {
             key,
@@ -268,8 +256,9 @@ impl<'a> Message<'a> {
 }
 
 /// What a state is compared by, as ProtoJSON with sorted keys: of a tracker change its kind, its status and who it is about,
-/// without the tracker's custom data; of a definition what the geofence is, without its ids. Of either what stands beside it.
-fn content(event: &pb::FleetEvent, (name, beside): (&str, &[String])) -> String {
+/// without the tracker's custom data; of a definition what the geofence is, without its ids. What nobody knows tells no two apart
+/// (mapping, section 3).
+fn content(event: &pb::FleetEvent) -> String {
     use pb::fleet_event::Body;
     let compared = match &event.body {
         Some(Body::GeofenceDefinition(definition)) => {
@@ -297,12 +286,7 @@ fn content(event: &pb::FleetEvent, (name, beside): (&str, &[String])) -> String 
         },
     };
     // An event that a decoder made always has JSON; were it not so, every state would differ from the last: never lost.
-    let Ok(mut value) = json::to_sorted(&compared) else { return format!("{compared:?}{beside:?}") };
-    // The digests of those that have nothing beside them are in the stores: nothing is added to them.
-    if !beside.is_empty() {
-        value[name] = beside.into();
-    }
-    value.to_string()
+    json::to_sorted(&compared).map_or_else(|_| format!("{compared:?}"), |value| value.to_string())
 }
 
 /// A word that is known says the same in whichever case it comes. (The digests in the stores are of upper case.)

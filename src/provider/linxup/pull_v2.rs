@@ -176,7 +176,7 @@ fn geofence(message: &mut Message<'_>) -> Result<Draft, Missing> {
     use pb::geofence_definition::Action;
     let id = message.fields.id(keys!["agilisGeofenceId"]);
     let uuid = message.fields.id(keys!["geofenceUUID"]);
-    let (word, active) = message.fields.word(keys!["status"], |word| {
+    let (_, active) = message.fields.word(keys!["status"], |word| {
         Some(match word.to_ascii_uppercase().as_str() {
             "ACT" => true,
             "INA" => false,
@@ -184,6 +184,5 @@ fn geofence(message: &mut Message<'_>) -> Result<Draft, Missing> {
         })
     });
     let action = if active == Some(false) { Action::Deleted } else { Action::Updated };
-    let unknown = geofences::unknown_word(&word, active.is_some());
-    geofences::definition(message, id, uuid, action, active, ("status", &unknown))
+    geofences::definition(message, id, uuid, action, active)
 }

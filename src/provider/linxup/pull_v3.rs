@@ -81,24 +81,10 @@ fn tracker(message: &mut Message<'_>) -> Result<Draft, Missing> {
         message.parts.fleet.id = id;
         fields.take("fleetIds");
     }
-    let several = several_fleets(fields.peek("fleetIds"));
     let provider_status = fields.text(keys!["statusCode"]);
     message.learn_tracker();
     let subject = message.tracker_subject()?;
     let kind = pb::tracker_change::Kind::Updated.into();
     let body = Body::TrackerChange(pb::TrackerChange { kind, provider_status });
-    Ok(message.state_beside(subject, StateKind::Update, Compared::Content, body, ("fleetIds", &several)))
-}
-
-/// The ids of a tracker's fleets, sorted, where they are more than one.
-fn several_fleets(given: Option<&Value>) -> Vec<String> {
-    let Some(Value::List(fleets)) = given else { return Vec::new() };
-    let read = |fleet| match values::id(fleet) {
-        Read::Is(id) => Some(id),
-        Read::Absent | Read::Unreadable => None,
-    };
-    let mut ids: Vec<String> = fleets.iter().filter_map(read).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    if ids.len() > 1 { ids } else { Vec::new() }
+    Ok(message.state(subject, StateKind::Update, Compared::Content, body))
 }

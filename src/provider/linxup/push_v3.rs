@@ -127,7 +127,7 @@ fn update(message: &mut Message<'_>) -> Result<Draft, Missing> {
 
 fn definition(message: &mut Message<'_>) -> Result<Draft, Missing> {
     use pb::geofence_definition::Action;
-    let (word, action) = message.fields.word(keys!["action"], |word| {
+    let (_, action) = message.fields.word(keys!["action"], |word| {
         Some(match word.to_ascii_uppercase().as_str() {
             "CREATE" => Action::Created,
             "UPDATE" => Action::Updated,
@@ -137,8 +137,7 @@ fn definition(message: &mut Message<'_>) -> Result<Draft, Missing> {
     });
     let id = message.fields.id(keys!["geofenceId"]);
     let uuid = message.fields.id(keys!["geofenceUUID"]);
-    let unknown = geofences::unknown_word(&word, action.is_some());
-    geofences::definition(message, id, uuid, action.unwrap_or_default(), None, ("action", &unknown))
+    geofences::definition(message, id, uuid, action.unwrap_or_default(), None)
 }
 
 /// The item of a message, and what a tag's fleet says where the message has no other.
