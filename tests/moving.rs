@@ -130,8 +130,18 @@ async fn an_account_moves_with_all_that_is_its_and_nothing_is_lost_or_doubled() 
     let nowhere = new.path().join("nowhere");
     let output = account(&["import", "/no/such/file", "--data-dir", nowhere.to_str().unwrap()]);
     assert_eq!((output.status.code(), nowhere.exists()), (Some(66), false), "{}", said(&output));
+    let junk = new.path().join("junk");
+    std::fs::create_dir(&junk).unwrap();
+    std::fs::write(junk.join("notes.txt"), "").unwrap();
+    let output = account(&["import", file, "--data-dir", junk.to_str().unwrap()]);
+    assert_eq!(
+        (output.status.code(), junk.join("store.db").exists()),
+        (Some(66), false),
+        "{}",
+        said(&output)
+    );
     let output = account(&["import", file, "--data-dir", new_data]);
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success() && said(&output).contains("a new data_dir"), "{}", said(&output));
     let output = account(&["import", file, "--data-dir", new_data]);
     assert_eq!(output.status.code(), Some(64), "twice: {}", said(&output));
     let output = account(&["import", both.to_str().unwrap(), "--data-dir", new_data]);

@@ -379,6 +379,8 @@ async fn polls_are_paused_and_resumed_and_a_pause_outlives_a_restart() {
     assert_eq!((feed(&operator).await["paused"].as_bool(), provider.calls()), (Some(true), calls));
 
     // Of two pauses, each is resumed by itself.
+    let said = String::from_utf8(operator.cli(&["accounts", "resume", "acme"]).stderr).unwrap();
+    assert!(said.contains("v2/trips was paused by itself, and still is"), "{said}");
     operator.says(&["accounts", "pause", "acme"]);
     operator.says(&["accounts", "resume", "acme", "--feed", "v2/trips"]);
     assert_eq!(feed(&operator).await["paused"], true);

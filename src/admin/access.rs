@@ -78,15 +78,10 @@ impl Access {
         if keys.is_empty() {
             return from_loopback(request).map(|()| Caller { name: Arc::from("loopback") });
         }
-        let needed = || {
-            Problem::new(
-                StatusCode::UNAUTHORIZED,
-                "the admin token is needed, as Authorization: Bearer TOKEN",
-            )
-        };
         // Who sends none guesses none: a page that waits for its token must not shut others of that address out.
         if !auth::carries_any(request.headers()) {
-            return Err(needed());
+            let why = "the admin token is needed, as Authorization: Bearer TOKEN";
+            return Err(Problem::new(StatusCode::UNAUTHORIZED, why));
         }
         let peer = peer(request);
         let slow = |wait| {
@@ -98,7 +93,8 @@ impl Access {
         let fits = keys.iter().filter(|key| auth::carries(request.headers(), &key.digest));
         let Some(key) = fits.reduce(|first, _| first) else {
             self.throttle.lock().refused(peer, Instant::now());
-            return Err(needed());
+            let why = "the token that was sent is no admin token of this bridge";
+            return Err(Problem::new(StatusCode::UNAUTHORIZED, why));
         };
         self.throttle.lock().let_in(peer, Instant::now());
         match key.scope {

@@ -89,6 +89,12 @@ impl Problem {
         self
     }
 
+    /// Says more.
+    pub(super) fn and(mut self, more: &str) -> Self {
+        self.detail.push_str(more);
+        self
+    }
+
     /// Says when to come again.
     pub(super) const fn after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);

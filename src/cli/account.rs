@@ -1,7 +1,8 @@
 //! `fleetbus account export | import`: an account moves from one instance to another. Both are stopped: the tool takes their `data_dir`
 //! for itself, and waits for a process that is just stopping.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Subcommand;
@@ -55,6 +56,14 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         complain(&format!("{} is no data_dir of fleetbus: it has no store.db", data_dir.display()));
         return Ok(Exit::NoInput);
     }
+    if !data_dir.join("store.db").exists() && holds_something(&data_dir) {
+        complain(&format!(
+            "{} is no data_dir of fleetbus: it has no store.db, and holds something else; name a data_dir, or a new folder",
+            data_dir.display()
+        ));
+        return Ok(Exit::NoInput);
+    }
+    let made = if data_dir.join("store.db").exists() { "" } else { " (a new data_dir)" };
     // Before a folder is made for it.
     if let Command::Import { file, .. } = &args.command
         && let Err(error) = std::fs::File::open(file)
@@ -83,8 +92,10 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
             (moving::export(&dir, &AccountId::new(&account), &to, clock::now()), next)
         }
         Command::Import { file, .. } => {
-            let next =
-                "imported. Have the account in this instance's configuration before it starts".to_owned();
+            let next = format!(
+                "imported into {}{made}. Have the account in that instance's configuration before it starts",
+                data_dir.display()
+            );
             (moving::import(&dir, &file, clock::now()), next)
         }
     };
@@ -104,6 +115,14 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
             complain(&format!("{:#}", anyhow::Error::from(error)));
             exit
         }
+    })
+}
+
+/// Whether there is more in a folder than a volume has by itself, or a process that only locked it left.
+fn holds_something(folder: &Path) -> bool {
+    let Ok(mut entries) = std::fs::read_dir(folder) else { return false };
+    entries.any(|entry| {
+        entry.is_ok_and(|entry| !["LOCK", "lost+found"].map(OsStr::new).contains(&&*entry.file_name()))
     })
 }
 

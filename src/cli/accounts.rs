@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::output::{Column, Output};
-use super::remote::{At, Remote, segment, wait};
+use super::remote::{At, Remote, plain, segment, wait};
 use super::{Exit, complain};
 
 /// Arguments of `fleetbus accounts`.
@@ -134,8 +134,8 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     match args.command {
         None => wait(show(args.show)),
         Some(Command::Feeds(args)) => wait(feeds(args)),
-        Some(Command::Pause(args)) => wait(steer(args, "pause")),
-        Some(Command::Resume(args)) => wait(steer(args, "resume")),
+        Some(Command::Pause(args)) => wait(steer(args, Way::Pause)),
+        Some(Command::Resume(args)) => wait(steer(args, Way::Resume)),
         Some(Command::MoveCursor(args)) => wait(move_cursor(args)),
     }
 }
@@ -161,16 +161,45 @@ async fn feeds(args: FeedsArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-async fn steer(args: SteerArgs, go: &str) -> anyhow::Result<Exit> {
+/// How polls are steered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Pause,
+    Resume,
+}
+
+async fn steer(args: SteerArgs, way: Way) -> anyhow::Result<Exit> {
+    let go = match way {
+        Way::Pause => "pause",
+        Way::Resume => "resume",
+    };
     let path = match &args.feed {
         Some(feed) => format!("{}/{go}", of_feed(&args.account, feed)),
         None => format!("{}/{go}", of(&args.account)),
     };
-    let steered: Steered = Remote::new(&args.at)?.post(&path, &serde_json::json!({})).await?;
+    let remote = Remote::new(&args.at)?;
+    let steered: Steered = remote.post(&path, &serde_json::json!({})).await?;
+    let all = args.feed.is_none();
     let what = args.feed.map_or_else(|| "polls".to_owned(), |feed| format!("feed {feed}"));
     let done = if steered.changed { "now" } else { "already" };
     complain(&format!("{what} of {}: {go}d {done}", args.account));
+    if all && way == Way::Resume {
+        let account: Feeds = remote.get(&of(&args.account), &[]).await?;
+        for feed in paused(&account.feeds) {
+            let account = &args.account;
+            complain(&format!(
+                "{feed} was paused by itself, and still is: fleetbus accounts resume {account} --feed {feed}"
+            ));
+        }
+    }
     Ok(Exit::Done)
+}
+
+/// The feeds that are paused, as `--feed` names them.
+fn paused(feeds: &[Value]) -> Vec<String> {
+    let text = |feed: &Value, key: &str| plain(feed[key].as_str().unwrap_or_default());
+    let paused = feeds.iter().filter(|feed| feed["paused"] == true);
+    paused.map(|feed| format!("{}/{}", text(feed, "api"), text(feed, "feed"))).collect()
 }
 
 async fn move_cursor(args: MoveArgs) -> anyhow::Result<Exit> {

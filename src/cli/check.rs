@@ -4,9 +4,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Exit;
 use super::output::Output;
 use super::remote::{Reader, say, wait};
+use super::{Exit, complain};
 use crate::bus::Bus;
 use crate::config::tree::{self, Place};
 use crate::config::{self, Account, Config, Loaded, Problem};
@@ -37,6 +37,10 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     if args.schema {
         say(&format!("{:#}", config::schema()))?;
         return Ok(Exit::Done);
+    }
+    if !args.connect && !args.output.is_for_people() {
+        complain("--output goes with --connect: what is wrong with a configuration is told in sentences");
+        return Ok(Exit::Usage);
     }
     let path = config::locate(args.config);
     let loaded = match super::run::read_config(Some(path.clone()))? {

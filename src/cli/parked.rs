@@ -333,7 +333,15 @@ fn edit(args: EditArgs) -> anyhow::Result<Exit> {
     wait(async move {
         let edited: Value = remote.post(&format!("/v1/parked/{}/edit", args.seq), &asked).await?;
         let (events, left) = (count(&edited, "events"), count(&edited, "left"));
-        say(&format!("sent again: {events} events came of it, {left} elements are still not understood"))?;
+        say(&match &args.topic {
+            // It is not awaited: where the topic takes nothing, it waits there.
+            Some(topic) => {
+                format!("it goes to {topic} now, and waits for that where it has to: fleetbus parked list")
+            }
+            None => {
+                format!("sent again: {events} events came of it, {left} elements are still not understood")
+            }
+        })?;
         complain(&format!("the original is kept: fleetbus parked originals {}", args.seq));
         Ok(Exit::Done)
     })
