@@ -75,10 +75,10 @@ def pods(documents):
             yield name, document["spec"]["template"]["spec"]
 
 
-def example():
+def example(release="release"):
     """The example's manifests, with the chart of this checkout."""
     run(HELM, "dependency", "update", EXAMPLE)
-    return render(None, chart=EXAMPLE)
+    return render(None, chart=EXAMPLE, release=release)
 
 
 def rendered():
@@ -151,6 +151,41 @@ def pods_are_restricted():
                         raise Wrong(f"{name}: {pod}: container {container['name']}: {rule}")
                 seen += 1
     return f"{seen} containers at the restricted level, with a read-only root and a bound on memory"
+
+
+def users_are_the_clusters_to_choose():
+    seen = 0
+    for mode in MODES:
+        _, documents = render(mode, *options([f"podSecurityContext.{key}=null" for key in ("runAsUser", "runAsGroup", "fsGroup")]))
+        for pod, spec in pods(documents):
+            contexts = [spec["securityContext"], *(container["securityContext"] for container in spec["containers"])]
+            if not all(context["runAsNonRoot"] for context in contexts):
+                raise Wrong(f"{mode}: {pod} may run as root")
+            if found := {"runAsUser", "runAsGroup", "fsGroup"} & {key for context in contexts for key in context}:
+                raise Wrong(f"{mode}: {pod} has {found}, which was taken away")
+            seen += 1
+    return f"{seen} pods without numbers of their own where these are null, as OpenShift's restricted-v2 wants it"
+
+
+def tests_run_where_bridges_do():
+    seen = 0
+    term = {"matchExpressions": [{"key": "disk", "operator": "Exists"}]}
+    nodes = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+    apart = {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "kubernetes.io/hostname"}]}
+    affinity = {"nodeAffinity": nodes, "podAntiAffinity": apart}
+    _, documents = render("instances", "--set-json", f"affinity={json.dumps(affinity)}")
+    specs = dict(pods(documents))
+    for name, test in specs.items():
+        if not name.startswith("Pod/"):
+            continue
+        bridge = specs[f"StatefulSet/{name.removeprefix('Pod/').removesuffix('-test')}"]
+        for key in ("nodeSelector", "tolerations"):
+            if not test.get(key) or test[key] != bridge[key]:
+                raise Wrong(f"{name} has the {key} {test.get(key)}, and its bridge {bridge[key]}")
+        if test.get("affinity") != {"nodeAffinity": nodes}:
+            raise Wrong(f"{name} must keep to what is said about nodes, and not about other pods: {test.get('affinity')}")
+        seen += 1
+    return f"{seen} pods of `helm test` with the nodeSelector and the tolerations of their bridges"
 
 
 def nats_credentials():
@@ -261,7 +296,19 @@ def notes_name_mounted_tokens():
             named = re.findall(r"--token-file /run/secrets/fleetbus/(\S+)", notes)
             if named != secrets or any(f'path: "{secret}"' not in text for secret in secrets):
                 raise Wrong(f"{mode}: the notes name {named}")
-    return "the commands that Helm prints name the admin token's file where there is one, and the pod mounts it"
+        gateway = ["ingress.enabled=false", "gateway.enabled=true", 'gateway.parentRefs=[{"name": "public"}]']
+        hosts = 'gateway.hostnames=["a.example.com", "b.example.com"]'
+        for settings, addresses in (
+            (["ingress.enabled=false"], ["http://release-fleetbus:8080"]),
+            ([], ["http://fleet.example.com"]),
+            ([*gateway, hosts], ["http(s)://a.example.com", "http(s)://b.example.com"]),
+            (gateway, ["http(s)://the-hosts-of-Gateway-public"]),
+        ):
+            (notes,) = [d["text"] for d in render("deployment", *options(settings), chart=chart)[1] if d["kind"] == "Notes"]
+            named = re.findall(r"^Webhooks of acme: +(\S+)/webhooks/acme$", notes, re.MULTILINE)
+            if named != addresses:
+                raise Wrong(f"{settings}: the notes say that webhooks go to {named}")
+    return "what Helm prints names the admin token's file where there is one and the pod mounts it, and the hosts of Ingress and Gateway"
 
 
 def stops_are_waited_for():
@@ -299,6 +346,31 @@ def sidecar_is_native():
         if mount["name"] not in volumes:
             raise Wrong(f"the sidecar mounts {mount['name']}, which the pod has not")
     return "the example's sidecar starts first, restarts by itself, has three probes and a claim"
+
+
+def sidecars_services_find_their_pod():
+    """Of two releases of the example in one namespace, each its own; ready or not."""
+    made = {release: example(release)[1] for release in ("one", "two")}
+    labels = {}
+    for release, documents in made.items():
+        (document,) = [document for document in documents if document["kind"] == "StatefulSet"]
+        labels[release] = document["spec"]["template"]["metadata"]["labels"]
+        services = {d["metadata"]["name"]: d["spec"] for d in documents if d["kind"] == "Service"}
+        if services.get(document["spec"]["serviceName"], {}).get("clusterIP") != "None":
+            raise Wrong(f"the example's StatefulSet has no Service {document['spec']['serviceName']} without an address")
+    seen = 0
+    for release, documents in made.items():
+        for service in (document for document in documents if document["kind"] == "Service"):
+            selector = service["spec"]["selector"].items()
+            found = [other for other, held in labels.items() if selector <= held.items()]
+            if found != [release]:
+                raise Wrong(f"{service['metadata']['name']} of release {release} finds the pods of {found}")
+            seen += 1
+    for mode, expected in (("sidecar", True), ("deployment", False)):
+        (spec,) = [d["spec"] for d in render(mode)[1] if d["kind"] == "Service" and not d["metadata"]["name"].endswith("-admin")]
+        if spec.get("publishNotReadyAddresses", False) != expected:
+            raise Wrong(f"{mode}: publishNotReadyAddresses of the webhooks' Service is not {expected}")
+    return f"{seen} services of two releases, each with the pod of its own; webhooks do not wait for the application"
 
 
 def options(settings):
@@ -392,6 +464,9 @@ def compose_starts_what_it_says():
     for path in sorted((ROOT / "deploy/compose").rglob("*.y*ml")):
         yaml.safe_load(path.read_text())
     services = yaml.safe_load(file.read_text())["services"]
+    tags = [service.get("image", name) for name, service in services.items() if "build" in service]
+    if len(tags) != len(set(tags)):
+        raise Wrong(f"two builds export one tag at once, and the first of them fails: {tags}")
     for name, service in services.items():
         for port in service.get("ports", []):
             if not port.startswith("127.0.0.1:"):
@@ -481,11 +556,14 @@ CHECKS = [
     chart_lints,
     manifests_are_valid,
     pods_are_restricted,
+    users_are_the_clusters_to_choose,
+    tests_run_where_bridges_do,
     configurations_are_valid,
     nothing_but_webhooks_is_routed,
     routes_fit_a_gateway,
     stops_are_waited_for,
     sidecar_is_native,
+    sidecars_services_find_their_pod,
     wrong_values_are_refused,
     right_values_are_taken,
     notes_name_mounted_tokens,

@@ -7,6 +7,9 @@ A setting goes to --set-json where its value begins as JSON, and else to --set.
 POLLED = """accounts=[{"id": "acme", "provider": "linxup", "poll": [{"api": "v2", "token": {"env": "ACME"},
   "base_url": "https://app02.linxup.com/ibis/rest/api/v2", "feeds": {"trips": "5m"}}]}]"""
 
+# An embedded log that is larger than what the volumes of helm/checks have to spare.
+LOCAL = '{"local": {"max_size": "14GiB"}}'
+
 # (a mode, whose file in helm/checks is the base; what is set beside; what the refusal says)
 REFUSED = [
     ("deployment", ["replicas=2"], "an account lives in exactly one process"),
@@ -68,6 +71,34 @@ REFUSED = [
     ("deployment", ["podLabels.app\\.kubernetes\\.io/name=x"], "podLabels: app.kubernetes.io/name is the chart's own"),
     ("deployment", ["podAnnotations.fleetbus\\.io/config=x"], "podAnnotations: fleetbus.io/config is the chart's own"),
     ("instances", ["serviceMonitor.labels.helm\\.sh/chart=x"], "serviceMonitor.labels: helm.sh/chart is the chart's own"),
+    ("deployment", ["ports.admin=8080"], "ports.webhook and ports.admin are both 8080"),
+    ("sidecar", ["ports.webhook=9090"], "ports.webhook and ports.admin are both 9090"),
+    ("instances", ["instances[1].config.bus=" + LOCAL], "persistence.size is 80Gi, and must be replay.max_size (40GiB), bus.local.max_size (14GiB)"),
+    ("sidecar", ["config.bus=" + LOCAL], "replay.max_size (512MiB), bus.local.max_size (14GiB) and half as much again: what is parked and the log"),
+    ("sidecar", ['config.bus={"local": {}}'], "bus.local.max_size (1GiB)"),
+    ("sidecar", ["config=null"], "replay.max_size (10GiB), bus.local.max_size (1GiB)"),
+    ("deployment", ["podSecurityContext.runAsUser=0"], "/podSecurityContext/runAsUser"),
+    ("deployment", ["podSecurityContext.runAsNonRoot=false"], "runAsNonRoot"),
+    # What a pod of the chart's own would have.
+    ("sidecar", ["replicas=0"], "replicas is 0: it is the application's pod"),
+    ("sidecar", ["replicas=2"], "replicas is 2: it is the application's pod"),
+    ("sidecar", ['affinity={"podAffinity": {}}'], "affinity is set"),
+    ("sidecar", ['imagePullSecrets=[{"name": "registry"}]'], "imagePullSecrets is set"),
+    ("sidecar", ['networkPolicy.adminFrom=[{"podSelector": {}}]'], "networkPolicy.adminFrom is set"),
+    ("sidecar", ['networkPolicy.egress=[{"ports": [{"port": 53}]}]'], "networkPolicy.egress is set"),
+    ("sidecar", ['networkPolicy.webhookFrom=[{"podSelector": {}}]'], "networkPolicy.webhookFrom is set"),
+    ("sidecar", ["nodeSelector.kubernetes\\.io/arch=arm64"], "nodeSelector is set"),
+    ("sidecar", ["persistence.accessMode=ReadWriteOncePod"], "persistence.accessMode is set"),
+    ("sidecar", ["persistence.annotations.of=volume"], "persistence.annotations is set"),
+    ("sidecar", ["persistence.storageClass=fast"], "persistence.storageClass is set"),
+    ("sidecar", ["podAnnotations.of=pod"], "podAnnotations is set"),
+    ("sidecar", ["podDisruptionBudget.enabled=true"], "podDisruptionBudget.enabled is set"),
+    ("sidecar", ["podLabels.of=pod"], "podLabels is set"),
+    ("sidecar", ["podSecurityContext.fsGroup=1000"], "podSecurityContext.fsGroup is set"),
+    ("sidecar", ["priorityClassName=important"], "priorityClassName is set"),
+    ("sidecar", ["serviceAccount.annotations.of=account"], "serviceAccount.annotations is set"),
+    ("sidecar", ["serviceAccount.name=dispatch"], "serviceAccount.name is set"),
+    ("sidecar", ['tolerations=[{"operator": "Exists"}]'], "tolerations is set"),
     ("deployment", ["ports.webhook=null"], "at '/ports': missing property 'webhook'"),
     ("deployment", ["service=null"], "missing property 'service'"),
     ("deployment", ["persistence=null"], "missing property 'persistence'"),
@@ -90,4 +121,15 @@ TAKEN = [
     ("deployment", ['nameOverride="1"', 'fullnameOverride="true"', 'ingress.className="1"', 'priorityClassName="7"'], 'ingressClassName: "1"'),
     ("instances", ['persistence.storageClass="9"', 'instances[0].name="1"'], 'storageClassName: "9"'),
     ("sidecar", ["persistence.acceptLoss=false", 'persistence.existingVolume="5"'], "kind: ConfigMap"),
+    # An instance's own, and what goes before it.
+    ("instances", ["instances[0].resources={}"], "resources:\n            {}\n"),
+    ("instances", ["instances[1].replicas=0"], 'replicas: 0\n  serviceName: fleet-south-admin'),
+    ("instances", ["replicas=0", "instances[0].replicas=1"], 'replicas: 0\n  serviceName: fleet-north-admin'),
+    ("instances", ['instances[0].config.bus={"local": {"max_size": "3GiB"}}'], '"max_size": "3GiB"'),
+    # OpenShift's numbers, which are large; and none.
+    ("deployment", ['podSecurityContext={"runAsUser": 1000660000, "runAsGroup": null}'], "runAsUser: 1000660000\n"),
+    ("deployment", ["podSecurityContext=null"], "securityContext:\n        runAsNonRoot: true\n        fsGroupChangePolicy:"),
+    # Of a sidecar: what is so in any case, or is read.
+    ("sidecar", ["serviceAccount.create=false", "networkPolicy.enabled=false", "podSecurityContext.fsGroup=null"], "kind: ConfigMap"),
+    ("sidecar", [], 'app: dispatch\n    app.kubernetes.io/instance: "123"\n'),
 ]

@@ -39,6 +39,26 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
 {{- end -}}
 
+{{/* What comes before the path of a unit's webhooks. (Of a Gateway only its listeners know whether it has TLS.) */}}
+{{- define "fleetbus.addresses" -}}
+{{- $values := .root.Values -}}
+{{- $found := list -}}
+{{- if $values.ingress.enabled -}}
+{{- $found = append $found (printf "%s://%s" (ternary "https" "http" (not (empty $values.ingress.tls))) $values.ingress.host) -}}
+{{- end -}}
+{{- if $values.gateway.enabled -}}
+{{- range $values.gateway.hostnames -}}
+{{- $found = append $found (printf "http(s)://%s" .) -}}
+{{- else -}}
+{{- $found = append $found (printf "http(s)://the-hosts-of-Gateway-%s" (first $values.gateway.parentRefs).name) -}}
+{{- end -}}
+{{- end -}}
+{{- if not $found -}}
+{{- $found = append $found (printf "%s://%s:%d" (ternary "https" "http" (not (empty $values.tls.secretName))) .unit.name (int $values.service.port)) -}}
+{{- end -}}
+{{- toJson $found -}}
+{{- end -}}
+
 {{- define "fleetbus.serviceAccount" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "fleetbus.fullname" .) .Values.serviceAccount.name -}}

@@ -1,9 +1,19 @@
 {{/* The container, its probes and its volumes: the same in all three modes. Takes a dict of root and unit. */}}
 
-{{- define "fleetbus.securityContext" -}}
+{{/* Whom it runs as: a number that is null is the cluster's to choose. (int64, for the numbers of a file are floats.) */}}
+{{- define "fleetbus.user" -}}
+{{- $user := default dict .Values.podSecurityContext -}}
 runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
+{{- with $user.runAsUser }}
+runAsUser: {{ int64 . }}
+{{- end }}
+{{- with $user.runAsGroup }}
+runAsGroup: {{ int64 . }}
+{{- end }}
+{{- end -}}
+
+{{- define "fleetbus.securityContext" -}}
+{{ include "fleetbus.user" .root }}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities:
@@ -135,10 +145,10 @@ spec:
   enableServiceLinks: false
   terminationGracePeriodSeconds: {{ include "fleetbus.grace" . }}
   securityContext:
-    runAsNonRoot: true
-    runAsUser: 65532
-    runAsGroup: 65532
-    fsGroup: 65532
+    {{- include "fleetbus.user" .root | nindent 4 }}
+    {{- with (default dict .root.Values.podSecurityContext).fsGroup }}
+    fsGroup: {{ int64 . }}
+    {{- end }}
     fsGroupChangePolicy: OnRootMismatch
     seccompProfile:
       type: RuntimeDefault

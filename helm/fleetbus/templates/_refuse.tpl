@@ -3,6 +3,7 @@ What no schema can say, or not in words that help: what is wrong ends the render
 */}}
 
 {{- define "fleetbus.refuse" -}}
+{{- if eq .Values.mode "sidecar" -}}{{- include "fleetbus.refusePods" . -}}{{- end -}}
 {{- $one := "an account lives in exactly one process, which holds its order, its cursors and what it has seen; for more load make another instance with accounts of its own (docs/deploy.md)" -}}
 {{- if gt (int .Values.replicas) 1 -}}
 {{- fail (printf "replicas is %d, and must be 1, or 0 to stop it: %s" (int .Values.replicas) $one) -}}
@@ -66,6 +67,9 @@ What no schema can say, or not in words that help: what is wrong ends the render
 {{- if and (eq .Values.mode "sidecar") (or .Values.ingress.enabled .Values.gateway.enabled .Values.serviceMonitor.enabled) (not .Values.sidecar.selectorLabels) -}}
 {{- fail "mode is sidecar with a route or a monitor: sidecar.selectorLabels must name the labels of the application's pod" -}}
 {{- end -}}
+{{- if eq (int .Values.ports.webhook) (int .Values.ports.admin) -}}
+{{- fail (printf "ports.webhook and ports.admin are both %d: webhooks and operator have a port each, set another for one of them" (int .Values.ports.admin)) -}}
+{{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
 {{- fail "ingress.enabled needs ingress.host" -}}
 {{- end -}}
@@ -78,6 +82,37 @@ What no schema can say, or not in words that help: what is wrong ends the render
 {{- fail "ingress and gateway need an account with a webhook, and every account here is only polled: switch them off" -}}
 {{- end -}}
 {{- include "fleetbus.refuseKeys" . -}}
+{{- end -}}
+
+{{/* Mode sidecar: what says how a pod of this chart runs, for there is none. What would be passed over is refused. */}}
+{{- define "fleetbus.refusePods" -}}
+{{- if ne (int .Values.replicas) 1 -}}
+{{- fail (printf "mode is sidecar, and replicas is %d: it is the application's pod, of which there is one; to stop the bridge scale the application to 0 (docs/deploy.md)" (int .Values.replicas)) -}}
+{{- end -}}
+{{- $group := (default dict .Values.podSecurityContext).fsGroup -}}
+{{- $given := dict
+      "affinity" .Values.affinity
+      "imagePullSecrets" .Values.imagePullSecrets
+      "networkPolicy.adminFrom" .Values.networkPolicy.adminFrom
+      "networkPolicy.egress" .Values.networkPolicy.egress
+      "networkPolicy.webhookFrom" .Values.networkPolicy.webhookFrom
+      "nodeSelector" .Values.nodeSelector
+      "persistence.accessMode" (ne .Values.persistence.accessMode "ReadWriteOnce")
+      "persistence.annotations" .Values.persistence.annotations
+      "persistence.storageClass" .Values.persistence.storageClass
+      "podAnnotations" .Values.podAnnotations
+      "podDisruptionBudget.enabled" .Values.podDisruptionBudget.enabled
+      "podLabels" .Values.podLabels
+      "podSecurityContext.fsGroup" (and $group (ne (int64 $group) 65532))
+      "priorityClassName" .Values.priorityClassName
+      "serviceAccount.annotations" .Values.serviceAccount.annotations
+      "serviceAccount.name" .Values.serviceAccount.name
+      "tolerations" .Values.tolerations -}}
+{{- range $key, $value := $given -}}
+{{- if $value -}}
+{{- fail (printf "mode is sidecar, and %s is set: pod, volume and policies are the application's; say it in the application's chart, and leave it out here" $key) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Labels and annotations beside the chart's own: none may be there twice. */}}
@@ -122,13 +157,26 @@ What no schema can say, or not in words that help: what is wrong ends the render
 {{- end -}}
 {{- end -}}
 
-{{/* The volume holds what is parked, and dedup, cursors and SQLite's journal beside. (An emptyDir that is full ends the pod.) */}}
+{{/*
+The volume holds what is parked, the log where the bus is the local one, as it is where none is named, and dedup, cursors and
+SQLite's journal beside. (An emptyDir that is full ends the pod.)
+*/}}
 {{- define "fleetbus.refuseSize" -}}
 {{- $volume := .unit.persistence -}}
 {{- $parked := default "10GiB" (default dict .unit.config.replay).max_size -}}
+{{- $bytes := include "fleetbus.bytes" $parked | atoi -}}
+{{- $needed := printf "replay.max_size (%s)" $parked -}}
+{{- $filled := "what is parked" -}}
+{{- $bus := default dict .unit.config.bus -}}
+{{- if or (not $bus) (hasKey $bus "local") -}}
+{{- $log := default "1GiB" (default dict $bus.local).max_size -}}
+{{- $bytes = add $bytes (include "fleetbus.bytes" $log | atoi) -}}
+{{- $needed = printf "%s, bus.local.max_size (%s)" $needed $log -}}
+{{- $filled = "what is parked and the log" -}}
+{{- end -}}
 {{- if not (or $volume.existingClaim $volume.existingVolume) -}}
-{{- if lt (mul 2 (include "fleetbus.bytes" $volume.size | atoi)) (mul 3 (include "fleetbus.bytes" $parked | atoi)) -}}
-{{- fail (printf "%spersistence.size is %s, and must be replay.max_size (%s) and half as much again: what is parked would fill the volume" .where $volume.size $parked) -}}
+{{- if lt (mul 2 (include "fleetbus.bytes" $volume.size | atoi)) (mul 3 $bytes) -}}
+{{- fail (printf "%spersistence.size is %s, and must be %s and half as much again: %s would fill the volume" .where $volume.size $needed $filled) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -14,9 +14,9 @@ each unit.
 {{- with (default dict .config).bus -}}{{- $_ := set $config "bus" (deepCopy .) -}}{{- end -}}
 {{- $units = append $units (dict
       "name" (printf "%s-%s" $full .name) "instance" .name "accounts" .accounts "config" $config
-      "replicas" (ternary .replicas $root.Values.replicas (hasKey . "replicas"))
+      "replicas" (ternary .replicas $root.Values.replicas (and (hasKey . "replicas") (ne (int $root.Values.replicas) 0)))
       "persistence" (include "fleetbus.merged" (dict "over" (default dict .persistence) "under" $root.Values.persistence) | fromJson)
-      "resources" (default $root.Values.resources .resources)) -}}
+      "resources" (ternary .resources $root.Values.resources (hasKey . "resources"))) -}}
 {{- end -}}
 {{- else -}}
 {{- $units = append $units (dict
