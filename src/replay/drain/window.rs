@@ -31,9 +31,6 @@ const CATCHES_UP: u64 = 2;
 const SLOW: Duration = Duration::from_millis(300);
 /// How late "of late" is: so long, at least, and twice as long at most.
 const LATELY: Duration = Duration::from_secs(10);
-/// Events that a rate has go one after the other go together within this: each by itself would wake threads and be a packet, which
-/// live events wait for.
-const GANG: Duration = Duration::from_millis(5);
 /// The window shrinks and grows without a ring: who waits looks again after it.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -116,27 +113,6 @@ pub(super) struct Sending {
 struct Pace {
     rate: u32,
     free_at: Instant,
-    /// When some go together: [`GANG`] after this, and so on.
-    gang_at: Instant,
-}
-
-impl Pace {
-    const fn new(now: Instant) -> Self {
-        Self { rate: 0, free_at: now, gang_at: now }
-    }
-
-    /// When so many events go.
-    fn turn(&mut self, events: usize, rate: u32, now: Instant) -> Instant {
-        if self.rate != rate {
-            *self = Self { rate, ..Self::new(now) };
-        }
-        let turn = self.free_at.max(now);
-        self.free_at = turn + Duration::from_secs_f64(events as f64 / f64::from(rate.max(1)));
-        if turn > self.gang_at {
-            self.gang_at = turn + GANG;
-        }
-        self.gang_at
-    }
 }
 
 impl Sending {
@@ -145,7 +121,7 @@ impl Sending {
             opening: Mutex::new(Opening::new(window, came, Instant::now())),
             unacknowledged: AtomicUsize::new(0),
             room: Notify::new(),
-            pace: Mutex::new(Pace::new(Instant::now())),
+            pace: Mutex::new(Pace { rate: 0, free_at: Instant::now() }),
             rate,
         }
     }
@@ -182,7 +158,13 @@ impl Sending {
         let mut configured = self.rate.clone();
         loop {
             let Some(rate) = *configured.borrow_and_update() else { return };
-            let turn = self.pace.lock().turn(events, rate, Instant::now());
+            let turn = {
+                let (now, mut pace) = (Instant::now(), self.pace.lock());
+                let turn = if pace.rate == rate { pace.free_at.max(now) } else { now };
+                let took = Duration::from_secs_f64(events as f64 / f64::from(rate.max(1)));
+                *pace = Pace { rate, free_at: turn + took };
+                turn
+            };
             tokio::select! {
                 () = sleep_until(turn.into()) => return,
                 Ok(()) = configured.changed() => {}
@@ -291,20 +273,6 @@ mod tests {
         assert_eq!(many(&mut opening, QUICK * 3, now), SIZE.0, "less than enough, and still not quick");
         opening.acknowledged(16, QUICK, NONE, now);
         assert_eq!(opening.size, SIZE.0 + 16);
-    }
-
-    #[test]
-    fn a_rate_has_its_events_go_in_gangs() {
-        let now = Instant::now();
-        let mut pace = Pace::new(now);
-        let mut turns: Vec<Instant> = (0..2_000).map(|_| pace.turn(1, 1_000, now)).collect();
-        for (number, turn) in (0..).zip(&turns) {
-            let (due, goes) = (Duration::from_millis(number), turn.duration_since(now));
-            assert!((due..=due + GANG).contains(&goes), "{number}: {goes:?}");
-        }
-        turns.dedup();
-        assert!((330..340).contains(&turns.len()), "{}", turns.len());
-        assert_eq!(pace.turn(1, 10, now), now, "another rate begins anew");
     }
 
     #[tokio::test]
