@@ -45,7 +45,7 @@ pub struct LogRow {
     pub payload: Bytes,
 }
 
-/// Reads up to so many events of a topic, or of all, after a place. May block.
+/// Reads up to so many events of a topic, or of all, after a place; none where there are none. May block.
 pub type ReadLog = dyn Fn(Option<&str>, u64, usize) -> Result<Vec<LogRow>, String> + Send + Sync;
 
 /// The local bus's log.

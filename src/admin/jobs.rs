@@ -164,7 +164,14 @@ impl<W: Clone + Serialize + DeserializeOwned> Book<W> {
         let mut interrupted = Vec::new();
         for job in jobs {
             let (id, held) = (job.id.clone(), self.hold(job));
-            self.known.lock().push_back(Arc::clone(&held));
+            {
+                let mut known = self.known.lock();
+                // It was begun by this process, before the others were read.
+                if known.iter().any(|other| other.job.lock().id == id) {
+                    continue;
+                }
+                known.push_back(Arc::clone(&held));
+            }
             if held.is_running() {
                 tracing::info!(job.kind = self.kind, job.id = id, "job.resumed");
                 interrupted.push(held);

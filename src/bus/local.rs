@@ -25,6 +25,8 @@ use crate::replay::AgeClock;
 const QUEUE: usize = 16_384;
 /// One transaction: messages and bytes.
 const BATCH: (usize, usize) = (1_000, 4 << 20);
+/// Bytes of messages that are read at once, but for the first of them.
+const READ: usize = 8 << 20;
 /// Rows deleted at once.
 const CHUNK: usize = 1_000;
 /// How often retention is looked after.
@@ -197,7 +199,8 @@ impl LocalBus {
         self.newest.subscribe()
     }
 
-    /// Events after an offset, oldest first, of one topic or all. Blocking: reads by a connection of its own.
+    /// Events after an offset, oldest first, of one topic or all: at most `limit`, and fewer where they are large; none where there are
+    /// none. Blocking: reads by a connection of its own.
     ///
     /// # Errors
     /// Where the file cannot be read.
@@ -209,16 +212,22 @@ impl LocalBus {
             "SELECT offset, topic, key, id, payload FROM event
              WHERE offset > ?1 AND (?2 IS NULL OR topic = ?2) ORDER BY offset LIMIT ?3",
         )?;
-        let rows = statement.query_map(params![after, topic, limit], |row| {
-            Ok(Row {
+        let mut found = statement.query(params![after, topic, limit])?;
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        while bytes < READ
+            && let Some(row) = found.next()?
+        {
+            let payload = Bytes::from(row.get::<_, Vec<u8>>(4)?);
+            bytes += payload.len();
+            rows.push(Row {
                 offset: row.get(0)?,
                 topic: row.get(1)?,
                 key: row.get(2)?,
                 id: Uuid::from_bytes(row.get(3)?),
-                payload: Bytes::from(row.get::<_, Vec<u8>>(4)?),
-            })
-        })?;
-        rows.collect()
+                payload,
+            });
+        }
+        Ok(rows)
     }
 
     pub(super) async fn run(&self, stop: CancellationToken) {

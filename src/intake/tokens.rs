@@ -232,7 +232,7 @@ impl Registry {
     pub async fn flush(&self) -> Result<(), AskError> {
         let mut all = self.kept.lock().await;
         let now = clock::now();
-        let mut news = Vec::new();
+        let (mut news, mut fewer) = (Vec::new(), Vec::new());
         for (account, tokens) in all.iter_mut() {
             let ended = |token: &Kept| token.expires_at.is_some_and(|at| at < now.0 - REMEMBERED);
             let gone = tokens.iter().filter(|(_, token)| ended(token)).map(|(id, _)| id.clone());
@@ -240,6 +240,7 @@ impl Registry {
             if !gone.is_empty() {
                 self.store.remove(Table::Tokens, account.clone(), gone.clone()).await?;
                 tokens.retain(|(id, _)| !gone.contains(id));
+                fewer.push(account.clone());
             }
             let used = self.live.keys(account, Origin::Operator).unwrap_or_default();
             for (id, token) in tokens.iter() {
@@ -249,6 +250,10 @@ impl Registry {
                     news.push((account.clone(), id.clone(), token));
                 }
             }
+        }
+        // What is forgotten may come again.
+        for (account, tokens) in all.iter().filter(|(account, _)| fewer.contains(account)) {
+            self.live.replace(account, Origin::Operator, keys(tokens));
         }
         if news.is_empty() {
             return Ok(());

@@ -2,6 +2,7 @@
 //! that is not full is the last, says the provider; sweeps, backfills and lists look behind it whether that still holds.
 //! `Ok` means that whoever asked may move a cursor over it. Neighbours: `feed` and backfills ask, `host` makes the calls.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -112,7 +113,8 @@ impl Fetch<'_> {
         F: Future<Output = Result<Receipt, Refusal>> + Send,
     {
         let mut taken = Taken::default();
-        let mut before = Vec::new();
+        // A digest: the page itself would have no place in memory any more.
+        let (mut before, digests) = (None, RandomState::default());
         let mut behind_short = false;
         for number in 0..PAGES {
             // Where the bus went away meanwhile, the provider keeps the rest. The wait ends with the process at the latest.
@@ -121,7 +123,7 @@ impl Fetch<'_> {
                 self.bus_available.clone().wait_for(|available| *available).await.ok();
             }
             told(Moment::Calling);
-            let request = self.endpoint.request(extent, number);
+            let request = self.endpoint.request(extent, number, taken.rows);
             let gone_out = AtomicBool::new(false);
             let page = self.host.page(self.feed, &request, self.class, &gone_out);
             let page = match self.steering.filter(|_| number == 0) {
@@ -141,7 +143,8 @@ impl Fetch<'_> {
             let count = rows.len();
             let is_short = self.endpoint.page().is_none_or(|full| count < full);
             let is_last = is_short && (count == 0 || !self.looks_behind_short(extent));
-            if number > 0 && count > 0 && rows == before {
+            let digest = digests.hash_one(&rows);
+            if count > 0 && before == Some(digest) {
                 // Perhaps pages are not known here: what fits into one is taken by a shorter window.
                 if behind_short {
                     return Ok(taken);
@@ -160,9 +163,7 @@ impl Fetch<'_> {
                 (Some(first), Some(now)) => Some(first.min(now)),
                 (first, now) => first.or(now),
             };
-            if !is_last {
-                before.clone_from(&rows);
-            }
+            before = Some(digest);
             if count > 0 && !faults::bug(Bug::Skipped) {
                 told(Moment::HandingOver(count as u64));
                 let pulled = Pulled {

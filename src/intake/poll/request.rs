@@ -77,9 +77,9 @@ impl Endpoint {
         }
     }
 
-    /// The request for one page, counted from 0.
+    /// The request for one page, counted from 0, where those before it had so many rows.
     #[must_use]
-    pub fn request(self, extent: Extent, page: usize) -> Request {
+    pub fn request(self, extent: Extent, page: usize, rows: u64) -> Request {
         match self {
             Self::V2Locations => get("/locations", vec![]),
             Self::V2Trackers => get("/tracker", vec![]),
@@ -91,7 +91,7 @@ impl Endpoint {
             Self::V2UsageHours => post("/usagehours", extent),
             Self::V2GeofenceActivity => {
                 let mut query = between(extent, ("start", "end"));
-                query.push(("offset", (page * ACTIVITY_PAGE).to_string()));
+                query.push(("offset", rows.to_string()));
                 query.push(("limit", ACTIVITY_PAGE.to_string()));
                 get("/geofences/activity", query)
             }
@@ -161,7 +161,7 @@ mod tests {
             Some(_) => Extent::Window(Window { from: Millis(1), to: Millis(2) }),
             None => Extent::Whole,
         };
-        let Request { verb, path, query } = endpoint.request(extent, page);
+        let Request { verb, path, query } = endpoint.request(extent, page, (page * ACTIVITY_PAGE) as u64);
         let query: Vec<String> = query.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let said = match verb {
             Verb::Get => format!("GET {path}?{}", query.join("&")),

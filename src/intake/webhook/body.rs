@@ -92,6 +92,11 @@ pub(super) struct Reserved {
 }
 
 impl Reserved {
+    /// Of the same shares, for a moment.
+    fn beside(&self) -> Self {
+        Self { share: Arc::clone(&self.share), all: Arc::clone(&self.all), permits: Vec::new(), bytes: 0 }
+    }
+
     /// Makes room for `bytes` in all.
     async fn cover(&mut self, bytes: usize) -> Result<(), Unread> {
         let missing = bytes.saturating_sub(self.bytes).div_ceil(PIECE);
@@ -117,16 +122,29 @@ pub(super) enum Claim {
     NotGzip,
 }
 
+/// What the headers say of a body: they need not be kept while it comes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Said {
+    encoding: Encoding,
+    length: Option<u64>,
+}
+
+impl Said {
+    /// Reads it.
+    pub(super) fn by(headers: &HeaderMap) -> Result<Self, Unread> {
+        Ok(Self { encoding: Encoding::of(headers)?, length: announced(headers) })
+    }
+}
+
 /// Reads a body, and undoes its encoding. Bytes that claim to be `gzip` and are not come back as they were sent: they
 /// are for `accept` to judge, and to keep.
 pub(super) async fn read(
     budget: &Budget,
     account: &AccountId,
-    headers: &HeaderMap,
+    Said { encoding, length }: Said,
     body: Body,
 ) -> Result<(Bytes, Claim, Reserved), Unread> {
-    let encoding = Encoding::of(headers)?;
-    if announced(headers).is_some_and(|bytes| bytes > BYTES as u64) {
+    if length.is_some_and(|bytes| bytes > BYTES as u64) {
         return Err(Unread::TooLarge);
     }
     let mut reserved = budget.reserve(account);
@@ -151,7 +169,10 @@ async fn gather(
             return Err(Unread::TooLarge);
         }
         sent.extend_from_slice(&data);
+        // There is room for what may come of it before it does.
+        let mut room = reserved.beside();
         if let Some(undoing) = &mut gzip {
+            room.cover(data.len().saturating_mul(EXPANDS).min(BYTES - undoing.len())).await?;
             undoing.take(&data)?;
         }
         reserved.cover(sent.len() + gzip.as_ref().map_or(0, Undoing::len)).await?;
@@ -188,6 +209,9 @@ impl Encoding {
         Ok(named)
     }
 }
+
+/// The most bytes that a byte of gzip becomes.
+const EXPANDS: usize = 1_032;
 
 /// Undoes gzip as it streams.
 struct Undoing {
@@ -268,8 +292,8 @@ mod tests {
     async fn claimed(encoding: &'static str, body: Vec<u8>) -> Result<(Bytes, Claim), Unread> {
         let acme = AccountId::new("acme");
         let budget = Budget::new(std::slice::from_ref(&acme));
-        let headers = headers(&[("content-encoding", encoding)]);
-        read(&budget, &acme, &headers, Body::from(body)).await.map(|(bytes, claim, _)| (bytes, claim))
+        let said = Said::by(&headers(&[("content-encoding", encoding)]))?;
+        read(&budget, &acme, said, Body::from(body)).await.map(|(bytes, claim, _)| (bytes, claim))
     }
 
     #[test]
@@ -319,8 +343,8 @@ mod tests {
         let acme = AccountId::new("acme");
         let other = AccountId::new("other");
         let budget = Budget::new(&[acme.clone(), other.clone()]);
-        let none = HeaderMap::new();
-        let read_one = |account| read(&budget, account, &none, Body::from(vec![b' '; BYTES]));
+        let none = Said::by(&HeaderMap::new()).unwrap();
+        let read_one = |account| read(&budget, account, none, Body::from(vec![b' '; BYTES]));
         let mut held = Vec::new();
         for _ in 0..SHARE / (BYTES / PIECE) {
             held.push(read_one(&acme).await.unwrap());
@@ -329,5 +353,12 @@ mod tests {
         assert!(read_one(&other).await.is_ok(), "one account's bodies took another's share");
         held.pop();
         assert!(read_one(&acme).await.is_ok());
+        // A place for the few bytes that are sent is none for what becomes of them.
+        let piece = read(&budget, &acme, none, Body::from(vec![b' '; 1])).await.unwrap();
+        let zipped = Said::by(&headers(&[("content-encoding", "gzip")])).unwrap();
+        let bomb = || read(&budget, &acme, zipped, Body::from(gzip(&vec![b' '; BYTES])));
+        assert!(matches!(bomb().await, Err(Unread::NoRoom { .. })));
+        drop((piece, held.pop()));
+        assert!(bomb().await.is_ok());
     }
 }

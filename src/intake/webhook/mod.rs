@@ -154,7 +154,9 @@ where
     let waiting = counts.waiting(&account);
     let (parts, body) = request.into_parts();
     debug_assert_eq!(parts.method, Method::POST, "the router lets nothing else in");
-    let trace = traceparent(&parts.headers);
+    let (trace, said) = (traceparent(&parts.headers), body::Said::by(&parts.headers));
+    // Sixteen kilobytes, perhaps, while the body takes its time.
+    drop(parts);
     let span = tracing::info_span!(
         target: trace::SPANS,
         "webhook",
@@ -167,7 +169,11 @@ where
     trace::follow(&span, trace.as_deref());
     let own = trace::traceparent(&span).or_else(|| trace.clone());
     let answering = async {
-        match body::read(&shared.state.budget.load_full(), &account, &parts.headers, body).await {
+        let read = match said {
+            Ok(said) => body::read(&shared.state.budget.load_full(), &account, said, body).await,
+            Err(unread) => Err(unread),
+        };
+        match read {
             Err(unread) => Answer::from(unread),
             Ok((body, claim, reserved)) => {
                 let pushed =
