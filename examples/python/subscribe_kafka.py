@@ -1,4 +1,5 @@
 import os
+import sys
 
 from confluent_kafka import Consumer
 
@@ -13,9 +14,13 @@ consumer = Consumer({
 consumer.subscribe([os.environ.get("TOPIC", "fleet.position")])
 while True:
     record = consumer.poll(1.0)
-    if record is None or record.error():
-        continue  # the client itself connects again
+    if record is None:
+        continue  # nothing new
+    if record.error():
+        print(record.error(), file=sys.stderr)  # the client itself connects again
+        continue
     event = FleetEvent.FromString(record.value())
-    point = event.position.place.point
-    print(event.occur_time.ToJsonString(), event.subject, event.vehicle.name, point.latitude, point.longitude, flush=True)
+    place = event.position.place
+    where = f"{place.point.latitude} {place.point.longitude}" if place.HasField("point") else "no fix"
+    print(event.occur_time.ToJsonString(), event.subject, event.vehicle.name, where, flush=True)
     consumer.store_offsets(record)  # done: only now may its offset be committed

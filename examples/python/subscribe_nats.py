@@ -2,13 +2,13 @@ import asyncio
 import os
 
 import nats
-from nats.errors import TimeoutError
 
 from fleetbus.v1.event_pb2 import FleetEvent
 
 
 async def main():
-    client = await nats.connect(os.environ.get("NATS_URL", "nats://localhost:4222"))
+    url = os.environ.get("NATS_URL", "nats://localhost:4222")
+    client = await nats.connect(url, max_reconnect_attempts=-1)  # it never gives up
     messages = await client.jetstream().pull_subscribe(
         os.environ.get("SUBJECT", "fleet.position.>"),
         durable=os.environ.get("GROUP", "my-service"),
@@ -17,12 +17,13 @@ async def main():
     while True:
         try:
             batch = await messages.fetch(100, timeout=5)
-        except TimeoutError:
+        except asyncio.TimeoutError:
             continue  # nothing new
         for message in batch:
             event = FleetEvent.FromString(message.data)
-            point = event.position.place.point
-            print(event.occur_time.ToJsonString(), event.subject, event.vehicle.name, point.latitude, point.longitude, flush=True)
+            place = event.position.place
+            where = f"{place.point.latitude} {place.point.longitude}" if place.HasField("point") else "no fix"
+            print(event.occur_time.ToJsonString(), event.subject, event.vehicle.name, where, flush=True)
             await message.ack()
 
 

@@ -24,14 +24,21 @@ func main() {
 		log.Fatal(err)
 	}
 	for {
-		client.PollFetches(context.Background()).EachRecord(func(record *kgo.Record) {
+		fetches := client.PollFetches(context.Background())
+		fetches.EachError(func(topic string, _ int32, err error) {
+			log.Println(topic, err) // the client itself connects again
+		})
+		fetches.EachRecord(func(record *kgo.Record) {
 			event := &fleetbusv1.FleetEvent{}
 			if err := proto.Unmarshal(record.Value, event); err != nil {
 				log.Fatal(err)
 			}
-			point := event.GetPosition().GetPlace().GetPoint()
+			where := "no fix"
+			if point := event.GetPosition().GetPlace().GetPoint(); point != nil {
+				where = fmt.Sprint(point.GetLatitude(), point.GetLongitude())
+			}
 			fmt.Println(event.GetOccurTime().AsTime().Format("2006-01-02T15:04:05Z07:00"), event.GetSubject(),
-				event.GetVehicle().GetName(), point.GetLatitude(), point.GetLongitude())
+				event.GetVehicle().GetName(), where)
 		})
 	}
 }

@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -15,7 +16,7 @@ import (
 )
 
 func main() {
-	connection, err := nats.Connect(env("NATS_URL", nats.DefaultURL))
+	connection, err := nats.Connect(env("NATS_URL", nats.DefaultURL), nats.MaxReconnects(-1)) // it never gives up
 	must(err)
 	stream, err := jetstream.New(connection)
 	must(err)
@@ -29,12 +30,19 @@ func main() {
 	must(err)
 	for {
 		message, err := messages.Next()
+		if errors.Is(err, jetstream.ErrNoHeartbeat) {
+			log.Print(err) // it asks again
+			continue
+		}
 		must(err)
 		event := &fleetbusv1.FleetEvent{}
 		must(proto.Unmarshal(message.Data(), event))
-		point := event.GetPosition().GetPlace().GetPoint()
+		where := "no fix"
+		if point := event.GetPosition().GetPlace().GetPoint(); point != nil {
+			where = fmt.Sprint(point.GetLatitude(), point.GetLongitude())
+		}
 		fmt.Println(event.GetOccurTime().AsTime().Format("2006-01-02T15:04:05Z07:00"), event.GetSubject(),
-			event.GetVehicle().GetName(), point.GetLatitude(), point.GetLongitude())
+			event.GetVehicle().GetName(), where)
 		must(message.Ack())
 	}
 }

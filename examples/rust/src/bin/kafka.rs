@@ -17,13 +17,20 @@ async fn main() -> anyhow::Result<()> {
         .create()?;
     consumer.subscribe(&[&var("TOPIC").unwrap_or("fleet.position".into())])?;
     loop {
-        let record = consumer.recv().await?;
+        let record = match consumer.recv().await {
+            Ok(record) => record,
+            Err(error) => {
+                eprintln!("{error}"); // the client itself connects again
+                continue;
+            }
+        };
         let event = FleetEvent::decode(record.payload().unwrap_or_default())?;
         let vehicle = event.vehicle.unwrap_or_default().name;
         if let Some(Body::Position(position)) = event.body {
-            let point = position.place.and_then(|place| place.point).unwrap_or_default();
+            let point = position.place.and_then(|place| place.point);
+            let place = point.map_or("no fix".into(), |point| format!("{} {}", point.latitude, point.longitude));
             let time = event.occur_time.unwrap_or_default();
-            println!("{time} {} {vehicle} {} {}", event.subject, point.latitude, point.longitude);
+            println!("{time} {} {vehicle} {place}", event.subject);
         }
         // Done: only now may its offset be committed.
         consumer.store_offset_from_message(&record)?;

@@ -19,15 +19,22 @@ async fn main() -> anyhow::Result<()> {
     };
     let mut messages = stream.get_or_create_consumer(&name, config).await?.messages().await?;
     while let Some(message) = messages.next().await {
-        let message = message?;
+        let message = match message {
+            Ok(message) => message,
+            Err(error) => {
+                eprintln!("{error}"); // the client itself connects again
+                continue;
+            }
+        };
         let event = FleetEvent::decode(message.payload.clone())?;
         let vehicle = event.vehicle.unwrap_or_default().name;
         if let Some(Body::Position(position)) = event.body {
-            let point = position.place.and_then(|place| place.point).unwrap_or_default();
+            let point = position.place.and_then(|place| place.point);
+            let place = point.map_or("no fix".into(), |point| format!("{} {}", point.latitude, point.longitude));
             let time = event.occur_time.unwrap_or_default();
-            println!("{time} {} {vehicle} {} {}", event.subject, point.latitude, point.longitude);
+            println!("{time} {} {vehicle} {place}", event.subject);
         }
         message.ack().await.map_err(anyhow::Error::msg)?;
     }
-    Ok(())
+    anyhow::bail!("the subscription has ended")
 }

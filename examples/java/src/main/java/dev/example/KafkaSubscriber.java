@@ -24,13 +24,14 @@ public final class KafkaSubscriber {
       while (true) {
         for (var record : consumer.poll(Duration.ofSeconds(1))) {
           var event = FleetEvent.parseFrom(record.value());
-          var point = event.getPosition().getPlace().getPoint();
+          var place = event.getPosition().getPlace();
+          var point = place.getPoint();
+          var where = place.hasPoint() ? point.getLatitude() + " " + point.getLongitude() : "no fix";
           var time = Instant.ofEpochSecond(event.getOccurTime().getSeconds(), event.getOccurTime().getNanos());
           System.out.println(
-              String.join(" ", time.toString(), event.getSubject(), event.getVehicle().getName(),
-                  String.valueOf(point.getLatitude()), String.valueOf(point.getLongitude())));
+              String.join(" ", time.toString(), event.getSubject(), event.getVehicle().getName(), where));
         }
-        consumer.commitSync(); // all of them are done
+        consumer.commitAsync(); // all of them are done
       }
     }
   }

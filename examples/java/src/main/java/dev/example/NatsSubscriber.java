@@ -2,6 +2,7 @@ package dev.example;
 
 import dev.fleetbus.v1.FleetEvent;
 import io.nats.client.Nats;
+import io.nats.client.Options;
 import io.nats.client.api.ConsumerConfiguration;
 import java.time.Instant;
 
@@ -10,7 +11,12 @@ public final class NatsSubscriber {
   public static void main(String[] arguments) throws Exception {
     var environment = System.getenv();
     var name = environment.getOrDefault("GROUP", "my-service");
-    try (var connection = Nats.connect(environment.getOrDefault("NATS_URL", "nats://localhost:4222"))) {
+    var options =
+        Options.builder()
+            .server(environment.getOrDefault("NATS_URL", "nats://localhost:4222"))
+            .maxReconnects(-1) // it never gives up
+            .build();
+    try (var connection = Nats.connect(options)) {
       var stream = connection.getStreamContext(environment.getOrDefault("STREAM", "FLEET"));
       var consumer =
           stream.createOrUpdateConsumer(
@@ -25,11 +31,12 @@ public final class NatsSubscriber {
             continue; // nothing new
           }
           var event = FleetEvent.parseFrom(message.getData());
-          var point = event.getPosition().getPlace().getPoint();
+          var place = event.getPosition().getPlace();
+          var point = place.getPoint();
+          var where = place.hasPoint() ? point.getLatitude() + " " + point.getLongitude() : "no fix";
           var time = Instant.ofEpochSecond(event.getOccurTime().getSeconds(), event.getOccurTime().getNanos());
           System.out.println(
-              String.join(" ", time.toString(), event.getSubject(), event.getVehicle().getName(),
-                  String.valueOf(point.getLatitude()), String.valueOf(point.getLongitude())));
+              String.join(" ", time.toString(), event.getSubject(), event.getVehicle().getName(), where));
           message.ack();
         }
       }
