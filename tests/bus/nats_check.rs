@@ -21,7 +21,10 @@ async fn a_check_finds_makes_and_warns() {
     never.close().await;
     let makes = desk(config::Nats { create: Create::Missing, ..config(nats, &root) }).await;
     let findings = makes.bus.check(&topics).await;
-    assert!(matches!(&findings[..], [Finding::Made(what)] if what.contains(&root)), "{findings:?}");
+    assert!(
+        matches!(&findings[..], [Finding::Made(what), Finding::Weak(why)] if what.contains(&root) && why.contains("one replica")),
+        "{findings:?}"
+    );
     let sent = message(&format!("{root}.position.acme.1"), "key", 1);
     assert_eq!(makes.attempt(1, &sent).await, Outcome::Delivered);
     let findings = makes.bus.check(&topics).await;

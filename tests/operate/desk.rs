@@ -166,7 +166,7 @@ impl Desk {
     }
 }
 
-/// Six hours ago: what is older than the horizon of dedup is new each time.
+/// Six hours ago: within the horizon of dedup, whenever the tests run.
 static BASE: LazyLock<i64> = LazyLock::new(|| jiff::Timestamp::now().as_millisecond() - 6 * 3_600_000);
 
 /// A position of a tracker.
