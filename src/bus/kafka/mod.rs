@@ -364,10 +364,6 @@ impl KafkaBus {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.shared.ring.notified() => {}
-                // An acknowledgement brings the next along; this is for one that does not come.
-                () = sleep(STALE), if self.somebody_waits() => {
-                    self.shared.turn(|turns, produce| turns.flush_stale(produce));
-                }
                 looked = &mut looking, if seen.reads_files => {
                     seen = self.exchange(seen, looked, &mut missed).await;
                     looking.set(look());
@@ -384,6 +380,12 @@ impl KafkaBus {
             }
             pause = REBUILD_PAUSE.0;
             self.shared.tell_failed();
+            // An acknowledgement brings the next along; this is for one that does not come.
+            while self.somebody_waits() {
+                sleep(STALE).await;
+                self.shared.turn(|turns, produce| turns.flush_stale(produce));
+                self.shared.tell_failed();
+            }
         }
     }
 
