@@ -97,6 +97,17 @@ pub(crate) fn build(
     builder().tls_certs_only([]).build().map(|client| (client, Trust::Nobody))
 }
 
+/// Builds a client of one address: where that is plain HTTP, also on a system without CA certificates.
+///
+/// # Errors
+/// Where TLS cannot be set up, and is needed.
+pub(crate) fn build_for(
+    url: &str,
+    builder: impl Fn() -> reqwest::ClientBuilder,
+) -> reqwest::Result<reqwest::Client> {
+    if url.starts_with("https:") { builder().build() } else { build(builder).map(|(client, _)| client) }
+}
+
 /// A failure without its URL, and its causes, which say what is wrong.
 pub(crate) fn said(error: reqwest::Error) -> String {
     let error = error.without_url();

@@ -56,7 +56,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Filtered<T> {
         let query = parts.uri.query().unwrap_or_default();
         let is_filter = |pair: &&str| KEYS.contains(&pair.split('=').next().unwrap_or_default());
         let (filter, rest): (Vec<&str>, Vec<&str>) = query.split('&').partition(is_filter);
-        let more = || format!(", or of a filter {}", KEYS.map(|key| format!("`{key}`")).join(", "));
+        let more = || format!("; a filter has {}", KEYS.map(|key| format!("`{key}`")).join(", "));
         Ok(Self(query_of(&filter)?, query_of(&rest).map_err(|problem: Problem| problem.and(&more()))?))
     }
 }

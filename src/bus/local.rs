@@ -144,7 +144,7 @@ impl LocalBus {
             inside,
             limits: limits.clone(),
             bytes,
-            ages_by: AgeClock::new(crate::clock::now(), Instant::now(), limits.retention),
+            ages_by: AgeClock::begun(limits.retention),
         };
         Ok(Self {
             shared,

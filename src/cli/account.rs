@@ -52,18 +52,16 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let data_dir = match &args.command {
         Command::Export { data_dir, .. } | Command::Import { data_dir, .. } => data_dir.clone(),
     };
-    if !data_dir.join("store.db").exists() && matches!(args.command, Command::Export { .. }) {
-        complain(&format!("{} is no data_dir of fleetbus: it has no store.db", data_dir.display()));
+    let is_new = !data_dir.join("store.db").exists();
+    let why_none = match &args.command {
+        Command::Export { .. } => is_new.then_some(""),
+        Command::Import { .. } => (is_new && holds_something(&data_dir))
+            .then_some(", and holds something else; name a data_dir, or a new folder"),
+    };
+    if let Some(more) = why_none {
+        complain(&format!("{} is no data_dir of fleetbus: it has no store.db{more}", data_dir.display()));
         return Ok(Exit::NoInput);
     }
-    if !data_dir.join("store.db").exists() && holds_something(&data_dir) {
-        complain(&format!(
-            "{} is no data_dir of fleetbus: it has no store.db, and holds something else; name a data_dir, or a new folder",
-            data_dir.display()
-        ));
-        return Ok(Exit::NoInput);
-    }
-    let made = if data_dir.join("store.db").exists() { "" } else { " (a new data_dir)" };
     // Before a folder is made for it.
     if let Command::Import { file, .. } = &args.command
         && let Err(error) = std::fs::File::open(file)
@@ -93,8 +91,9 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         }
         Command::Import { file, .. } => {
             let next = format!(
-                "imported into {}{made}. Have the account in that instance's configuration before it starts",
-                data_dir.display()
+                "imported into {}{}. Have the account in that instance's configuration before it starts",
+                data_dir.display(),
+                if is_new { " (a new data_dir)" } else { "" }
             );
             (moving::import(&dir, &file, clock::now()), next)
         }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 
 use super::Exit;
-use super::remote::{Admin, client, plain, say, wait};
+use super::remote::{Admin, plain, say, wait};
+use crate::outbound;
 
 /// What a bridge that is ready says.
 const READY: &str = "ok";
@@ -34,7 +35,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
 
 async fn ask(admin: &str, within: Duration) -> anyhow::Result<Exit> {
     // The operator's port is not behind a proxy, whatever the environment says about the world outside.
-    let client = client(admin, || reqwest::Client::builder().timeout(within).no_proxy())?;
+    let client = outbound::build_for(admin, || reqwest::Client::builder().timeout(within).no_proxy())?;
     let asked = client.get(format!("{admin}/readyz")).send().await;
     let mut answer = asked.with_context(|| format!("no bridge answers at {admin}"))?;
     let status = answer.status();

@@ -107,17 +107,6 @@ fn base(text: &str) -> Result<String, &'static str> {
     }
 }
 
-/// Who asks a bridge. Plain HTTP needs no CA certificates, which a small image may not have.
-///
-/// # Errors
-/// Where TLS cannot be set up, and is needed.
-pub fn client(base: &str, builder: impl Fn() -> reqwest::ClientBuilder) -> reqwest::Result<reqwest::Client> {
-    if base.starts_with("https:") {
-        return builder().build();
-    }
-    outbound::build(builder).map(|(client, _)| client)
-}
-
 impl Filter {
     /// As a query.
     #[must_use]
@@ -210,7 +199,8 @@ impl Remote {
         };
         let token = token.filter(|token| !token.trim().is_empty()).map(header).transpose()?;
         // The operator's port is not behind a proxy, whatever the environment says about the world outside.
-        let client = client(&base, || reqwest::Client::builder().connect_timeout(CONNECT).no_proxy())?;
+        let builder = || reqwest::Client::builder().connect_timeout(CONNECT).no_proxy();
+        let client = outbound::build_for(&base, builder)?;
         Ok(Self { client, base, token })
     }
 

@@ -65,8 +65,13 @@ pub(crate) struct AgeClock {
 
 impl AgeClock {
     /// Of what is kept for so long.
-    pub(crate) const fn new(wall: Millis, now: Instant, kept: Duration) -> Self {
+    const fn new(wall: Millis, now: Instant, kept: Duration) -> Self {
         Self { wall, since: now, kept, ahead_since: None }
+    }
+
+    /// The same, from now on.
+    pub(crate) fn begun(kept: Duration) -> Self {
+        Self::new(crate::clock::now(), Instant::now(), kept)
     }
 
     /// The time, and whether the wall clock is ahead of it.
@@ -92,7 +97,7 @@ impl AgeClock {
 
 /// A clock that reads so by itself.
 pub(crate) fn aging(kept: Duration) -> impl FnMut() -> Millis + Send {
-    let mut clock = AgeClock::new(crate::clock::now(), Instant::now(), kept);
+    let mut clock = AgeClock::begun(kept);
     move || clock.read(crate::clock::now(), Instant::now()).0
 }
 

@@ -3,14 +3,14 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::schema::remove_if_there;
 
 /// Written at once.
 const PIECE: usize = 1 << 20;
 /// Written to see whether there is room: what a transaction wants, at least.
-const TRIED: usize = 64 << 10;
+const TRIED: u64 = 64 << 10;
 
 /// The file that keeps the room.
 #[derive(Debug)]
@@ -36,7 +36,10 @@ impl Reserve {
         if self.path.metadata().is_ok_and(|file| file.len() == self.bytes) {
             return Ok(());
         }
-        let made = self.fill();
+        let made = filled(&self.path, self.bytes * 2).and_then(|file| {
+            file.set_len(self.bytes)?;
+            file.sync_all()
+        });
         if made.is_err() {
             self.give_up();
         }
@@ -45,34 +48,11 @@ impl Reserve {
         })
     }
 
-    /// Bytes that no file system keeps in less room than they take: neither holes nor zeros.
-    fn fill(&self) -> io::Result<()> {
-        let mut file = File::create(&self.path)?;
-        let mut piece = vec![0; PIECE];
-        rand::fill(&mut piece[..]);
-        let mut left = self.bytes * 2;
-        while left > 0 {
-            let length = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
-            file.write_all(&piece[..length])?;
-            left -= length as u64;
-        }
-        file.sync_all()?;
-        file.set_len(self.bytes)?;
-        file.sync_all()
-    }
-
     /// Whether the disk, or a quota, takes no more.
     pub(super) fn is_room_spent(&self) -> bool {
         let path = self.path.with_extension("probe");
-        let tried = File::create(&path).and_then(|mut file| {
-            let mut piece = vec![0; TRIED];
-            rand::fill(&mut piece[..]);
-            file.write_all(&piece)?;
-            file.sync_all()
-        });
-        if let Err(error) = remove_if_there(&path) {
-            tracing::warn!(error = %error, "store.reserve_kept");
-        }
+        let tried = filled(&path, TRIED);
+        remove(&path);
         tried.is_err_and(|error| {
             matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
         })
@@ -80,9 +60,28 @@ impl Reserve {
 
     /// Gives the room up. Where that fails there is nothing else to do about it: the disk stays full.
     pub(super) fn give_up(&self) {
-        if let Err(error) = remove_if_there(&self.path) {
-            tracing::warn!(error = %error, "store.reserve_kept");
-        }
+        remove(&self.path);
+    }
+}
+
+/// A new file of so many bytes, on the disk: such that no file system keeps in less room than they take, neither holes nor zeros.
+fn filled(path: &Path, bytes: u64) -> io::Result<File> {
+    let mut file = File::create(path)?;
+    let mut piece = vec![0; PIECE];
+    rand::fill(&mut piece[..]);
+    let mut left = bytes;
+    while left > 0 {
+        let length = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+        file.write_all(&piece[..length])?;
+        left -= length as u64;
+    }
+    file.sync_all()?;
+    Ok(file)
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = remove_if_there(path) {
+        tracing::warn!(error = %error, "store.reserve_kept");
     }
 }
 

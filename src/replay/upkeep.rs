@@ -98,7 +98,7 @@ impl Upkeep {
             evicted: HashMap::new(),
             saying_evicted: Seldom::new(),
             saying_expired: Seldom::new(),
-            ages_by: AgeClock::new(crate::clock::now(), Instant::now(), retention),
+            ages_by: AgeClock::begun(retention),
             is_ahead: false,
         }
     }

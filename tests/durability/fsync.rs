@@ -8,14 +8,7 @@ use serde_json::Value;
 use crate::bridge::{Bridge, TOKEN, acme, configure};
 use crate::checker::check;
 use crate::fleet::{Ledger, client, flat, imei, start};
-use crate::support::{away, export, fleetbus, seen, shim};
-
-/// Pushes one position; its status, 0 where there is no answer.
-async fn push(bridge: &Bridge, vehicle: usize, at: i64) -> u16 {
-    let url = format!("{}/webhooks/acme", bridge.webhook);
-    let sent = client().post(url).bearer_auth(TOKEN).json(&flat(vehicle, at)).send().await;
-    sent.map_or(0, |answer| answer.status().as_u16())
-}
+use crate::support::{away, export, fleetbus, push, seen, shim};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_failed_fsync_nothing_is_promised_and_the_process_ends() {

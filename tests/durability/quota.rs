@@ -3,15 +3,9 @@
 
 use std::time::Duration;
 
-use crate::bridge::{Bridge, TOKEN};
-use crate::fleet::{client, flat, start};
-use crate::support::{away, discard_all, shim};
-
-async fn push(bridge: &Bridge, at: i64) -> u16 {
-    let url = format!("{}/webhooks/acme", bridge.webhook);
-    let sent = client().post(url).bearer_auth(TOKEN).json(&flat(1, at)).send().await;
-    sent.expect("an answer").status().as_u16()
-}
+use crate::bridge::Bridge;
+use crate::fleet::start;
+use crate::support::{away, discard_all, push, shim};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_parked_can_leave_and_a_start_succeeds_where_a_quota_is_spent() {
@@ -26,20 +20,20 @@ async fn what_is_parked_can_leave_and_a_start_succeeds_where_a_quota_is_spent() 
         at
     };
     let mut bridge = Bridge::start_with(&config, &environment);
-    assert_eq!(push(&bridge, next()).await, 201);
+    assert_eq!(push(&bridge, 1, next()).await, 201);
     std::fs::write(&flag, "").unwrap();
-    assert_eq!(push(&bridge, next()).await, 503);
+    assert_eq!(push(&bridge, 1, next()).await, 503);
     bridge.wait_for_log("store.disk_full", Duration::from_secs(20));
     assert_eq!(discard_all(&bridge).await, 1);
     std::fs::remove_file(&flag).unwrap();
     bridge.wait_for_log("store.recovered", Duration::from_secs(60));
-    assert_eq!(push(&bridge, next()).await, 201);
+    assert_eq!(push(&bridge, 1, next()).await, 201);
     assert!(bridge.stop().success());
 
     std::fs::write(&flag, "").unwrap();
     let mut bridge = Bridge::start_with(&config, &environment);
     // What is written first finds out.
-    assert_eq!(push(&bridge, next()).await, 503);
+    assert_eq!(push(&bridge, 1, next()).await, 503);
     bridge.wait_for_log("store.disk_full", Duration::from_secs(20));
     assert_eq!(discard_all(&bridge).await, 1);
     assert!(bridge.stop().success());

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::bridge::{Bridge, TOKEN, acme, configure};
 use crate::checker::{Fact, Seen};
-use crate::fleet::{Ledger, client, drive, start};
+use crate::fleet::{Ledger, client, drive, flat, start};
 use crate::metrics::metric;
 
 /// A configuration whose bus is never there.
@@ -154,6 +154,13 @@ pub(crate) fn shim(dir: &Path, name: &str) -> PathBuf {
         .status();
     assert!(compiled.expect("a C compiler").success());
     library
+}
+
+/// Pushes one position; its status, 0 where there is no answer.
+pub(crate) async fn push(bridge: &Bridge, vehicle: usize, at: i64) -> u16 {
+    let url = format!("{}/webhooks/acme", bridge.webhook);
+    let sent = client().post(url).bearer_auth(TOKEN).json(&flat(vehicle, at)).send().await;
+    sent.map_or(0, |answer| answer.status().as_u16())
 }
 
 /// An operator throws away all that is parked; how many rows that was.

@@ -79,9 +79,7 @@ impl NatsBus {
             }
         }
     }
-}
 
-impl NatsBus {
     /// The client's events have a queue, and what finds it full is dropped: the connection's own state, at two looks, is as good as an
     /// event. Whether it is another one than was told.
     fn look_at_connection(&self, was_untold: bool) -> bool {

@@ -473,12 +473,12 @@ impl Dedup {
     }
 
     fn enter(&self, candidate: &Candidate) {
-        if self.is_beyond_horizon(candidate) {
+        let is_beyond = self.is_beyond_horizon(candidate);
+        if is_beyond || matches!(candidate.dated, Dated::Late(_)) {
             self.stats.beyond_horizon.fetch_add(1, Ordering::Relaxed);
-            return;
         }
-        if matches!(candidate.dated, Dated::Late(_)) {
-            self.stats.beyond_horizon.fetch_add(1, Ordering::Relaxed);
+        if is_beyond {
+            return;
         }
         let bucket = Bucket::of(candidate, (self.clock)());
         // The tail before the front: once the front calls an id old, it can be found.

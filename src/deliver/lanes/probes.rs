@@ -28,13 +28,15 @@ impl Lanes {
         (key.account.clone(), Text::from(self.bus.name_of(&key.topic)))
     }
 
-    /// Whether a probe of this lane says nothing of the bus: its topic is refused; or nobody answers for it and those of its name, and
-    /// the breaker has been open for long, though other streams may be well.
-    #[must_use]
-    pub fn says_nothing(&self, key: &LaneKey) -> bool {
+    /// Of which lanes a probe says nothing of the bus, as of now: the topic is refused; or nobody answers for it and those of its name,
+    /// and the breaker has been open for long, though other streams may be well.
+    pub fn says_nothing(&self) -> impl Fn(&LaneKey) -> bool + '_ {
         let is_open_long = self.breaker.lock().is_open_long(Instant::now());
-        let topics = self.topics.lock();
-        topics.is_refused(&key.topic) || is_open_long && topics.is_unanswered(&self.bus.name_of(&key.topic))
+        move |key| {
+            let topics = self.topics.lock();
+            topics.is_refused(&key.topic)
+                || is_open_long && topics.is_unanswered(&self.bus.name_of(&key.topic))
+        }
     }
 
     /// Lanes that may carry the breaker's probe, at most `limit`: one of each kin in turn, from the one after `asked` on, and where
@@ -44,10 +46,11 @@ impl Lanes {
         let chance = RandomState::default();
         let mut kin: HashMap<Kin, (u64, Ready)> = HashMap::new();
         let mut others = Least::new(limit);
+        let says_nothing = self.says_nothing();
         for shard in &self.shards {
             for (key, lane) in shard.lock().iter() {
                 let Some(head) = lane.head.filter(|_| lane.is_free()) else { continue };
-                if self.says_nothing(key) {
+                if says_nothing(key) {
                     continue;
                 }
                 let by = chance.hash_one(key);

@@ -143,8 +143,9 @@ impl Fetch<'_> {
             let count = rows.len();
             let is_short = self.endpoint.page().is_none_or(|full| count < full);
             let is_last = is_short && (count == 0 || !self.looks_behind_short(extent));
-            let digest = digests.hash_one(&rows);
-            if count > 0 && before == Some(digest) {
+            // One page alone is compared with none.
+            let digest = (number > 0 || !is_last).then(|| digests.hash_one(&rows));
+            if number > 0 && count > 0 && digest == before {
                 // Perhaps pages are not known here: what fits into one is taken by a shorter window.
                 if behind_short {
                     return Ok(taken);
@@ -163,7 +164,7 @@ impl Fetch<'_> {
                 (Some(first), Some(now)) => Some(first.min(now)),
                 (first, now) => first.or(now),
             };
-            before = Some(digest);
+            before = digest;
             if count > 0 && !faults::bug(Bug::Skipped) {
                 told(Moment::HandingOver(count as u64));
                 let pulled = Pulled {

@@ -78,7 +78,7 @@ impl Budget {
 
     fn reserve(&self, account: &AccountId) -> Reserved {
         let share = self.shares.get(account).unwrap_or(&self.all);
-        Reserved { share: Arc::clone(share), all: Arc::clone(&self.all), permits: Vec::new(), bytes: 0 }
+        Reserved::of(share, &self.all)
     }
 }
 
@@ -92,9 +92,9 @@ pub(super) struct Reserved {
 }
 
 impl Reserved {
-    /// Of the same shares, for a moment.
-    fn beside(&self) -> Self {
-        Self { share: Arc::clone(&self.share), all: Arc::clone(&self.all), permits: Vec::new(), bytes: 0 }
+    /// Nothing yet.
+    fn of(share: &Arc<Semaphore>, all: &Arc<Semaphore>) -> Self {
+        Self { share: Arc::clone(share), all: Arc::clone(all), permits: Vec::new(), bytes: 0 }
     }
 
     /// Makes room for `bytes` in all.
@@ -169,12 +169,16 @@ async fn gather(
             return Err(Unread::TooLarge);
         }
         sent.extend_from_slice(&data);
-        // There is room for what may come of it before it does.
-        let mut room = reserved.beside();
-        if let Some(undoing) = &mut gzip {
-            room.cover(data.len().saturating_mul(EXPANDS).min(BYTES - undoing.len())).await?;
-            undoing.take(&data)?;
-        }
+        // There is room for what may come of it before it does, until what came of it has its own.
+        let _room = match &mut gzip {
+            Some(undoing) => {
+                let mut room = Reserved::of(&reserved.share, &reserved.all);
+                room.cover(data.len().saturating_mul(EXPANDS).min(BYTES - undoing.len())).await?;
+                undoing.take(&data)?;
+                Some(room)
+            }
+            None => None,
+        };
         reserved.cover(sent.len() + gzip.as_ref().map_or(0, Undoing::len)).await?;
     }
     Ok(match gzip.map(Undoing::finish).transpose()? {

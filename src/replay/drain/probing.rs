@@ -55,8 +55,9 @@ impl Probing {
 
     /// Its topic may have been refused since it was found, or the lane be live.
     fn begin_one(&mut self, lanes: &Lanes) -> Option<Ready> {
+        let says_nothing = lanes.says_nothing();
         while let Some(lane) = self.lanes.pop_front() {
-            if !lanes.says_nothing(&lane.key) && lanes.begin_drain(&lane.key) {
+            if !says_nothing(&lane.key) && lanes.begin_drain(&lane.key) {
                 self.asked = Some(lanes.kin_of(&lane.key));
                 return Some(lane);
             }

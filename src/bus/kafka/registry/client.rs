@@ -115,12 +115,8 @@ impl Client {
             beside = ca;
         }
         let builder = || outbound::builder(DEADLINES, Way::to(&config.url)).tls_certs_merge(beside.clone());
-        let built = if config.url.starts_with("https:") {
-            builder().build()
-        } else {
-            outbound::build(builder).map(|(client, _)| client)
-        };
-        let http = built.map_err(|error| failed(outbound::said(error)))?;
+        let http =
+            outbound::build_for(&config.url, builder).map_err(|error| failed(outbound::said(error)))?;
         Ok(Self { http, url: config.url.clone(), login: Login::of(config.login.as_ref()) })
     }
 
