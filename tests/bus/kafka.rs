@@ -1,6 +1,6 @@
 //! Apache Kafka.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fleetbus::bus::{Finding, Outcome};
@@ -125,6 +125,33 @@ async fn order_holds_and_nothing_is_lost_or_doubled_through_a_hang_and_a_kill() 
         let expected: Vec<u64> = (0..100).map(|n| first + n * 50).collect();
         assert_eq!(numbers, expected, "{key}");
     }
+}
+
+/// The controller fences a broker that hangs for longer than its session; when that goes on, it answers for a moment that there are no
+/// brokers, and librdkafka lets go of all that it knew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_was_fenced_while_it_hung_is_found_again() {
+    let kafka = Kafka::start(1, Guard::Open, "");
+    let topic = unique("fenced");
+    kafka.create(&topic, 6, 1, &[]).await;
+    // So that it asks in that moment.
+    let desk = desk(config(&kafka.brokers, &[("topic.metadata.refresh.interval.ms", "300")]));
+    desk.delivers(0, &message(&topic, "key", 0)).await;
+    // Longer than a session, while messages come, and for longer than that moment.
+    let begun = Instant::now();
+    let mut hangs = Some(Duration::from_millis(10_500));
+    kafka.pause(0);
+    let mut number = 1_000_000;
+    while begun.elapsed() < Duration::from_secs(16) {
+        if hangs.take_if(|hangs| begun.elapsed() >= *hangs).is_some() {
+            kafka.resume(0);
+        }
+        number += 1;
+        desk.submit(number, &message(&topic, &format!("key-{}", number % 48), number)).ok();
+        sleep(Duration::from_millis(20)).await;
+    }
+    desk.delivers(1, &message(&topic, "key", 1)).await;
+    desk.close().await;
 }
 
 /// A partition whose leader hangs holds back its own messages only; they come in order once it is back.

@@ -116,14 +116,15 @@ impl Contact {
         self.down.take().is_some_and(|down| down.was_said())
     }
 
-    /// What the states of the brokers' connections come to. A broker may accept a connection and never answer: of that
-    /// librdkafka says nothing.
-    pub(super) fn way<'a>(&mut self, mut states: impl Iterator<Item = &'a str> + Clone, now: Instant) -> Way {
-        if states.clone().any(is_up) {
+    /// What the states of the brokers' connections come to, where so many messages wait. A broker may accept a connection and never
+    /// answer, and a client may know no broker any more: of that librdkafka says nothing.
+    pub(super) fn way(&mut self, states: &[&str], messages: u64, now: Instant) -> Way {
+        if states.iter().any(|state| is_up(state)) {
             self.tries_since = None;
             return Way::Open;
         }
-        if states.all(|state| matches!(state, "INIT" | "DOWN")) {
+        let rests = states.iter().all(|state| matches!(*state, "INIT" | "DOWN"));
+        if rests && messages == 0 && !states.is_empty() {
             self.tries_since = None;
             return Way::Quiet;
         }
@@ -206,14 +207,20 @@ mod tests {
     #[test]
     fn a_connection_that_never_comes_about_is_none_after_a_while() {
         let (mut contact, begin) = (Contact::default(), Instant::now());
-        let mut at = |seconds: u64, states: &[&str]| {
-            contact.way(states.iter().copied(), begin + Duration::from_secs(seconds))
-        };
+        let mut at =
+            |seconds: u64, states: &[&str]| contact.way(states, 0, begin + Duration::from_secs(seconds));
         assert_eq!(at(0, &["INIT", "APIVERSION_QUERY"]), Way::Quiet, "the first one");
         assert_eq!(at(4, &["INIT", "CONNECT"]), Way::Quiet);
         assert_eq!(at(5, &["INIT", "TRY_CONNECT"]), Way::Vain);
         assert_eq!(at(6, &["UP", "APIVERSION_QUERY"]), Way::Open, "another broker");
         assert_eq!(at(7, &["DOWN", "INIT"]), Way::Quiet, "idle, and closed for that");
         assert_eq!(at(900, &["CONNECT"]), Way::Quiet, "needed again");
+        assert_eq!(at(901, &["UP"]), Way::Open);
+        assert_eq!(at(902, &[]), Way::Quiet);
+        assert_eq!(at(907, &[]), Way::Vain, "it knows none any more");
+        assert_eq!(at(908, &["INIT"]), Way::Quiet);
+        let mut needed =
+            |seconds: u64| contact.way(&["INIT", "DOWN"], 1, begin + Duration::from_secs(seconds));
+        assert_eq!((needed(909), needed(914)), (Way::Quiet, Way::Vain), "messages wait, and nothing is done");
     }
 }

@@ -10,9 +10,12 @@ mod moved;
 mod properties;
 mod registry;
 mod stale;
+#[cfg(test)]
+mod tests;
 mod topics;
 mod turns;
 
+use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +29,7 @@ use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, Statistics};
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, Message, OpenError, Outcome, Ticket};
@@ -110,8 +113,11 @@ impl ClientContext for Context {
 
     /// `AllBrokersDown` is not said of brokers that never were up: the connections themselves are looked at.
     fn stats(&self, statistics: Statistics) {
-        let states = statistics.brokers.values().map(|broker| broker.state.as_str());
-        let way = self.shared.contact.lock().way(states, Instant::now());
+        let states: Vec<&str> = statistics.brokers.values().map(|broker| broker.state.as_str()).collect();
+        let way = self.shared.contact.lock().way(&states, statistics.msg_cnt, Instant::now());
+        if way == Way::Vain && states.is_empty() {
+            self.shared.knows_no_broker();
+        }
         self.shared.look_at_leaders(way, &statistics);
         self.shared.stale.lock().look(&statistics, Instant::now());
         match way {
@@ -193,6 +199,15 @@ impl Shared {
             (Say::Now, Trouble::Login) => tracing::error!(reason, "kafka.login_refused"),
             (Say::Now, Trouble::Tls) => tracing::error!(reason, "kafka.tls_failed"),
             (Say::Now, Trouble::Name | Trouble::Away) | (Say::Nothing, _) => {}
+        }
+    }
+
+    /// librdkafka lets go of all brokers, those of the configuration, too, where one that the controller fenced answers that there are
+    /// none (its issue 5301): nothing is dialled ever again.
+    fn knows_no_broker(&self) {
+        if !self.broken.load(Ordering::Relaxed) {
+            tracing::warn!("kafka.brokers_forgotten");
+            self.break_down();
         }
     }
 
@@ -360,10 +375,22 @@ impl KafkaBus {
         };
         let mut looking = pin!(look());
         let mut missed = 0;
+        // An acknowledgement brings the next along; this is for one that does not come. No ring puts it off.
+        let mut stale_at = None;
         loop {
+            let stale = async move {
+                match stale_at {
+                    Some(at) => sleep_until(at).await,
+                    None => pending().await,
+                }
+            };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.shared.ring.notified() => {}
+                () = stale => {
+                    stale_at = None;
+                    self.shared.turn(|turns, produce| turns.flush_stale(produce));
+                }
                 looked = &mut looking, if seen.reads_files => {
                     seen = self.exchange(seen, looked, &mut missed).await;
                     looking.set(look());
@@ -380,12 +407,8 @@ impl KafkaBus {
             }
             pause = REBUILD_PAUSE.0;
             self.shared.tell_failed();
-            // An acknowledgement brings the next along; this is for one that does not come.
-            while self.somebody_waits() {
-                sleep(STALE).await;
-                self.shared.turn(|turns, produce| turns.flush_stale(produce));
-                self.shared.tell_failed();
-            }
+            let from_now = || tokio::time::Instant::now() + STALE;
+            stale_at = self.somebody_waits().then(|| stale_at.unwrap_or_else(from_now));
         }
     }
 
@@ -492,72 +515,4 @@ async fn let_end(client: Option<Arc<Client>>, patience: Duration, reports: Durat
         }
     });
     ended.await.unwrap_or_default();
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::bus::Awaiting;
-    use crate::hanging::Hanging;
-
-    /// While it is told, another thread tells what failed meanwhile, and comes to its end first.
-    struct Slow(Arc<Shared>);
-
-    impl Awaiting for Slow {
-        fn resolve(&self, entry: u64, _: Outcome) {
-            if entry == 0 {
-                fail(&self.0, 1);
-                self.0.tell_failed();
-                assert!(self.0.turns.lock().is_fenced(), "this one is not told yet");
-                fail(&self.0, 2);
-            }
-        }
-    }
-
-    fn fail(shared: &Arc<Shared>, entry: u64) {
-        let ticket = Ticket::new(Arc::new(Slow(Arc::clone(shared))), entry);
-        shared.turns.lock().fail(Failure::Busy("full".to_owned()), ticket);
-    }
-
-    #[test]
-    fn the_fence_is_lifted_once_every_lane_whose_message_failed_was_told() {
-        let shared = Arc::new(Shared::new());
-        fail(&shared, 0);
-        shared.tell_failed();
-        assert!(shared.turns.lock().is_fenced(), "one failed meanwhile");
-        shared.tell_failed();
-        assert!(!shared.turns.lock().is_fenced());
-    }
-
-    /// Time passes by itself until the file is read, and not while it hangs.
-    #[tokio::test(start_paused = true)]
-    async fn a_file_that_hangs_does_not_keep_a_broken_client_from_being_rebuilt() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("password");
-        std::fs::write(&path, "secret").unwrap();
-        let password = config::Property::Secret(config::SecretSource::File(path.clone()));
-        let bus = KafkaBus::open(&config::Kafka {
-            brokers: "localhost:1".to_owned(),
-            topic: "fleet.{type}".to_owned(),
-            create: config::Create::Never,
-            properties: vec![("sasl.password".to_owned(), password)],
-            registry: None,
-        })
-        .unwrap();
-        let hanging = Hanging::put(&path);
-        let stop = CancellationToken::new();
-        let breaks = async {
-            tokio::time::advance(LOOK).await;
-            hanging.is_read().await;
-            bus.shared.break_down();
-            let begun = Instant::now();
-            while bus.shared.broken.load(Ordering::Relaxed) {
-                assert!(begun.elapsed() < ASK, "it is not rebuilt");
-                tokio::task::yield_now().await;
-            }
-            stop.cancel();
-        };
-        tokio::join!(bus.tend(&stop), breaks);
-        assert!(bus.shared.client.load().is_some());
-    }
 }

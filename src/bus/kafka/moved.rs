@@ -1,7 +1,8 @@
 //! Whether the brokers, or the leaders of partitions, are elsewhere: librdkafka dials what they last called themselves, for ever, also where
-//! they came back under other addresses; and it may ask a leader of old for ever (`stale`). Invariant: a client is given up only
-//! where another one, made of the same properties, reaches brokers, or is told of another leader, and it still does not; an outage as such
-//! costs nothing of what is in flight. ADR 0008.
+//! they came back under other addresses; it may ask a leader of old for ever, or send nothing more (`stale`). Invariant: a client is given
+//! up only where another one, made of the same properties, reaches brokers, or is told of another leader, and it still does not, or where
+//! it sends nothing to a broker that both reach for longer than any request may take; an outage as such costs nothing of what is in
+//! flight. ADR 0008.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -28,23 +29,26 @@ const LOOK: Duration = Duration::from_secs(1);
 struct Doubt {
     since: Option<Instant>,
     pause: Duration,
+    /// The first pause.
+    first: Duration,
 }
 
 impl Doubt {
-    const fn none() -> Self {
-        Self { since: None, pause: DOUBT.0 }
+    const fn after(first: Duration) -> Self {
+        Self { since: None, pause: first, first }
     }
 
     fn is_due(&mut self, is_down: bool, now: Instant) -> bool {
         if !is_down {
-            *self = Self::none();
+            *self = Self::after(self.first);
             return false;
         }
         let since = *self.since.get_or_insert(now);
         if now.saturating_duration_since(since) < self.pause {
             return false;
         }
-        *self = Self { since: Some(now), pause: (self.pause * 2).min(DOUBT.1) };
+        self.since = Some(now);
+        self.pause = (self.pause * 2).min(DOUBT.1.max(self.first));
         true
     }
 }
@@ -63,7 +67,8 @@ impl ClientContext for Quiet {
 impl KafkaBus {
     /// Gives a client up that dials addresses which the brokers no longer have, or asks a leader of old.
     pub(super) async fn doubt(&self, stop: &CancellationToken) {
-        let (mut doubt, mut stale) = (Doubt::none(), Doubt::none());
+        let (mut doubt, mut stale) = (Doubt::after(DOUBT.0), Doubt::after(DOUBT.0));
+        let mut stuck = Doubt::after(self.properties.load().longest_request() * 2);
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let doubting = async {
@@ -83,6 +88,14 @@ impl KafkaBus {
                 {
                     let Led { topic, partition, leader } = led;
                     tracing::warn!(topic, partition, leader, "kafka.leader_stale");
+                    self.shared.break_down();
+                }
+                let still = self.still();
+                if stuck.is_due(still.is_some(), Instant::now())
+                    && self.another_connects().await
+                    && let Some((Led { topic, partition, leader }, state)) = self.still()
+                {
+                    tracing::warn!(topic, partition, leader, state, "kafka.client_stuck");
                     self.shared.break_down();
                 }
             }
@@ -112,6 +125,13 @@ impl KafkaBus {
 
     fn suspects(&self) -> Vec<Led> {
         self.shared.stale.lock().suspects(Instant::now())
+    }
+
+    /// The first partition that nothing is sent to, with what the client does about its producer id.
+    fn still(&self) -> Option<(Led, String)> {
+        let stale = self.shared.stale.lock();
+        let first = stale.still(Instant::now()).into_iter().next()?;
+        Some((first, stale.state().to_owned()))
     }
 
     /// The first of these that another client is told another leader of. Its topics are asked for one by one: a question about all
@@ -152,13 +172,54 @@ impl KafkaBus {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+    use tokio::sync::mpsc;
+
     use super::*;
+    use crate::bus::kafka::tests::{message, of};
+    use crate::bus::{Awaiting, Failure, Outcome, Ticket};
+    use crate::config;
 
     const NEVER: [u64; 0] = [];
 
+    struct Told(mpsc::Sender<Outcome>);
+
+    impl Awaiting for Told {
+        fn resolve(&self, _: u64, outcome: Outcome) {
+            self.0.try_send(outcome).ok();
+        }
+    }
+
+    /// No real broker can be made to withhold a producer id for so long.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_client_that_sends_nothing_to_a_leader_that_is_connected_is_replaced() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("fleet.position", 1, 1).unwrap();
+        let not_yet = RDKafkaRespErr::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS;
+        cluster.request_errors(RDKafkaApiKey::InitProducerId, &[not_yet; 1_000]);
+        let time = |name: &str| (name.to_owned(), config::Property::Plain("1000".to_owned()));
+        let properties = ["socket.timeout.ms", "request.timeout.ms"].map(time).to_vec();
+        let bus = KafkaBus::open(&of(&cluster.bootstrap_servers(), properties)).unwrap();
+        let stop = CancellationToken::new();
+        let (tells, mut told) = mpsc::channel(1);
+        let message = message("fleet.position", 1);
+        assert!(bus.submit(&message, Ticket::new(Arc::new(Told(tells)), 0)).is_ok());
+        let ends = async {
+            let outcome = timeout(Duration::from_secs(120), told.recv()).await;
+            stop.cancel();
+            outcome
+        };
+        let ((), outcome) = tokio::join!(bus.run(stop.clone()), ends);
+        let outcome = outcome.expect("it is given up").unwrap();
+        assert!(matches!(outcome, Outcome::Failed(Failure::Broken(_))), "{outcome:?}");
+    }
+
     #[test]
     fn another_client_is_tried_once_there_is_no_connection_for_long_and_ever_more_seldom() {
-        let (mut doubt, begin) = (Doubt::none(), Instant::now());
+        let (mut doubt, begin) = (Doubt::after(DOUBT.0), Instant::now());
         let mut due = |seconds: std::ops::Range<u64>, is_down: bool| {
             seconds
                 .filter(|second| doubt.is_due(is_down, begin + Duration::from_secs(*second)))

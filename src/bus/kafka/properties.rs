@@ -2,6 +2,7 @@
 //! rest on. Invariant: two that are equal make the same client, also where a file was written anew.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
 
@@ -17,6 +18,9 @@ const PROMISED: [(&str, &str); 5] = [
 ];
 /// `batch.size` and `message.max.bytes`, where they are not set.
 const LARGEST_BATCH: u64 = 1_000_000;
+/// How long requests take, where that is not set; and what is taken for the least, in milliseconds.
+const REQUEST: [(&str, u64); 2] = [("socket.timeout.ms", 60_000), ("request.timeout.ms", 30_000)];
+const SHORTEST_REQUEST: u64 = 5_000;
 const BOUNDS: [(&str, &str); 9] = [
     ("max.in.flight.requests.per.connection", "5"),
     ("queue.buffering.max.kbytes", "65536"),
@@ -89,10 +93,17 @@ impl Properties {
 
     /// How many bytes of several messages the client sends at once, at most.
     pub(super) fn largest_batch(&self) -> u64 {
-        let of = |bound: &str| {
-            let set = self.set.iter().find(|(name, _)| name == bound);
-            set.and_then(|(_, value)| value.parse().ok()).unwrap_or(LARGEST_BATCH)
-        };
+        let of = |bound: &str| self.number(bound).unwrap_or(LARGEST_BATCH);
         of("batch.size").min(of("message.max.bytes"))
+    }
+
+    /// After how long the client gives a request up that is not answered.
+    pub(super) fn longest_request(&self) -> Duration {
+        let of = |(bound, otherwise): (&str, u64)| self.number(bound).unwrap_or(otherwise);
+        Duration::from_millis(REQUEST.map(of).into_iter().fold(SHORTEST_REQUEST, u64::max))
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
+        self.set.iter().find(|(set, _)| set == name).and_then(|(_, value)| value.parse().ok())
     }
 }

@@ -1,7 +1,8 @@
 //! Partitions whose messages do not move, though the broker that this client takes for their leader is connected. librdkafka keeps a
 //! leader that it knows by a higher epoch, also where the topic was made anew and counts from the beginning: it asks the wrong broker for
-//! ever (confluentinc/librdkafka#4898). Invariant: nothing is said of a leader that moves within seconds. Pure, but for `now`.
-//! Neighbour: `moved` asks another client who leads, and gives this one up.
+//! ever (confluentinc/librdkafka#4898). Or it sends nothing at all, as where it waits for a producer id or for its own queues to run
+//! empty, and nothing times out, for messages do not expire. Invariant: nothing is said of a leader that moves within seconds. Pure, but
+//! for `now`. Neighbour: `moved` asks another client, and gives this one up.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -29,6 +30,8 @@ pub(super) struct Led {
 #[derive(Debug, Default)]
 pub(super) struct Stale {
     led: HashMap<Led, Progress>,
+    /// What the client said last of its producer id.
+    state: String,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -39,12 +42,15 @@ struct Progress {
     tried: Option<Instant>,
     /// Since when that has been in vain.
     in_vain: Option<Instant>,
+    /// Since when something waits and nothing is sent.
+    still: Option<Instant>,
 }
 
 impl Stale {
     /// What the client says of itself now.
     pub(super) fn look(&mut self, statistics: &Statistics, now: Instant) {
         let mut before = std::mem::take(&mut self.led);
+        self.state = statistics.eos.as_ref().map(|eos| eos.idemp_state.clone()).unwrap_or_default();
         let brokers = statistics.brokers.values();
         let up: Vec<i32> =
             brokers.filter(|broker| is_up(&broker.state)).map(|broker| broker.nodeid).collect();
@@ -56,21 +62,37 @@ impl Stale {
                 let led = Led { topic: topic.topic.clone(), partition: of.partition, leader: of.leader };
                 let (acknowledged, sent) = (of.acked_msgid, of.txmsgs);
                 let was = before.remove(&led).filter(|was| was.acknowledged == acknowledged);
-                let tries = of.msgq_cnt + of.xmit_msgq_cnt + of.msgs_inflight > 0
-                    || was.is_some_and(|was| sent > was.sent);
+                let waits = of.msgq_cnt + of.xmit_msgq_cnt + of.msgs_inflight > 0;
+                let sends = was.is_some_and(|was| sent > was.sent);
+                let still = (waits && !sends).then(|| was.and_then(|was| was.still).unwrap_or(now));
+                let tries = waits || sends;
                 let recently = |at: &Instant| now.saturating_duration_since(*at) <= GAP;
                 let was = was.filter(|was| was.tried.as_ref().is_some_and(recently));
                 let tried = if tries { Some(now) } else { was.and_then(|was| was.tried) };
                 let in_vain = tried.map(|_| was.and_then(|was| was.in_vain).unwrap_or(now));
-                self.led.insert(led, Progress { acknowledged, sent, tried, in_vain });
+                self.led.insert(led, Progress { acknowledged, sent, tried, in_vain, still });
             }
         }
     }
 
     /// Those that have not moved for long.
     pub(super) fn suspects(&self, now: Instant) -> Vec<Led> {
+        self.since(now, |progress| progress.in_vain)
+    }
+
+    /// Those of which something waits, and for long nothing was sent.
+    pub(super) fn still(&self, now: Instant) -> Vec<Led> {
+        self.since(now, |progress| progress.still)
+    }
+
+    /// The client's own word for what it does about its producer id.
+    pub(super) fn state(&self) -> &str {
+        &self.state
+    }
+
+    fn since(&self, now: Instant, of: fn(&Progress) -> Option<Instant>) -> Vec<Led> {
         let is_long = |since: Instant| now.saturating_duration_since(since) >= PATIENCE;
-        let long = self.led.iter().filter(|(_, progress)| progress.in_vain.is_some_and(is_long));
+        let long = self.led.iter().filter(|(_, progress)| of(progress).is_some_and(is_long));
         let mut suspects: Vec<Led> = long.map(|(led, _)| led.clone()).collect();
         suspects.sort_unstable();
         suspects.truncate(MOST);
@@ -130,5 +152,33 @@ mod tests {
         }
         assert_eq!(at(111, &again(40)), suspect);
         assert_eq!(at(122, &again(40)), []);
+    }
+
+    #[test]
+    fn a_partition_is_still_while_its_messages_wait_and_none_is_sent() {
+        let said = |msgq_cnt: i64, msgs_inflight: i64, txmsgs: u64| {
+            let broker = Broker { nodeid: 1, state: "UP".to_owned(), ..Broker::default() };
+            let partition = Partition { leader: 1, msgq_cnt, msgs_inflight, txmsgs, ..Partition::default() };
+            let topic = Topic { partitions: [(0, partition)].into(), ..Topic::default() };
+            Statistics {
+                brokers: [("k1".to_owned(), broker)].into(),
+                topics: [("fleet.position".to_owned(), topic)].into(),
+                ..Statistics::default()
+            }
+        };
+        let (mut stale, begin) = (Stale::default(), Instant::now());
+        let mut is_still = |second: u64, statistics: &Statistics| {
+            let now = begin + Duration::from_secs(second);
+            stale.look(statistics, now);
+            !stale.still(now).is_empty()
+        };
+        assert!(!is_still(0, &said(1, 0, 7)));
+        assert!(!is_still(9, &said(3, 0, 7)));
+        assert!(is_still(10, &said(3, 0, 7)));
+        assert!(!is_still(11, &said(3, 1, 8)), "it tries");
+        assert!(!is_still(20, &said(3, 1, 8)));
+        assert!(is_still(30, &said(3, 1, 8)), "in flight for ever is no better");
+        assert!(!is_still(31, &said(0, 0, 8)), "nothing waits");
+        assert!(!is_still(50, &said(1, 0, 8)));
     }
 }
