@@ -16,8 +16,12 @@ mod checker;
 mod fleet;
 #[path = "support/metrics.rs"]
 mod metrics;
+#[expect(dead_code, reason = "shared with the campaign")]
+#[path = "campaign/proxy.rs"]
+mod proxy;
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -29,9 +33,10 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use bridge::{Bridge, TOKEN, acme, configure};
-use brokers::{Guard, Kafka, Nats, unique};
+use brokers::{Guard, Kafka, Nats, QUICK, free_port, unique};
 use fleet::{flat, start};
 use metrics::metric;
+use proxy::{Mood, Proxy};
 
 /// Requests under way at once, each with rows of vehicles of its own.
 const SENDERS: usize = 4;
@@ -172,11 +177,19 @@ enum Broker {
 }
 
 impl Broker {
-    /// It, and the bridge's configuration of it.
-    async fn start(prefix: &str) -> (Self, String) {
+    /// It, where there is one behind this proxy, and the bridge's configuration of it.
+    async fn start(prefix: &str, proxy: Option<&Proxy>) -> (Self, String) {
+        let door = proxy.map(|proxy| proxy.address.port());
+        let passes_to = |port: u16| {
+            if let Some(proxy) = proxy {
+                proxy.passes_to((Ipv4Addr::LOCALHOST, port).into());
+            }
+        };
         match std::env::var("BUS").as_deref() {
             Ok("kafka") => {
-                let kafka = Kafka::start(1, Guard::Open, "");
+                let port = free_port();
+                passes_to(port);
+                let kafka = Kafka::start_behind(&[port], door, Guard::Open, "", QUICK);
                 kafka.create(&format!("{prefix}.position"), 6, 1, &[]).await;
                 let bus = format!(
                     "{{ kafka: {{ brokers: \"{}\", topic: \"{prefix}.{{type}}\" }} }}",
@@ -186,9 +199,10 @@ impl Broker {
             }
             Ok("nats") | Err(_) => {
                 let nats = Nats::start(Guard::Open, "");
+                passes_to(nats.port);
+                let door = door.unwrap_or(nats.port);
                 let bus = format!(
-                    "{{ nats: {{ url: \"{}\", subject: \"{prefix}.{{type}}.{{account}}.{{subject}}\", stream: \"{prefix}\", create: true }} }}",
-                    nats.url
+                    "{{ nats: {{ url: \"nats://127.0.0.1:{door}\", subject: \"{prefix}.{{type}}.{{account}}.{{subject}}\", stream: \"{prefix}\", create: true }} }}"
                 );
                 (Self::Nats(nats), bus)
             }
@@ -248,7 +262,13 @@ async fn an_outage_takes_no_more_memory_than_is_stated_and_its_drain_keeps_order
     let (events, subjects) = (number("OUTAGE_EVENTS", 20_000), number("OUTAGE_SUBJECTS", 2_000));
     let note = "n".repeat(number("OUTAGE_NOTE", NOTE));
     let (dir, prefix) = (tempfile::tempdir().unwrap(), unique("outage"));
-    let (broker, bus) = Broker::start(&prefix).await;
+    // Where the bus is to be far away: so far one way.
+    let far = Duration::from_millis(number("OUTAGE_FAR_MS", 0) as u64);
+    let proxy = if far.is_zero() { None } else { Some(Proxy::start().await) };
+    if let Some(proxy) = &proxy {
+        proxy.set(Mood::Delay(far));
+    }
+    let (broker, bus) = Broker::start(&prefix, proxy.as_ref()).await;
     let accounts = format!("{}    limits: {{ parked: 9GiB }}\n", acme());
     let rate = std::env::var("DRAIN_RATE")
         .map_or_else(|_| "{}".to_owned(), |rate| format!("{{ drain_rate: {rate}/s }}"));

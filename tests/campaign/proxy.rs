@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 /// Bytes that drip at once, and the pause between two drops.
 const DRIP: usize = 1_000;
@@ -89,12 +90,49 @@ async fn carry(near: TcpStream, to: SocketAddr, moods: watch::Receiver<Mood>) {
     }
 }
 
+/// Pieces on their way, at most: beyond that the sender waits, as where a network holds no more.
+const UNDER_WAY: usize = 256;
+
 async fn flow(
-    mut from: tokio::net::tcp::OwnedReadHalf,
+    from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
     way: Way,
-    mut moods: watch::Receiver<Mood>,
+    moods: watch::Receiver<Mood>,
 ) {
+    let (sends, mut under_way) = mpsc::channel::<(Instant, Vec<u8>)>(UNDER_WAY);
+    let arrives = async {
+        while let Some((at, piece)) = under_way.recv().await {
+            tokio::time::sleep_until(at).await;
+            if to.write_all(&piece).await.is_err() {
+                return;
+            }
+        }
+    };
+    // What is under way still arrives where the sender closes; a cut ends both.
+    tokio::select! {
+        () = arrives => {}
+        () = async {
+            if take_in(from, way, moods, sends).await == Ends::Cut {
+                return;
+            }
+            std::future::pending::<()>().await;
+        } => {}
+    }
+}
+
+/// Why no more comes.
+#[derive(PartialEq, Eq)]
+enum Ends {
+    Cut,
+    Closed,
+}
+
+async fn take_in(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    way: Way,
+    mut moods: watch::Receiver<Mood>,
+    sends: mpsc::Sender<(Instant, Vec<u8>)>,
+) -> Ends {
     let mut buffer = vec![0; 64 << 10];
     loop {
         let mood = *moods.borrow_and_update();
@@ -104,18 +142,19 @@ async fn flow(
             read = from.read(&mut buffer[..room]), if !held && mood != Mood::Cut => read,
             changed = moods.changed(), if mood != Mood::Cut => match changed {
                 Ok(()) => continue,
-                Err(_) => return,
+                Err(_) => return Ends::Cut,
             },
-            else => return,
+            else => return Ends::Cut,
         };
-        let Ok(count @ 1..) = read else { return };
+        let Ok(count @ 1..) = read else { return Ends::Closed };
+        let mut at = Instant::now();
         match mood {
             Mood::Fair | Mood::HoleUp | Mood::HoleDown | Mood::Cut => {}
-            Mood::Delay(pause) => tokio::time::sleep(pause).await,
+            Mood::Delay(later) => at += later,
             Mood::Drip => tokio::time::sleep(DRIP_PAUSE).await,
         }
-        if to.write_all(&buffer[..count]).await.is_err() {
-            return;
+        if sends.send((at, buffer[..count].to_vec())).await.is_err() {
+            return Ends::Closed;
         }
     }
 }

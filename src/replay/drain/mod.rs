@@ -44,6 +44,8 @@ use window::{PATIENCE, Sending};
 const CHUNK: (usize, u64) = (128, 64 << 10);
 /// Lanes drained at once: some that read, some that send. One that waits for longer than `PATIENCE` is left with the bus.
 const LANES: usize = 256;
+/// So many times as many, each with so much less, where the bus is far away: most of them wait for what is on its way.
+const FAR: usize = 8;
 /// Lanes looked for at once.
 const QUEUE: usize = 1_024;
 /// How often lanes are looked for when nothing rang.
@@ -141,7 +143,8 @@ impl Drain {
             }
             changed |= self.book_late(&shared);
             let now = Instant::now();
-            let wanted = if now < not_before { 0 } else { LANES.saturating_sub(working.len()) };
+            let lanes = LANES * shared.sending.times_as_far(FAR);
+            let wanted = if now < not_before { 0 } else { lanes.saturating_sub(working.len()) };
             let whole = if shared.late.is_full(self.bus.window()) { 0 } else { wanted };
             for work in self.choose(wanted, whole, &mut queue, &mut probing) {
                 working.push(self.work(work, &shared));
@@ -266,9 +269,10 @@ impl Drain {
 
     async fn work_on(&self, key: &LaneKey, extent: Extent, shared: &Shared) -> Ended {
         let (mut after, mut sent) = (None, false);
+        let share = shared.sending.times_as_far(FAR);
         let limit = match extent {
             Extent::Probe => 1,
-            Extent::Whole => CHUNK.0,
+            Extent::Whole => CHUNK.0 / share,
         };
         loop {
             let last_came = self.lanes.last_came(key).filter(|_| !shared.stop.is_cancelled());
@@ -278,7 +282,7 @@ impl Drain {
             };
             // While anything hangs, a lane shows by one row that it does not: what it has with the bus may stay there.
             let rows = if after.is_none() && shared.late.is_any() { 1 } else { limit };
-            let wanted = LaneRows { lane: key.clone(), after, rows, bytes: CHUNK.1 };
+            let wanted = LaneRows { lane: key.clone(), after, rows, bytes: CHUNK.1 / share as u64 };
             let reading = shared.rows.read(wanted);
             let read = match extent {
                 Extent::Whole => reading.await,
@@ -402,19 +406,23 @@ impl Drain {
             }
         }
         let settled = sent.take();
-        shared.sending.acknowledged(rows.len(), settled.begun.elapsed(), self.lanes.came());
-        let delivered =
-            settled.outcomes.iter().filter(|outcome| **outcome == Some(Outcome::Delivered)).count();
-        span.record("fleetbus.delivered", trace::number(delivered));
+        self.took(&settled, shared);
+        span.record("fleetbus.delivered", trace::number(settled.delivered()));
         Some(settled)
+    }
+
+    /// How long it took is the bus's own pace only where it took all of it: a failure comes at once, or after any time.
+    fn took(&self, settled: &Settled, shared: &Shared) {
+        if settled.delivered() == settled.marks.len() {
+            shared.sending.acknowledged(settled.marks.len(), settled.begun.elapsed(), self.lanes.came());
+        }
     }
 
     /// Books what became of sends that were late: their lanes may be drained again. Whether there were any.
     fn book_late(&self, shared: &Shared) -> bool {
         let late = shared.late.take();
         for settled in &late {
-            let took = settled.begun.elapsed();
-            shared.sending.acknowledged(settled.marks.len(), took, self.lanes.came());
+            self.took(settled, shared);
             if self.settle(settled, None, shared) != Chunk::Live {
                 self.lanes.end_drain(&settled.key);
             }

@@ -56,6 +56,13 @@ pub(super) struct Settled {
     pub(super) begun: Instant,
 }
 
+impl Settled {
+    /// How many of them the bus acknowledged.
+    pub(super) fn delivered(&self) -> usize {
+        self.outcomes.iter().filter(|outcome| **outcome == Some(Outcome::Delivered)).count()
+    }
+}
+
 /// See the module.
 pub(super) struct Sent {
     open: Mutex<Open>,

@@ -18,7 +18,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// The window of unacknowledged events: fewest, first and most.
 const SIZE: (usize, usize, usize) = (8, 256, 8192);
 /// What it does not shrink below merely because acknowledgements take longer than they could: on a bus that takes one event of a
-/// lane at a time, where events come beside the drain and where none do; and on one that takes batches.
+/// lane at a time, where events come beside the drain and where none do; and on one that takes batches. So much of a bus that is near,
+/// and so many times as much of one that is so many times further away, for most of that is on its way.
 const ENOUGH: Enough = Enough { one: 64, one_beside: 8, batches: 512 };
 /// An acknowledgement that is not twice as slow as the quickest of late, and this, opens the window; another one shrinks it
 /// by twice as much, so that two in three are quick. Where events come beside the drain, and where none do.
@@ -27,8 +28,10 @@ const SLACK: (Duration, Duration) = (Duration::from_micros(100), Duration::from_
 const BESIDE: Duration = Duration::from_millis(250);
 /// It catches up where it delivers so many times what was parked anew meanwhile.
 const CATCHES_UP: u64 = 2;
-/// One that is slower than this halves it.
-const SLOW: Duration = Duration::from_millis(300);
+/// Its quickest acknowledgements come within this.
+const NEAR: Duration = Duration::from_millis(4);
+/// One that is slower than this, and than so many times the quickest of late, halves it; in any case one that is slower than the last.
+const SLOW: (Duration, u32, Duration) = (Duration::from_millis(300), 4, Duration::from_secs(1));
 /// How late "of late" is: so long, at least, and twice as long at most.
 const LATELY: Duration = Duration::from_secs(10);
 /// The window shrinks and grows without a ring: who waits looks again after it.
@@ -47,6 +50,8 @@ struct Opening {
     size: usize,
     /// The quickest acknowledgement since `since`, and in the time before.
     quickest: (Duration, Duration),
+    /// When it was halved: what was sent before says no more.
+    halved_at: Instant,
     since: Instant,
     /// How many live events had come when it was last seen that more had, and when that was.
     live: (u64, Option<Instant>),
@@ -63,12 +68,23 @@ impl Opening {
             window,
             size: SIZE.1,
             quickest: (Duration::MAX, Duration::MAX),
+            halved_at: now,
             since: now,
             live: (came.live, None),
             behind: came.behind,
             delivered: 0,
             catches_up: true,
         }
+    }
+
+    fn could(&self) -> Duration {
+        self.quickest.0.min(self.quickest.1)
+    }
+
+    /// How many times as far away the bus is as one that is near; once where nothing is known.
+    fn times_as_far(&self) -> usize {
+        let could = Some(self.could()).filter(|could| *could < Duration::MAX).unwrap_or_default();
+        usize::try_from(could.as_micros() / NEAR.as_micros()).unwrap_or(usize::MAX).max(1)
     }
 
     /// So long an acknowledgement took; and so many events have come to the lanes until now.
@@ -89,9 +105,14 @@ impl Opening {
             Window::Unlimited => (ENOUGH.batches, SLACK.1),
         };
         self.quickest.0 = self.quickest.0.min(took);
-        let could = self.quickest.0.min(self.quickest.1);
-        if took > SLOW {
-            self.size = (self.size / 2).max(SIZE.0);
+        let could = self.could();
+        let slow = could.saturating_mul(SLOW.1).clamp(SLOW.0, SLOW.2);
+        let enough = enough.saturating_mul(self.times_as_far()).min(SIZE.2);
+        if took > slow {
+            if now.checked_sub(took).is_none_or(|sent_at| sent_at >= self.halved_at) {
+                self.size = (self.size / 2).max(SIZE.0);
+                self.halved_at = now;
+            }
         } else if took <= could * 2 + slack {
             self.size = (self.size + events).min(SIZE.2);
         } else {
@@ -172,6 +193,11 @@ impl Sending {
         }
     }
 
+    /// As many times as the bus is further away than one that is near, but not more than so many.
+    pub(super) fn times_as_far(&self, most: usize) -> usize {
+        self.opening.lock().times_as_far().min(most)
+    }
+
     /// These are acknowledged, or wait without a place.
     pub(super) fn give_back(&self, places: usize) {
         self.unacknowledged.fetch_sub(places, Ordering::Relaxed);
@@ -179,7 +205,7 @@ impl Sending {
         self.room.notify_one();
     }
 
-    /// So long an answer took; and so many events have come to the lanes until now.
+    /// So long an acknowledgement took; and so many events have come to the lanes until now.
     pub(super) fn acknowledged(&self, events: usize, took: Duration, came: Came) {
         self.opening.lock().acknowledged(events, took, came, Instant::now());
     }
@@ -263,13 +289,19 @@ mod tests {
 
     #[test]
     fn the_window_halves_when_the_bus_is_slow_and_is_not_opened_by_mere_queueing() {
-        let now = Instant::now();
+        let mut now = Instant::now();
         let mut opening = Opening::new(Window::Unlimited, NONE, now);
         opening.acknowledged(16, QUICK, NONE, now);
         let before = opening.size;
-        opening.acknowledged(16, SECOND, NONE, now);
-        assert_eq!(opening.size, before / 2);
-        assert_eq!(many(&mut opening, SECOND, now), SIZE.0);
+        let slow = SLOW.0 * 2;
+        now += slow;
+        opening.acknowledged(16, slow, NONE, now);
+        assert_eq!(many(&mut opening, slow, now + slow / 2), before / 2, "what was sent before says no more");
+        for _ in 0..10 {
+            now += slow;
+            opening.acknowledged(16, slow, NONE, now);
+        }
+        assert_eq!(opening.size, SIZE.0);
         assert_eq!(many(&mut opening, QUICK * 3, now), SIZE.0, "less than enough, and still not quick");
         opening.acknowledged(16, QUICK, NONE, now);
         assert_eq!(opening.size, SIZE.0 + 16);
@@ -303,13 +335,31 @@ mod tests {
         assert_eq!(tokio::time::Instant::now(), begun, "nobody waited for a tick");
     }
 
+    /// Each waits for those before it, as where a client has so many requests under way at most.
+    #[test]
+    fn a_bus_that_is_far_away_is_not_taken_for_a_slow_one() {
+        for far in [SLOW.0 / 2, SLOW.0, SLOW.2 / 2] {
+            let mut now = Instant::now();
+            let mut opening = Opening::new(Window::Unlimited, NONE, now);
+            for round in 0..20 {
+                now += far * 2;
+                opening.acknowledged(16, far + far.mul_f64(f64::from(round % 4) / 4.0), NONE, now);
+            }
+            assert!(opening.size > SIZE.1, "{far:?}: {}", opening.size);
+        }
+        // Where it is one that takes a second and more, others wait for it.
+        let mut opening = Opening::new(Window::Unlimited, NONE, Instant::now());
+        opening.acknowledged(1, SLOW.2 * 2, NONE, Instant::now() + SLOW.2 * 2);
+        assert_eq!(opening.size, SIZE.1 / 2);
+    }
+
     #[test]
     fn what_is_quick_is_learnt_anew_where_the_bus_is_further_away() {
         let mut now = Instant::now();
         let mut opening = Opening::new(Window::One, NONE, now);
         assert_eq!(many(&mut opening, QUICK, now), SIZE.2);
         let far = QUICK * 10;
-        assert_eq!(many(&mut opening, far, now), ENOUGH.one);
+        assert_eq!(many(&mut opening, far, now), ENOUGH.one, "it was near just now");
         for _ in 0..3 {
             now += LATELY + SECOND;
             many(&mut opening, far, now);
