@@ -80,6 +80,59 @@ fn without_any_id_there_is_no_event() {
     assert_eq!(outcome(&push(), &nowhere), "undecodable");
 }
 
+/// Else all trackers that have none would be one, and the facts of the second be taken for those of the first.
+#[test]
+fn a_word_or_a_zero_in_the_place_of_an_id_is_none() {
+    let of = |imei: Value, id: Value| {
+        let changes =
+            json!({ "deviceNumber": imei, "driverId": id, "deviceUUID": null, "deviceSerialNumber": "SN17" });
+        let event = event(&push(), &with(fixture("push-legacy-flat/position_moving.json"), changes));
+        (event["subject"].clone(), event["anomalies"].to_string().contains("SUBJECT_FALLBACK"))
+    };
+    for none in [json!("N/A"), json!("null"), json!("-"), json!("unknown"), json!(0), json!("000000")] {
+        assert_eq!(of(none.clone(), json!(17)), (json!("17"), true), "{none}");
+        assert_eq!(of(none.clone(), json!(0)), (json!("SN17"), true), "{none}");
+    }
+    assert_eq!(of(json!("350000000000017"), json!(0)), (json!("350000000000017"), false));
+}
+
+#[test]
+fn a_name_of_the_format_s_own_comes_before_another_s() {
+    let behaviors = json!({ "behaviorCd": "HBR", "behaviorCode": "HAC", "behaviourCode": "HAC" });
+    let behavior = |source: &Source, path: &str| {
+        event(source, &with(fixture(path), behaviors.clone()))["position"]["behavior"].clone()
+    };
+    assert_eq!(behavior(&push(), "push-legacy-flat/position_moving.json"), "BEHAVIOR_HARSH_BRAKING");
+    assert_eq!(behavior(&push(), "push-v3/position_documented.json"), "BEHAVIOR_RAPID_ACCELERATION");
+    let texts = json!({ "alertDesc": "one", "alertDescription": "other" });
+    let description =
+        |path: &str| event(&push(), &with(fixture(path), texts.clone()))["alert"]["description"].clone();
+    assert_eq!(description("push-legacy-flat/alert_high_speed.json"), "one");
+    assert_eq!(description("push-v3/alert_sample_names.json"), "other");
+}
+
+#[test]
+fn a_tracker_s_row_has_its_id_under_either_name() {
+    for name in ["trackerId", "id"] {
+        let row = json!({ name: 18_000_100_017_i64, "serialNumber": "SN17", "statusCode": "ACT" });
+        let event = event(&pull(PullApi::V3, Feed::Trackers), &row);
+        assert_eq!(
+            (&event["subject"], &event["tracker"]["id"]),
+            (&json!("18000100017"), &json!("18000100017"))
+        );
+        assert_eq!(event["providerFields"], Value::Null);
+    }
+}
+
+#[test]
+fn a_second_name_that_cannot_be_read_is_said() {
+    let changes = json!({ "firstName": "Van 17", "lastName": null, "personName": { "a": 1 } });
+    let event = event(&push(), &with(fixture("push-legacy-flat/position_moving.json"), changes));
+    assert_eq!(event["vehicle"]["name"], "Van 17");
+    assert_eq!(event["providerFields"]["personName"], json!({ "a": 1.0 }));
+    assert!(event["anomalies"].to_string().contains("UNREADABLE_FIELD"), "{event}");
+}
+
 #[test]
 fn what_may_still_grow_is_skipped() {
     let minute = 60_000;

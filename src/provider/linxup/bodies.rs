@@ -33,14 +33,18 @@ fn known_as(subject: Subject, keys: KeyParts) -> KnownAs {
 pub(super) fn position(message: &mut Message<'_>, time_keys: &Keys) -> Result<Vec<Draft>, Missing> {
     let time = message.key_time(time_keys, "no time of the fix")?;
     let subject = message.tracker_subject()?;
-    let (behavior_word, behavior) =
-        message.fields.word(keys!["behaviorCode", "behaviourCode", "behaviorCd"], |word| {
-            let known = [
-                ("HBR", pb::position::Behavior::HarshBraking),
-                ("HAC", pb::position::Behavior::RapidAcceleration),
-            ];
-            known.into_iter().find(|(known, _)| word.eq_ignore_ascii_case(known)).map(|(_, meaning)| meaning)
-        });
+    // Each format's own name first, for the word is a part of the identity.
+    let behaviors = match message.format.layout() {
+        Layout::Flat => keys!["behaviorCd", "behaviorCode", "behaviourCode"],
+        Layout::Nested => keys!["behaviorCode", "behaviourCode", "behaviorCd"],
+    };
+    let (behavior_word, behavior) = message.fields.word(behaviors, |word| {
+        let known = [
+            ("HBR", pb::position::Behavior::HarshBraking),
+            ("HAC", pb::position::Behavior::RapidAcceleration),
+        ];
+        known.into_iter().find(|(known, _)| word.eq_ignore_ascii_case(known)).map(|(_, meaning)| meaning)
+    });
     let (crumbs, truncated) = crumbs(message);
     if truncated {
         message.anomalies.push(pb::Anomaly::Truncated);
@@ -463,7 +467,10 @@ pub(super) fn alert(message: &mut Message<'_>) -> Result<Draft, Missing> {
     let time = message.key_time(keys!["alertDateTime"], "no time of the alert")?;
     let subject = message.tracker_subject()?;
     let layout = message.format.layout();
-    let description = message.fields.text(keys!["alertDescription", "alertDesc"]);
+    let description = message.fields.text(match layout {
+        Layout::Flat => keys!["alertDesc", "alertDescription"],
+        Layout::Nested => keys!["alertDescription", "alertDesc"],
+    });
     let place = pb::Place {
         point: message.point("latitude", "longitude"),
         address: given(parts::address(&mut message.fields, layout)),

@@ -115,6 +115,11 @@ impl<'a> Fields<'a> {
         self.read(keys, values::text).unwrap_or_default()
     }
 
+    /// One that cannot be read stays where it is.
+    pub(super) const fn leave_unread(&mut self) {
+        self.unreadable = true;
+    }
+
     /// An id, or nothing.
     #[inline]
     pub(super) fn id(&mut self, keys: &Keys) -> String {

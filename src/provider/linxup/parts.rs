@@ -26,6 +26,10 @@ pub(super) enum Layout {
     Nested,
 }
 
+/// How an id is read.
+type ReadId = fn(&Value) -> Read<String>;
+
+const IMEI: &Keys = keys!["deviceNumber", "imei", "deviceNbr"];
 const NO_DRIVER: &str = "No Driver Assigned";
 const NO_GROUP: &str = "No Group";
 
@@ -41,12 +45,20 @@ pub(super) fn parts(fields: &mut Fields, layout: Layout) -> Parts {
     }
 }
 
+fn imei(fields: &mut Fields) -> String {
+    fields.read(IMEI, values::imei).unwrap_or_default()
+}
+
+pub(super) fn tracker_id(fields: &mut Fields, keys: &Keys) -> String {
+    fields.read(keys, values::id_but_zero).unwrap_or_default()
+}
+
 fn flat(fields: &mut Fields) -> Parts {
     let name = device_name(fields);
     Parts {
         tracker: pb::Tracker {
-            id: fields.id(keys!["driverId", "agilisTrackerId"]),
-            imei: fields.id(keys!["deviceNumber", "imei", "deviceNbr"]),
+            id: tracker_id(fields, keys!["driverId", "agilisTrackerId"]),
+            imei: imei(fields),
             serial_number: fields.id(keys!["deviceSerialNumber"]),
             uuid: fields.id(keys!["deviceUUID"]),
             name: name.clone(),
@@ -91,8 +103,10 @@ fn device_name(fields: &mut Fields) -> String {
         return fields.text(twins);
     }
     for twin in twins.texts() {
-        if fields.peek(twin).is_some_and(|value| values::text(value) == Read::Is(joined.clone())) {
-            fields.take(twin);
+        match fields.peek(twin).map(values::text) {
+            Some(Read::Is(same)) if same == joined => drop(fields.take(twin)),
+            Some(Read::Unreadable) => fields.leave_unread(),
+            Some(Read::Is(_) | Read::Absent) | None => {}
         }
     }
     joined
@@ -101,8 +115,8 @@ fn device_name(fields: &mut Fields) -> String {
 /// The objects of V3. `tracker_key` is the name of the tracker's object, which some messages call otherwise.
 pub(super) fn nested(fields: &mut Fields, tracker_key: &str) -> Parts {
     let mut tracker = fields.within(tracker_key, |inner| pb::Tracker {
-        id: inner.id(keys!["trackerId", "id"]),
-        imei: inner.id(keys!["deviceNumber", "imei", "deviceNbr"]),
+        id: tracker_id(inner, keys!["trackerId", "id"]),
+        imei: imei(inner),
         serial_number: inner.id(keys!["deviceSerialNumber", "serialNumber"]),
         uuid: inner.id(keys!["deviceUUID", "uuid"]),
         name: inner.text(keys!["name", "trackerName"]),
@@ -111,15 +125,15 @@ pub(super) fn nested(fields: &mut Fields, tracker_key: &str) -> Parts {
         custom_data: inner.read(keys!["customData"], values::custom_data),
     });
     // Beside the object, where it has none of them; what says the same there is not repeated.
-    let beside: [(&mut String, &Keys); 4] = [
-        (&mut tracker.id, keys!["trackerId"]),
-        (&mut tracker.imei, keys!["deviceNumber", "imei", "deviceNbr"]),
-        (&mut tracker.serial_number, keys!["deviceSerialNumber"]),
-        (&mut tracker.uuid, keys!["deviceUUID"]),
+    let beside: [(&mut String, &Keys, ReadId); 4] = [
+        (&mut tracker.id, keys!["trackerId"], values::id_but_zero),
+        (&mut tracker.imei, IMEI, values::imei),
+        (&mut tracker.serial_number, keys!["deviceSerialNumber"], values::id),
+        (&mut tracker.uuid, keys!["deviceUUID"], values::id),
     ];
-    for (slot, keys) in beside {
+    for (slot, keys, read) in beside {
         if slot.is_empty() {
-            *slot = fields.id(keys);
+            *slot = fields.read(keys, read).unwrap_or_default();
             continue;
         }
         for key in keys.texts() {

@@ -3,6 +3,7 @@
 
 use super::bodies::{self, Span};
 use super::message::{Message, Missing, Sameness};
+use super::parts;
 use super::pull_v2::{Row, settled};
 use super::values::{self, Read};
 use crate::event::pb;
@@ -59,6 +60,9 @@ fn stop(message: &mut Message<'_>) -> Result<Draft, Missing> {
 fn tracker(message: &mut Message<'_>) -> Result<Draft, Missing> {
     let fields = &mut message.fields;
     let tracker = &mut message.parts.tracker;
+    if tracker.id.is_empty() {
+        tracker.id = parts::tracker_id(fields, keys!["id"]);
+    }
     if tracker.serial_number.is_empty() {
         tracker.serial_number = fields.id(keys!["serialNumber"]);
     }

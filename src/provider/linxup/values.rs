@@ -97,6 +97,11 @@ pub(super) fn id_but_zero(value: &Value) -> Read<String> {
     id(value).and_then(|id| if id == "0" { Read::Absent } else { Read::Is(id) })
 }
 
+/// An IMEI: a word in its place, or zeros, are how one that is not there is written, and would make one of all that have none.
+pub(super) fn imei(value: &Value) -> Read<String> {
+    id(value).and_then(|id| if id.contains(|c| matches!(c, '1'..='9')) { Read::Is(id) } else { Read::Absent })
+}
+
 /// A finite number.
 pub(super) fn number(value: &Value) -> Read<f64> {
     match value {
