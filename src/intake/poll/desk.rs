@@ -2,7 +2,7 @@
 //! own lock. Invariants: what is steered is on disk, with the act that tells of it, before a feed follows; a move forward
 //! leaves out what it passes, so that it must be confirmed. Neighbours: `steer` is one feed's side, `admin` asks.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -147,6 +147,13 @@ impl Desk {
             held.push(feed.steering.plan.lock().await);
         }
         let (made, feeds) = make(self.cursors());
+        let known: HashMap<&Name, &Steered> = ended.iter().map(|feed| (&feed.name, feed)).collect();
+        for feed in &feeds {
+            if let Some(ended) = known.get(&feed.name) {
+                let mut status = feed.status.lock();
+                *status = ended.status.lock().goes_on_at(status.cursor);
+            }
+        }
         self.seat(feeds).await;
         made
     }

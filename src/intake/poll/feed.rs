@@ -117,6 +117,14 @@ pub struct Status {
     pub sweeping: Doing,
 }
 
+impl Status {
+    /// The same feed's in the pollers that come after, which begin to rest, at this cursor.
+    #[must_use]
+    pub(super) fn goes_on_at(&self, cursor: Cursor) -> Self {
+        Self { cursor, doing: Doing::default(), sweeping: Doing::default(), ..self.clone() }
+    }
+}
+
 /// Where cursors are kept.
 pub trait Cursors: Send + Sync {
     /// Writes one down; durable when it returns true.
@@ -214,8 +222,9 @@ where
                         self.says_it_begins_anew();
                     }
                     faults::point(Point::BeforeCursor);
-                    if cursor != *saved && self.save(&cursor).await {
+                    if cursor == *saved || self.save(Side::Live, &cursor).await {
                         *saved = cursor;
+                        self.succeeded(Side::Live);
                     }
                     match progress {
                         Progress::Behind => Duration::ZERO,
@@ -246,7 +255,7 @@ where
         // What to ask for is asked again when it is its turn.
         plan.next((self.clock)());
         let cursor = self.stands_at(plan);
-        if cursor.position.is_some() && self.save(&cursor).await {
+        if cursor.position.is_some() && self.save(Side::Live, &cursor).await {
             *saved = cursor;
         }
     }
@@ -274,14 +283,8 @@ where
             match self.take(Side::Sweep, Extent::Window(window)).await {
                 Ok(taken) => {
                     failures = 0;
-                    if plan.taken(window, taken.size) {
-                        let _held = self.steering.plan.lock().await;
-                        let cursor = {
-                            let mut status = self.status.lock();
-                            status.cursor.swept = Some(plan.swept());
-                            status.cursor
-                        };
-                        self.save(&cursor).await;
+                    if !plan.taken(window, taken.size) || self.has_swept(&plan).await {
+                        self.succeeded(Side::Sweep);
                     }
                 }
                 Err(Trouble::Paused) => {}
@@ -291,6 +294,17 @@ where
                 }
             }
         }
+    }
+
+    /// Writes down how far it has swept.
+    async fn has_swept(&self, plan: &Sweep) -> bool {
+        let _held = self.steering.plan.lock().await;
+        let cursor = {
+            let mut status = self.status.lock();
+            status.cursor.swept = Some(plan.swept());
+            status.cursor
+        };
+        self.save(Side::Sweep, &cursor).await
     }
 
     /// Waits until the feed is neither paused nor without a bus.
@@ -358,8 +372,8 @@ where
         let taken = fetch.take(extent, &self.accept, watch).instrument(span).await;
         self.doing(side, Doing::Resting);
         match &taken {
-            Ok(_) => self.succeeded(side),
-            Err(Trouble::Paused) => {}
+            // It has, once its cursor is written down.
+            Ok(_) | Err(Trouble::Paused) => {}
             Err(trouble @ (Trouble::Fault(_) | Trouble::Refusal(_))) => {
                 self.failed(side, trouble.kind(), &trouble.to_string());
             }
@@ -385,11 +399,11 @@ where
         tracing::warn!(%account, api, feed, "feed.begins_anew");
     }
 
-    async fn save(&self, cursor: &Cursor) -> bool {
+    async fn save(&self, side: Side, cursor: &Cursor) -> bool {
         let saved = self.cursors.save(&self.name, cursor).await;
         if !saved {
             // What it says is durable all the same: another run would only ask again.
-            self.failed(Side::Live, "cursor", "the cursor could not be written down");
+            self.failed(side, "cursor", "the cursor could not be written down");
         }
         saved
     }
