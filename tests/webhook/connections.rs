@@ -1,5 +1,6 @@
 //! How connections live and end.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,6 +114,21 @@ async fn a_port_that_is_taken_is_named_in_a_sentence() {
     assert!(matches!(error, BindError::Taken(_)));
     let sentence = format!("cannot listen on {}: another process has the port", port.address());
     assert!(error.to_string().starts_with(&sentence), "{error}");
+}
+
+#[tokio::test]
+async fn the_kernel_looks_for_a_peer_of_whom_nothing_comes() {
+    let webhooks = Webhooks::start();
+    let peer = TcpStream::connect(webhooks.address).await.unwrap();
+    let of = |address: SocketAddr| format!("0100007F:{:04X}", address.port());
+    let (here, there) = (of(webhooks.address), of(peer.local_addr().unwrap()));
+    // The kernel's table: local and remote address, state, queues, timer: 2 is that of probes, with hundredths of a second.
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let rows = table.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
+    let row = rows.into_iter().find(|row| row[1] == here && row[2] == there).expect("the connection");
+    let (timer, when) = row[5].split_once(':').unwrap();
+    assert_eq!(timer, "02", "{row:?}");
+    assert!(u64::from_str_radix(when, 16).unwrap() <= 60 * 100, "{row:?}");
 }
 
 /// Kinds of frames of HTTP/2.

@@ -29,6 +29,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
@@ -53,6 +54,8 @@ const STREAMS: u32 = 100;
 const WINDOWS: (u32, u32) = (64 << 10, 128 << 10);
 /// An HTTP/2 peer that is silent is asked after this time whether it lives, and has as long again to answer.
 const PING: Duration = Duration::from_secs(20);
+/// When a connection on which nothing comes is probed by the kernel, how often, and how many times in vain.
+const VANISHED: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
 /// How long, and for how many bytes, a sender that was answered early may go on sending.
 const LINGER: (Duration, u64) = (Duration::from_secs(2), 4 << 20);
 /// How long an idle connection that was told to end may take, unless a request comes meanwhile.
@@ -122,6 +125,16 @@ pub enum BindError {
     },
 }
 
+/// A peer that vanished is noticed also where there is nothing to tell it: a stream of events may have none for days, and its place is
+/// one of few. Connections have it of the port that took them.
+fn looks_for_peers(socket: &TcpSocket) -> io::Result<()> {
+    socket.set_keepalive(true)?;
+    let (idle, pause, times) = VANISHED;
+    sockopt::set_tcp_keepidle(socket, idle)?;
+    sockopt::set_tcp_keepintvl(socket, pause)?;
+    Ok(sockopt::set_tcp_keepcnt(socket, times)?)
+}
+
 /// An open port that nobody answers yet: connections wait.
 #[derive(Debug)]
 pub struct Port {
@@ -138,6 +151,7 @@ impl Port {
         let opened = || -> io::Result<Self> {
             let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
             socket.set_reuseaddr(true)?;
+            looks_for_peers(&socket)?;
             socket.bind(address)?;
             let listener = socket.listen(BACKLOG)?;
             let address = listener.local_addr()?;
