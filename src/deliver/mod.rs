@@ -48,6 +48,8 @@ const LEAST_SHARE: u32 = 4;
 const MOMENT: Duration = Duration::from_millis(50);
 /// How long the store may take to say what became of a park before its event counts as not kept.
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
+/// The least of it: where the process itself was stopped for longer, the store has done nothing meanwhile.
+const WOKEN: Duration = Duration::from_secs(2);
 /// How long the bus's client is given to have room again.
 const ROOM: Duration = Duration::from_millis(20);
 /// How often an event may find that the copy which it waited for was not kept.
@@ -296,7 +298,7 @@ impl Deliverer {
         if group.tally().rejected > 0 {
             lanes.iter().for_each(|lane| self.lanes.expire(lane, group));
         }
-        timeout_at(deadline + STORE_PATIENCE, group.settled()).await.ok();
+        timeout_at(until(deadline), group.settled()).await.ok();
         group.tally()
     }
 
@@ -361,9 +363,7 @@ impl Deliverer {
     ) -> Sums {
         let settled = match timeout_at(deadline, shared.outcome()).await {
             Ok(settled) => Some(settled),
-            Err(_) => {
-                timeout_at(deadline + STORE_PATIENCE, shared.unless_refused()).await.unwrap_or_default()
-            }
+            Err(_) => timeout_at(until(deadline), shared.unless_refused()).await.unwrap_or_default(),
         };
         match settled {
             Some(Settled::Durable) => {
@@ -387,6 +387,11 @@ impl Deliverer {
     fn met(&self, outgoing: &Outgoing, fate: Fate) {
         self.counts.of(&outgoing.lane.account, outgoing.event_type, |count| count.met(fate));
     }
+}
+
+/// Until when the store is waited for.
+fn until(deadline: Instant) -> Instant {
+    (deadline + STORE_PATIENCE).max(Instant::now() + WOKEN)
 }
 
 fn new_turns() -> Turns {
