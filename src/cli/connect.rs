@@ -7,13 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Exit;
 use super::output::{Column, Output};
+use super::runtime::runtime;
 use crate::bus::{Bus, Finding};
 use crate::clock;
 use crate::config::{self, Config};
@@ -57,7 +57,7 @@ impl State {
 /// # Errors
 /// Where the table cannot be printed.
 pub fn connect(config: &Config, output: Output) -> anyhow::Result<Exit> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime")?;
+    let runtime = runtime()?;
     let mut rows = vec![folder(&config.data_dir)];
     runtime.block_on(async {
         rows.extend(Box::pin(bus(config)).await);

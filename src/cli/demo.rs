@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use super::ends::Ends;
 use super::remote::escaped;
+use super::runtime::runtime;
 use super::{Exit, complain};
 use crate::app::{self, Handle};
 use crate::config::load::ThisProcess;
@@ -62,7 +63,7 @@ pub struct Args {
 /// Where the bridge cannot be started.
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let temporary = args.data_dir.is_none().then(temporary).transpose()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = runtime()?;
     let data_dir = temporary.as_ref().or(args.data_dir.as_ref());
     let shown = runtime.block_on(show(&args, data_dir.map_or(Path::new("."), PathBuf::as_path)));
     runtime.shutdown_background();

@@ -30,6 +30,7 @@ pub mod parked;
 pub mod remote;
 pub mod replay;
 pub mod run;
+mod runtime;
 pub mod simulate;
 pub mod store;
 pub mod tail;

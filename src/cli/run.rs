@@ -15,7 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::ends::Ends;
-use super::{Exit, complain, files, telemetry};
+use super::{Exit, complain, files, runtime, telemetry};
 use crate::admin::Phase;
 use crate::app::{self, Ended};
 use crate::config::{self, Loaded, Problem, load::ThisProcess};
@@ -44,11 +44,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         register_conditional_shutdown(signal, 128 + signal, Arc::clone(&early))
             .context("signals cannot be awaited")?;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_keep_alive(KEPT)
-        .build()
-        .context("the runtime")?;
+    let runtime = runtime::builder()?.thread_keep_alive(KEPT).build().context("the runtime")?;
     // While there is one, work for which no other can be made waits for it.
     runtime.spawn_blocking(|| ());
     let hangup = {

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::ends::Ends;
 use super::remote::Mistake;
+use super::runtime::runtime;
 use super::{Exit, complain};
 use crate::simulate::Clock;
 use crate::simulate::push::{self, Faults, Format, Pushed, Target};
@@ -98,7 +99,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     if !args.listen.ip().is_loopback() || !args.to.as_deref().is_none_or(is_loopback) {
         return Err(Mistake::Misuse("a simulated fleet talks to this machine only".to_owned()).into());
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = runtime()?;
     runtime.block_on(simulate(args, token.trim().to_owned()))
 }
 
