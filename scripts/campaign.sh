@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The fault campaign against real brokers. EVENTS, FAULTS, SEED, BUS=kafka|nats|both, LASTS (seconds of a fault), SENDERS, BROKERS=3 (Kafka, for
-# changes of leaders), KEEP=FOLDER (ledger and logs stay there), REPORT=FILE (the report is added to it).
+# changes of leaders), ONLY=BrokerPaused,Kill (these faults in turn), KEEP=FOLDER (ledger and logs, the broker's too, stay there), REPORT=FILE (the
+# report is added to it).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh

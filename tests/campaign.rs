@@ -109,6 +109,20 @@ fn asked<T: std::str::FromStr>(name: &str, otherwise: T) -> T {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
+/// So many faults: by seed, or those of `ONLY` in turn.
+fn wanted(count: usize) -> Faults {
+    let only: String = asked("ONLY", String::new());
+    let named = |name: &str| {
+        let known = Fault::ALL.into_iter().find(|fault| format!("{fault:?}") == name.trim());
+        known.unwrap_or_else(|| panic!("ONLY names faults as tests/campaign/faults.rs does, and not {name}"))
+    };
+    let these: Vec<Fault> = only.split(',').filter(|name| !name.is_empty()).map(named).collect();
+    if these.is_empty() {
+        return Faults::Planned(count);
+    }
+    Faults::Given(these.into_iter().cycle().take(count).collect())
+}
+
 /// `make campaign`: as long as is asked for, with a report.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the long form: make campaign"]
@@ -131,7 +145,7 @@ async fn long() {
                 events: asked("EVENTS", 100_000),
                 seed: asked("SEED", 1),
             },
-            faults: Faults::Planned(asked("FAULTS", 12)),
+            faults: wanted(asked("FAULTS", 12)),
             lasts: Duration::from_secs(asked("LASTS", 4)),
             bug: None,
         };

@@ -37,6 +37,11 @@ const UP: Duration = Duration::from_secs(60);
 const KEEPER: &str = r#""$@" </dev/null >>"$LOG" 2>&1 & p=$!; echo $p
 read -r line || gone=yes; kill -9 $p; wait; [ -z "$gone" ] || rm -rf "$DIR""#;
 
+/// What a Kafka is to tell of itself, where that is kept.
+const LOGS: &str = "rootLogger.level = info\nrootLogger.appenderRef.out.ref = out\nappender.out.type = Console\n\
+    appender.out.name = out\nappender.out.layout.type = PatternLayout\n\
+    appender.out.layout.pattern = %d %p %c{1} %m%n\n";
+
 /// Kafka's numbers for two calls, and for what a rule says.
 const CREATE_ACLS: i16 = 30;
 const DELETE_ACLS: i16 = 31;
@@ -60,6 +65,12 @@ pub fn until(what: &str, patience: Duration, mut condition: impl FnMut() -> bool
         #[expect(clippy::disallowed_methods, reason = "a pause between two looks at a condition")]
         std::thread::sleep(Duration::from_millis(25));
     }
+}
+
+/// Where a broker writes what it does: beside the rest that `KEEP` keeps, else in its own folder.
+fn log_of(home: &Path, name: &str) -> PathBuf {
+    let kept = |keep| PathBuf::from(keep).join(unique(name)).with_extension("log");
+    std::env::var_os("KEEP").map_or_else(|| home.join("broker.log"), kept)
 }
 
 fn cache() -> PathBuf {
@@ -312,7 +323,13 @@ impl Kafka {
             assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
             let mut command = java("-Xmx512m", "kafka.Kafka");
             command.push(file.display().to_string());
-            Node::start(command, home.join("broker.log"), dir.path())
+            if std::env::var_os("KEEP").is_some() {
+                // By itself it tells of errors alone.
+                let logs = home.join("log4j2.properties");
+                std::fs::write(&logs, LOGS).expect("a writable folder");
+                command.insert(1, format!("-Dlog4j2.configurationFile={}", logs.display()));
+            }
+            Node::start(command, log_of(&home, &format!("kafka-{index}")), dir.path())
         });
         let kafka = Self {
             nodes: nodes.collect(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use super::{Certificates, Consumed, Guard, Node, UP, USER, free_port, installed, until};
+use super::{Certificates, Consumed, Guard, Node, UP, USER, free_port, installed, log_of, until};
 
 /// Around the subjects that a secured NATS server's user may publish to.
 const PUBLISH: (&str, &str) = ("publish: { allow: [", "] }, subscribe");
@@ -52,7 +52,7 @@ impl Nats {
         let file = dir.path().join("nats.conf");
         std::fs::write(&file, text).expect("a writable folder");
         let command = vec![server.display().to_string(), "-c".to_owned(), file.display().to_string()];
-        let node = Node::start(command, dir.path().join("nats.log"), dir.path());
+        let node = Node::start(command, log_of(dir.path(), "nats"), dir.path());
         let scheme = if guard == Guard::Secured { "tls" } else { "nats" };
         let nats =
             Self { node, url: format!("{scheme}://127.0.0.1:{port}"), certificates, port, guard, _dir: dir };
