@@ -89,7 +89,7 @@ fn a_word_or_a_zero_in_the_place_of_an_id_is_none() {
         let event = event(&push(), &with(fixture("push-legacy-flat/position_moving.json"), changes));
         (event["subject"].clone(), event["anomalies"].to_string().contains("SUBJECT_FALLBACK"))
     };
-    for none in [json!("N/A"), json!("null"), json!("-"), json!("unknown"), json!(0), json!("000000")] {
+    for none in [json!("N/A"), json!("None"), json!("-"), json!("unknown"), json!(0), json!("000000")] {
         assert_eq!(of(none.clone(), json!(17)), (json!("17"), true), "{none}");
         assert_eq!(of(none.clone(), json!(0)), (json!("SN17"), true), "{none}");
     }

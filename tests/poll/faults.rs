@@ -90,13 +90,16 @@ async fn a_cursor_that_cannot_be_written_is_said_and_written_with_the_next() {
     let stand = Stand::start(|_| v2(1)).await;
     let bench = Bench::one(&stand, false, Feed::Trips, 60);
     *bench.cursors.broken.lock() = true;
-    bench.pass(60, 60).await;
+    bench.pass(180, 60).await;
     assert_eq!(bench.saved(), None);
     assert!(bench.said().contains("cursor"), "{}", bench.said());
+    let status = bench.status();
+    assert!(status.failed_in_a_row >= 2, "each poll failed: {status:?}");
+    assert_eq!((status.succeeded_at, status.succeeded_polls), (None, 0), "{status:?}");
     *bench.cursors.broken.lock() = false;
     bench.pass(60, 60).await;
     assert_eq!(bench.saved_position(), bench.position());
-    assert_eq!(bench.said(), "");
+    assert_eq!((bench.said(), bench.status().failed_in_a_row), (String::new(), 0));
 }
 
 #[tokio::test(start_paused = true)]

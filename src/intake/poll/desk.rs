@@ -393,9 +393,11 @@ mod tests {
         };
         // It is being written down when they are exchanged.
         desk.seat(pollers(&[]).steered()).await;
+        desk.feeds()[0].status.lock().succeeded_polls = 7;
         let (done, _) = tokio::join!(moved(&desk), desk.reseat(make));
         done.unwrap();
         assert_eq!(stands(), Some(BACK));
+        assert_eq!(desk.feeds()[0].status.lock().succeeded_polls, 7, "what it did is still known");
         // It waits for a poll in hand when they are.
         desk.seat(pollers(&[]).steered()).await;
         let ended = desk.feeds();

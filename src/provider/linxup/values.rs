@@ -97,9 +97,15 @@ pub(super) fn id_but_zero(value: &Value) -> Read<String> {
     id(value).and_then(|id| if id == "0" { Read::Absent } else { Read::Is(id) })
 }
 
-/// An IMEI: a word in its place, or zeros, are how one that is not there is written, and would make one of all that have none.
+/// How an IMEI that is not there is written, in any case; or in zeros.
+const NO_IMEI: [&str; 5] = ["n/a", "na", "none", "unknown", "-"];
+
+/// An IMEI. One that is not there would make one tracker of all that have none.
 pub(super) fn imei(value: &Value) -> Read<String> {
-    id(value).and_then(|id| if id.contains(|c| matches!(c, '1'..='9')) { Read::Is(id) } else { Read::Absent })
+    let is_none = |id: &str| {
+        NO_IMEI.iter().any(|none| id.eq_ignore_ascii_case(none)) || id.bytes().all(|byte| byte == b'0')
+    };
+    id(value).and_then(|id| if is_none(&id) { Read::Absent } else { Read::Is(id) })
 }
 
 /// A finite number.
