@@ -111,17 +111,11 @@ async fn flow(
     // What is under way still arrives where the sender closes; a cut ends both.
     tokio::select! {
         () = arrives => {}
-        () = async {
-            if take_in(from, way, moods, sends).await == Ends::Cut {
-                return;
-            }
-            std::future::pending::<()>().await;
-        } => {}
+        Ends::Cut = take_in(from, way, moods, sends) => {}
     }
 }
 
 /// Why no more comes.
-#[derive(PartialEq, Eq)]
 enum Ends {
     Cut,
     Closed,

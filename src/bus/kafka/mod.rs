@@ -15,13 +15,13 @@ mod tests;
 mod topics;
 mod turns;
 
-use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use futures_util::future::OptionFuture;
 use parking_lot::Mutex;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -378,16 +378,10 @@ impl KafkaBus {
         // An acknowledgement brings the next along; this is for one that does not come. No ring puts it off.
         let mut stale_at = None;
         loop {
-            let stale = async move {
-                match stale_at {
-                    Some(at) => sleep_until(at).await,
-                    None => pending().await,
-                }
-            };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.shared.ring.notified() => {}
-                () = stale => {
+                Some(()) = OptionFuture::from(stale_at.map(sleep_until)) => {
                     stale_at = None;
                     self.shared.turn(|turns, produce| turns.flush_stale(produce));
                 }

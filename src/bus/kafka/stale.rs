@@ -106,21 +106,23 @@ mod tests {
 
     use super::*;
 
+    /// What a client says that has one broker, in this state, and one partition.
+    fn statistics(state: &str, partition: Partition) -> Statistics {
+        let broker = Broker { nodeid: 1, state: state.to_owned(), ..Broker::default() };
+        let partitions = [(partition.partition, partition)].into();
+        let topic = Topic { topic: "fleet.position".to_owned(), partitions, ..Topic::default() };
+        Statistics {
+            brokers: [("k1".to_owned(), broker)].into(),
+            topics: [("fleet.position".to_owned(), topic)].into(),
+            ..Statistics::default()
+        }
+    }
+
     #[test]
     fn a_partition_is_suspected_whose_messages_wait_for_a_leader_that_is_connected() {
         let said = |state: &str, leader: i32, msgq_cnt: i64, acked_msgid: u64| {
-            let broker = Broker { nodeid: 1, state: state.to_owned(), ..Broker::default() };
             let partition = Partition { partition: 3, leader, msgq_cnt, acked_msgid, ..Partition::default() };
-            let topic = Topic {
-                topic: "fleet.position".to_owned(),
-                partitions: [(3, partition)].into(),
-                ..Topic::default()
-            };
-            Statistics {
-                brokers: [("k1".to_owned(), broker)].into(),
-                topics: [("fleet.position".to_owned(), topic)].into(),
-                ..Statistics::default()
-            }
+            statistics(state, partition)
         };
         let (mut stale, begin) = (Stale::default(), Instant::now());
         let mut at = |second: u64, statistics: &Statistics| {
@@ -157,14 +159,8 @@ mod tests {
     #[test]
     fn a_partition_is_still_while_its_messages_wait_and_none_is_sent() {
         let said = |msgq_cnt: i64, msgs_inflight: i64, txmsgs: u64| {
-            let broker = Broker { nodeid: 1, state: "UP".to_owned(), ..Broker::default() };
             let partition = Partition { leader: 1, msgq_cnt, msgs_inflight, txmsgs, ..Partition::default() };
-            let topic = Topic { partitions: [(0, partition)].into(), ..Topic::default() };
-            Statistics {
-                brokers: [("k1".to_owned(), broker)].into(),
-                topics: [("fleet.position".to_owned(), topic)].into(),
-                ..Statistics::default()
-            }
+            statistics("UP", partition)
         };
         let (mut stale, begin) = (Stale::default(), Instant::now());
         let mut is_still = |second: u64, statistics: &Statistics| {

@@ -107,7 +107,6 @@ impl Opening {
         self.quickest.0 = self.quickest.0.min(took);
         let could = self.could();
         let slow = could.saturating_mul(SLOW.1).clamp(SLOW.0, SLOW.2);
-        let enough = enough.saturating_mul(self.times_as_far()).min(SIZE.2);
         if took > slow {
             if now.checked_sub(took).is_none_or(|sent_at| sent_at >= self.halved_at) {
                 self.size = (self.size / 2).max(SIZE.0);
@@ -116,7 +115,8 @@ impl Opening {
         } else if took <= could * 2 + slack {
             self.size = (self.size + events).min(SIZE.2);
         } else {
-            self.size = self.size.saturating_sub(2 * events).max(enough.min(self.size));
+            let enough = enough.saturating_mul(self.times_as_far()).min(self.size);
+            self.size = self.size.saturating_sub(2 * events).max(enough);
         }
     }
 }
