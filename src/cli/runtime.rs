@@ -1,8 +1,10 @@
 //! The runtime of the commands that do several things at once. Invariant: `TOKIO_WORKER_THREADS` is read here, for tokio itself panics
 //! where it is no number. Neighbours: `run`, `demo`, `check --connect` and `simulate` build theirs of it.
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use tokio::runtime::Builder;
+
+use super::remote::Mistake;
 
 /// How many threads, where not one a core: an operator's to say.
 const WORKERS: &str = "TOKIO_WORKER_THREADS";
@@ -17,9 +19,10 @@ pub(super) fn builder() -> anyhow::Result<Builder> {
     if let Some(said) = std::env::var_os(WORKERS) {
         let workers = said.to_str().and_then(|said| said.parse().ok()).filter(|workers| *workers > 0);
         let Some(workers) = workers else {
-            bail!(
+            return Err(Mistake::Misuse(format!(
                 "{WORKERS} is {said:?}: it is a number of threads, 1 or more; without it there is one a core"
-            );
+            ))
+            .into());
         };
         builder.worker_threads(workers);
     }

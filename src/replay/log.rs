@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 const HEADER: usize = 32;
@@ -30,6 +31,16 @@ pub(crate) fn path_of(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push("-wal");
     name.into()
+}
+
+/// Whether a log that was begun has no header any more: SQLite, which has it in memory, goes on, and whoever opens it next
+/// reads nothing.
+pub(super) fn is_headless(log: &File) -> bool {
+    let mut magic = [0; 4];
+    match log.read_exact_at(&mut magic, 0) {
+        Ok(()) => u32::from_be_bytes(magic) & !1 != MAGIC,
+        Err(error) => error.kind() == io::ErrorKind::UnexpectedEof,
+    }
 }
 
 /// Looks at the log of a file, if there is one.

@@ -11,6 +11,7 @@ mod entries;
 mod era;
 mod error;
 mod expiry;
+mod intact;
 mod limits;
 mod listing;
 mod log;

@@ -9,8 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
+
 use super::error::Trouble;
 use super::expiry::AgeClock;
+use super::intact::Lost;
 use super::queue::{Phase, Tasks};
 use super::reserve::Reserve;
 use super::tally::Population;
@@ -155,7 +158,9 @@ impl Writer {
         }
         if ticked {
             self.upkeep.tick = Instant::now() + TICK;
-            self.is_lost();
+            if self.is_lost() {
+                return;
+            }
             self.probe_disk();
             self.probe_write();
             self.measure();
@@ -298,7 +303,10 @@ impl Writer {
         } else if self.holding.is_in_the_way(self.upkeep.log_pages.load(Ordering::Relaxed)) {
             return;
         }
-        match self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+        if self.is_lost() {
+            return;
+        }
+        match self.move_log(|_| Ok(())) {
             Ok(()) => self.upkeep.log_pages.store(0, Ordering::Relaxed),
             Err(error) => {
                 self.failed("checkpoint", &error);
@@ -479,13 +487,21 @@ impl Writer {
         }
     }
 
-    /// Whether the file or the directory is not there any more, so that nothing that is written is kept: the store is broken then.
+    /// Whether the files are not there any more, or not as they were left, so that nothing that is written is kept: the store is
+    /// broken then.
     pub(super) fn is_lost(&mut self) -> bool {
-        let gone = self.gone();
-        if let Some(what) = gone {
-            self.troubled("look", Trouble::Fatal, &what);
+        let Some(lost) = self.lost() else { return false };
+        self.troubled("look", Trouble::Fatal, &lost.what());
+        match lost {
+            Lost::Elsewhere(_) => {}
+            Lost::Spoilt(_) => {
+                if let Err(error) = self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+                {
+                    self.log("leave the log alone", &error);
+                }
+            }
         }
-        gone.is_some()
+        true
     }
 
     fn log(&mut self, doing: &'static str, error: &dyn Display) {

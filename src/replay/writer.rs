@@ -2,18 +2,17 @@
 //! bounded, so that a park never waits for more than one of the others. Invariant: nobody is told of a change before
 //! its commit, and what was not committed is rolled back whole.
 
-use std::fs::File;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Row, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use super::data_dir::has_lost_its_name;
 use super::error::Trouble;
+use super::intact::{Files, Lost};
 use super::queue::{ParkJob, Phase, Rows, Task, Tasks};
 use super::reserve::Reserve;
 use super::still::Holding;
@@ -22,7 +21,7 @@ use super::tally::{Delta, Ledger};
 use super::upkeep::Upkeep;
 use super::{
     AskError, DataDir, Discarded, Era, Filter, Gone, Kind, ParkError, Parked, Recovered, Routing, Seq, Still,
-    StoreError, StoreHealth, StoreLimits, Table, Why, listing, log, mend, moving, rows, schema, staged,
+    StoreError, StoreHealth, StoreLimits, Table, Why, listing, mend, moving, rows, schema, staged,
 };
 use crate::clock;
 use crate::faults::{self, Point};
@@ -51,11 +50,8 @@ pub struct Writer {
     pub(super) upkeep: Upkeep,
     ended: Ended,
     pub(super) holding: Holding,
-    path: PathBuf,
-    // To be told from a file that takes its name. Closed after the connection, whose locks would go with it.
-    file: File,
-    // The same of its log.
-    log: File,
+    // Closed after the connection.
+    pub(super) files: Files,
     // Given up last: until then no other process opens the file.
     dir: DataDir,
 }
@@ -69,8 +65,7 @@ enum Ended {
 
 struct Opened {
     conn: Connection,
-    file: File,
-    log: File,
+    files: Files,
     ledger: Ledger,
     run: i64,
     recovered: Recovered,
@@ -116,11 +111,9 @@ impl Writer {
             read = Self::read(&mut conn, routing);
         }
         let (ledger, run, recovered) = read.map_err(|e| StoreError::of(path, e))?;
-        let open =
-            |path: PathBuf| File::open(&path).map_err(|source| StoreError::Unreadable { path, source });
-        // It is there, for the run was written down.
-        let (file, log) = (open(path.to_owned())?, open(log::path_of(path))?);
-        Ok(Opened { conn, file, log, ledger, run, recovered })
+        // They are there, for the run was written down.
+        let files = Files::open(path)?;
+        Ok(Opened { conn, files, ledger, run, recovered })
     }
 
     fn read(conn: &mut Connection, routing: Option<&Routing>) -> rusqlite::Result<(Ledger, i64, Recovered)> {
@@ -151,7 +144,7 @@ impl Writer {
     }
 
     fn assemble(dir: &DataDir, limits: StoreLimits, reserve: Reserve, opened: Opened) -> (Self, Recovered) {
-        let Opened { conn, file, log, ledger, run, recovered } = opened;
+        let Opened { conn, files, ledger, run, recovered } = opened;
         let upkeep = Upkeep::new(reserve, limits.retention);
         let shared = Arc::new(Shared::new(limits, ledger, &recovered));
         shared.damaged_entries.store(recovered.damaged_entries, Ordering::Relaxed);
@@ -162,9 +155,7 @@ impl Writer {
             upkeep,
             ended: Ended::No,
             holding: Holding::default(),
-            path: dir.path().join("store.db"),
-            file,
-            log,
+            files,
             dir: dir.clone(),
         };
         (writer, recovered)
@@ -293,17 +284,9 @@ impl Writer {
         Ok(())
     }
 
-    /// What is not there any more, or is another: the directory, the file, or its log, which an orderly end still moves into the file.
-    pub(super) fn gone(&self) -> Option<&'static str> {
-        if has_lost_its_name(&self.file, &self.path) {
-            Some("store.db, or the data directory, was removed, replaced or moved away")
-        } else if has_lost_its_name(&self.log, &log::path_of(&self.path)) {
-            Some("store.db-wal was removed, replaced or moved away")
-        } else if self.dir.is_gone() {
-            Some("LOCK in the data directory was removed or replaced")
-        } else {
-            None
-        }
+    /// What is not there any more, or is another.
+    pub(super) fn lost(&self) -> Option<Lost> {
+        self.files.lost(&self.dir)
     }
 
     /// Gives the reservation back, and tells who waits.
@@ -441,18 +424,20 @@ impl Writer {
             return;
         }
         self.holding.cut();
+        if self.is_lost() {
+            // Who asked may have left.
+            drop(answer.send(Err(AskError::Closed)));
+            return;
+        }
         let moved = self
-            .conn
-            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-                Ok(row.get::<_, i64>(0)? == 0 && row.get::<_, i64>(1)? == row.get::<_, i64>(2)?)
-            })
+            .move_log(|row| Ok(row.get::<_, i64>(0)? == 0 && row.get::<_, i64>(1)? == row.get::<_, i64>(2)?))
             .and_then(|moved| {
                 let sql = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
                 Ok((moved, self.conn.query_row(sql, [], |row| row.get::<_, u64>(0))?))
             });
         let held = match moved {
             Ok((true, bytes)) => {
-                let held = self.holding.hold(&self.path, bytes);
+                let held = self.holding.hold(self.files.path(), bytes);
                 let unreadable = |error| AskError::Failing(format!("its file cannot be read: {error}"));
                 held.map_err(unreadable).and_then(|still| {
                     // In the log: the copy does not have it.
@@ -470,9 +455,22 @@ impl Writer {
         drop(answer.send(held));
     }
 
+    /// Moves of the log what can be moved now into the file, which nothing else changes.
+    pub(super) fn move_log<T>(
+        &mut self,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        let moved = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], read);
+        self.files.left();
+        moved
+    }
+
     /// The last work: everything moves from the log into the file.
     fn finish(&mut self) {
         self.holding.cut();
+        if self.is_lost() {
+            return;
+        }
         if let Err(error) = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
             self.failed("close", &error);
         }

@@ -2,11 +2,15 @@
 //! promised any more, and the process ends. And who may read what is in it.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::bridge::{Bridge, TOKEN, acme};
 use crate::fleet::{client, flat, start};
 use crate::support::{away, export, fleetbus, local, seen};
+
+/// What is done to a file.
+type Strike = fn(&Path);
 
 async fn push(bridge: &Bridge, vehicle: usize) -> Option<u16> {
     let url = format!("{}/webhooks/acme", bridge.webhook);
@@ -59,6 +63,39 @@ async fn a_log_that_was_removed_ends_it_and_takes_nothing_with_it() {
     let kept = export(&dir.path().join("data"));
     let first = flat(1, start())["deviceNumber"].clone();
     assert!(seen(&kept).iter().any(|seen| seen.fact.subject == first), "{kept:?}");
+}
+
+/// Something that SQLite, which has its pages in memory, would not notice before the next start.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_were_cut_or_written_over_end_it() {
+    let cut: Strike = |path| std::fs::File::options().write(true).open(path).unwrap().set_len(0).unwrap();
+    let restore: Strike = |path| {
+        let another = rusqlite::Connection::open(path.with_extension("other")).unwrap();
+        another.execute_batch("CREATE TABLE t (x); VACUUM").unwrap();
+        std::fs::copy(path.with_extension("other"), path).unwrap();
+    };
+    let garble: Strike = |path| std::fs::write(path, vec![b'x'; 20_000]).unwrap();
+    let strikes = [
+        ("store.db", cut),
+        ("store.db", restore),
+        ("store.db", garble),
+        ("store.db-wal", cut),
+        ("store.db-wal", garble),
+    ];
+    for (number, (file, strike)) in strikes.into_iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut bridge = Bridge::start(&away(dir.path(), ""));
+        assert_eq!(push(&bridge, 1).await, Some(201));
+        strike(&dir.path().join("data").join(file));
+        assert!(push(&bridge, 2).await != Some(201), "{number}");
+        assert_eq!(bridge.ended(Duration::from_secs(30)).code(), Some(74), "{}", bridge.log_text());
+        let said = format!("{file} was cut or written over");
+        assert!(bridge.log_text().contains(&said), "{number}: {}", bridge.log_text());
+        // The log was left alone.
+        if file == "store.db" {
+            assert!(dir.path().join("data/store.db-wal").metadata().unwrap().len() > 0, "{number}");
+        }
+    }
 }
 
 /// The embedded bus: what would go into a log that nobody finds is parked instead, and no longer called delivered.
