@@ -69,8 +69,9 @@ pub fn until(what: &str, patience: Duration, mut condition: impl FnMut() -> bool
 
 /// Where a broker writes what it does: beside the rest that `KEEP` keeps, else in its own folder.
 fn log_of(home: &Path, name: &str) -> PathBuf {
-    let kept = |keep| PathBuf::from(keep).join(unique(name)).with_extension("log");
-    std::env::var_os("KEEP").map_or_else(|| home.join("broker.log"), kept)
+    let Some(keep) = std::env::var_os("KEEP").map(PathBuf::from) else { return home.join("broker.log") };
+    std::fs::create_dir_all(&keep).expect("a writable folder");
+    keep.join(unique(name)).with_extension("log")
 }
 
 fn cache() -> PathBuf {
