@@ -223,12 +223,21 @@ impl Bus {
         }
     }
 
-    /// How many unacknowledged messages a lane may have.
+    /// How many unacknowledged messages a lane may have by the bus's kind.
     #[must_use]
     pub const fn window(&self) -> Window {
         match self {
             Self::Kafka(_) | Self::Local(_) => Window::Unlimited,
             Self::Nats(_) => Window::One,
+        }
+    }
+
+    /// How many this lane may have now: fewer, where its client cannot tell yet what its place takes.
+    #[must_use]
+    pub fn window_of(&self, topic: &str, key: &str) -> Window {
+        match self {
+            Self::Kafka(bus) => bus.window_of(topic, key),
+            Self::Nats(_) | Self::Local(_) => self.window(),
         }
     }
 

@@ -7,6 +7,7 @@ mod contact;
 mod errors;
 mod leaders;
 mod moved;
+mod proofs;
 mod properties;
 mod registry;
 mod stale;
@@ -25,20 +26,21 @@ use futures_util::future::OptionFuture;
 use parking_lot::Mutex;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, Statistics};
 use tokio::sync::Notify;
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, Message, OpenError, Outcome, Ticket};
+use super::{Failure, Message, OpenError, Outcome, Ticket, Window};
 use crate::aside::{Aside, Miss};
 use crate::config::{self, SecretError};
 use crate::event::Text;
 use contact::{Contact, Say, Trouble, Way};
 use errors::failure_of;
 use leaders::{Leaders, unreached};
+use proofs::Proofs;
 use properties::Properties;
 use registry::SchemaRegistry;
 use stale::Stale;
@@ -82,6 +84,7 @@ struct Shared {
     contact: Mutex<Contact>,
     leaders: Mutex<Leaders>,
     stale: Mutex<Stale>,
+    proofs: Mutex<Proofs>,
 }
 
 /// A message in the client's hands.
@@ -119,6 +122,7 @@ impl ClientContext for Context {
             self.shared.knows_no_broker();
         }
         self.shared.look_at_leaders(way, &statistics);
+        self.shared.proofs.lock().look(&statistics);
         self.shared.stale.lock().look(&statistics, Instant::now());
         match way {
             Way::Open => self.shared.is_up(),
@@ -134,8 +138,11 @@ impl ProducerContext for Context {
 
     fn delivery(&self, result: &DeliveryResult<'_>, flight: Box<Flight>) {
         let outcome = match result {
-            Ok(_) => {
+            // It was reported because one behind it was stored, or as known to the broker already: it may be missing.
+            Ok(message) if message.offset() < 0 => Outcome::Unresolved,
+            Ok(message) => {
                 self.shared.is_up();
+                self.shared.proofs.lock().stored(message.topic(), message.partition(), Instant::now());
                 Outcome::Delivered
             }
             Err((error, _)) => self.shared.outcome_of(error, &flight),
@@ -159,6 +166,7 @@ impl Shared {
             contact: Mutex::default(),
             leaders: Mutex::default(),
             stale: Mutex::default(),
+            proofs: Mutex::default(),
         }
     }
 
@@ -246,8 +254,11 @@ impl Shared {
                 self.break_down();
                 Failure::Broken(why)
             }
-            failure @ (Failure::Refused(_)
-            | Failure::Full(_)
+            failure @ Failure::Refused(_) => {
+                self.proofs.lock().forget(&flight.topic);
+                failure
+            }
+            failure @ (Failure::Full(_)
             | Failure::Unavailable(_)
             | Failure::Unanswered(_)
             | Failure::Busy(_)) => failure,
@@ -337,6 +348,10 @@ impl KafkaBus {
 
     pub(super) fn holds_back(&self, topic: &str) -> bool {
         self.shared.turns.lock().does_any_wait_in(topic)
+    }
+
+    pub(super) fn window_of(&self, topic: &str, key: &str) -> Window {
+        self.shared.proofs.lock().window(topic, key, Instant::now())
     }
 
     pub(super) fn is_available(&self) -> bool {
@@ -474,6 +489,7 @@ impl KafkaBus {
 
     fn put_in(&self, client: Client) {
         self.shared.turns.lock().begin_anew();
+        self.shared.proofs.lock().begin_anew();
         self.shared.client.store(Some(Arc::new(client)));
         self.shared.broken.store(false, Ordering::Relaxed);
     }

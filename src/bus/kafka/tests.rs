@@ -1,5 +1,9 @@
 //! The client's keeper where it matters most: in trouble, and at the stop.
 
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use tokio::sync::mpsc;
+
 use super::*;
 use crate::bus::{Awaiting, Headers};
 use crate::hanging::Hanging;
@@ -43,6 +47,45 @@ impl Awaiting for Slow {
 fn fail(shared: &Arc<Shared>, entry: u64) {
     let ticket = Ticket::new(Arc::new(Slow(Arc::clone(shared))), entry);
     shared.turns.lock().fail(Failure::Busy("full".to_owned()), ticket);
+}
+
+/// Hands every outcome on, with the entry that it is of.
+struct Told(mpsc::Sender<(u64, Outcome)>);
+
+impl Awaiting for Told {
+    fn resolve(&self, entry: u64, outcome: Outcome) {
+        self.0.try_send((entry, outcome)).ok();
+    }
+}
+
+/// A partition that is not there for the first batch, and is for the second: a real broker does that for a moment after the topic was
+/// made. It takes the second, though it never had the first, and the client reports both as stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_stored_is_not_delivered_though_what_came_behind_it_was() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("fleet.position", 1, 1).unwrap();
+    // Each is a batch of its own.
+    let alone = ("batch.num.messages".to_owned(), config::Property::Plain("1".to_owned()));
+    let bus = KafkaBus::open(&of(&cluster.bootstrap_servers(), vec![alone])).unwrap();
+    let (tells, mut told) = mpsc::channel(3);
+    let submit = |entry| {
+        let ticket = Ticket::new(Arc::new(Told(tells.clone())), entry);
+        assert!(bus.submit(&message("fleet.position", 1), ticket).is_ok());
+    };
+    submit(0);
+    assert_eq!(timeout(ASK, told.recv()).await.unwrap(), Some((0, Outcome::Delivered)));
+    // Both are on their way before the first is refused.
+    cluster.broker_round_trip_time(1, Duration::from_millis(500)).unwrap();
+    let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION];
+    cluster.request_errors(RDKafkaApiKey::Produce, &refused);
+    submit(1);
+    submit(2);
+    let mut outcomes = Vec::new();
+    while outcomes.len() < 2 {
+        outcomes.push(timeout(ASK, told.recv()).await.unwrap().unwrap());
+    }
+    outcomes.sort_by_key(|(entry, _)| *entry);
+    assert_eq!(outcomes, [(1, Outcome::Unresolved), (2, Outcome::Delivered)]);
 }
 
 #[test]

@@ -310,7 +310,7 @@ impl Lanes {
         }
         let mut at = 0;
         while at < lane.entries.len() {
-            if self.bus.window() == Window::One && at > 0 {
+            if at > 0 && self.bus.window_of(&key.topic, &key.subject) == Window::One {
                 return;
             }
             let entry = &mut lane.entries[at];

@@ -334,13 +334,13 @@ impl Drain {
 
     /// Sends rows of one lane in order, as many at once as the bus and the window allow, and settles each.
     async fn chunk(&self, key: &LaneKey, rows: Vec<Kept<Parked>>, shared: &Shared) -> Chunk {
-        let step = match self.bus.window() {
-            Window::One => 1,
-            Window::Unlimited => rows.len(),
-        };
         let mut rest = rows.as_slice();
         while !rest.is_empty() && !shared.stop.is_cancelled() {
-            let room = shared.sending.room(step.min(rest.len())).await;
+            let step = match self.bus.window_of(&key.topic, &key.subject) {
+                Window::One => 1,
+                Window::Unlimited => rest.len(),
+            };
+            let room = shared.sending.room(step).await;
             let (now, later) = rest.split_at(room);
             rest = later;
             let next = rest.first().map(Kept::<Parked>::seq);
