@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{MutexGuard, watch};
 use tokio::time::{sleep, timeout};
@@ -203,10 +203,10 @@ pub(super) async fn ask_for_topics(bus: Arc<Bus>, lanes: Arc<Lanes>, topics: Vec
 
 /// Tells the pollers whether the bus takes events: while it does not, the provider is their store.
 pub(super) async fn look_at_bus(bus: Arc<Bus>, lanes: Arc<Lanes>, available: watch::Sender<bool>) {
-    let (mut connected, mut silent) = (true, false);
+    let (mut lost, mut silent) = (None, false);
     loop {
         match (lanes.silent_for(), silent) {
-            (Some(since), false) if connected => {
+            (Some(since), false) if lost.is_none() => {
                 tracing::warn!(silent_s = since.as_secs(), "bus.silent");
                 silent = true;
             }
@@ -220,10 +220,11 @@ pub(super) async fn look_at_bus(bus: Arc<Bus>, lanes: Arc<Lanes>, available: wat
         if bus.has_news_of_topics() {
             lanes.probe_topics_now();
         }
-        if reached && !std::mem::replace(&mut connected, reached) {
-            lanes.probe_bus_now();
+        if !reached {
+            lost.get_or_insert_with(Instant::now);
+        } else if let Some(since) = lost.take() {
+            lanes.probe_bus_now(since.elapsed());
         }
-        connected = reached;
         let is = reached && !lanes.is_breaker_open();
         available.send_if_modified(|was| std::mem::replace(was, is) != is);
         sleep(LOOK).await;

@@ -120,10 +120,13 @@ impl Breaker {
         }
     }
 
-    /// There is a connection again: the next probe may go at once, and how long the bus is silent counts from here.
-    pub fn bus_is_back(&mut self, now: Instant) {
+    /// There is a connection again, after so long: the next probe may go at once, and how long the bus is silent counts from here; but
+    /// not where it was away for a moment, as where the client tries another server for want of an answer.
+    pub fn bus_is_back(&mut self, now: Instant, away: Duration) {
         self.probe_now(now);
-        self.failing_since = self.failing_since.map(|_| now);
+        if away >= SILENT {
+            self.failing_since = self.failing_since.map(|_| now);
+        }
     }
 
     /// For how long attempts have failed and none was acknowledged; none where that is not long.
@@ -235,6 +238,21 @@ mod tests {
         feed(&mut half, now, Verdict::Success, 10_000);
         assert_eq!(feed(&mut half, now, Verdict::Failure, 10_000), []);
         assert_eq!(feed(&mut half, now, Verdict::Failure, 600).len(), 1, "51.5 % of many are no chance");
+    }
+
+    #[test]
+    fn a_bus_that_was_away_for_a_moment_is_silent_for_as_long_as_before() {
+        let (start, mut breaker) = (Instant::now(), breaker());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        breaker.record(start, Verdict::Failure, 1);
+        assert_eq!(breaker.silent_for(after(9)), None);
+        breaker.bus_is_back(after(60), Duration::from_secs(1));
+        assert_eq!(breaker.silent_for(after(61)), Some(Duration::from_secs(61)));
+        breaker.bus_is_back(after(120), Duration::from_secs(60));
+        assert_eq!(breaker.silent_for(after(129)), None, "it was not there to be heard of");
+        assert_eq!(breaker.silent_for(after(130)), Some(Duration::from_secs(10)));
+        breaker.record(after(131), Verdict::Success, 1);
+        assert_eq!(breaker.silent_for(after(200)), None);
     }
 
     #[test]

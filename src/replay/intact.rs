@@ -19,6 +19,8 @@ pub(super) struct Files {
     file: File,
     log: File,
     left: Option<Left>,
+    /// The log has been seen to have a header: one to which nothing could be written yet has none.
+    is_log_begun: bool,
 }
 
 /// `store.db` as the last move of the log left it.
@@ -51,7 +53,7 @@ impl Files {
         let open =
             |path: PathBuf| File::open(&path).map_err(|source| StoreError::Unreadable { path, source });
         let (file, log) = (open(path.to_owned())?, open(log::path_of(path))?);
-        let mut files = Self { path: path.to_owned(), file, log, left: None };
+        let mut files = Self { path: path.to_owned(), file, log, left: None, is_log_begun: false };
         files.left();
         Ok(files)
     }
@@ -74,7 +76,7 @@ impl Files {
     }
 
     /// What is not there any more, or is another.
-    pub(super) fn lost(&self, dir: &DataDir) -> Option<Lost> {
+    pub(super) fn lost(&mut self, dir: &DataDir) -> Option<Lost> {
         if has_lost_its_name(&self.file, &self.path) {
             Some(Lost::Elsewhere("store.db, or the data directory, was removed, replaced or moved away"))
         } else if has_lost_its_name(&self.log, &log::path_of(&self.path)) {
@@ -83,10 +85,11 @@ impl Files {
             Some(Lost::Elsewhere("LOCK in the data directory was removed or replaced"))
         } else if self.is_changed() {
             Some(Lost::Spoilt("store.db was cut or written over"))
-        } else if log::is_headless(&self.log) {
-            Some(Lost::Spoilt("store.db-wal was cut or written over"))
-        } else {
+        } else if !log::is_headless(&self.log) {
+            self.is_log_begun = true;
             None
+        } else {
+            self.is_log_begun.then_some(Lost::Spoilt("store.db-wal was cut or written over"))
         }
     }
 

@@ -410,7 +410,8 @@ impl Writer {
             }
             ailed
         });
-        if changed {
+        // As long as the disk is full, what drains makes room for what comes, again and again: `store.has_room` ends that.
+        if changed && matches!(self.upkeep.disk, Disk::Roomy) {
             self.upkeep.logged = None;
             tracing::info!("store.recovered");
         }

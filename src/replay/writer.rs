@@ -285,7 +285,7 @@ impl Writer {
     }
 
     /// What is not there any more, or is another.
-    pub(super) fn lost(&self) -> Option<Lost> {
+    pub(super) fn lost(&mut self) -> Option<Lost> {
         self.files.lost(&self.dir)
     }
 

@@ -28,6 +28,12 @@ impl Disk {
         &self.dir
     }
 
+    /// Whether what is parked has filled it by itself: the bridge wants 32 MiB that are free, and then takes what the drain frees.
+    pub fn has_little_room(&self) -> bool {
+        let free = nix::sys::statvfs::statvfs(&self.dir).map(|of| of.blocks_available() * of.fragment_size());
+        self.is_small && free.is_ok_and(|free| free < 48 << 20)
+    }
+
     fn ballast(&self) -> PathBuf {
         self.dir.join("ballast")
     }

@@ -209,6 +209,9 @@ impl Campaign {
             self.said = Instant::now();
             self.say("");
         }
+        if self.disk.has_little_room() {
+            self.senders.may_refuse(RECOVERED);
+        }
         let answered = self.senders.ledger.events();
         if answered > self.progress.0 {
             self.progress = (answered, Instant::now());

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::breaker::{Change, Verdict};
 use super::super::topics::Cure;
@@ -108,10 +108,10 @@ impl Lanes {
         self.topics.lock().is_left_alone(topic, Instant::now())
     }
 
-    /// The client says that the bus is there again.
-    pub fn probe_bus_now(&self) {
+    /// The client says that the bus is there again, after so long.
+    pub fn probe_bus_now(&self, away: Duration) {
         let now = Instant::now();
-        self.breaker.lock().bus_is_back(now);
+        self.breaker.lock().bus_is_back(now, away);
         self.topics.lock().try_now(now);
         self.hurry.store(true, Ordering::Relaxed);
         self.ready.notify_one();
