@@ -138,7 +138,7 @@ impl ProducerContext for Context {
 
     fn delivery(&self, result: &DeliveryResult<'_>, flight: Box<Flight>) {
         let outcome = match result {
-            // It was reported because one behind it was stored, or as known to the broker already: it may be missing.
+            // It was reported because one behind it was stored: it may be missing (ADR 0016).
             Ok(message) if message.offset() < 0 => Outcome::Unresolved,
             Ok(message) => {
                 self.shared.is_up();
