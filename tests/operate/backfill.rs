@@ -239,9 +239,17 @@ async fn a_backfill_that_was_killed_between_its_last_window_and_its_end_is_done(
     let desk = desk
         .killed_changed_and_started(|folder| {
             let store = rusqlite::Connection::open(folder.join("data/store.db")).unwrap();
+            let sql = "SELECT value FROM jobs WHERE key LIKE 'backfill/%'";
+            let value: String = store.query_row(sql, [], |row| row.get(0)).unwrap();
+            let mut job: Value = serde_json::from_str(&value).unwrap();
+            job["state"] = json!("running");
+            job["ended_at"] = Value::Null;
             // Without a checksum, as of an older version: so it may be changed.
-            let change = "SET value = json_set(value, '$.state', 'running', '$.ended_at', NULL), checksum = NULL WHERE key LIKE 'backfill/%'";
-            store.execute_batch(&format!("UPDATE jobs {change}; UPDATE jobs_copy {change};")).unwrap();
+            for table in ["jobs", "jobs_copy"] {
+                let sql =
+                    format!("UPDATE {table} SET value = ?1, checksum = NULL WHERE key LIKE 'backfill/%'");
+                assert_eq!(store.execute(&sql, [job.to_string()]).unwrap(), 1);
+            }
         })
         .await;
     let path = format!("/v1/backfills/{id}");
