@@ -153,14 +153,16 @@ impl Writer {
         let ticked = Instant::now() >= self.upkeep.tick;
         let pages = self.upkeep.log_pages.load(Ordering::Relaxed);
         let tight = matches!(self.upkeep.disk, Disk::Tight { .. });
-        if pages >= LOG_PAGES || (pages > 0 && (ticked || tight)) {
+        let moves = pages >= LOG_PAGES || (pages > 0 && (ticked || tight));
+        // A log that is not what was written would spoil the file, too.
+        if (moves || ticked) && self.is_lost() {
+            return;
+        }
+        if moves {
             self.checkpoint();
         }
         if ticked {
             self.upkeep.tick = Instant::now() + TICK;
-            if self.is_lost() {
-                return;
-            }
             self.probe_disk();
             self.probe_write();
             self.measure();
@@ -301,9 +303,6 @@ impl Writer {
         if !roomy {
             self.holding.cut();
         } else if self.holding.is_in_the_way(self.upkeep.log_pages.load(Ordering::Relaxed)) {
-            return;
-        }
-        if self.is_lost() {
             return;
         }
         match self.move_log(|_| Ok(())) {
@@ -491,7 +490,7 @@ impl Writer {
     /// Whether the files are not there any more, or not as they were left, so that nothing that is written is kept: the store is
     /// broken then.
     pub(super) fn is_lost(&mut self) -> bool {
-        let Some(lost) = self.lost() else { return false };
+        let Some(lost) = self.files.lost(&self.dir) else { return false };
         self.troubled("look", Trouble::Fatal, &lost.what());
         match lost {
             Lost::Elsewhere(_) => {}

@@ -12,7 +12,7 @@ use rusqlite::{Connection, Row, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use super::error::Trouble;
-use super::intact::{Files, Lost};
+use super::intact::Files;
 use super::queue::{ParkJob, Phase, Rows, Task, Tasks};
 use super::reserve::Reserve;
 use super::still::Holding;
@@ -53,7 +53,7 @@ pub struct Writer {
     // Closed after the connection.
     pub(super) files: Files,
     // Given up last: until then no other process opens the file.
-    dir: DataDir,
+    pub(super) dir: DataDir,
 }
 
 enum Ended {
@@ -282,11 +282,6 @@ impl Writer {
             delta.add(&rows::insert_event(conn, event, self.run)?);
         }
         Ok(())
-    }
-
-    /// What is not there any more, or is another.
-    pub(super) fn lost(&mut self) -> Option<Lost> {
-        self.files.lost(&self.dir)
     }
 
     /// Gives the reservation back, and tells who waits.

@@ -179,19 +179,11 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::bus::kafka::tests::{message, of};
-    use crate::bus::{Awaiting, Failure, Outcome, Ticket};
+    use crate::bus::kafka::tests::{Told, message, of};
+    use crate::bus::{Failure, Outcome, Ticket};
     use crate::config;
 
     const NEVER: [u64; 0] = [];
-
-    struct Told(mpsc::Sender<Outcome>);
-
-    impl Awaiting for Told {
-        fn resolve(&self, _: u64, outcome: Outcome) {
-            self.0.try_send(outcome).ok();
-        }
-    }
 
     /// No real broker can be made to withhold a producer id for so long.
     #[tokio::test(flavor = "multi_thread")]
@@ -213,7 +205,7 @@ mod tests {
             outcome
         };
         let ((), outcome) = tokio::join!(bus.run(stop.clone()), ends);
-        let outcome = outcome.expect("it is given up").unwrap();
+        let (_, outcome) = outcome.expect("it is given up").unwrap();
         assert!(matches!(outcome, Outcome::Failed(Failure::Broken(_))), "{outcome:?}");
     }
 

@@ -50,7 +50,7 @@ fn fail(shared: &Arc<Shared>, entry: u64) {
 }
 
 /// Hands every outcome on, with the entry that it is of.
-struct Told(mpsc::Sender<(u64, Outcome)>);
+pub(super) struct Told(pub(super) mpsc::Sender<(u64, Outcome)>);
 
 impl Awaiting for Told {
     fn resolve(&self, entry: u64, outcome: Outcome) {
