@@ -182,14 +182,18 @@ async fn read_nats(
 ) -> Read {
     let context = jetstream::new(client.clone());
     let (mut read, mut last) = (Read::default(), 0);
-    let mut finishing: Option<Instant> = None;
-    'anew: loop {
-        let since = finishing.get_or_insert_with(Instant::now);
-        if finish.load(Ordering::Relaxed) {
-            assert!(since.elapsed() < PATIENCE, "the end of {stream} does not come: {last}");
-        } else {
-            *since = Instant::now();
+    // Since when it is to come to the end: not since it last began to read anew, which may be minutes ago.
+    let mut since: Option<Instant> = None;
+    let mut finishes = |last: u64| {
+        let finishes = finish.load(Ordering::Relaxed);
+        if finishes {
+            let waited = since.get_or_insert_with(Instant::now).elapsed();
+            assert!(waited < PATIENCE, "the end of {stream} does not come: {last}");
         }
+        finishes
+    };
+    'anew: loop {
+        finishes(last);
         let config = jetstream::consumer::pull::OrderedConfig {
             deliver_policy: jetstream::consumer::DeliverPolicy::ByStartSequence { start_sequence: last + 1 },
             ..Default::default()
@@ -204,7 +208,7 @@ async fn read_nats(
         };
         let Ok(mut messages) = consumer.messages().await else { continue };
         loop {
-            if finish.load(Ordering::Relaxed) {
+            if finishes(last) {
                 match handle.info().await {
                     Ok(info) if last >= info.state.last_sequence => return read,
                     Ok(_) => {}
