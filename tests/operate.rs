@@ -5,6 +5,8 @@
 
 #[path = "operate/backfill.rs"]
 mod backfill;
+#[path = "operate/bounds.rs"]
+mod bounds;
 #[path = "support/bridge.rs"]
 mod bridge;
 #[path = "operate/custom_data.rs"]
