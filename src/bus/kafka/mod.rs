@@ -482,7 +482,7 @@ impl KafkaBus {
             GoingOut::Whole => PATIENCE,
             GoingOut::Broken => Duration::ZERO,
         };
-        let_end(old, patience, PATIENCE).await;
+        let_end(old, patience).await;
         self.shared.turn(|turns, produce| turns.fail_all(produce));
         self.shared.tell_failed();
     }
@@ -496,7 +496,7 @@ impl KafkaBus {
 
     pub(super) async fn close(&self, patience: Duration) {
         let client = self.shared.client.swap(None);
-        timeout(patience + PATIENCE, let_end(client, patience, Duration::from_millis(500))).await.ok();
+        timeout(patience + PATIENCE, let_end(client, patience)).await.ok();
     }
 }
 
@@ -509,19 +509,19 @@ enum GoingOut {
     Broken,
 }
 
-/// Waits for what a client holds, gives the rest up, and waits for the reports of that.
-async fn let_end(client: Option<Arc<Client>>, patience: Duration, reports: Duration) {
+/// Waits for what a client holds, gives the rest up, and waits for all reports of that: one that is not there when the client goes never
+/// comes, and its lane would wait for ever. A thread of the client that hangs, as in the resolver, holds both up alike.
+async fn let_end(client: Option<Arc<Client>>, patience: Duration) {
     let ended = tokio::task::spawn_blocking(move || {
-        if let Some(client) = &client {
-            if !patience.is_zero() {
-                client.flush(patience).unwrap_or_else(|error| {
-                    tracing::debug!(error = %error, "kafka.flush");
-                });
-            }
-            client.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
-            client.flush(reports).unwrap_or_else(|error| {
-                tracing::debug!(error = %error, "kafka.flush_after_purge");
+        let Some(client) = client else { return };
+        if !patience.is_zero() {
+            client.flush(patience).unwrap_or_else(|error| {
+                tracing::debug!(error = %error, "kafka.flush");
             });
+        }
+        client.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+        while let Err(error) = client.flush(PATIENCE) {
+            tracing::warn!(error = %error, unreported = client.in_flight_count(), "kafka.client_lingers");
         }
     });
     ended.await.unwrap_or_default();

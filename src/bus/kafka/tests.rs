@@ -58,6 +58,38 @@ impl Awaiting for Told {
     }
 }
 
+/// Who is told takes its time, as where the store is busy.
+struct Dawdling(Told);
+
+impl Awaiting for Dawdling {
+    #[expect(clippy::disallowed_methods, reason = "time is what is taken, nothing is waited for")]
+    fn resolve(&self, entry: u64, outcome: Outcome) {
+        std::thread::sleep(Duration::from_millis(10));
+        self.0.resolve(entry, outcome);
+    }
+}
+
+/// Nothing else ever resolves them: a lane of one that is left out would wait until a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_goes_once_all_that_it_held_was_told() {
+    const HELD: usize = 800;
+    let bus = KafkaBus::open(&of("localhost:1", Vec::new())).unwrap();
+    let (tells, mut told) = mpsc::channel(HELD);
+    let slow: Arc<dyn Awaiting> = Arc::new(Dawdling(Told(tells)));
+    for entry in 0..HELD {
+        let ticket = Ticket::new(Arc::clone(&slow), u64::try_from(entry).unwrap());
+        assert!(bus.submit(&message("fleet.position", 1), ticket).is_ok());
+    }
+    drop(slow);
+    bus.rebuild().await;
+    let mut count = 0;
+    while let Ok((_, outcome)) = told.try_recv() {
+        assert!(matches!(outcome, Outcome::Failed(Failure::Broken(_))), "{outcome:?}");
+        count += 1;
+    }
+    assert_eq!(count, HELD);
+}
+
 /// A partition that is not there for the first batch, and is for the second: a real broker does that for a moment after the topic was
 /// made. It takes the second, though it never had the first, and the client reports both as stored.
 #[tokio::test(flavor = "multi_thread")]

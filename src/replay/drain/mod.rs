@@ -336,12 +336,11 @@ impl Drain {
     async fn chunk(&self, key: &LaneKey, rows: Vec<Kept<Parked>>, shared: &Shared) -> Chunk {
         let mut rest = rows.as_slice();
         while !rest.is_empty() && !shared.stop.is_cancelled() {
-            let step = match self.bus.window_of(&key.topic, &key.subject) {
-                Window::One => 1,
-                Window::Unlimited => rest.len(),
-            };
-            let room = shared.sending.room(step).await;
-            let (now, later) = rest.split_at(room);
+            let room = shared.sending.room(self.step(key, rest.len())).await;
+            // The wait may have been long, and the client be another one since.
+            let step = self.step(key, room);
+            shared.sending.give_back(room - step);
+            let (now, later) = rest.split_at(step);
             rest = later;
             let next = rest.first().map(Kept::<Parked>::seq);
             let Some(settled) = self.send(key, now, shared).await else { return Chunk::Late };
@@ -352,6 +351,14 @@ impl Drain {
             }
         }
         Chunk::More
+    }
+
+    /// How many of so many rows of a lane may be in flight.
+    fn step(&self, key: &LaneKey, rows: usize) -> usize {
+        match self.bus.window_of(&key.topic, &key.subject) {
+            Window::One => 1,
+            Window::Unlimited => rows,
+        }
     }
 
     /// None where that is late: [`book_late`](Self::book_late) has it once nothing of it is open.
