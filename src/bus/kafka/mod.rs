@@ -509,8 +509,8 @@ enum GoingOut {
     Broken,
 }
 
-/// Waits for what a client holds, gives the rest up, and waits for all reports of that: one that is not there when the client goes never
-/// comes, and its lane would wait for ever. A thread of the client that hangs, as in the resolver, holds both up alike.
+/// Waits for what a client holds, gives the rest up, and waits for all reports of that: one that is not told when the client goes never
+/// is, and its lane would wait for ever. (The purge itself waits for the client's threads, also for one that hangs in the resolver.)
 async fn let_end(client: Option<Arc<Client>>, patience: Duration) {
     let ended = tokio::task::spawn_blocking(move || {
         let Some(client) = client else { return };
