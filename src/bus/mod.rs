@@ -241,11 +241,11 @@ impl Bus {
         }
     }
 
-    /// Whether what was submitted for this topic may not be on its way yet: its client sends one message after the other.
+    /// Whether what was submitted for this lane may not be on its way yet: its client sends one message after the other there.
     #[must_use]
-    pub fn holds_back(&self, topic: &str) -> bool {
+    pub fn holds_back(&self, topic: &str, key: &str) -> bool {
         match self {
-            Self::Kafka(bus) => bus.holds_back(topic),
+            Self::Kafka(bus) => bus.holds_back(topic, key),
             Self::Nats(_) | Self::Local(_) => false,
         }
     }

@@ -123,6 +123,7 @@ impl ClientContext for Context {
         }
         self.shared.look_at_leaders(way, &statistics);
         self.shared.proofs.lock().look(&statistics);
+        self.shared.turns.lock().look(&statistics);
         self.shared.stale.lock().look(&statistics, Instant::now());
         match way {
             Way::Open => self.shared.is_up(),
@@ -145,11 +146,11 @@ impl ProducerContext for Context {
                 self.shared.proofs.lock().stored(message.topic(), message.partition(), Instant::now());
                 Outcome::Delivered
             }
-            Err((error, _)) => self.shared.outcome_of(error, &flight),
+            Err((error, message)) => self.shared.outcome_of(error, message.partition(), &flight),
         };
-        let Flight { ticket, topic, .. } = *flight;
+        let Flight { ticket, topic, sent, .. } = *flight;
         ticket.resolve(outcome);
-        self.shared.turn(|turns, produce| turns.ended(&topic, produce));
+        self.shared.turn(|turns, produce| turns.ended(&topic, sent, produce));
         self.shared.tell_failed();
     }
 }
@@ -227,7 +228,7 @@ impl Shared {
 
     /// How an attempt that the client gave up ended. A purge leaves open whether what was in flight has been stored. A
     /// broker refuses whole batches: which message it means is known once it is sent alone.
-    fn outcome_of(&self, error: &KafkaError, flight: &Flight) -> Outcome {
+    fn outcome_of(&self, error: &KafkaError, partition: i32, flight: &Flight) -> Outcome {
         match error.rdkafka_error_code() {
             // The last one: the broker's answer could not be read.
             Some(
@@ -242,7 +243,7 @@ impl Shared {
         }
         Outcome::Failed(match failure_of(error) {
             Failure::Unfit(why) => {
-                match self.turns.lock().refused(&flight.topic, flight.size, flight.sent) {
+                match self.turns.lock().refused(&flight.topic, partition, flight.size, flight.sent) {
                     Meant::This => Failure::Unfit(why),
                     // No sign that the bus is away.
                     Meant::AnyOfTheBatch => Failure::Busy(format!(
@@ -256,6 +257,7 @@ impl Shared {
             }
             failure @ Failure::Refused(_) => {
                 self.proofs.lock().forget(&flight.topic);
+                self.turns.lock().topic_refused(&flight.topic);
                 failure
             }
             failure @ (Failure::Full(_)
@@ -290,7 +292,7 @@ impl Shared {
     fn produce(&self, message: &Message, ticket: Ticket, sent: Sent) -> Produced {
         let client = self.client.load();
         let Some(client) = client.as_ref().filter(|_| !self.broken.load(Ordering::Relaxed)) else {
-            return Err((Failure::Broken("the client is being rebuilt".to_owned()), ticket));
+            return Err((no_client(), ticket));
         };
         let headers = message
             .headers
@@ -346,8 +348,8 @@ impl KafkaBus {
         Ok(())
     }
 
-    pub(super) fn holds_back(&self, topic: &str) -> bool {
-        self.shared.turns.lock().does_any_wait_in(topic)
+    pub(super) fn holds_back(&self, topic: &str, key: &str) -> bool {
+        self.shared.turns.lock().does_any_wait_for(topic, key)
     }
 
     pub(super) fn window_of(&self, topic: &str, key: &str) -> Window {
@@ -483,7 +485,7 @@ impl KafkaBus {
             GoingOut::Broken => Duration::ZERO,
         };
         let_end(old, patience).await;
-        self.shared.turn(|turns, produce| turns.fail_all(produce));
+        self.shared.turn(|turns, _| turns.fail_all(&no_client()));
         self.shared.tell_failed();
     }
 
@@ -498,6 +500,10 @@ impl KafkaBus {
         let client = self.shared.client.swap(None);
         timeout(patience + PATIENCE, let_end(client, patience)).await.ok();
     }
+}
+
+fn no_client() -> Failure {
+    Failure::Broken("the client is being rebuilt".to_owned())
 }
 
 /// In which state a client is taken out of use.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::HashMap;
 use rdkafka::Statistics;
+use rdkafka::statistics::Topic;
 
 use crate::bus::Window;
 use crate::event::Text;
@@ -25,9 +26,7 @@ impl Proofs {
     /// How many partitions topics have, as the client knows it.
     pub(super) fn look(&mut self, statistics: &Statistics) {
         for (topic, told) in &statistics.topics {
-            // Beside them is one for what has no partition yet.
-            let count = told.partitions.keys().filter(|partition| **partition >= 0).count();
-            self.topics.entry(topic.as_str().into()).or_default().resize(count, None);
+            self.topics.entry(topic.as_str().into()).or_default().resize(partitions_of(told), None);
         }
     }
 
@@ -63,8 +62,13 @@ impl Proofs {
     }
 }
 
+/// How many partitions the client knows of. Beside them is one for what has no partition yet.
+pub(super) fn partitions_of(told: &Topic) -> usize {
+    told.partitions.keys().filter(|partition| **partition >= 0).count()
+}
+
 /// Where the client puts a key: its partitioner is `murmur2_random`, that of Java clients.
-fn partition_of(key: &[u8], partitions: usize) -> usize {
+pub(super) fn partition_of(key: &[u8], partitions: usize) -> usize {
     (murmur2(key) & 0x7fff_ffff) as usize % partitions.max(1)
 }
 
@@ -88,7 +92,7 @@ fn murmur2(key: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use rdkafka::statistics::{Partition, Topic};
+    use rdkafka::statistics::Partition;
 
     use super::*;
 

@@ -136,7 +136,7 @@ async fn a_stop_is_not_held_up_by_messages_that_wait_for_their_turn() {
     let bus = KafkaBus::open(&of("localhost:1", Vec::new())).unwrap();
     let message = message("fleet.position", 1_000);
     // What is so large is sent alone, so that the others wait: each a second, where no broker answers.
-    bus.shared.turns.lock().refused(&message.topic, message.payload.len(), Sent::Among);
+    bus.shared.turns.lock().refused(&message.topic, 0, message.payload.len(), Sent::among());
     let nobody = Arc::new(Slow(Arc::clone(&bus.shared)));
     for entry in 1..80 {
         assert!(bus.submit(&message, Ticket::new(Arc::clone(&nobody) as Arc<dyn Awaiting>, entry)).is_ok());

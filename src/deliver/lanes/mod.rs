@@ -267,8 +267,8 @@ impl Lanes {
             let late = lane.entries.iter().filter(|e| e.row.is_none() && e.slot.waits_in(group));
             let sent = late.clone().filter(|entry| entry.attempt == Attempt::Sent).count();
             if late.count() > 0 {
-                // What waits for others of its topic is no sign that the bus is away.
-                if sent > 0 && !self.bus.holds_back(&key.topic) {
+                // What waits for others of its place is no sign that the bus is away.
+                if sent > 0 && !self.bus.holds_back(&key.topic, &key.subject) {
                     self.record_all(Verdict::Failure, sent as u64);
                 }
                 self.turn_behind(key, lane, None);
