@@ -188,6 +188,37 @@ async fn what_is_too_large_is_unfit() {
     desk.close().await;
 }
 
+/// Somebody listens who is no stream, so that nothing is answered: more vehicles wait for that than there are places.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_silent_leaves_places_to_the_others() {
+    let nats = shared_nats();
+    let root = unique("silent");
+    let name = stream(nats, &format!("{root}.position"), Stream::default()).await;
+    let client = nats.client().await;
+    let listening = client.subscribe(format!("{root}.trip.>")).await.expect("heard");
+    client.flush().await.expect("known to the server");
+    let desk =
+        desk(config::Nats { subject: format!("{root}.{{type}}.{{subject}}"), ..config(nats, &name) }).await;
+    let of = |kind: &str, number: u64| message(&format!("{root}.{kind}.{number}"), "key", number);
+    let mut all = 0;
+    while desk.submit(all, &of("trip", all)).is_ok() {
+        all += 1;
+    }
+    assert_eq!(kind(&desk.attempt(all, &of("trip", all)).await), "busy");
+    desk.delivers(1 << 20, &of("position", 1)).await;
+    assert_eq!(kind(&desk.attempt(all, &of("trip", all)).await), "unanswered", "none more is begun");
+    let trips = stream(nats, &format!("{root}.trip"), Stream::default()).await;
+    drop(listening);
+    for number in 0..all {
+        assert!(matches!(desk.outcome(number).await, Outcome::Delivered | Outcome::Unresolved));
+    }
+    desk.delivers(1 << 21, &of("trip", all)).await;
+    let tally = desk.tally();
+    assert!(tally["unresolved"] > 0 && tally["delivered"] > 2_000, "{tally:?}");
+    desk.close().await;
+    assert_eq!(nats.read(&trips).await.len(), tally["delivered"] - 1);
+}
+
 /// A stream that is full and discards what is new is its owner's to cure: a state of the topic.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_stream_is_a_refusal_and_recovers() {

@@ -11,6 +11,7 @@ mod promise;
 mod silence;
 mod stream;
 mod subjects;
+mod under_way;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use futures_util::future::OptionFuture;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -45,6 +46,7 @@ use login::Login;
 use silence::Heard;
 use stream::Unanswered;
 use subjects::{Seen, without_subject};
+use under_way::UnderWay;
 
 /// Messages handed over and not yet taken by the task, and attempts under way: beyond it the client is busy.
 const QUEUE: usize = 4_096;
@@ -72,10 +74,17 @@ const BATCH: usize = 64;
 pub struct NatsBus {
     config: config::Nats,
     options: tokio::sync::Mutex<Option<ConnectOptions>>,
-    door: mpsc::Sender<(Message, Ticket)>,
-    inside: tokio::sync::Mutex<mpsc::Receiver<(Message, Ticket)>>,
+    door: mpsc::Sender<Begun>,
+    inside: tokio::sync::Mutex<mpsc::Receiver<Begun>>,
     answers: tokio::sync::Mutex<Option<Subscriber>>,
     shared: Arc<Shared>,
+}
+
+/// A message on its way, and the bytes that it holds.
+struct Begun {
+    message: Message,
+    ticket: Ticket,
+    _bytes: OwnedSemaphorePermit,
 }
 
 struct Shared {
@@ -95,6 +104,7 @@ struct Shared {
     waiting: Waiting,
     seen: Mutex<Seen>,
     unanswered: Unanswered,
+    under_way: UnderWay,
     heard: Heard,
     /// There is a new connection, and nobody has asked for news of topics since.
     news: AtomicBool,
@@ -120,6 +130,7 @@ impl Shared {
             waiting: Waiting::default(),
             seen: Mutex::default(),
             unanswered: Unanswered::default(),
+            under_way: UnderWay::new(),
             heard: Heard::default(),
             news: AtomicBool::new(false),
             limit: Mutex::new(Limit::new(Instant::now())),
@@ -284,14 +295,19 @@ impl NatsBus {
         if !self.is_available() && self.shared.begins().is_none() {
             return Err((Failure::Unavailable("NATS is not connected".to_owned()), ticket));
         }
+        if self.shared.under_way.is_silent(|| self.name_of(&message.topic)) {
+            return Err((Failure::Unanswered("its stream is silent".to_owned()), ticket));
+        }
+        let full = || Failure::Busy("the queue to NATS is full".to_owned());
+        let Some(bytes) = self.shared.under_way.hold(message.payload.len()) else {
+            return Err((full(), ticket));
+        };
         match self.door.try_reserve() {
             Ok(place) => {
-                place.send((message.clone(), ticket));
+                place.send(Begun { message: message.clone(), ticket, _bytes: bytes });
                 Ok(())
             }
-            Err(TrySendError::Full(())) => {
-                Err((Failure::Busy("the queue to NATS is full".to_owned()), ticket))
-            }
+            Err(TrySendError::Full(())) => Err((full(), ticket)),
             Err(TrySendError::Closed(())) => {
                 Err((Failure::Unavailable("the client has ended".to_owned()), ticket))
             }
@@ -335,7 +351,7 @@ impl NatsBus {
                 Some(()) = attempts.next(), if !attempts.is_empty() => {}
                 _ = inside.recv_many(&mut taken, room), if room > 0 => {
                     // It is large, and the set would move it more than once.
-                    attempts.extend(taken.drain(..).map(|(message, ticket)| Box::pin(self.attempt(message, ticket))));
+                    attempts.extend(taken.drain(..).map(|begun| Box::pin(self.attempt(begun))));
                 }
             }
         }
@@ -362,8 +378,8 @@ impl NatsBus {
         Ok(connection)
     }
 
-    /// One attempt: sent until the stream acknowledges it, refuses it, or its window is over.
-    async fn attempt(&self, message: Message, ticket: Ticket) {
+    /// One attempt: sent until the stream acknowledges it, refuses it, or its window is over; or is silent, and too many wait for it.
+    async fn attempt(&self, Begun { message, ticket, _bytes }: Begun) {
         let begun = Instant::now();
         // It may be another one once the stream was looked at.
         let is_over =
@@ -373,6 +389,7 @@ impl NatsBus {
         let mut every = AGAIN;
         let size = size_of(&message);
         let mut open = None;
+        let mut late = None;
         loop {
             // Before it looks for one, so that none is missed.
             let seen = self.shared.connections();
@@ -435,6 +452,12 @@ impl NatsBus {
                     Reaction::Lose => return ticket.resolve(Outcome::Unresolved),
                     Reaction::Again if is_over() => return ticket.resolve(Outcome::Unresolved),
                     Reaction::Again => {
+                        if late.is_none() {
+                            late = self.shared.under_way.late(self.name_of(&message.topic));
+                        }
+                        if late.is_none() {
+                            return ticket.resolve(Outcome::Unresolved);
+                        }
                         let pause = every.saturating_sub(now.elapsed()).max(AGAIN);
                         every = (every * 2).min(ACK);
                         self.shared.next_connection(seen, pause).await;
@@ -453,7 +476,7 @@ impl NatsBus {
         match decided {
             TooLarge::Ask => {
                 tracing::info!("nats.asks_for_limit");
-                client.force_reconnect().await.is_ok()
+                timeout(ACK, client.force_reconnect()).await.is_ok_and(|asked| asked.is_ok())
             }
             TooLarge::Wait => true,
             TooLarge::Believe => false,

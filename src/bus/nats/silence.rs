@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::Event;
 use async_nats::connection::State;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::NatsBus;
 
@@ -75,7 +75,7 @@ impl NatsBus {
                 && let Some(connection) = connection
             {
                 tracing::warn!("nats.tries_another_server");
-                connection.client.force_reconnect().await.ok();
+                timeout(LOOK, connection.client.force_reconnect()).await.ok();
             }
         }
     }
