@@ -91,8 +91,9 @@ impl Lanes {
     }
 
     /// One lane of each refused topic whose probe is due; the probe is spent. On NATS each lane is a topic of its own:
-    /// one pass over the lanes, whatever is refused, and no next one for a while. Where none is left, for the operator or age
-    /// took its rows, nobody can tell whether the topic is taken: it is not called refused any more.
+    /// one pass over the lanes, whatever is refused, and no next one for a while. Where it begins is left to chance: what is refused
+    /// may be one lane's first event alone. Where none is left, for the operator or age took its rows, nobody can tell whether the
+    /// topic is taken: it is not called refused any more.
     #[must_use]
     pub fn topic_probes(&self) -> Vec<Ready> {
         let mut probes = Vec::new();
@@ -102,7 +103,8 @@ impl Lanes {
         if due.is_empty() {
             return probes;
         }
-        'all: for shard in &self.shards {
+        let (before, after) = self.shards.split_at(self.by_chance());
+        'all: for shard in after.iter().chain(before) {
             for (key, lane) in shard.lock().iter() {
                 if due.is_empty() {
                     break 'all;
@@ -130,6 +132,10 @@ impl Lanes {
         }
         self.topics.lock().looked(&busy, now);
         probes
+    }
+
+    fn by_chance(&self) -> usize {
+        RandomState::default().hash_one(()) as usize % self.shards.len()
     }
 
     /// A probe, of the breaker or of this topic, found nothing to send: the next one goes at once.

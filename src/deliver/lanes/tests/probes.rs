@@ -59,6 +59,21 @@ async fn what_waits_for_a_lane_that_is_busy_looks_at_all_lanes_once_in_a_while()
     assert_eq!(ground.lanes.topic_probes().len(), 1);
 }
 
+/// The first event of one may be refused for what is in it.
+#[tokio::test]
+async fn a_topic_that_is_refused_is_probed_by_one_lane_and_another() {
+    let ground = Ground::new(1 << 30).await;
+    let lanes = behind(&ground, "acme", "trip", 500);
+    ground.lanes.refuse(&lanes[0].topic, "an invalid record", Cure::Owner);
+    let mut probed = HashSet::new();
+    for _ in 0..50 {
+        ground.lanes.probe_topics_now();
+        let [probe] = &ground.lanes.topic_probes()[..] else { panic!("one") };
+        probed.insert(probe.key.clone());
+    }
+    assert!(probed.len() > 1);
+}
+
 /// Then nothing that waits says anything of the other streams.
 #[tokio::test]
 async fn an_open_breaker_is_not_held_by_topics_that_nobody_answers_for() {
