@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
 use rdkafka::{ClientContext, Statistics};
 use tokio::sync::Notify;
 use tokio::time::{sleep, sleep_until, timeout};
@@ -516,7 +516,8 @@ enum GoingOut {
 }
 
 /// Waits for what a client holds, gives the rest up, and waits for all reports of that: one that is not told when the client goes never
-/// is, and its lane would wait for ever. (The purge itself waits for the client's threads, also for one that hangs in the resolver.)
+/// is, and its lane would wait for ever. One of the client's threads may hang in the resolver for minutes: it keeps what it has, and no
+/// report of the others'.
 async fn let_end(client: Option<Arc<Client>>, patience: Duration) {
     let ended = tokio::task::spawn_blocking(move || {
         let Some(client) = client else { return };
@@ -525,7 +526,7 @@ async fn let_end(client: Option<Arc<Client>>, patience: Duration) {
                 tracing::debug!(error = %error, "kafka.flush");
             });
         }
-        client.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+        client.purge(PurgeConfig::default().queue().inflight().non_blocking());
         while let Err(error) = client.flush(PATIENCE) {
             tracing::warn!(error = %error, unreported = client.in_flight_count(), "kafka.client_lingers");
         }
