@@ -88,10 +88,44 @@ async fn a_request_full_of_breadcrumbs_takes_no_more_memory_than_is_stated() {
         let counts: serde_json::Value = answer.json().await.unwrap();
         assert_eq!((&counts["events"], &counts["parked"]), (&json!(events), &json!(events)));
     }
+    let mib = peak_mib(&bridge);
+    assert!(mib < BOUND_MIB, "{mib} MiB");
+}
+
+/// The most memory that it had.
+fn peak_mib(bridge: &Bridge) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", bridge.pid())).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let mib = peak.trim().trim_end_matches(" kB").parse::<usize>().unwrap() / 1_024;
     println!("peak: {mib} MiB");
+    mib
+}
+
+/// An object is seven bytes on the wire, and a hundred times that in memory: in one message, and in many small ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_full_of_objects_takes_no_more_memory_than_is_stated() {
+    const BOUND_MIB: usize = 250;
+    let dir = tempfile::tempdir().unwrap();
+    let rest = "delivery: { drain_delay: 0s }";
+    let bridge = Bridge::start(&configure(dir.path(), "bus: { local: {} }", acme(), rest));
+    let at = jiff::Timestamp::now().as_millisecond() - 60_000;
+    let one = |vehicle: i64, objects: usize| {
+        let fields = vec![r#"{"":0}"#; objects].join(",");
+        format!(
+            r#"{{"pushType":"POSITION","deviceNumber":"{}","date":{at},"x":[{fields}]}}"#,
+            350_000_000_000_000 + vehicle
+        )
+    };
+    let many: Vec<String> = (0..60).map(|vehicle| one(vehicle, 4_500)).collect();
+    let (client, url) = (reqwest::Client::new(), format!("{}/webhooks/acme", bridge.webhook));
+    for (body, events) in [(one(99, 290_000), 1), (format!("[{}]", many.join(",")), 60)] {
+        assert!(body.len() < 2 << 20);
+        let answer = client.post(&url).bearer_auth(TOKEN).body(body).send().await.unwrap();
+        assert_eq!(answer.status(), 201, "{}", bridge.log_text());
+        let counts: serde_json::Value = answer.json().await.unwrap();
+        assert_eq!(counts["events"], json!(events));
+    }
+    let mib = peak_mib(&bridge);
     assert!(mib < BOUND_MIB, "{mib} MiB");
 }
 

@@ -37,6 +37,7 @@ pub use anew::{Encoded, Republish, Unreadable};
 use detached::Detached;
 use identify::{Decided, Decoded, Identified};
 use keep::{json, source_of};
+use portion::Load;
 use slice::{in_order, slice_of};
 use states::States;
 
@@ -283,7 +284,7 @@ impl Inner {
             Err(SplitError::Empty) => return Err(Refusal::Empty),
             Err(SplitError::TooMany) => return Err(Refusal::TooMany(provider::MAX_ELEMENTS)),
             Err(SplitError::NotJson { line, column }) => {
-                let permit = self.memory.take(&account.id, portion::weight(bytes, 1)).await;
+                let permit = self.memory.take(&account.id, portion::weight(bytes, Load::ONE)).await;
                 let Some(_permit) = permit else { return Err(not_kept) };
                 let why = if pushed.body.starts_with(&GZIP) {
                     "gzip that is broken or cut off".to_owned()
@@ -295,9 +296,9 @@ impl Inner {
                 return Err(Refusal::NotJson { line, column });
             }
         };
-        let (_permit, events) = self.permit(account, bytes, &elements).await?;
-        let admission = self.admission(account, events)?;
-        self.take(account, &way, (&mut elements, events), admission).await
+        let (_permit, load) = self.permit(account, bytes, &elements).await?;
+        let admission = self.admission(account, load.events)?;
+        self.take(account, &way, (&mut elements, load), admission).await
     }
 
     async fn pull(&self, pulled: Pulled) -> Result<Receipt, Refusal> {
@@ -318,8 +319,8 @@ impl Inner {
             rest = later;
             let bytes: usize = slice.iter().map(Bytes::len).sum();
             let mut elements: Vec<Element> = slice.iter().cloned().map(Element::from).collect();
-            let (_permit, events) = self.permit(account, bytes, &elements).await?;
-            let receipt = self.take(account, &way, (&mut elements, events), Admission::Normal).await?;
+            let (_permit, load) = self.permit(account, bytes, &elements).await?;
+            let receipt = self.take(account, &way, (&mut elements, load), Admission::Normal).await?;
             sum = sum.plus(&receipt);
         }
         Ok(sum)
@@ -343,20 +344,20 @@ impl Inner {
             Err(SplitError::TooMany) => return Err(Refusal::TooMany(provider::MAX_ELEMENTS)),
             Err(SplitError::NotJson { line, column }) => return Err(Refusal::NotJson { line, column }),
         };
-        let (_permit, events) = self.permit(account, raw.body.len(), &elements).await?;
-        self.take(account, &way, (&mut elements, events), Admission::Normal).await
+        let (_permit, load) = self.permit(account, raw.body.len(), &elements).await?;
+        self.take(account, &way, (&mut elements, load), Admission::Normal).await
     }
 
-    /// The right to work on elements of so many bytes, and how many events they become.
+    /// The right to work on elements of so many bytes, and what they become.
     async fn permit(
         &self,
         account: &Account,
         bytes: usize,
         elements: &[Element],
-    ) -> Result<(Permit, usize), Refusal> {
-        let events = portion::events(elements);
-        let permit = self.memory.take(&account.id, portion::weight(bytes, events)).await;
-        Ok((permit.ok_or(Refusal::NotKept { retry_after: COME_AGAIN })?, events))
+    ) -> Result<(Permit, Load), Refusal> {
+        let load = Load::of(elements);
+        let permit = self.memory.take(&account.id, portion::weight(bytes, load)).await;
+        Ok((permit.ok_or(Refusal::NotKept { retry_after: COME_AGAIN })?, load))
     }
 
     /// Over its rate, an account's events wait in the store, as long as its quota there lasts.
@@ -377,11 +378,11 @@ impl Inner {
         &self,
         account: &Account,
         way: &Way,
-        (elements, events): (&mut [Element], usize),
+        (elements, load): (&mut [Element], Load),
         admission: Admission,
     ) -> Result<Receipt, Refusal> {
         let deadline = self.deliverer.deadline();
-        portion::in_order(elements, events, way.received_at);
+        portion::in_order(elements, load, way.received_at);
         let mut sum = Receipt::default();
         let mut rest = &*elements;
         while !rest.is_empty() {

@@ -6,8 +6,10 @@ use std::borrow::Cow;
 
 use super::tree::Value;
 
-/// Room for the members of most objects.
+/// Room for the members of most messages and their parts.
 const USUAL: usize = 16;
+/// How deep these are: of what is in them there may be many.
+const PARTS: usize = 1;
 /// An object with more members is kept sorted.
 const MANY: usize = 64;
 
@@ -85,8 +87,10 @@ struct Member<'a> {
 }
 
 impl<'a> Members<'a> {
-    pub(crate) fn with_room() -> Self {
-        Self { held: Vec::with_capacity(USUAL), ..Self::default() }
+    /// Of an object with members, at this depth.
+    pub(crate) fn with_room(depth: usize) -> Self {
+        let room = if depth <= PARTS { USUAL } else { 0 };
+        Self { held: Vec::with_capacity(room), ..Self::default() }
     }
 
     /// The place of a key, until something is inserted or removed.
@@ -250,7 +254,7 @@ mod tests {
 
     /// Members that were read in this order.
     fn read(pairs: impl Iterator<Item = (String, bool)>) -> Members<'static> {
-        let mut members = Members::with_room();
+        let mut members = Members::with_room(0);
         pairs.for_each(|(key, value)| members.read(key.into(), Value::Bool(value)));
         members.settle();
         members

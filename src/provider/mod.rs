@@ -20,6 +20,7 @@ pub use linxup::answer::{AnswerError, MAX_ROWS, feed_of, pulled_rows, single_row
 pub use repair::repaired;
 pub use split::{Element, MAX_ELEMENTS, SplitError, documents, elements, split};
 pub use state::{LastState, Resolved, resolve_state};
+pub(crate) use tree::read_bytes;
 
 /// Decodes one element of a request, or one row of an answer, to what it says. Any bytes will do.
 #[must_use]

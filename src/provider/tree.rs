@@ -1,5 +1,6 @@
 //! JSON as a tolerant tree: numbers stay text, so that none is too large; a lone surrogate becomes U+FFFD; of two keys of
-//! one name the last wins; what nests too deeply stays text. Beside it [`Walk`], which finds elements without reading them.
+//! one name the last wins; what nests too deeply stays text, and so does what has far more in it than a message has. Beside it
+//! [`Walk`], which finds elements without reading them.
 //!
 //! Both work on text that `serde_json` has checked; on other text they end early, and never panic.
 
@@ -12,6 +13,13 @@ use super::split::document;
 
 /// Containers below this depth are not read but kept as text: it bounds the recursion.
 const MAX_DEPTH: usize = 16;
+
+/// Values that are read of what a document's members have in them: one takes many times its bytes in memory.
+const CROWD: usize = 16_384;
+
+/// What a value takes once it is read and part of an event, on top of its bytes, and what a container does.
+const OF_VALUE: usize = 96;
+const OF_CONTAINER: usize = 768;
 
 /// How deeply a field's value may nest in an event; decoders of protobuf refuse depth.
 pub(crate) const MAX_STRUCT_DEPTH: usize = 8;
@@ -42,7 +50,11 @@ impl<'a> Value<'a> {
 
     /// Reads one document that was checked.
     pub(crate) fn of(document: &'a str) -> Option<Self> {
-        Walk::of(document).value(0)
+        let mut walk = Walk::of(document);
+        if document.len() > CROWD && Count::of(document.as_bytes()).values() > CROWD {
+            walk.left = Some(CROWD);
+        }
+        walk.value(0)
     }
 
     /// The value as protobuf has it. `depth` counts it and the structures around it, but for the outermost.
@@ -102,6 +114,30 @@ impl<'a> Value<'a> {
     }
 }
 
+/// How many values are in a text, about: what stands in its strings may be counted, too.
+#[derive(Debug, Clone, Copy)]
+struct Count {
+    containers: usize,
+    commas: usize,
+}
+
+impl Count {
+    fn of(text: &[u8]) -> Self {
+        let count = |wanted: fn(u8) -> bool| text.iter().filter(|byte| wanted(**byte)).count();
+        Self { containers: count(|byte| matches!(byte, b'{' | b'[')), commas: count(|byte| byte == b',') }
+    }
+
+    const fn values(self) -> usize {
+        self.containers + self.commas
+    }
+}
+
+/// What a document takes in memory once it is read and an event, about, on top of its bytes.
+pub(crate) fn read_bytes(document: &[u8]) -> usize {
+    let count = Count::of(document);
+    count.commas * OF_VALUE + count.containers.min(CROWD) * OF_CONTAINER
+}
+
 fn write_text(text: &str, out: &mut String) {
     // A string always has a JSON form.
     out.push_str(&serde_json::to_string(text).unwrap_or_default());
@@ -143,11 +179,13 @@ const ENDS: [bool; 256] = {
 pub(crate) struct Walk<'a> {
     text: &'a str,
     at: usize,
+    /// How many values may still be read below the outermost container, where that is bounded.
+    left: Option<usize>,
 }
 
 impl<'a> Walk<'a> {
     pub(crate) fn of(text: &'a str) -> Self {
-        Self { text, at: 0 }
+        Self { text, at: 0, left: None }
     }
 
     /// The elements of an array, unread; none where it is no array.
@@ -185,10 +223,10 @@ impl<'a> Walk<'a> {
 
     fn value(&mut self, depth: usize) -> Option<Value<'a>> {
         match self.peek()? {
-            b'{' if depth < MAX_DEPTH => {
+            b'{' if depth < MAX_DEPTH && self.has_left(depth) => {
                 let mut members = Members::default();
                 if self.open(b'{') {
-                    members = Members::with_room();
+                    members = Members::with_room(depth);
                     while let Some(key) = self.key() {
                         members.read(key, self.value(depth + 1)?);
                         if !self.another() {
@@ -200,7 +238,7 @@ impl<'a> Walk<'a> {
                 members.settle();
                 Some(Value::Object(members))
             }
-            b'[' if depth < MAX_DEPTH => {
+            b'[' if depth < MAX_DEPTH && self.has_left(depth) => {
                 let mut values = Vec::new();
                 if self.open(b'[') {
                     loop {
@@ -220,6 +258,17 @@ impl<'a> Walk<'a> {
             b'n' => self.skip().map(|_| Value::Null),
             _ => Some(Value::Number(self.skip()?)),
         }
+    }
+
+    /// Whether the container that begins here is read, as far as it is for the number of its values.
+    fn has_left(&mut self, depth: usize) -> bool {
+        let Some(left) = self.left.filter(|_| depth == 1) else { return true };
+        let start = self.at;
+        let values = self.skip().map_or(0, |text| Count::of(text.as_bytes()).values());
+        self.at = start;
+        let rest = left.checked_sub(values);
+        self.left = rest.or(self.left);
+        rest.is_some()
     }
 
     #[inline]
@@ -472,6 +521,28 @@ mod tests {
         ] {
             assert_eq!(exact(number).is_some(), kept, "{number}");
         }
+    }
+
+    #[test]
+    fn what_has_far_more_in_it_than_a_message_has_stays_text() {
+        for (count, is_read) in [(CROWD / 2, true), (CROWD / 2 + 1, false)] {
+            let list = vec![r#"{"":0}"#; count].join(",");
+            let json = format!(r#"{{"x":[{list}],"tracker":{{"imei":[1]}},"date":1}}"#);
+            let Some(Value::Object(members)) = Value::parse(json.as_bytes()) else { panic!("an object") };
+            assert_eq!(members.get("date"), Some(&Value::Number("1")));
+            match members.get("x") {
+                Some(Value::List(values)) => assert!(is_read && values.len() == count),
+                Some(Value::Deep(text)) => assert!(!is_read && **text == format!("[{list}]")),
+                other => panic!("{other:?}"),
+            }
+            let tracker = members.get("tracker");
+            assert_eq!(
+                matches!(tracker, Some(Value::Object(_))),
+                !is_read,
+                "what is small goes on being read"
+            );
+        }
+        assert!(read_bytes(br#"{"a":{"b":1},"c":[1,2]}"#) > 3 * OF_CONTAINER);
     }
 
     #[test]

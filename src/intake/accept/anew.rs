@@ -9,7 +9,8 @@ use prost::Message as _;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::{Acceptance, COME_AGAIN, Errand, Inner, Receipt, Refusal, Way, portion};
+use super::portion::{self, Load};
+use super::{Acceptance, COME_AGAIN, Errand, Inner, Receipt, Refusal, Way};
 use crate::deliver::dedup::{Candidate, Dated};
 use crate::deliver::lanes::Admission;
 use crate::deliver::slot::Outgoing;
@@ -133,7 +134,7 @@ impl Inner {
         let mut weights: BTreeMap<AccountId, u64> = BTreeMap::new();
         for read in &read {
             *weights.entry(read.account.clone()).or_default() +=
-                portion::weight(read.encoded.payload.len(), 1);
+                portion::weight(read.encoded.payload.len(), Load::ONE);
         }
         let mut permits = HashMap::new();
         for (account, weight) in weights {

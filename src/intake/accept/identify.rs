@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Account, COME_AGAIN, Errand, Inner, Refusal, Way, portion};
+use super::portion::{self, Load};
+use super::{Account, COME_AGAIN, Errand, Inner, Refusal, Way};
 use crate::deliver::Arrival;
 use crate::deliver::counts::Fate;
 use crate::deliver::dedup::Candidate;
@@ -64,8 +65,8 @@ impl Inner {
     ) -> (Decoded, &'a [Element]) {
         let mut all = Decoded::default();
         // Elements since the last chance for others, and the drafts that they became.
-        let (mut rest, mut done, mut drafts) = (elements, 0, 0);
-        while let Some((element, later)) = rest.split_first().filter(|_| all.drafts.len() < portion::EVENTS) {
+        let (mut rest, mut done, mut drafts, mut load) = (elements, 0, 0, Load::default());
+        while let Some((element, later)) = rest.split_first().filter(|_| !load.is_full()) {
             rest = later;
             done += 1 + all.drafts.len() - drafts;
             drafts = all.drafts.len();
@@ -106,6 +107,7 @@ impl Inner {
                     all.raw.push(self.raw(account, way, RawReason::Undecodable, why.into_owned(), body));
                 }
             }
+            load.add(element, all.drafts.len() - drafts);
         }
         (all, rest)
     }

@@ -1,11 +1,14 @@
 //! How much of a request is in work at once, and what it counts for. A small element can become many events, each with the parts of
-//! its carrier: what is decoded, encoded and delivered together is bounded by events and by bytes, whatever stands in a body. Pure.
+//! its carrier, and a few bytes of JSON many values: what is decoded, encoded and delivered together is bounded by events and by bytes,
+//! whatever stands in a body. Pure.
 
 use crate::event::{Millis, pb};
-use crate::provider::{Draft, Element, time_of_row};
+use crate::provider::{Draft, Element, read_bytes, time_of_row};
 
 /// Events of one portion, about: elements are decoded until there are so many.
-pub(super) const EVENTS: usize = 4_096;
+const EVENTS: usize = 4_096;
+/// The same in bytes of memory, but for those of the text.
+const READ: usize = 16 << 20;
 /// Encoded bytes of what is delivered together.
 pub(super) const BYTES: usize = 8 << 20;
 /// What one element becomes at most, about: itself, and the breadcrumbs that are taken of it.
@@ -18,9 +21,40 @@ pub(super) const WEIGHT: u64 = 2;
 /// What has breadcrumbs, between semicolons.
 const CRUMBS: &[u8] = b"batchedPositions";
 
-/// How many events elements become, at most but for those that one row is several of.
-pub(super) fn events(elements: &[Element]) -> usize {
-    elements.iter().map(events_of).sum()
+/// What elements become.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Load {
+    /// How many events, at most but for those that one row is several of.
+    pub(super) events: usize,
+    /// What they take while they are in work, on top of the bytes of their text.
+    read: usize,
+}
+
+impl Load {
+    pub(super) fn of(elements: &[Element]) -> Self {
+        elements.iter().fold(Self::default(), |load, element| Self {
+            events: load.events + events_of(element),
+            read: load.read + read_bytes(element.bytes()),
+        })
+    }
+
+    /// What one event from elsewhere takes, or none.
+    pub(super) const ONE: Self = Self { events: 1, read: 0 };
+
+    /// So many events more, of this element.
+    pub(super) fn add(&mut self, element: &Element, events: usize) {
+        self.events += events;
+        self.read += read_bytes(element.bytes());
+    }
+
+    /// Whether it makes a portion.
+    pub(super) const fn is_full(self) -> bool {
+        self.events >= EVENTS || self.read >= READ
+    }
+
+    const fn is_more_than_a_portion(self) -> bool {
+        self.events > EVENTS || self.read > READ
+    }
 }
 
 fn events_of(element: &Element) -> usize {
@@ -32,15 +66,16 @@ fn events_of(element: &Element) -> usize {
     1 + bytes.iter().filter(|byte| **byte == b';').count().min(OF_ELEMENT)
 }
 
-/// What so many bytes that become so many events count for: no more events are in work than a portion has.
-pub(super) fn weight(bytes: usize, events: usize) -> u64 {
-    bytes as u64 * WEIGHT + events.min(EVENTS + OF_ELEMENT) as u64 * EVENT
+/// What so many bytes that become this count for: no more is in work than a portion has.
+pub(super) fn weight(bytes: usize, load: Load) -> u64 {
+    let events = load.events.min(EVENTS + OF_ELEMENT) as u64 * EVENT;
+    bytes as u64 * WEIGHT + events.max(load.read.min(2 * READ) as u64)
 }
 
-/// Elements that become so many events, where that is more than a portion, the oldest first: within a portion events are put in order
-/// once they are decoded. What says no time occurs when it is received.
-pub(super) fn in_order(elements: &mut [Element], events: usize, received_at: Millis) {
-    if events > EVENTS {
+/// Elements, where they are more than a portion, the oldest first: within a portion events are put in order once they are decoded.
+/// What says no time occurs when it is received.
+pub(super) fn in_order(elements: &mut [Element], load: Load, received_at: Millis) {
+    if load.is_more_than_a_portion() {
         elements.sort_by_cached_key(|element| time_of_row(element.bytes()).unwrap_or(received_at));
     }
 }
@@ -78,12 +113,35 @@ mod tests {
     fn breadcrumbs_count_as_the_events_that_they_become() {
         let crumbs =
             |count: usize| element(format!(r#"{{"batchedPositions":"{}"}}"#, "1,2,3;".repeat(count)));
+        let events = |elements: &[Element]| Load::of(elements).events;
         assert_eq!(events(&[crumbs(0), crumbs(3)]), 5);
         let address = element(r#"{"address":"Main St &amp; 1st; St. Louis; MO"}"#.to_owned());
         assert_eq!(events(&[address]), 1, "semicolons of other texts are none");
         assert_eq!(events(&[crumbs(100_000)]), 1 + OF_ELEMENT, "no more of them are taken");
-        assert_eq!(weight(200, 1), 400 + EVENT);
-        assert_eq!(weight(1_000_000, 70_000), 2_000_000 + (EVENTS + OF_ELEMENT) as u64 * EVENT);
+        let of = |events: usize, read: usize| Load { events, read };
+        assert_eq!(weight(200, of(1, 700)), 400 + EVENT);
+        assert_eq!(weight(1_000_000, of(70_000, 0)), 2_000_000 + (EVENTS + OF_ELEMENT) as u64 * EVENT);
+        assert_eq!(weight(200, of(1, 9_000)), 400 + 9_000);
+    }
+
+    #[test]
+    fn many_values_in_few_bytes_count_as_what_they_take_and_make_portions() {
+        let row =
+            |date: i64| element(format!(r#"{{"date":{date},"x":[{}]}}"#, vec![r#"{"":0}"#; 5_000].join(",")));
+        let rows: Vec<Element> = (1..=5).rev().map(row).collect();
+        let load = Load::of(&rows);
+        assert!(load.is_more_than_a_portion() && load.events == 5);
+        assert!(weight(0, load) > READ as u64);
+        let mut sorted = rows.clone();
+        in_order(&mut sorted, load, Millis(0));
+        assert!(sorted.iter().map(Element::bytes).eq(rows.iter().rev().map(Element::bytes)));
+        let mut first = Load::default();
+        let taken = rows.iter().take_while(|row| {
+            let goes_on = !first.is_full();
+            first.add(row, 1);
+            goes_on
+        });
+        assert!((2..5).contains(&taken.count()));
     }
 
     #[test]
@@ -93,7 +151,8 @@ mod tests {
         for (rows, is_sorted) in [(EVENTS, false), (EVENTS + 1, true)] {
             let mut elements: Vec<Element> = (0..rows).rev().map(row).collect();
             let before = bytes(&elements);
-            in_order(&mut elements, rows, Millis(0));
+            let load = Load::of(&elements);
+            in_order(&mut elements, load, Millis(0));
             assert_eq!(bytes(&elements) != before, is_sorted);
             assert_eq!(bytes(&elements).is_sorted(), is_sorted);
         }
@@ -165,8 +224,8 @@ mod tests {
             let state = element(r#"{"tracker":{"imei":"1"},"statusChangeType":"ACTIVATE"}"#.to_owned());
             let mut elements: Vec<Element> = (1..=rows).rev().map(one).collect();
             elements.insert(EVENTS / 2, state.clone());
-            let events = elements.len();
-            in_order(&mut elements, events, received_at);
+            let load = Load::of(&elements);
+            in_order(&mut elements, load, received_at);
             let expected = (1..=rows).map(one).chain([state]);
             let bytes = |element: &Element| element.bytes().clone();
             assert!(elements.iter().map(bytes).eq(expected.map(|element| bytes(&element))), "{text}");
