@@ -149,7 +149,7 @@ impl Inner {
         let (resolved, unsettled) = match key {
             None => (provider::resolve_state(draft, None), None),
             Some(key) => {
-                let (resolved, unsettled) = account.states.lock().resolve(&key, draft);
+                let (resolved, unsettled) = account.states.lock().resolve(&key, draft, crate::clock::now());
                 (resolved, unsettled.map(|state| (key, state)))
             }
         };

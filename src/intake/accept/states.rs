@@ -5,10 +5,14 @@
 use foldhash::{HashMap, HashSet};
 use uuid::Uuid;
 
+use crate::event::Millis;
 use crate::provider::{self, Draft, LastState, Resolved, StateKey};
 
 /// States of an account: some of each of 50,000 trackers and geofences, a kilobyte each with their row.
 const MOST: usize = 200_000;
+
+/// A state that was received after now was dated by a clock that was ahead: it was received so long ago at least.
+const UNSURE: i64 = 60_000;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -38,7 +42,16 @@ impl States {
     /// What a draft is, compared with the last state of its key, and the state that is to be [`kept`](Self::kept) or
     /// [`rejected`](Self::rejected) with its event: one that is news, or the same as another request has under way, whose fate is
     /// this one's, too.
-    pub(super) fn resolve(&mut self, key: &StateKey, draft: Draft) -> (Resolved, Option<LastState>) {
+    pub(super) fn resolve(
+        &mut self,
+        key: &StateKey,
+        draft: Draft,
+        now: Millis,
+    ) -> (Resolved, Option<LastState>) {
+        if let Some(held) = self.0.get_mut(key).filter(|held| held.last.received_at > now) {
+            // Else nothing would replace it until that time has come.
+            held.last.received_at = Millis(now.0.saturating_sub(UNSURE));
+        }
         let held = self.0.get(key);
         let resolved = provider::resolve_state(draft, held.map(|held| &held.last));
         let under_way = held.filter(|held| held.fate != Fate::Kept).map(|held| held.last.clone());
@@ -164,8 +177,10 @@ impl States {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{EventType, Millis};
-    use crate::provider::StateKind;
+    use crate::event::{AccountId, EventType, pb};
+    use crate::provider::{
+        Context, Directory, Feed, Identity, Outcome, Provider, PullApi, Source, StateKind,
+    };
 
     fn key() -> StateKey {
         StateKey {
@@ -209,6 +224,41 @@ mod tests {
         assert_eq!(states.last(&key()), pending(&two));
         assert_eq!(states.kept(&key(), &two), Some(state(2)));
         assert_eq!(states.last(&key()), Some(Last::Kept(&two)));
+    }
+
+    /// A row of the trackers' list.
+    fn tracker(name: &str, received_at: Millis) -> (StateKey, Draft) {
+        let context = Context {
+            account: &AccountId::new("acme"),
+            channel: pb::origin::Channel::Poll,
+            received_at,
+            directory: &Directory::default(),
+        };
+        let source = Source::Pull { api: PullApi::V2, feed: Feed::Trackers };
+        let row = format!(r#"{{"imei":"350000000000001","firstName":"{name}"}}"#);
+        let decoded = provider::decode(Provider::Linxup, &source, row.as_bytes(), &context);
+        let Outcome::Events(mut drafts) = decoded.outcome else { panic!("{decoded:?}") };
+        let draft = drafts.pop().unwrap();
+        let Identity::State(state) = &draft.identity else { panic!("{draft:?}") };
+        (state.key.clone(), draft)
+    }
+
+    #[test]
+    fn a_state_that_a_clock_dated_that_was_ahead_is_replaced_by_the_next_one() {
+        let (now, ahead) = (Millis(1_767_009_600_000), Millis(1_767_009_600_000 + 3_600_000));
+        let mut states = States::default();
+        let mut told = |name: &str, received_at: Millis, now: Millis| {
+            let (key, draft) = tracker(name, received_at);
+            let (resolved, decided) = states.resolve(&key, draft, now);
+            decided.iter().for_each(|state| drop(states.kept(&key, state)));
+            matches!(resolved, Resolved::Event { .. })
+        };
+        assert!(told("red", ahead, ahead));
+        assert!(told("blue", now, now), "it is right again");
+        assert!(told("red", Millis(now.0 + 1), Millis(now.0 + 1)), "and not what it was an hour from now");
+        let long_ago = Millis(now.0 - 3_600_000);
+        assert!(told("green", long_ago, Millis(now.0 + 2)), "raw, and decoded again");
+        assert!(!told("red", Millis(now.0 + 3), Millis(now.0 + 3)), "what is older replaces nothing");
     }
 
     #[test]
