@@ -190,8 +190,8 @@ const OF_A_MESSAGE: [&str; 32] = [
 ];
 
 /// The array of an envelope `{"messages": […]}`. A message that has such a field among its own is no envelope, and neither is
-/// what has a second list of objects, or another message beside it, or in whose list nothing is a message: taken apart, what stands beside
-/// would be gone, and nobody would be told. Of two keys of that name the last counts, as everywhere.
+/// what has a second list of objects, also within an object, or another message beside it, or in whose list nothing is a message: taken
+/// apart, what stands beside would be gone, and nobody would be told. Of two keys of that name the last counts, as everywhere.
 fn messages(document: &str) -> Option<&str> {
     // Mostly there is no such key, however it may be spelt.
     if !document.contains("messages") && !document.contains('\\') {
@@ -209,12 +209,19 @@ fn messages(document: &str) -> Option<&str> {
     let stays = |(key, value): &(Cow<'_, str>, &str)| {
         OF_A_MESSAGE.contains(&&**key)
             || is_of_a_message(value)
-            || Walk::of(value).elements().iter().any(|element| element.starts_with(['{', '[']))
+            || is_list_of_some(value)
+            || value.starts_with('{')
+                && Walk::of(value).members().iter().any(|(_, inner)| is_list_of_some(inner))
     };
     if beside.any(stays) {
         return None;
     }
     Walk::of(found).elements().iter().any(|element| is_of_a_message(element)).then_some(*found)
+}
+
+/// Whether it is a list of which some may be messages.
+fn is_list_of_some(value: &str) -> bool {
+    Walk::of(value).elements().iter().any(|element| element.starts_with(['{', '[']))
 }
 
 /// Whether it is an object that tells or places a message.
@@ -303,6 +310,8 @@ mod tests {
             let body = format!(r#"{{"messages":[{{"date":1}}],"positions":{list}}}"#);
             check(body.as_bytes(), Ok(&[&*body]));
         }
+        let nested = br#"{"messages":[{"date":1}],"data":{"positions":[{"date":2}]}}"#;
+        check(nested, Ok(&[std::str::from_utf8(nested).unwrap()]));
         let last = r#"{"messages":[{"date":1}],"last":{"date":2,"tracker":{"deviceNumber":"2"}}}"#;
         check(last.as_bytes(), Ok(&[last]));
         let chat = r#"{"type":"CHAT","threadId":7,"from":{"personId":5},"messages":[{"text":"hi"}]}"#;
