@@ -92,7 +92,7 @@ struct Campaign {
     settings: Settings,
     home: Home,
     bus: Bus,
-    disk: Disk,
+    disk: Arc<Disk>,
     pull: Pull,
     senders: Arc<Shared>,
     struck: BTreeMap<Fault, u32>,
@@ -112,7 +112,7 @@ pub async fn run(settings: Settings) -> Outcome {
     let keep = std::env::var_os("KEEP").map(PathBuf::from);
     let place = keep.unwrap_or_else(|| dir.path().to_owned());
     let bus = Bus::start(settings.bus, settings.size, &unique("campaign")).await;
-    let disk = Disk::make(place.join("disk"));
+    let disk = Arc::new(Disk::make(place.join("disk")));
     let pull = Pull::serve(settings.load.seed).await;
     let rest = format!(
         "{}delivery: {{ drain_delay: 1s }}\naccounts:\n  - id: acme\n    provider: linxup\n    webhook: {{ token: {{ env: TEST_TOKEN }} }}\n    \
@@ -132,7 +132,7 @@ pub async fn run(settings: Settings) -> Outcome {
     home.start(None);
     assert!(home.is_up().await, "it does not start after it died in its migration:\n{}", home.last_words());
     let ledger = Ledger::create(place.join("ledger"));
-    let mut senders = Senders::begin(ledger, &home.webhook, settings.load);
+    let mut senders = Senders::begin(ledger, &home.webhook, Arc::clone(&disk), settings.load);
     let shared = Arc::clone(&senders.shared);
     let now = Instant::now();
     let mut campaign = Campaign {
@@ -209,9 +209,7 @@ impl Campaign {
             self.said = Instant::now();
             self.say("");
         }
-        if self.disk.has_little_room() {
-            self.senders.may_refuse(RECOVERED);
-        }
+        self.senders.look_at_disk();
         let answered = self.senders.ledger.events();
         if answered > self.progress.0 {
             self.progress = (answered, Instant::now());

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::child::TOKEN;
+use super::disk::Disk;
 use super::facts::{Account, Bulk, Fact, Format, Kind};
 use super::ledger::{Bus, Latency, Ledger};
 
@@ -37,6 +38,8 @@ const PAUSE: Duration = Duration::from_millis(150);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// After a start, a stop or a full disk it takes everything again by then.
 const STARTED: Duration = Duration::from_secs(20);
+/// A disk that has room again is used by then.
+const FREED: Duration = Duration::from_secs(30);
 /// Acme's vehicles begin here: the others are polled.
 const FIRST_VEHICLE: u32 = 100_000;
 
@@ -67,6 +70,8 @@ pub struct Shared {
     pub unasked: Mutex<BTreeMap<u16, u64>>,
     /// Until when 503 has its reason: a start, a stop, a full disk.
     may_refuse: Mutex<Instant>,
+    /// What is parked may fill it.
+    disk: Arc<Disk>,
     /// How often its clock was stepped: off by an odd number, right by an even one.
     steps: AtomicU64,
     /// Requests that were sent again, though answered 2xx, with nothing in between that dedup may forget at; and those of them of which
@@ -87,7 +92,7 @@ pub struct Senders {
 }
 
 impl Senders {
-    pub fn begin(ledger: Ledger, webhook: &str, load: Load) -> Self {
+    pub fn begin(ledger: Ledger, webhook: &str, disk: Arc<Disk>, load: Load) -> Self {
         let client = reqwest::Client::builder()
             .timeout(PATIENCE)
             .pool_max_idle_per_host(load.senders as usize)
@@ -109,6 +114,7 @@ impl Senders {
             refused: Mutex::default(),
             unasked: Mutex::default(),
             may_refuse: Mutex::new(Instant::now()),
+            disk,
             steps: AtomicU64::new(0),
             again: AtomicU64::new(0),
             unknown_again: AtomicU64::new(0),
@@ -154,6 +160,13 @@ impl Shared {
         *self.may_refuse.lock().expect("no panic") = Instant::now() + during;
     }
 
+    /// Where what is parked has filled the disk by itself, 503 has its reason, and for a while after that.
+    pub fn look_at_disk(&self) {
+        if self.disk.has_little_room() {
+            self.may_refuse(FREED);
+        }
+    }
+
     /// Its clock is stepped.
     pub fn steps(&self) {
         self.steps.fetch_add(1, Ordering::SeqCst);
@@ -168,6 +181,7 @@ impl Shared {
 
     /// Whether this answer has its reason.
     fn explains(&self, status: u16) -> bool {
+        self.look_at_disk();
         let until = *self.may_refuse.lock().expect("no panic");
         status == 503 && (Instant::now() < until || self.excuses.load(Ordering::SeqCst) > 0)
     }
