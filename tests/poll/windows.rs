@@ -126,8 +126,12 @@ async fn v3_takes_93_days_and_geofence_activity_does_in_pages() {
     let stand = Stand::start(|call| match call.what.as_str() {
         "POST /jwts" => ok("a.b.c"),
         "GET /positions" => ok(array(0, 1)),
-        // 1,000, then 3.
-        "GET /geofences/activity" => v2(if call.number("offset") == 0 { 1_000 } else { 3 }),
+        // 1,000, then 3, then none.
+        "GET /geofences/activity" => v2(match call.number("offset") {
+            0 => 1_000,
+            1_000 => 3,
+            _ => 0,
+        }),
         _ => v2(0),
     })
     .await;
@@ -143,16 +147,16 @@ async fn v3_takes_93_days_and_geofence_activity_does_in_pages() {
     bench.pass(3, 1).await;
     let window = (T - 60 * DAY - 15 * MINUTE, T - 30 * SECOND);
     let positions = stand.calls_of("GET /positions");
-    assert_eq!((positions.len(), positions[0].window().0), (1, window.0));
+    assert_eq!(positions[0].window().0, window.0);
     let activity = stand.calls_of("GET /geofences/activity");
-    assert_eq!(activity.iter().map(Call::window).collect::<Vec<_>>(), [window, window]);
+    assert_eq!(activity.iter().map(Call::window).collect::<Vec<_>>(), [window; 3]);
     let pages: Vec<(i64, i64)> =
         activity.iter().map(|call| (call.number("offset"), call.number("limit"))).collect();
-    assert_eq!(pages, [(0, 1_000), (1_000, 1_000)]);
+    assert_eq!(pages, [(0, 1_000), (1_000, 1_000), (1_003, 1_000)]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn pages_are_asked_for_until_one_is_short_and_the_cursor_waits_for_the_last() {
+async fn pages_are_asked_for_until_one_is_short_and_the_cursor_waits_for_what_is_behind_it() {
     let stand = Stand::start(|call| match (call.what.as_str(), call.nth) {
         ("POST /jwts", _) => ok("a.b.c"),
         (_, nth @ 0..3) => ok(array(nth * 100, if nth == 2 { 50 } else { 100 })),
@@ -165,10 +169,10 @@ async fn pages_are_asked_for_until_one_is_short_and_the_cursor_waits_for_the_las
         (bench.rows(), bench.position(), bench.saved_position()),
         (vec![100, 100], Some(BEGINS), Some(BEGINS))
     );
-    bench.pass(3, 1).await;
+    bench.pass(6, 1).await;
     assert_eq!(bench.rows(), [100, 100, 50]);
     let pages: Vec<i64> = stand.calls_of("GET /positions").iter().map(|call| call.number("page")).collect();
-    assert_eq!(pages, [0, 1, 2]);
+    assert_eq!(pages, [0, 1, 2, 3]);
     assert!(bench.position() > Some(T - MINUTE));
 }
 
@@ -228,6 +232,19 @@ async fn a_window_whose_answer_is_too_large_is_halved_until_it_fits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_window_that_a_host_fails_at_again_and_again_is_halved_until_it_does_not() {
+    let stand =
+        Stand::start(|call| if call.window().1 - call.window().0 > 6 * HOUR { status(500) } else { v2(1) })
+            .await;
+    let entries = vec![cursor(&stand, "v2/history", T - 40 * HOUR)];
+    let bench = Bench::with(&[v2_feed(&stand, Feed::History, 60)], Bounds::default(), entries, true);
+    bench.pass(3_600, 60).await;
+    assert!(bench.position() > Some(T), "{:?}", bench.position());
+    let long = stand.calls().iter().filter(|call| call.window().1 - call.window().0 > 39 * HOUR).count();
+    assert_eq!(long, 3, "once or twice may be anything");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_too_large_even_for_five_minutes_is_said_and_not_asked_for_without_end() {
     let stand = Stand::start(|_| v2(1_000)).await;
     let bench = Bench::with(
@@ -261,7 +278,7 @@ async fn pages_that_repeat_are_not_taken_for_more_rows() {
 }
 
 /// What a V3 host answers behind its only rows, which are half a page: how many rows each hand-over had in nine hours, of which one is
-/// a sweep's, and how many calls that were.
+/// a sweep's, and how many calls that were. The first poll and the sweep look there.
 async fn polls_in_nine_hours(behind: fn(i64) -> Reply) -> (Vec<usize>, usize) {
     let stand = Stand::start(move |call| match call.what.as_str() {
         "POST /jwts" => ok("a.b.c"),
@@ -280,18 +297,33 @@ async fn polls_in_nine_hours(behind: fn(i64) -> Reply) -> (Vec<usize>, usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_behind_a_page_that_is_not_full_comes_with_the_sweep_and_then_with_each_poll() {
+async fn what_is_behind_a_page_that_is_not_full_comes_with_the_first_poll_and_each_after_it() {
     let more = |page| ok(if page < 3 { array(page as usize * 50, 50) } else { "[]".to_owned() });
-    let (rows, calls) = polls_in_nine_hours(more).await;
-    // Four polls, the sweep, another poll.
-    assert_eq!((rows, calls), (vec![50; 4 + 3 + 3], 4 + 4 + 4));
+    // Five polls and the sweep.
+    assert_eq!(polls_in_nine_hours(more).await, (vec![50; 6 * 3], 6 * 4));
+    let then_none = |page| if page < 3 { ok(array(page as usize * 50, 50)) } else { status(404) };
+    assert_eq!(polls_in_nine_hours(then_none).await, (vec![50; 6 * 3], 6 * 4), "there is no such page");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_host_that_has_nothing_behind_a_page_that_is_not_full_is_asked_so_by_the_sweep_alone() {
+async fn a_host_that_has_nothing_behind_a_page_that_is_not_full_is_asked_so_by_the_first_poll_and_the_sweep()
+{
     for nothing in [|_| ok("[]"), |_| status(404), |_| ok(array(0, 50))] {
-        assert_eq!(polls_in_nine_hours(nothing).await, (vec![50; 4 + 1 + 1], 4 + 2 + 1));
+        assert_eq!(polls_in_nine_hours(nothing).await, (vec![50; 5 + 1], 2 + 3 + 2 + 1));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_feed_does_not_begin_by_a_clock_that_is_not_set() {
+    let stand = Stand::start(|_| v2(1)).await;
+    let bench = Bench::one(&stand, false, Feed::Trips, 60);
+    bench.off.store(-T, Ordering::SeqCst);
+    bench.pass(600, 60).await;
+    assert_eq!((stand.calls().len(), bench.position()), (0, None));
+    assert!(bench.said().contains("the clock is not set"), "{}", bench.said());
+    bench.off.store(0, Ordering::SeqCst);
+    bench.pass(60, 60).await;
+    assert!(bench.position() > Some(T));
 }
 
 #[tokio::test(start_paused = true)]

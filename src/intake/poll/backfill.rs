@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::bucket::Class;
 use super::fault::Fault;
-use super::fetch::{Fetch, Moment, Trouble};
+use super::fetch::{BehindShort, Fetch, Moment, Trouble};
 use super::host::Host;
 use super::past::Stretch;
 use super::plan::{Extent, SETTLE, Window};
@@ -241,6 +241,7 @@ impl Backfill {
             api: self.door.api,
             feed: self.feed,
             class: Class::Rest,
+            behind_short: BehindShort::Looks,
             steering: None,
             errand: self.errand,
             bus_available,

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use tracing::Instrument as _;
 
 use super::bucket::Class;
-use super::fetch::{Fetch, Moment, Taken, Trouble};
+use super::fetch::{BehindShort, Fetch, Moment, Taken, Trouble};
 use super::host::Host;
 use super::past::{Due, Sweep};
 use super::plan::{Cursor, Extent, Halved, Live, Progress};
@@ -28,6 +28,8 @@ use crate::trace;
 const BEGIN: Duration = Duration::from_secs(10);
 /// Sweeps that are due at start are spread over this.
 const BEGIN_SWEEP: Duration = Duration::from_secs(600);
+/// A clock that says less is not set yet, as on a machine that has none while it is off: 2025.
+const SET: Millis = Millis(1_735_689_600_000);
 /// The longest sleep of a sweep, so that a clock that is set is noticed.
 const LOOK: Duration = Duration::from_secs(600);
 
@@ -233,7 +235,7 @@ where
                         }
                     }
                 }
-                Err(Trouble::Paused) => Duration::ZERO,
+                Err(Trouble::Paused | Trouble::HeldUp) => Duration::ZERO,
                 Err(trouble @ (Trouble::Fault(_) | Trouble::Refusal(_))) => {
                     failures += 1;
                     self.after(&trouble, failures, || plan.halve(extent))
@@ -245,8 +247,12 @@ where
     }
 
     /// A feed that was never polled begins so long before now, and still does after a restart, whatever kept it from its first
-    /// answer: a token that is wrong, a bus that is away, a pause.
+    /// answer: a token that is wrong, a bus that is away, a pause. By a clock that is not set it would begin decades ago.
     async fn begin(&self) {
+        while self.steering.plan.lock().await.saved.position.is_none() && (self.clock)() < SET {
+            self.failed(Side::Live, "clock", "the clock is not set: it is before 2025");
+            sleep(BEGIN).await;
+        }
         let mut held = self.steering.plan.lock().await;
         let Held { plan, saved } = &mut *held;
         if saved.position.is_some() {
@@ -287,7 +293,7 @@ where
                         self.succeeded(Side::Sweep);
                     }
                 }
-                Err(Trouble::Paused) => {}
+                Err(Trouble::Paused | Trouble::HeldUp) => {}
                 Err(trouble @ (Trouble::Fault(_) | Trouble::Refusal(_))) => {
                     failures += 1;
                     sleep(self.after(&trouble, failures, || plan.halve(window))).await;
@@ -332,9 +338,11 @@ where
     }
 
     async fn take(&self, side: Side, extent: Extent) -> Result<Taken, Trouble> {
-        let class = match side {
-            Side::Live => Class::Live,
-            Side::Sweep => Class::Rest,
+        let (class, behind_short) = match side {
+            // The sweep will not reach back to where it begins.
+            Side::Live if self.status.lock().succeeded_polls == 0 => (Class::Live, BehindShort::Looks),
+            Side::Live => (Class::Live, BehindShort::AsKnown),
+            Side::Sweep => (Class::Rest, BehindShort::Looks),
         };
         let fetch = Fetch {
             host: &self.host,
@@ -343,6 +351,7 @@ where
             api: self.name.api,
             feed: self.name.feed,
             class,
+            behind_short,
             steering: Some(&self.steering),
             errand: Errand::Poll,
             bus_available: &self.bus_available,
@@ -373,7 +382,7 @@ where
         self.doing(side, Doing::Resting);
         match &taken {
             // It has, once its cursor is written down.
-            Ok(_) | Err(Trouble::Paused) => {}
+            Ok(_) | Err(Trouble::Paused | Trouble::HeldUp) => {}
             Err(trouble @ (Trouble::Fault(_) | Trouble::Refusal(_))) => {
                 self.failed(side, trouble.kind(), &trouble.to_string());
             }

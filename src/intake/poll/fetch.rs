@@ -1,5 +1,5 @@
 //! One extent of one feed, taken in full: all its pages fetched, each handed over and durable before the next is asked for. A page
-//! that is not full is the last, says the provider; sweeps, backfills and lists look behind it whether that still holds.
+//! that is not full is the last, says the provider; sweeps, backfills, lists and a feed's first window look behind it whether that holds.
 //! `Ok` means that whoever asked may move a cursor over it. Neighbours: `feed` and backfills ask, `host` makes the calls.
 
 use std::hash::{BuildHasher as _, RandomState};
@@ -12,6 +12,7 @@ use super::Clock;
 use super::bucket::Class;
 use super::fault::Fault;
 use super::host::{Host, Page};
+use super::past;
 use super::plan::{Extent, Size};
 use super::request::Endpoint;
 use super::steer::Steering;
@@ -37,6 +38,8 @@ pub struct Fetch<'a> {
     pub feed: Feed,
     /// Whether live feeds go first.
     pub class: Class,
+    /// Whether it looks behind a page that is not full.
+    pub behind_short: BehindShort,
     /// How an operator steers it, where one does: while it stands in line for its first page, a pause takes it out.
     pub steering: Option<&'a Steering>,
     /// What events are to say about why they were fetched.
@@ -45,6 +48,15 @@ pub struct Fetch<'a> {
     pub bus_available: &'a watch::Receiver<bool>,
     /// Our clock.
     pub clock: &'a Clock,
+}
+
+/// Whether something is looked for behind a page that is not full, which is the last, says the provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BehindShort {
+    /// Yes.
+    Looks,
+    /// Where something was found there.
+    AsKnown,
 }
 
 /// What is happening, for those who watch.
@@ -83,6 +95,9 @@ pub enum Trouble {
     /// It stood in line when it was paused.
     #[error("it was paused before it was asked for")]
     Paused,
+    /// It stood in line for so long that dedup may have forgotten what it would read again.
+    #[error("it was held up for hours")]
+    HeldUp,
 }
 
 impl Trouble {
@@ -93,6 +108,7 @@ impl Trouble {
             Self::Fault(fault) => fault.kind(),
             Self::Refusal(_) => "not-kept",
             Self::Paused => "paused",
+            Self::HeldUp => "held-up",
         }
     }
 }
@@ -135,10 +151,14 @@ impl Fetch<'_> {
                 None => page.await,
             };
             let page = match page {
-                // As the provider says: there is no such page.
+                // As the provider says: there is no such page. Where there was one, a host that fails may have another.
+                Err(Fault::Refused(_)) if behind_short => return Ok(taken),
                 Err(_) if behind_short && !self.host.has_short_pages() => return Ok(taken),
                 page => page?,
             };
+            if self.reads_again() && past::is_too_old_to_read_again(extent, (self.clock)()) {
+                return Err(Trouble::HeldUp);
+            }
             let Page { rows, sent_at, bytes, held } = page;
             let count = rows.len();
             let is_short = self.endpoint.page().is_none_or(|full| count < full);
@@ -187,10 +207,18 @@ impl Fetch<'_> {
         Err(Fault::TooLarge(format!("{PAGES} pages")).into())
     }
 
-    /// Live windows do once something was found there: a call more for each of them would be half of what V3 allows.
+    /// Whether it is a sweep, which dedup is to know most of.
+    fn reads_again(&self) -> bool {
+        self.class == Class::Rest && self.errand == Errand::Poll
+    }
+
+    /// Live windows do, but for a feed's first, once something was found there: a call more for each of them would be half of what V3
+    /// allows.
     fn looks_behind_short(&self, extent: Extent) -> bool {
-        let is_worth_a_call =
-            extent == Extent::Whole || self.class == Class::Rest || self.host.has_short_pages();
+        let is_worth_a_call = match self.behind_short {
+            BehindShort::Looks => true,
+            BehindShort::AsKnown => extent == Extent::Whole || self.host.has_short_pages(),
+        };
         self.endpoint.page().is_some() && is_worth_a_call
     }
 

@@ -9,7 +9,18 @@ use crate::event::Millis;
 const SWEEP_EVERY: i64 = 6 * HOUR;
 /// How far back a sweep that takes its time still asks: what is older dedup may have forgotten.
 const SWEPT_AT_MOST: i64 = SWEEP + HOUR;
+/// How much older its window may be once its rows are handed over: it stood in line for so long.
+const HELD_UP: i64 = HOUR / 2;
 const HOUR: i64 = 3_600_000;
+
+/// Whether what a sweep reads again was asked for so long ago that dedup may have forgotten some of it.
+#[must_use]
+pub fn is_too_old_to_read_again(extent: Extent, now: Millis) -> bool {
+    match extent {
+        Extent::Window(window) => now.0.saturating_sub(window.from.0) > SETTLE + SWEPT_AT_MOST + HELD_UP,
+        Extent::Whole => false,
+    }
+}
 
 /// What the sweep has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,5 +199,12 @@ mod tests {
         assert_eq!(window_at(due + HOUR), (SWEEP + HOUR + SETTLE, HOUR + SETTLE), "all of it");
         assert_eq!(window_at(due + 3 * HOUR), (SWEEP + HOUR + SETTLE, 3 * HOUR + SETTLE));
         assert_eq!(window_at(due + 3 * DAY), (SWEEP + SETTLE, SETTLE), "another one");
+        let mut window_at = |now: i64| match sweep.next(Millis(now)) {
+            Due::Now(window) => Extent::Window(window),
+            Due::In(ms) => panic!("in {ms}"),
+        };
+        let oldest = window_at(due + 3 * DAY + HOUR);
+        let old_at = |later: i64| is_too_old_to_read_again(oldest, Millis(due + 3 * DAY + HOUR + later));
+        assert!(!old_at(HELD_UP) && old_at(HELD_UP + 1), "while it stood in line");
     }
 }

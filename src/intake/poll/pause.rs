@@ -8,6 +8,8 @@ use super::fault::Fault;
 use super::fetch::{Trouble, refused_for};
 use super::plan::Halved;
 
+/// A host that fails so often in a row may do so for what is asked of it: the window is halved.
+const MANY: u32 = 3;
 /// The pause after a first failure, and the longest (or the interval, where that is longer).
 const FAILED: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));
 /// The same, where the token is not accepted.
@@ -29,11 +31,17 @@ pub(super) fn after(
             let asked = refused_for(refusal).unwrap_or_default();
             return growing(NOT_KEPT, failures, spread).max(asked);
         }
-        Trouble::Paused => return Duration::ZERO,
+        Trouble::Paused | Trouble::HeldUp => return Duration::ZERO,
     };
     let failed = (FAILED.0, FAILED.1.max(interval));
     match fault {
-        Fault::Host(_) | Fault::Refused(_) => growing(failed, failures, spread),
+        Fault::Host(_) => {
+            if failures.is_multiple_of(MANY) {
+                halve();
+            }
+            growing(failed, failures, spread)
+        }
+        Fault::Refused(_) => growing(failed, failures, spread),
         Fault::TimedOut => {
             // A shorter window may be answered in time.
             halve();
