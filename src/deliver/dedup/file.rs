@@ -257,9 +257,15 @@ impl File {
         self.runs.get(bucket).map_or(0, Vec::len)
     }
 
+    /// One of the ids that is in the bucket.
+    pub fn one_of(&self, bucket: &Bucket, ids: &[Short]) -> rusqlite::Result<Option<Short>> {
+        self.runs.get(bucket).map_or(Ok(None), |runs| self.find(bucket, runs, ids))
+    }
+
     /// Whether one of the ids is in the bucket.
-    pub fn holds(&self, bucket: &Bucket, ids: &[Short]) -> rusqlite::Result<bool> {
-        self.runs.get(bucket).map_or(Ok(false), |runs| self.find(bucket, runs, ids))
+    #[cfg(test)]
+    pub(super) fn holds(&self, bucket: &Bucket, ids: &[Short]) -> rusqlite::Result<bool> {
+        self.one_of(bucket, ids).map(|found| found.is_some())
     }
 
     /// Which of these ids are in any hour of the bucket's account and type. An hour that has no more pieces than ids are asked for is
@@ -280,9 +286,7 @@ impl File {
             }
             if ids.len() < runs.iter().map(|run| run.pieces).sum() {
                 for id in &ids {
-                    if self.find(bucket, runs, &[*id])? {
-                        found.insert(*id);
-                    }
+                    found.extend(self.find(bucket, runs, &[*id])?);
                 }
             } else {
                 self.each_piece(bucket, |piece| {
@@ -294,7 +298,7 @@ impl File {
         Ok(Some(found))
     }
 
-    fn find(&self, bucket: &Bucket, runs: &[Run], ids: &[Short]) -> rusqlite::Result<bool> {
+    fn find(&self, bucket: &Bucket, runs: &[Run], ids: &[Short]) -> rusqlite::Result<Option<Short>> {
         let mut piece = self.connection.prepare_cached(
             "SELECT ids FROM piece WHERE account = ?1 AND type = ?2 AND hour = ?3 AND run = ?4 AND first <= ?5
              ORDER BY first DESC LIMIT 1",
@@ -312,11 +316,11 @@ impl File {
                     Ok(row.get_ref(0)?.as_blob()?.as_chunks::<12>().0.binary_search(id).is_ok())
                 });
                 if found.optional()? == Some(true) {
-                    return Ok(true);
+                    return Ok(Some(*id));
                 }
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// All ids of an hour.

@@ -41,8 +41,8 @@ use crate::replay::Era;
 use claims::{Claim, Claims};
 use front::{Front, Newness};
 use reach::Reach;
-use tail::{Bucket, Tail, hour_of};
-use worker::{Lookup, Place, Question, WORK};
+use tail::{Bucket, Short, Tail, hour_of};
+use worker::{Lookup, Place, Question, There, WORK};
 
 /// How long a look-up on disk may take.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -287,8 +287,12 @@ impl Dedup {
             }
             let answers = self.look_up(questions, until).await;
             point();
-            for ((candidate, verdict, folds), known) in asked.into_iter().zip(answers) {
-                *verdict = if known { Some(self.met_again(candidate)) } else { self.claim(candidate, folds) };
+            for ((candidate, verdict, folds), there) in asked.into_iter().zip(answers) {
+                *verdict = if there.is_empty() {
+                    self.claim(candidate, folds)
+                } else {
+                    Some(self.met_again(candidate, &there))
+                };
             }
         }
         verdicts.into_iter().flatten().collect()
@@ -380,11 +384,11 @@ impl Dedup {
 
     /// What has no time is known for as long as it is asked about, by each answer of a feed perhaps: until the next fold memory knows it,
     /// and not every hour on disk is looked through again.
-    fn met_again(&self, candidate: &Candidate) -> Verdict {
-        // Its own id comes first, and is among those by which it is known.
-        if let (None, Some(own)) = (candidate.dated.key_time(), candidate.enters.first()) {
+    fn met_again(&self, candidate: &Candidate, there: &[Short]) -> Verdict {
+        if candidate.dated.key_time().is_none() {
             let bucket = Bucket::of(candidate, (self.clock)());
-            let left_out = self.tail.lock().renew(&bucket, *own);
+            // Not its own where it is known by another's: it would stay known when that other one is discarded, and nobody has it.
+            let left_out = self.tail.lock().renew(&bucket, there);
             self.stats.not_written.fetch_add(left_out, Ordering::Relaxed);
         }
         Verdict::Known
@@ -432,8 +436,8 @@ impl Dedup {
         }
     }
 
-    /// Of each question, whether one of its ids is on disk; not, as far as is known, where that cannot be told in time.
-    async fn look_up(&self, questions: Vec<Question>, until: Instant) -> Vec<bool> {
+    /// Of each question, the ids found on disk; none, as far as is known, where that cannot be told in time.
+    async fn look_up(&self, questions: Vec<Question>, until: Instant) -> Vec<There> {
         let count = questions.len();
         self.stats.look_ups.fetch_add(count as u64, Ordering::Relaxed);
         let mut answers = self.ask(questions, until).await.unwrap_or_default();
@@ -443,7 +447,7 @@ impl Dedup {
         answers.into_iter().map(Option::unwrap_or_default).collect()
     }
 
-    async fn ask(&self, questions: Vec<Question>, until: Instant) -> Option<Vec<Option<bool>>> {
+    async fn ask(&self, questions: Vec<Question>, until: Instant) -> Option<Vec<Option<There>>> {
         let begun = Instant::now();
         if self.respites.lock().cover(&questions, begun) {
             return None;

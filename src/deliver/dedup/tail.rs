@@ -198,11 +198,15 @@ impl Tail {
 
     /// Remembers ids of this reach, none where they have no time; how many could not be.
     pub fn enter(&mut self, bucket: &Bucket, enters: &[Uuid], reach: Option<Reach>) -> u64 {
-        let mut left_out = 0;
         if let Some(reach) = reach {
             self.reaches.raise(bucket, reach);
         }
-        for id in enters.iter().map(short) {
+        self.enter_short(bucket, enters.iter().map(short))
+    }
+
+    fn enter_short(&mut self, bucket: &Bucket, enters: impl Iterator<Item = Short>) -> u64 {
+        let mut left_out = 0;
+        for id in enters {
             if self.fresh.ids.count >= MOST && !self.fresh.ids.contains(&id) {
                 left_out += 1;
                 continue;
@@ -221,9 +225,11 @@ impl Tail {
         left_out
     }
 
-    /// Remembers an id as of now that was found on disk, unless it was forgotten meanwhile; how many could not be.
-    pub fn renew(&mut self, bucket: &Bucket, known: Uuid) -> u64 {
-        if self.has_forgotten(known) { 0 } else { self.enter(bucket, &[known], None) }
+    /// Remembers ids as of now that were found on disk, but for those that were forgotten meanwhile; how many could not be.
+    pub fn renew(&mut self, bucket: &Bucket, there: &[Short]) -> u64 {
+        let known: Vec<Short> =
+            there.iter().filter(|id| !self.forgotten.contains_key(*id)).copied().collect();
+        self.enter_short(bucket, known.into_iter())
     }
 
     /// Forgets; how many could not be.

@@ -51,8 +51,11 @@ pub struct Lookup {
     /// Its questions.
     pub questions: Vec<Question>,
     /// An answer each; none where the disk gives none, or where they are too many to be answered in time.
-    pub tell: oneshot::Sender<Vec<Option<bool>>>,
+    pub tell: oneshot::Sender<Vec<Option<There>>>,
 }
+
+/// Ids of a question that are on disk: one at least, where any is.
+pub type There = Vec<Short>;
 
 /// Is one of these there?
 pub struct Question {
@@ -225,10 +228,10 @@ impl Worker {
                 break;
             }
             match place {
-                Place::Hour(bucket) => *found = self.holds(&[bucket], &ids),
+                Place::Hour(bucket) => *found = self.look_in(&[bucket], &ids),
                 Place::Late { now, own } => {
                     let hours = [now.hour, now.hour - 1, own].map(|hour| now.of_hour(hour));
-                    *found = self.holds(&hours, &ids);
+                    *found = self.look_in(&hours, &ids);
                 }
                 Place::AnyHour(bucket) => {
                     anywhere.entry(Bucket { hour: 0, ..bucket }).or_default().push((at, ids));
@@ -241,7 +244,7 @@ impl Worker {
                 Ok(Some(there)) => {
                     for (at, ids) in asked {
                         if let Some(found) = found.get_mut(at) {
-                            *found = Some(ids.iter().any(|id| there.contains(id)));
+                            *found = Some(ids.into_iter().filter(|id| there.contains(id)).collect());
                         }
                     }
                 }
@@ -252,19 +255,19 @@ impl Worker {
         tell.send(found).unwrap_or_default();
     }
 
-    /// Whether one of these buckets has one of these ids; none where the disk does not say.
-    fn holds(&mut self, buckets: &[Bucket], ids: &[Short]) -> Option<bool> {
+    /// One of these ids that one of these buckets has; none where the disk does not say.
+    fn look_in(&mut self, buckets: &[Bucket], ids: &[Short]) -> Option<There> {
         for bucket in buckets {
-            match self.idle.file.holds(bucket, ids) {
-                Ok(true) => return Some(true),
-                Ok(false) => {}
+            match self.idle.file.one_of(bucket, ids) {
+                Ok(Some(id)) => return Some(vec![id]),
+                Ok(None) => {}
                 Err(error) => {
                     self.failed("look-up", &error);
                     return None;
                 }
             }
         }
-        Some(false)
+        Some(Vec::new())
     }
 
     /// Answers what waits: between the steps of what takes its time.

@@ -55,6 +55,34 @@ fn what_a_sender_repeats_is_known_though_it_is_older_or_newer_than_its_horizon()
 }
 
 #[test]
+fn what_is_known_by_another_event_alone_is_new_once_that_one_was_discarded() {
+    // Both too late, as where a position waited unfit for its operator.
+    let time = NOW - 60 * HOURS;
+    let minute = (time - NOW) / MINUTE_MS;
+    let mut stepped = Stepped::new();
+    let of =
+        |stepped: &Stepped, fact| Candidate { dated: Dated::Late(Millis(time)), ..stepped.candidate(fact) };
+    let parked = sent(&stepped, time);
+    match reserve(&mut stepped, parked.clone()) {
+        Verdict::New(reservation) => reservation.remember(),
+        other @ (Verdict::Known | Verdict::InFlight(_)) => panic!("{other:?}"),
+    }
+    stepped.worker.fold();
+    let crumb = of(&stepped, Fact::Breadcrumb { subject: 1, minute });
+    for met in 1..=3 {
+        assert!(matches!(reserve(&mut stepped, crumb.clone()), Verdict::Known), "by the parked one");
+        stepped.worker.fold();
+        pass(&stepped, HOURS);
+        assert!(
+            matches!(reserve(&mut stepped, crumb.clone()), Verdict::Known),
+            "who repeats keeps it known: {met}"
+        );
+    }
+    stepped.dedup.forget(&parked.enters);
+    assert!(matches!(reserve(&mut stepped, crumb), Verdict::New(_)));
+}
+
+#[test]
 fn what_came_in_time_is_known_when_it_is_sent_again_too_late() {
     let mut stepped = Stepped::new();
     let time = NOW - 48 * HOURS + HOURS / 2;
