@@ -41,7 +41,10 @@ pub(super) enum Fault {
         /// Its words.
         words: String,
     },
-    /// Nothing is known: no answer, a failure of its own, an answer that is none, or a secret that cannot be read now.
+    /// It answered, and nothing is known: a failure of its own, or an answer that is none. It may be so of one subject alone.
+    #[error("the registry does not answer: {0}")]
+    Failing(String),
+    /// Nothing is known, and so it is of any subject: no answer, too many questions, or a secret that cannot be read now.
     #[error("the registry does not answer: {0}")]
     Unanswered(String),
 }
@@ -161,7 +164,7 @@ impl Client {
         let body = read(&mut answer).await?;
         if status.is_success() {
             return serde_json::from_slice(&body)
-                .map_err(|error| Fault::Unanswered(format!("its answer is not a registry's: {error}")));
+                .map_err(|error| Fault::Failing(format!("its answer is not a registry's: {error}")));
         }
         Err(fault_of(status, &body))
     }
@@ -183,7 +186,7 @@ async fn read(answer: &mut Response) -> Result<BytesMut, Fault> {
     let mut body = BytesMut::new();
     while let Some(piece) = answer.chunk().await.map_err(|error| Fault::Unanswered(outbound::said(error)))? {
         if body.len() + piece.len() > LONGEST {
-            return Err(Fault::Unanswered(format!("its answer is larger than {} MiB", LONGEST >> 20)));
+            return Err(Fault::Failing(format!("its answer is larger than {} MiB", LONGEST >> 20)));
         }
         body.extend_from_slice(&piece);
     }
@@ -197,11 +200,10 @@ fn fault_of(status: StatusCode, body: &[u8]) -> Fault {
     let words: String = message.chars().filter(|c| !c.is_control()).take(WORDS).collect();
     if status == StatusCode::NOT_FOUND && (40_401..=40_403).contains(&code) {
         Fault::Missing
-    } else if status.is_server_error()
-        || status == StatusCode::TOO_MANY_REQUESTS
-        || status == StatusCode::REQUEST_TIMEOUT
-    {
+    } else if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::REQUEST_TIMEOUT {
         Fault::Unanswered(format!("{status} {words}").trim_end().to_owned())
+    } else if status.is_server_error() {
+        Fault::Failing(format!("{status} {words}").trim_end().to_owned())
     } else if status == StatusCode::NOT_FOUND {
         Fault::Refused { status, words: "there is no schema registry under this URL".to_owned() }
     } else {
@@ -226,7 +228,7 @@ mod tests {
         let missing = r#"{"error_code":40401,"message":"Subject 'a' not found."}"#;
         assert_eq!(check(404, missing), Fault::Missing);
         assert!(check(404, "<html>").to_string().ends_with("there is no schema registry under this URL"));
-        assert!(matches!(check(503, ""), Fault::Unanswered(_)));
+        assert!(matches!(check(503, ""), Fault::Failing(_)));
         assert!(matches!(check(429, ""), Fault::Unanswered(_)));
         let conflict = check(409, "{\"error_code\":409,\"message\":\"not\\nbackward compatible\"}");
         assert_eq!(conflict.to_string(), "the registry says 409 Conflict: notbackward compatible");

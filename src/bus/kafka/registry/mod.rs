@@ -126,7 +126,8 @@ impl SchemaRegistry {
         findings
     }
 
-    /// Looks up what has no frame yet. Where the registry does not answer for one, it is not asked for the others.
+    /// Looks up what has no frame yet. Where the registry gives no answer at all for one, it is not asked for the others; one that it
+    /// fails at does not keep the others from theirs.
     pub(super) async fn look_up(&self, topics: &[Text]) {
         let _one = self.asking.lock().await;
         let mut files = Files::new();
@@ -280,6 +281,7 @@ fn without(topic: &str, subject: &str, trouble: Trouble, config: &config::Schema
         Trouble::Fault(Fault::Unanswered(said)) => {
             Finding::Unreachable(format!("the schema registry at {}: {said}", config.url))
         }
+        Trouble::Fault(Fault::Failing(_)) => Finding::Unreachable(format!("topic {topic}: {why}")),
         Trouble::Fault(Fault::Missing | Fault::Refused { .. })
         | Trouble::Misfit(_)
         | Trouble::Type(_)
@@ -300,9 +302,83 @@ fn fix_of(trouble: &Trouble, config: &config::SchemaRegistry) -> &'static str {
         Trouble::Fault(Fault::Refused { .. }) => {
             "look at the registry's URL, login, rights and rules of compatibility"
         }
+        Trouble::Fault(Fault::Failing(_)) => "look at what the registry's log says of this subject",
         Trouble::Fault(Fault::Unanswered(_)) => "start it, or name it rightly",
         Trouble::Misfit(_) | Trouble::Type(_) | Trouble::Files => {
             "register proto/fleetbus/v1 of this version under the subject, or name another with `subject`"
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use axum::Router;
+    use axum::http::{StatusCode, Uri};
+    use axum::response::{IntoResponse as _, Response};
+    use serde_json::json;
+    use tokio::net::TcpListener;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+
+    fn at(listener: &TcpListener) -> SchemaRegistry {
+        SchemaRegistry::open(&config::SchemaRegistry {
+            url: format!("http://{}", listener.local_addr().unwrap()),
+            subject: "{topic}-value".to_owned(),
+            register: Create::Never,
+            login: None,
+            ca: None,
+        })
+        .unwrap()
+    }
+
+    fn topics() -> [Text; 4] {
+        ["fails", "babbles", "swells", "well"].map(Text::from)
+    }
+
+    fn answer(subject: &str) -> Response {
+        match subject {
+            "fails-value" => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+            "babbles-value" => "<html>".into_response(),
+            "swells-value" => vec![b' '; 2 << 20].into_response(),
+            _ => {
+                let schema =
+                    "syntax = \"proto3\"; package fleetbus.v1; message FleetEvent { string id = 1; }";
+                json!({ "id": 7, "version": 1, "schemaType": "PROTOBUF", "schema": schema })
+                    .to_string()
+                    .into_response()
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_subject_that_the_registry_fails_at_does_not_keep_other_topics_from_theirs() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let registry = at(&listener);
+        let routes = Router::new().fallback(async |uri: Uri| answer(uri.path().split('/').nth(2).unwrap()));
+        TaskTracker::new().spawn(async move { axum::serve(listener, routes).await });
+        let findings = registry.check(&topics()).await;
+        assert!(matches!(findings[3], Finding::Weak(_)), "{findings:?}");
+        for (topic, finding) in topics().iter().zip(&findings).take(3) {
+            let Finding::Unreachable(said) = finding else { panic!("{finding:?}") };
+            assert!(said.starts_with(&format!("topic {topic}: ")), "{said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_registry_that_gives_no_answer_is_not_asked_for_each_topic() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (registry, asked) = (at(&listener), Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&asked);
+        TaskTracker::new().spawn(async move {
+            while listener.accept().await.is_ok() {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let findings = registry.check(&topics()).await;
+        assert!(matches!(findings[..], [Finding::Unreachable(_)]), "{findings:?}");
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
 }
