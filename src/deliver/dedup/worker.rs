@@ -114,16 +114,7 @@ pub type AgesBy = Box<dyn FnMut() -> Millis + Send>;
 /// Opens the file, or begins a new one where it is broken, and an empty one where the store is older.
 pub fn open(dir: &Path, horizons: config::Dedup, era: Era, ages_by: AgesBy) -> Result<Opened, OpenError> {
     let path = dir.join("seen.db");
-    let opened = File::open(&path).or_else(|error| {
-        if error.is_broken() {
-            tracing::warn!(error = %error, "dedup.set_aside");
-            file::set_aside(&path);
-            File::open(&path)
-        } else {
-            Err(error)
-        }
-    });
-    let opened = opened.and_then(|(mut file, mut tail)| {
+    let opened = open_or_set_aside(&path).and_then(|(mut file, mut tail)| {
         // Then the store is a backup, or another one.
         if file.has_seen(era.now()) {
             tracing::warn!("dedup.store_is_older");
@@ -136,6 +127,18 @@ pub fn open(dir: &Path, horizons: config::Dedup, era: Era, ages_by: AgesBy) -> R
     let (look_ups, questions) = sync_channel(QUEUE);
     let buckets = file.buckets().cloned().collect();
     Ok(Opened { buckets, tail, look_ups, idle: Idle { file, path, questions, horizons, era, ages_by } })
+}
+
+fn open_or_set_aside(path: &Path) -> Result<(File, Tail), FileError> {
+    File::open(path).or_else(|error| {
+        if error.is_broken() {
+            tracing::warn!(error = %error, "dedup.set_aside");
+            file::set_aside(path);
+            File::open(path)
+        } else {
+            Err(error)
+        }
+    })
 }
 
 impl Idle {
@@ -153,6 +156,7 @@ impl Idle {
             fold_not_before: now,
             trouble: Trouble::default(),
             begun_anew: None,
+            is_fileless: false,
         }
     }
 }
@@ -170,6 +174,8 @@ pub struct Worker {
     fold_not_before: Instant,
     trouble: Trouble,
     begun_anew: Option<Instant>,
+    /// The broken file is set aside, and a new one could not be begun yet.
+    is_fileless: bool,
 }
 
 /// What went wrong, spoken of at a bounded rate.
@@ -288,6 +294,9 @@ impl Worker {
     /// Writes what was remembered and forgotten since the last time.
     pub(super) fn write(&mut self) {
         self.write_at = Instant::now() + COMMIT;
+        if !self.has_file() {
+            return;
+        }
         // Before any id that was learnt in it.
         if let Err(error) = self.idle.file.write_era(self.idle.era.now()) {
             self.write_at = Instant::now() + PAUSE;
@@ -307,6 +316,9 @@ impl Worker {
 
     /// Folds the tail into runs on disk, and drops the hours beyond the horizon.
     pub(super) fn fold(&mut self) {
+        if !self.has_file() {
+            return;
+        }
         self.fold_at = Instant::now() + FOLD;
         self.fold_not_before = Instant::now();
         let now = (self.idle.ages_by)();
@@ -411,23 +423,41 @@ impl Worker {
         }
     }
 
+    /// Whether there is a file to write to: one that could not be begun is tried again, for what hindered it, as a full disk does, passes.
+    fn has_file(&mut self) -> bool {
+        if self.is_fileless {
+            self.begin_anew();
+        }
+        !self.is_fileless
+    }
+
     /// Sets the broken file aside. What memory holds goes to the new one with the next fold.
     pub(super) fn begin_anew(&mut self) {
         let opened = File::none().map_err(FileError::from).and_then(|none| {
             // The old one is closed before it is renamed.
             self.idle.file = none;
-            file::set_aside(&self.idle.path);
-            File::open(&self.idle.path)
+            // At another try it is aside already, and what is there now is not to take its place.
+            if !self.is_fileless {
+                file::set_aside(&self.idle.path);
+            }
+            open_or_set_aside(&self.idle.path)
         });
-        match opened {
-            Ok((file, _)) => self.idle.file = file,
-            Err(error) => self.trouble.tell("begin anew", &error),
-        }
         self.folding_up_to = 0;
         self.merging = None;
-        self.write_at = Instant::now();
-        self.fold_at = Instant::now();
-        self.dedup.tail.lock().write_again();
+        let mut next = Instant::now();
+        match opened {
+            Ok((file, _)) => {
+                self.idle.file = file;
+                self.is_fileless = false;
+                self.dedup.tail.lock().write_again();
+            }
+            Err(error) => {
+                self.is_fileless = true;
+                self.trouble.tell("begin anew", &error);
+                next += PAUSE;
+            }
+        }
+        (self.write_at, self.fold_at, self.fold_not_before) = (next, next, next);
     }
 
     /// The file's path, to be broken by tests.

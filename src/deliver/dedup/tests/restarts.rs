@@ -104,6 +104,31 @@ fn a_file_that_was_begun_anew_says_how_far_what_memory_held_reaches() {
 }
 
 #[test]
+fn a_new_file_that_could_not_be_begun_is_begun_as_soon_as_it_can_be() {
+    for fold in [false, true] {
+        let mut stepped = Stepped::new();
+        stepped.remember(fix(1, -3));
+        stepped.worker.write();
+        // As where there is no room, or no descriptor, for a new one.
+        std::fs::remove_dir_all(stepped.dir.path()).expect("removed");
+        stepped.worker.begin_anew();
+        stepped.dedup.forget(&stepped.candidate(fix(2, -5)).enters);
+        stepped.worker.write();
+        stepped.worker.fold();
+        assert!(stepped.is_known(fix(1, -3)), "by memory");
+        std::fs::create_dir(stepped.dir.path()).expect("made");
+        if !fold {
+            stepped.worker.write();
+        }
+        stepped.worker.fold();
+        stepped.kill();
+        assert!(stepped.is_known(fix(1, -3)));
+        assert!(stepped.dedup.is_forgotten(stepped.candidate(fix(2, -5)).enters[0]));
+        assert!(!stepped.dir.path().join("seen.db.broken").exists(), "the new one is not broken");
+    }
+}
+
+#[test]
 fn a_request_of_many_asks_the_disk_once_and_of_its_copies_one_is_new() {
     let mut stepped = Stepped::new();
     for minute in -10..0 {
