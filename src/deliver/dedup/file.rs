@@ -76,9 +76,15 @@ pub struct File {
     era: Option<u64>,
 }
 
-/// Whether the file itself is broken.
+/// Whether the file itself is broken. SQLite has no checksums: a bit that turned in a cell shows only where the cell is read.
 pub fn is_broken(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
+    let is_unreadable = matches!(
+        error,
+        FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..)
+    );
+    let code = error.sqlite_error_code();
+    is_unreadable || matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
 /// Renames a broken file, so that a new one can be begun.

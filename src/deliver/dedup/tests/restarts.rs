@@ -129,6 +129,27 @@ fn a_new_file_that_could_not_be_begun_is_begun_as_soon_as_it_can_be() {
 }
 
 #[test]
+fn a_cell_that_cannot_be_read_any_more_does_not_refuse_the_start() {
+    for damage in [
+        "UPDATE piece SET account = CAST(x'ff' AS TEXT)",
+        "UPDATE piece SET type = CAST(x'ff' AS TEXT)",
+        "UPDATE reach SET account = CAST(x'ff' AS TEXT)",
+        "UPDATE era SET number = -1",
+        // Another type than the layout says, which SQLite would not write.
+        "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, ' STRICT', ''); PRAGMA writable_schema = RESET;
+         INSERT INTO journal (body) VALUES ('text')",
+    ] {
+        let mut stepped = Stepped::new();
+        stepped.remember(fix(1, -3));
+        stepped.worker.fold();
+        stepped.worker.idle.file.connection.execute_batch(damage).expect(damage);
+        stepped.kill();
+        assert!(stepped.dir.path().join("seen.db.broken").exists(), "{damage}");
+        stepped.remember(fix(1, -3));
+    }
+}
+
+#[test]
 fn a_request_of_many_asks_the_disk_once_and_of_its_copies_one_is_new() {
     let mut stepped = Stepped::new();
     for minute in -10..0 {
