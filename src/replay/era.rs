@@ -23,7 +23,7 @@ impl Era {
     }
 
     /// Another one has begun, and is on disk.
-    pub(super) fn begins(&self, number: u64) {
+    pub(crate) fn begins(&self, number: u64) {
         self.0.store(number, Ordering::Release);
     }
 }

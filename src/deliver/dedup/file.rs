@@ -141,16 +141,6 @@ impl File {
         self.era.is_some_and(|seen| seen >= era)
     }
 
-    /// It is open in this era of the store.
-    pub fn write_era(&mut self, number: u64) -> rusqlite::Result<()> {
-        if self.era != Some(number) {
-            let sql = "INSERT OR REPLACE INTO era (only, number) VALUES (0, ?1)";
-            self.connection.execute(sql, [number])?;
-            self.era = Some(number);
-        }
-        Ok(())
-    }
-
     /// Forgets all that it holds.
     pub fn empty(&mut self) -> rusqlite::Result<()> {
         let all = "DELETE FROM journal; DELETE FROM piece; DELETE FROM forgotten; DELETE FROM reach;";
@@ -160,9 +150,16 @@ impl File {
         Ok(())
     }
 
-    /// Writes one row of the journal.
-    pub fn write(&mut self, unwritten: &Unwritten) -> rusqlite::Result<()> {
+    /// Writes one row of the journal, and with it that the file is open in this era of the store.
+    pub fn write(&mut self, unwritten: &Unwritten, era: u64) -> rusqlite::Result<()> {
+        if unwritten.is_empty() && self.era == Some(era) {
+            return Ok(());
+        }
         let transaction = self.connection.transaction()?;
+        if self.era != Some(era) {
+            let sql = "INSERT OR REPLACE INTO era (only, number) VALUES (0, ?1)";
+            transaction.execute(sql, [era])?;
+        }
         if !unwritten.entered.is_empty() {
             let mut insert = transaction.prepare_cached("INSERT INTO journal (body) VALUES (?1)")?;
             insert.execute([write_journal(&unwritten.entered)])?;
@@ -181,7 +178,9 @@ impl File {
             let row = params![account.as_str(), event_type.as_str(), reach.newest, reach.ahead];
             transaction.prepare_cached(sql)?.execute(row)?;
         }
-        transaction.commit()
+        transaction.commit()?;
+        self.era = Some(era);
+        Ok(())
     }
 
     /// Ids of an account come from elsewhere: how far they reach is not known.

@@ -16,6 +16,7 @@ use super::merge::{Merge, Progress};
 use super::tail::{Bucket, HOUR_MS, Short, Tail};
 use super::{Dedup, horizon_ms};
 use crate::config;
+use crate::deliver::points::point;
 use crate::event::{AccountId, EventType, Millis};
 use crate::replay::Era;
 
@@ -103,7 +104,7 @@ pub struct Idle {
     questions: Receiver<Lookup>,
     horizons: config::Dedup,
     /// The store's.
-    era: Era,
+    pub(super) era: Era,
     /// The time by which what is remembered ages.
     ages_by: AgesBy,
 }
@@ -297,21 +298,21 @@ impl Worker {
         if !self.has_file() {
             return;
         }
-        // Before any id that was learnt in it.
-        if let Err(error) = self.idle.file.write_era(self.idle.era.now()) {
-            self.write_at = Instant::now() + PAUSE;
-            return self.failed("write", &error);
-        }
-        let unwritten = self.dedup.tail.lock().unwritten();
-        if unwritten.is_empty() {
-            return;
-        }
-        if let Err(error) = self.idle.file.write(&unwritten) {
-            let left_out = self.dedup.tail.lock().not_written(unwritten);
-            self.dedup.stats.not_written.fetch_add(left_out, Ordering::Relaxed);
+        if let Err(error) = self.write_tail() {
             self.write_at = Instant::now() + PAUSE;
             self.failed("write", &error);
         }
+    }
+
+    fn write_tail(&mut self) -> rusqlite::Result<()> {
+        let unwritten = self.dedup.tail.lock().unwritten();
+        point();
+        // Read once they are taken: no id is on disk under an era before that in which it was learnt.
+        let era = self.idle.era.now();
+        self.idle.file.write(&unwritten, era).inspect_err(|_| {
+            let left_out = self.dedup.tail.lock().not_written(unwritten);
+            self.dedup.stats.not_written.fetch_add(left_out, Ordering::Relaxed);
+        })
     }
 
     /// Folds the tail into runs on disk, and drops the hours beyond the horizon.
@@ -331,14 +332,14 @@ impl Worker {
     }
 
     fn fold_tail(&mut self, now: Millis) -> rusqlite::Result<()> {
-        self.write();
+        self.write_tail()?;
         if !self.dedup.tail.lock().is_folding() {
             self.folding_up_to = self.idle.file.last_row()?;
         }
         // All that the journal's rows up to here hold is in this generation, or was folded before it.
         let generation = self.dedup.tail.lock().freeze();
-        // How far it reaches is written before it can be found on disk alone.
-        self.write();
+        // How far it reaches, and its era, are written before it can be found on disk alone.
+        self.write_tail()?;
         let begun_anew = self.begun_anew;
         let mut hours = generation.sorted();
         hours.retain(|(bucket, _)| bucket.hour >= self.oldest_hour(now, bucket.event_type));

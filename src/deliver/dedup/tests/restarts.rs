@@ -150,6 +150,25 @@ fn a_cell_that_cannot_be_read_any_more_does_not_refuse_the_start() {
 }
 
 #[test]
+fn what_cannot_be_written_is_not_folded_either() {
+    let mut stepped = Stepped::new();
+    stepped.remember(fix(1, -3));
+    let failing = "CREATE TRIGGER full BEFORE INSERT ON reach BEGIN SELECT RAISE(ABORT, 'full'); END";
+    stepped.worker.idle.file.connection.execute_batch(failing).expect("made");
+    stepped.worker.fold();
+    assert_eq!(
+        stepped.worker.file().buckets().count(),
+        0,
+        "found on disk alone, and nobody knows how far it reaches"
+    );
+    stepped.worker.idle.file.connection.execute_batch("DROP TRIGGER full").expect("dropped");
+    stepped.worker.fold();
+    assert_eq!(stepped.worker.file().buckets().count(), 1);
+    stepped.kill();
+    assert!(stepped.is_known(fix(1, -3)));
+}
+
+#[test]
 fn a_request_of_many_asks_the_disk_once_and_of_its_copies_one_is_new() {
     let mut stepped = Stepped::new();
     for minute in -10..0 {

@@ -133,6 +133,42 @@ fn a_copy_of_what_is_given_up_is_never_taken_for_known_in_any_schedule() {
 }
 
 #[test]
+fn no_id_is_written_under_an_era_before_that_in_which_it_was_learnt_in_any_schedule() {
+    let shop = Shop::open();
+    let era = Era::of(1_000_000);
+    shop.worker.lock().idle.era = era.clone();
+    let number = |sql: &str| -> u64 {
+        let worker = shop.worker.lock();
+        worker.idle.file.connection.query_row(sql, [], |row| row.get(0)).expect("a number")
+    };
+    let rows = || number("SELECT count(*) FROM journal");
+    let orders = explore(
+        1_000,
+        |run| {
+            // What is left of the run before is none of this one.
+            shop.worker.lock().write();
+            let reservation = shop.new_one(Fact::Fix { subject: run as u32, minute: -5 });
+            let (shop, era) = (&shop, &era);
+            let learns: Box<dyn FnOnce() + Send + '_> = Box::new(move || {
+                era.begins(era.now() + 1);
+                point();
+                reservation.remember();
+            });
+            let writes: Box<dyn FnOnce() + Send + '_> = Box::new(move || {
+                point();
+                shop.worker.lock().write();
+            });
+            (rows(), vec![learns, writes])
+        },
+        |before, order| {
+            let is_written = rows() > before;
+            assert!(!is_written || number("SELECT number FROM era") == era.now(), "{order:?}");
+        },
+    );
+    assert!(orders > 5, "only {orders} orders");
+}
+
+#[test]
 fn a_copy_is_found_while_it_and_a_newer_event_are_remembered_in_any_schedule() {
     let shop = Shop::open();
     let orders = explore(
