@@ -150,6 +150,7 @@ impl Idle {
             idle: self,
             dedup,
             folding_up_to: 0,
+            parts_folded: 0,
             merging: None,
             merge_not_before: now,
             write_at: now,
@@ -168,6 +169,8 @@ pub struct Worker {
     dedup: Arc<Dedup>,
     /// The last row of the journal when the fold began.
     folding_up_to: i64,
+    /// So many parts of what is being folded are on disk: a fold that failed goes on behind them.
+    parts_folded: usize,
     merging: Option<Merge>,
     merge_not_before: Instant,
     write_at: Instant,
@@ -342,9 +345,13 @@ impl Worker {
         self.write_tail()?;
         let begun_anew = self.begun_anew;
         let mut hours = generation.sorted();
-        hours.retain(|(bucket, _)| bucket.hour >= self.oldest_hour(now, bucket.event_type));
-        for hours in hours.chunks(HOURS) {
+        // Emptied, and not taken out: what comes after them stays where it was at the try before.
+        for (_, ids) in hours.iter_mut().filter(|(b, _)| b.hour < self.oldest_hour(now, b.event_type)) {
+            ids.clear();
+        }
+        for hours in hours.chunks(HOURS).skip(self.parts_folded) {
             self.idle.file.add_runs(hours)?;
+            self.parts_folded += 1;
             self.answer_waiting();
             if self.begun_anew != begun_anew {
                 // What was folded went with the broken file: once more, into the new one.
@@ -352,6 +359,7 @@ impl Worker {
             }
         }
         self.idle.file.clear_journal(self.folding_up_to)?;
+        self.parts_folded = 0;
         let folded = self.dedup.tail.lock().folded();
         // Both hold the last of it: it is dropped here, under no lock.
         drop((folded, generation));
@@ -444,6 +452,7 @@ impl Worker {
             open_or_set_aside(&self.idle.path)
         });
         self.folding_up_to = 0;
+        self.parts_folded = 0;
         self.merging = None;
         let mut next = Instant::now();
         match opened {

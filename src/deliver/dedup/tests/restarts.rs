@@ -169,6 +169,32 @@ fn what_cannot_be_written_is_not_folded_either() {
 }
 
 #[test]
+fn a_fold_that_failed_goes_on_behind_what_it_has_written() {
+    let mut stepped = Stepped::new();
+    let stop = |hour: i64| Fact::Stop { subject: 1, minute: -60 * hour, end: 0 };
+    for hour in 0..100 {
+        stepped.remember(stop(hour));
+    }
+    let failing = "CREATE TRIGGER full BEFORE INSERT ON piece WHEN (SELECT count(*) FROM piece) >= 80
+                   BEGIN SELECT RAISE(ABORT, 'full'); END";
+    stepped.worker.idle.file.connection.execute_batch(failing).expect("made");
+    for _ in 0..3 {
+        stepped.worker.fold();
+    }
+    stepped.worker.idle.file.connection.execute_batch("DROP TRIGGER full").expect("dropped");
+    stepped.worker.fold();
+    let buckets: Vec<Bucket> = stepped.worker.file().buckets().cloned().collect();
+    assert_eq!(buckets.len(), 100);
+    assert!(buckets.iter().all(|bucket| stepped.worker.file().runs_of(bucket) == 1));
+    // The next one begins at its beginning.
+    stepped.remember(Fact::Stop { subject: 2, minute: -5, end: 0 });
+    stepped.worker.fold();
+    stepped.kill();
+    assert!((0..100).all(|hour| stepped.is_known(stop(hour))));
+    assert!(stepped.is_known(Fact::Stop { subject: 2, minute: -5, end: 0 }));
+}
+
+#[test]
 fn a_request_of_many_asks_the_disk_once_and_of_its_copies_one_is_new() {
     let mut stepped = Stepped::new();
     for minute in -10..0 {
