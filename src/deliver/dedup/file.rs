@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
-use super::merge::{Merge, PIECE, Run, alike};
+use super::merge::{Merge, PIECE, Progress, Run, alike, delete_step};
 use super::reach::Reach;
 use super::tail::{Bucket, Short, Tail, Unwritten};
 use crate::event::{AccountId, EventType};
@@ -252,7 +252,7 @@ impl File {
     #[cfg(test)]
     pub(super) fn merge_all(&mut self) {
         while let Some(mut merge) = self.next_merge() {
-            while merge.step(self).expect("steps") == super::merge::Progress::More {}
+            while merge.step(self).expect("steps") == Progress::More {}
         }
     }
 
@@ -370,16 +370,16 @@ impl File {
         self.runs.keys()
     }
 
-    /// An hour goes.
-    pub fn drop_hour(&mut self, bucket: &Bucket) -> rusqlite::Result<()> {
-        let sql = "DELETE FROM piece WHERE account = ?1 AND type = ?2 AND hour = ?3";
-        self.connection.prepare_cached(sql)?.execute(params![
-            bucket.account.as_str(),
-            bucket.event_type.as_str(),
-            bucket.hour
-        ])?;
-        self.runs.remove(bucket);
-        Ok(())
+    /// One step of an hour that goes.
+    pub fn drop_step(&mut self, bucket: &Bucket) -> rusqlite::Result<Progress> {
+        let Some(run) = self.runs.get(bucket).and_then(|runs| runs.last()).map(|run| run.number) else {
+            self.runs.remove(bucket);
+            return Ok(Progress::Done);
+        };
+        if delete_step(&self.connection, bucket, run)? == Progress::Done {
+            self.forget_runs(bucket, &[run]);
+        }
+        Ok(Progress::More)
     }
 
     /// Ids older than `before` are nowhere remembered any more.

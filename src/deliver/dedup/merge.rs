@@ -36,12 +36,12 @@ pub fn alike(runs: &[Run]) -> Option<Vec<Run>> {
     runs.chunk_by(|one, other| size(one) == size(other)).find(|alike| alike.len() >= FAN).map(<[Run]>::to_vec)
 }
 
-/// Whether a merge has more to do.
+/// Whether what is done step by step has more to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
     /// Another step.
     More,
-    /// Its runs are one.
+    /// It is done.
     Done,
 }
 
@@ -142,7 +142,7 @@ impl Merge {
             // Most are small: all of it is one step then.
             if self.sources.iter().map(|source| source.pieces).sum::<usize>() < STEP {
                 for run in &spent {
-                    delete(&transaction, &self.bucket, *run)?;
+                    delete_step(&transaction, &self.bucket, *run)?;
                 }
                 progress = Progress::Done;
             }
@@ -183,7 +183,7 @@ impl Merge {
 
     fn delete(&mut self, file: &mut File) -> rusqlite::Result<Progress> {
         let Some(run) = self.spent.last() else { return Ok(Progress::Done) };
-        if delete(&file.connection, &self.bucket, *run)? < STEP {
+        if delete_step(&file.connection, &self.bucket, *run)? == Progress::Done {
             // Not before: until then no other run may have its number.
             file.forget_runs(&self.bucket, &[*run]);
             self.spent.pop();
@@ -192,14 +192,15 @@ impl Merge {
     }
 }
 
-/// Deletes pieces of a run, a step's worth at most: how many.
-fn delete(connection: &Connection, bucket: &Bucket, run: i64) -> rusqlite::Result<usize> {
+/// Deletes pieces of a run, a step's worth at most.
+pub fn delete_step(connection: &Connection, bucket: &Bucket, run: i64) -> rusqlite::Result<Progress> {
     let sql = format!(
         "DELETE FROM piece WHERE rowid IN
          (SELECT rowid FROM piece WHERE account = ?1 AND type = ?2 AND hour = ?3 AND run = ?4 LIMIT {STEP})"
     );
     let (account, event_type) = (bucket.account.as_str(), bucket.event_type.as_str());
-    connection.prepare_cached(&sql)?.execute(params![account, event_type, bucket.hour, run])
+    let deleted = connection.prepare_cached(&sql)?.execute(params![account, event_type, bucket.hour, run])?;
+    Ok(if deleted < STEP { Progress::Done } else { Progress::More })
 }
 
 #[cfg(test)]
@@ -322,6 +323,29 @@ mod tests {
                 (0..FAN as u64 * EACH).step_by(97).all(|n| file.holds(&bucket(), &[id(n)]).expect("answers"))
             );
         }
+    }
+
+    #[test]
+    fn an_hour_is_dropped_by_short_steps() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (mut file, _) = File::open(&dir.path().join("seen.db")).expect("opens");
+        for number in 0..2 {
+            file.add_runs(&run(number * 2 * EACH..(number + 1) * 2 * EACH)).expect("written");
+        }
+        let count = |file: &File| -> usize {
+            let sql = "SELECT count(*) FROM piece";
+            file.connection.query_row(sql, [], |row| row.get(0)).expect("a number")
+        };
+        let (mut left, mut progress) = (count(&file), Progress::More);
+        assert!(left > 2 * STEP);
+        while progress == Progress::More {
+            progress = file.drop_step(&bucket()).expect("steps");
+            let now = count(&file);
+            assert!(left - now <= STEP, "{left} to {now}");
+            left = now;
+        }
+        assert_eq!((left, file.buckets().count()), (0, 0));
+        assert!(file.next_merge().is_none());
     }
 
     #[test]

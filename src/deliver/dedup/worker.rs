@@ -372,6 +372,10 @@ impl Worker {
         if Instant::now() < self.merge_not_before {
             return;
         }
+        if self.merging.is_some() {
+            // A step takes longer than an answer: whoever asks waits for one of them, and not for one each.
+            self.answer_waiting();
+        }
         let Some(mut merge) = self.merging.take().or_else(|| self.idle.file.next_merge()) else { return };
         match merge.step(&mut self.idle.file) {
             Ok(Progress::More) => self.merging = Some(merge),
@@ -394,8 +398,9 @@ impl Worker {
             .collect();
         for bucket in &expired {
             self.merging.take_if(|merge| merge.is_of(bucket));
-            self.idle.file.drop_hour(bucket)?;
-            self.answer_waiting();
+            while self.idle.file.drop_step(bucket)? == Progress::More {
+                self.answer_waiting();
+            }
         }
         self.dedup.front.lock().expired(|event_type| self.oldest_hour(now, event_type));
         // An id may be as far ahead as the horizon when it is remembered, and is kept for as long after its time.

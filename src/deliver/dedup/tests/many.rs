@@ -64,6 +64,28 @@ fn a_respite_is_that_of_one_account() {
 }
 
 #[test]
+fn all_who_ask_while_runs_are_merged_are_answered_before_the_next_step() {
+    let mut stepped = Stepped::new();
+    let bucket =
+        Bucket { account: AccountId::new("acme"), event_type: EventType::Media, hour: NOW / HOUR_MS };
+    for run in 0..4 {
+        // Several steps' worth.
+        let mut ids: Vec<_> = (0..70_000).map(|n| short(&id(&format!("{run} {n}")))).collect();
+        ids.sort_unstable();
+        stepped.worker.file().add_runs(&[(bucket.clone(), ids)]).expect("written");
+    }
+    stepped.worker.merge();
+    let mut asking: Vec<Reserving> = (0..9).map(|number| stepped.reserving(Fact::Media { number })).collect();
+    for reserving in &mut asking {
+        assert!(stepped.poll(reserving).is_none());
+    }
+    stepped.worker.merge();
+    for reserving in &mut asking {
+        assert!(matches!(stepped.poll(reserving), Some(Verdict::New(_))));
+    }
+}
+
+#[test]
 fn what_is_met_again_and_again_is_looked_for_once_a_fold_and_known_for_as_long() {
     const MEDIA: Fact = Fact::Media { number: 1 };
     let mut stepped = Stepped::new();
