@@ -46,8 +46,8 @@ use worker::{Lookup, Place, Question, There, WORK};
 
 /// How long a look-up on disk may take.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// After one that took longer nothing is looked up for so long, lest every request wait; and nothing of an account whose questions
-/// were too many to be answered in time, lest others wait for them.
+/// Where nobody was answered for as long, nothing is looked up for this time, lest every request wait; and nothing of an account whose
+/// questions alone were not answered in time, for they were too many or behind such, lest others wait for them.
 const RESPITE: Duration = Duration::from_secs(5);
 /// How often an event is looked up again because a fold came between. Folds are seconds apart.
 const LOOK_UPS: u32 = 3;
@@ -178,6 +178,8 @@ pub struct Dedup {
     tail: Mutex<Tail>,
     look_ups: std::sync::mpsc::SyncSender<Lookup>,
     respites: Mutex<Respites>,
+    /// Requests that the worker has answered in time: it gets on as long as there are more.
+    answered: AtomicU64,
     horizons: config::Dedup,
     clock: Clock,
     /// Counts.
@@ -251,6 +253,7 @@ impl Dedup {
             tail: Mutex::new(opened.tail),
             look_ups: opened.look_ups,
             respites: Mutex::default(),
+            answered: AtomicU64::new(0),
             horizons: horizons.clone(),
             clock,
             stats: Arc::default(),
@@ -452,6 +455,7 @@ impl Dedup {
         if self.respites.lock().cover(&questions, begun) {
             return None;
         }
+        let answered = self.answered.load(Ordering::Relaxed);
         let accounts: BTreeSet<AccountId> = questions.iter().map(Question::account).cloned().collect();
         let (tell, told) = oneshot::channel();
         // A full queue and a worker that has stopped are answers, too.
@@ -469,7 +473,12 @@ impl Dedup {
             Err(_) => {
                 // Where it was the request that had no time left, the disk may be as quick as ever.
                 if now - begun >= PATIENCE {
-                    self.respites.lock().all = Some(now + RESPITE);
+                    let mut respites = self.respites.lock();
+                    if self.answered.load(Ordering::Relaxed) == answered {
+                        respites.all = Some(now + RESPITE);
+                    } else {
+                        respites.begin(accounts.iter(), now);
+                    }
                 }
                 None
             }

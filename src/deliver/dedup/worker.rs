@@ -262,7 +262,9 @@ impl Worker {
                 Err(error) => self.failed("look-up", &error),
             }
         }
-        tell.send(found).unwrap_or_default();
+        if tell.send(found).is_ok() {
+            self.dedup.answered.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// One of these ids that one of these buckets has; none where the disk does not say.

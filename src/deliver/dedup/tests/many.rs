@@ -63,6 +63,29 @@ fn a_respite_is_that_of_one_account() {
     assert!(!respites.cover(&[question("acme")], now + RESPITE));
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_is_not_answered_in_time_while_others_are_costs_these_no_look_up() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (dedup, mut worker) = open(dir.path(), &Arc::new(AtomicI64::new(NOW)));
+    let heavy = Fact::Media { number: 1 }.candidate(NOW);
+    let other = Candidate { account: AccountId::new("other"), ..heavy.clone() };
+    let is_covered = |of: &str| {
+        let bucket = Bucket { account: AccountId::new(of), event_type: EventType::Media, hour: 0 };
+        let question = Question { place: Place::AnyHour(bucket), ids: Vec::new() };
+        dedup.respites.lock().cover(&[question], Instant::now())
+    };
+    // In this order: both ask, and the first one is answered.
+    let answers = async { assert!(worker.answer_one()) };
+    let (verdict, _, ()) = tokio::join!(dedup.reserve_one(&other), dedup.reserve_one(&heavy), answers);
+    assert!(matches!(verdict, Verdict::New(_)));
+    assert!(is_covered("acme") && !is_covered("other"));
+    // Whom nobody waits for any more is not answered.
+    assert!(worker.answer_one());
+    tokio::time::advance(RESPITE).await;
+    dedup.reserve_one(&Fact::Media { number: 2 }.candidate(NOW)).await;
+    assert!(is_covered("acme") && is_covered("other"), "nobody was answered");
+}
+
 #[test]
 fn all_who_ask_while_runs_are_merged_are_answered_before_the_next_step() {
     let mut stepped = Stepped::new();
