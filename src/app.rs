@@ -170,8 +170,6 @@ pub async fn build(config: Config) -> Result<Bridge, StartError> {
     let era = recovered.era.clone();
     let (dedup, seen) =
         Dedup::open(data_dir.path(), &config.dedup, era, clock::now, aging(config.dedup.longest()))?;
-    // As far as it wrote that down itself, it is told twice.
-    dedup.forget(&recovered.forgotten);
     let bus = Arc::new(Bus::open(&config.bus, data_dir.path())?);
 
     let seen_stops = CancellationToken::new();
@@ -306,13 +304,11 @@ fn open_store(
 }
 
 fn store_thread(
-    mut writer: Writer,
+    writer: Writer,
     dedup: Arc<Dedup>,
     acceptance: Acceptance,
 ) -> Result<JoinHandle<()>, StartError> {
     let removed = Seldom::of(REMOVED.0, REMOVED.1);
-    let asked = Arc::clone(&dedup);
-    writer.asks(move || asked.forgets());
     let gone = move |gone: Vec<Gone>| {
         for row in &gone {
             dedup.forget(&row.enters);

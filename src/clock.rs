@@ -3,9 +3,6 @@
 use crate::event::Millis;
 use crate::faults;
 
-/// A clock that says less is not set yet, as where a machine begins without a battery: 2025.
-pub const SET: Millis = Millis(1_735_689_600_000);
-
 /// Now.
 #[must_use]
 pub fn now() -> Millis {

@@ -278,23 +278,6 @@ async fn what_is_too_old_goes_whatever_it_waits_for() {
     assert_eq!(stats.oldest_for_operator, None);
 }
 
-/// As where a machine begins without a battery, and its bus is away.
-#[tokio::test]
-async fn what_was_parked_before_the_clock_was_set_is_not_too_old_once_it_is() {
-    let running = Running::start(limits()).await;
-    let mut rows: Vec<_> = (0..3).map(|_| parked(&running.store, &lane("acme", "a"))).collect();
-    rows[0].parked_at = Millis(60_000);
-    rows[1].parked_at = Millis(0);
-    let seqs: Vec<_> = rows.iter().map(|row| row.seq).collect();
-    park(&running.store, rows).await.unwrap();
-    let (running, _) = Running::open(running.stop(), limits(), None).await;
-    running.settle().await;
-    assert_eq!(running.lane_seqs(&lane("acme", "a")).await, seqs);
-    let stats = running.store.stats(now());
-    assert!(stats.oldest_for_bus.is_some_and(|at| now().0 - at.0 < DAY));
-    assert_eq!((running.gone().len(), stats.expired), (0, 0));
-}
-
 #[tokio::test]
 async fn raw_bytes_are_parked_once_by_account_source_and_content() {
     let running = Running::start(limits()).await;

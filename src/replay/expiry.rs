@@ -49,15 +49,6 @@ impl Why {
     }
 }
 
-/// How often dedup was told to forget, and up to which time what it was told outlives the process.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Forgets {
-    /// So often.
-    pub told: u64,
-    /// The last that is on disk with all before it.
-    pub written: u64,
-}
-
 /// The wall clock may run so much ahead of the time that passes: what is more is a step.
 const STEP: Duration = Duration::from_secs(60);
 

@@ -44,7 +44,7 @@ pub use entries::{DamagedEntry, Entry, Place, Table};
 pub use era::Era;
 pub use error::{AskError, ParkError, StoreError};
 pub(crate) use expiry::{AgeClock, aging};
-pub use expiry::{Forgets, Gone, Why};
+pub use expiry::{Gone, Why};
 pub use limits::{Routing, StoreLimits, TopicOf, TopicsBefore};
 pub(crate) use log::path_of as log_path_of;
 pub use mounts::Volume;

@@ -4,8 +4,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use uuid::Uuid;
-
 use super::{Count, Entry, Era, Kind, LaneKey, Seq};
 use crate::event::{AccountId, Millis};
 
@@ -82,8 +80,6 @@ pub struct Recovered {
     pub directory: Vec<Entry>,
     /// Last states.
     pub states: Vec<Entry>,
-    /// Ids of what left undelivered, and of which dedup may not know it.
-    pub forgotten: Vec<Uuid>,
     /// Webhook tokens, hashed.
     pub tokens: Vec<Entry>,
     /// What operators said about objects.

@@ -224,10 +224,6 @@ pub(super) fn take(conn: &Connection, seq: Seq, why: Why) -> rusqlite::Result<Op
         })
         .optional()?;
     if let Some(event) = event {
-        let mut forget = conn.prepare_cached("INSERT INTO forgotten (id) VALUES (?1)")?;
-        for id in event.iter().flat_map(|(_, gone)| &gone.enters) {
-            forget.execute([id.as_bytes().as_slice()])?;
-        }
         return Ok(event);
     }
     let raw = conn
@@ -239,24 +235,6 @@ pub(super) fn take(conn: &Connection, seq: Seq, why: Why) -> rusqlite::Result<Op
         let gone = Gone { seq, account, kind: weight.kind, event: None, enters: Vec::new(), why };
         (weight, gone)
     }))
-}
-
-/// Ids of what left undelivered, of which dedup has not said yet that it wrote them down.
-pub(super) fn forgotten(conn: &Connection) -> rusqlite::Result<Vec<Uuid>> {
-    let mut query = conn.prepare("SELECT id FROM forgotten")?;
-    let ids =
-        query.query_map([], |row| Ok(Uuid::from_slice(row.get_ref(0)?.as_blob()?).unwrap_or_default()))?;
-    ids.collect()
-}
-
-/// The place of the last of these.
-pub(super) fn last_forgotten(conn: &Connection) -> rusqlite::Result<i64> {
-    conn.query_row("SELECT coalesce(max(place), 0) FROM forgotten", [], |row| row.get(0))
-}
-
-/// Dedup has written them down up to this place.
-pub(super) fn clear_forgotten(conn: &Connection, last: i64) -> rusqlite::Result<usize> {
-    conn.prepare_cached("DELETE FROM forgotten WHERE place <= ?1")?.execute([last])
 }
 
 /// Notes that an attempt failed, and how.
@@ -473,13 +451,6 @@ pub(super) fn oldest_for_operator(
          UNION ALL SELECT seq FROM (SELECT seq FROM raw WHERE account = ?1 AND seq > ?3 ORDER BY seq LIMIT ?2) ORDER BY seq LIMIT ?2",
         params![account.as_str(), int(limit), int(after.0)],
     )
-}
-
-/// Gives events that were parked before a time another one, so many at most; how many.
-pub(super) fn date_anew(conn: &Connection, before: Millis, now: Millis, limit: u64) -> rusqlite::Result<u64> {
-    let sql = "UPDATE parked SET parked_at = ?2 WHERE seq IN
-               (SELECT seq FROM parked WHERE parked_at < ?1 ORDER BY seq LIMIT ?3)";
-    conn.prepare_cached(sql)?.execute(params![before.0, now.0, int(limit)]).map(|rows| rows as u64)
 }
 
 /// The first events that were parked before a time. Looks at rows until it has them: ask for no more than there are.

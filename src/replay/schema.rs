@@ -107,9 +107,6 @@ INSERT INTO cursors_copy SELECT * FROM cursors;
 INSERT INTO tokens_copy SELECT * FROM tokens;
 INSERT INTO switches_copy SELECT * FROM switches;
 INSERT INTO jobs_copy SELECT * FROM jobs WHERE substr(key, 1, 7) <> 'staged/';
-", "
--- Ids of what left undelivered, until dedup has written down that it forgot them: else a death in between would leave them known.
-CREATE TABLE forgotten (place INTEGER PRIMARY KEY, id BLOB NOT NULL) STRICT;
 "];
 
 /// What has a meaning in a URI.

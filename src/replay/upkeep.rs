@@ -12,14 +12,13 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 
 use super::error::Trouble;
-use super::expiry::{AgeClock, Forgets};
+use super::expiry::AgeClock;
 use super::intact::Lost;
 use super::queue::{Phase, Tasks};
 use super::reserve::Reserve;
 use super::tally::Population;
 use super::writer::{BATCH_ROWS, CHUNK_ROWS, take_all};
 use super::{Gone, Kind, Seq, StoreHealth, Why, Writer, rows, schema};
-use crate::clock;
 use crate::deliver::seldom::Seldom;
 use crate::event::{AccountId, Millis};
 use crate::faults::{self, Point};
@@ -61,10 +60,6 @@ pub(super) struct Upkeep {
     ages_by: AgeClock,
     /// The wall clock is ahead of it.
     is_ahead: bool,
-    /// Rows left undelivered since the mark was set.
-    pub(super) has_removed: bool,
-    /// What is forgotten for good once dedup has written down so much, and the place of the last of it.
-    mark: Option<(u64, i64)>,
 }
 
 /// Whether there is room on the disk, as far as is known.
@@ -108,8 +103,6 @@ impl Upkeep {
             saying_expired: Seldom::new(),
             ages_by: AgeClock::begun(retention),
             is_ahead: false,
-            has_removed: false,
-            mark: None,
         }
     }
 
@@ -173,7 +166,6 @@ impl Writer {
             self.probe_disk();
             self.probe_write();
             self.measure();
-            self.clear_forgotten();
         }
     }
 
@@ -226,11 +218,7 @@ impl Writer {
 
     /// What is older than the retention goes, whatever it waits for.
     fn expire(&mut self, gone: &mut impl FnMut(Vec<Gone>)) -> Left {
-        let wall = clock::now();
-        if wall >= clock::SET && self.events_before(clock::SET) > 0 {
-            return self.date_anew(wall);
-        }
-        let (now, is_ahead) = self.upkeep.ages_by.read(wall, Instant::now());
+        let (now, is_ahead) = self.upkeep.ages_by.read(crate::clock::now(), Instant::now());
         if is_ahead != std::mem::replace(&mut self.upkeep.is_ahead, is_ahead) && is_ahead {
             tracing::warn!("store.clock_stepped");
         }
@@ -262,55 +250,6 @@ impl Writer {
         self.told(expired, Why::Expired, gone)
     }
 
-    /// What was parked before the clock was set is as old as that clock: it is dated now, else the next start would find it too old.
-    fn date_anew(&mut self, now: Millis) -> Left {
-        let chunk = CHUNK_ROWS as u64;
-        let dated = self.commit(|conn, delta| {
-            let dated = rows::date_anew(conn, clock::SET, now, chunk)?;
-            if dated < chunk {
-                delta.count_ages_anew(conn)?;
-            }
-            Ok(dated)
-        });
-        match dated {
-            Ok(rows) => {
-                self.wrote();
-                if rows > 0 {
-                    tracing::warn!(rows, "store.dated_anew");
-                }
-                Left::Something
-            }
-            Err(error) => {
-                self.failed_task("date anew", &error);
-                Left::Nothing
-            }
-        }
-    }
-
-    /// Clears what dedup has written down that it forgot: by then the states are gone, too, which are deleted in a turn after their rows.
-    fn clear_forgotten(&mut self) {
-        let Forgets { told, written } = (self.forgets)();
-        let done = match self.upkeep.mark {
-            Some((told, last)) if written >= told => {
-                self.upkeep.mark = None;
-                self.commit(|conn, _| rows::clear_forgotten(conn, last)).map(|_| self.wrote())
-            }
-            None if std::mem::take(&mut self.upkeep.has_removed) => {
-                rows::last_forgotten(&self.conn).map(|last| self.upkeep.mark = Some((told, last)))
-            }
-            Some(_) | None => return,
-        };
-        if let Err(error) = done {
-            self.upkeep.has_removed = true;
-            self.failed_task("clear what is forgotten", &error);
-        }
-    }
-
-    fn events_before(&self, time: Millis) -> u64 {
-        let ledger = self.shared.ledger.lock();
-        ledger.older_than(Population::Bus, time) + ledger.older_than(Population::Unfit, time)
-    }
-
     fn told(
         &mut self,
         taken: rusqlite::Result<Vec<Gone>>,
@@ -336,7 +275,6 @@ impl Writer {
         if taken.is_empty() {
             return;
         }
-        self.upkeep.has_removed = true;
         let count = taken.len() as u64;
         match why {
             Why::Evicted => {

@@ -12,7 +12,6 @@ use rusqlite::{Connection, Row, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use super::error::Trouble;
-use super::expiry::Forgets;
 use super::intact::Files;
 use super::queue::{ParkJob, Phase, Rows, Task, Tasks};
 use super::reserve::Reserve;
@@ -55,7 +54,6 @@ pub struct Writer {
     pub(super) files: Files,
     // Given up last: until then no other process opens the file.
     pub(super) dir: DataDir,
-    pub(super) forgets: Box<dyn Fn() -> Forgets + Send>,
 }
 
 enum Ended {
@@ -135,7 +133,6 @@ impl Writer {
             cursors: mended(conn, Table::Cursors)?,
             directory: mended(conn, Table::Directory)?,
             states: mended(conn, Table::States)?,
-            forgotten: rows::forgotten(conn)?,
             tokens: mended(conn, Table::Tokens)?,
             custom_data: mended(conn, Table::CustomData)?,
             moved_out: moving::moved_out(&switches),
@@ -148,8 +145,7 @@ impl Writer {
 
     fn assemble(dir: &DataDir, limits: StoreLimits, reserve: Reserve, opened: Opened) -> (Self, Recovered) {
         let Opened { conn, files, ledger, run, recovered } = opened;
-        let mut upkeep = Upkeep::new(reserve, limits.retention);
-        upkeep.has_removed = !recovered.forgotten.is_empty();
+        let upkeep = Upkeep::new(reserve, limits.retention);
         let shared = Arc::new(Shared::new(limits, ledger, &recovered));
         shared.damaged_entries.store(recovered.damaged_entries, Ordering::Relaxed);
         let writer = Self {
@@ -161,19 +157,12 @@ impl Writer {
             holding: Holding::default(),
             files,
             dir: dir.clone(),
-            // Nobody forgets anything.
-            forgets: Box::new(|| Forgets { told: u64::MAX, written: 0 }),
         };
         (writer, recovered)
     }
 
     pub(super) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
-    }
-
-    /// Who says how far what left undelivered is forgotten for good.
-    pub fn asks(&mut self, forgets: impl Fn() -> Forgets + Send + 'static) {
-        self.forgets = Box::new(forgets);
     }
 
     /// Serves the store until it is closed and what was queued is done, or it breaks. `gone` is told, after the commit,

@@ -241,29 +241,3 @@ async fn what_was_evicted_is_said_and_the_poller_brings_it_again_while_what_wait
         export(&data).iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect();
     assert_eq!(left, kept);
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_left_the_store_before_a_death_is_published_when_it_comes_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = configure(dir.path(), "bus: { local: {} }", acme(), "delivery: { drain_delay: 0s }");
-    let row = serde_json::json!({
-        "pushType": "POSITION", "deviceNumber": imei(1), "date": jiff::Timestamp::now().as_millisecond() - 60_000
-    });
-    let send = async |bridge: &Bridge| -> Value {
-        let url = format!("{}/webhooks/acme", bridge.webhook);
-        let sent = reqwest::Client::new().post(url).bearer_auth(TOKEN).json(&row).send();
-        sent.await.unwrap().json().await.unwrap()
-    };
-    let bridge = Bridge::start(&file);
-    assert_eq!(send(&bridge).await["delivered"], 1);
-    assert_eq!(send(&bridge).await["duplicates"], 1);
-    let id: uuid::Uuid = published(&bridge).await[0].id.parse().unwrap();
-    assert!(bridge.stop().success());
-    // As where it was discarded, and the process died before dedup had written it down.
-    let store = || rusqlite::Connection::open(dir.path().join("data/store.db")).unwrap();
-    store().execute("INSERT INTO forgotten (id) VALUES (?1)", [id.as_bytes().as_slice()]).unwrap();
-    let bridge = Bridge::start(&file);
-    assert_eq!(send(&bridge).await["delivered"], 1);
-    assert_eq!(send(&bridge).await["duplicates"], 1);
-    assert!(bridge.stop().success());
-}

@@ -99,8 +99,7 @@ async fn a_store_without_its_first_page_is_said_to_be_lost() {
 /// A store as a kill leaves it: what was parked last is in the log alone. Six transactions of ten rows.
 async fn killed() -> TempDir {
     let copy = tempfile::tempdir().unwrap();
-    // Made before: what making it left in the log would be behind what is parked.
-    let (running, _) = Running::start(limits()).await.restart(limits(), None).await;
+    let running = Running::start(limits()).await;
     // Nothing is moved from the log while this is held.
     let held = running.store.hold_still().await.unwrap();
     for _ in 0..6 {

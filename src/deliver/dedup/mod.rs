@@ -37,7 +37,7 @@ use crate::config;
 use crate::deliver::points::point;
 use crate::event::ids::Ids;
 use crate::event::{AccountId, EventType, Millis, Text};
-use crate::replay::{Era, Forgets};
+use crate::replay::Era;
 use claims::{Claim, Claims};
 use front::{Front, Newness};
 use reach::Reach;
@@ -363,12 +363,6 @@ impl Dedup {
     pub fn forget(&self, ids: &[Uuid]) {
         let left_out = self.tail.lock().forget(ids, (self.clock)());
         self.stats.not_forgotten.fetch_add(left_out, Ordering::Relaxed);
-    }
-
-    /// How far what was forgotten outlives the process.
-    #[must_use]
-    pub fn forgets(&self) -> Forgets {
-        self.tail.lock().forgets()
     }
 
     /// Claims an event that was looked up, unless it was claimed or remembered meanwhile. None where ids went from the tail

@@ -11,7 +11,6 @@ use uuid::Uuid;
 use super::Candidate;
 use super::reach::{Reach, Reaches};
 use crate::event::{AccountId, EventType, Millis};
-use crate::replay::Forgets;
 
 /// An hour in ms.
 pub const HOUR_MS: i64 = 3_600_000;
@@ -162,9 +161,6 @@ pub struct Tail {
     forgotten: HashMap<Short, i64>,
     reaches: Reaches,
     unwritten: Unwritten,
-    forgets: Forgets,
-    /// What was told when what is being written was taken.
-    writing: u64,
 }
 
 /// What the worker is to write.
@@ -239,7 +235,6 @@ impl Tail {
     /// Forgets; how many could not be.
     pub fn forget(&mut self, ids: &[Uuid], now: Millis) -> u64 {
         let mut left_out = 0;
-        self.forgets.told += 1;
         for id in ids.iter().map(short) {
             if self.forgotten.len() >= MOST_FORGOTTEN && !self.forgotten.contains_key(&id) {
                 left_out += 1;
@@ -290,18 +285,7 @@ impl Tail {
     /// What is to be written.
     pub fn unwritten(&mut self) -> Unwritten {
         let reaches = self.reaches.unwritten();
-        self.writing = self.forgets.told;
         Unwritten { reaches, ..std::mem::take(&mut self.unwritten) }
-    }
-
-    /// What was to be written is.
-    pub fn written(&mut self) {
-        self.forgets.written = self.writing;
-    }
-
-    /// How far what was forgotten is on disk.
-    pub fn forgets(&self) -> Forgets {
-        self.forgets
     }
 
     /// What could not be written waits for the next time; how many ids find no room.

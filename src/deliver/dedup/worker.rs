@@ -314,16 +314,10 @@ impl Worker {
         point();
         // Read once they are taken: no id is on disk under an era before that in which it was learnt.
         let era = self.idle.era.now();
-        let written = self.idle.file.write(&unwritten, era);
-        let mut tail = self.dedup.tail.lock();
-        match written {
-            Ok(()) => tail.written(),
-            Err(_) => {
-                let left_out = tail.not_written(unwritten);
-                self.dedup.stats.not_written.fetch_add(left_out, Ordering::Relaxed);
-            }
-        }
-        written
+        self.idle.file.write(&unwritten, era).inspect_err(|_| {
+            let left_out = self.dedup.tail.lock().not_written(unwritten);
+            self.dedup.stats.not_written.fetch_add(left_out, Ordering::Relaxed);
+        })
     }
 
     /// Folds the tail into runs on disk, and drops the hours beyond the horizon.

@@ -18,7 +18,6 @@ use super::plan::{Cursor, Extent, Halved, Live, Progress};
 use super::request::Endpoint;
 use super::steer::{Held, Steering};
 use super::{Clock, Spread, pause};
-use crate::clock;
 use crate::event::{AccountId, Millis};
 use crate::faults::{self, Point};
 use crate::intake::accept::{Errand, Pulled, Receipt, Refusal};
@@ -29,6 +28,8 @@ use crate::trace;
 const BEGIN: Duration = Duration::from_secs(10);
 /// Sweeps that are due at start are spread over this.
 const BEGIN_SWEEP: Duration = Duration::from_secs(600);
+/// A clock that says less is not set yet, as on a machine that has none while it is off: 2025.
+const SET: Millis = Millis(1_735_689_600_000);
 /// The longest sleep of a sweep, so that a clock that is set is noticed.
 const LOOK: Duration = Duration::from_secs(600);
 
@@ -248,7 +249,7 @@ where
     /// A feed that was never polled begins so long before now, and still does after a restart, whatever kept it from its first
     /// answer: a token that is wrong, a bus that is away, a pause. By a clock that is not set it would begin decades ago.
     async fn begin(&self) {
-        while self.steering.plan.lock().await.saved.position.is_none() && (self.clock)() < clock::SET {
+        while self.steering.plan.lock().await.saved.position.is_none() && (self.clock)() < SET {
             self.failed(Side::Live, "clock", "the clock is not set: it is before 2025");
             sleep(BEGIN).await;
         }

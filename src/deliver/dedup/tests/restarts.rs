@@ -169,25 +169,6 @@ fn what_cannot_be_written_is_not_folded_either() {
 }
 
 #[test]
-fn what_is_forgotten_counts_as_written_once_it_is() {
-    let mut stepped = Stepped::new();
-    let forgets = |stepped: &Stepped| (stepped.dedup.forgets().told, stepped.dedup.forgets().written);
-    stepped.dedup.forget(&stepped.candidate(fix(1, -3)).enters);
-    let failing = "CREATE TRIGGER full BEFORE INSERT ON forgotten BEGIN SELECT RAISE(ABORT, 'full'); END";
-    stepped.worker.idle.file.connection.execute_batch(failing).expect("made");
-    stepped.worker.write();
-    assert_eq!(forgets(&stepped), (1, 0));
-    stepped.worker.idle.file.connection.execute_batch("DROP TRIGGER full").expect("dropped");
-    stepped.dedup.forget(&stepped.candidate(fix(2, -3)).enters);
-    stepped.worker.write();
-    assert_eq!(forgets(&stepped), (2, 2));
-    stepped.kill();
-    for event in [fix(1, -3), fix(2, -3)] {
-        assert!(stepped.dedup.is_forgotten(stepped.candidate(event).enters[0]));
-    }
-}
-
-#[test]
 fn a_fold_that_failed_goes_on_behind_what_it_has_written() {
     let mut stepped = Stepped::new();
     let stop = |hour: i64| Fact::Stop { subject: 1, minute: -60 * hour, end: 0 };
